@@ -1,0 +1,97 @@
+//! Every setting: a flag, an environment variable and a default.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use log::settings::{GroupArgs, KafkaArgs, TopicArgs};
+use model::Partitioner;
+use service::{http::HttpLimits, telemetry::TelemetryArgs};
+
+use crate::view::Limits;
+
+/// Keeps each user's notifications at hand and serves them.
+///
+/// Joins the consumer group, reads the partitions that it is given from their beginning, and
+/// answers GET /notifications/{id}. Restarting it loses nothing.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "consumer", version, after_help = "Try it:\n  curl http://localhost:8081/notifications/1")]
+pub struct Cli {
+    /// What to do; serve, if nothing is said
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Address to listen on
+    #[arg(long, env = "CONSUMER_LISTEN", default_value = "127.0.0.1:8081", value_name = "HOST:PORT")]
+    pub listen: String,
+
+    /// Listen beyond the loopback interface although nobody is asked who they are
+    #[arg(long, env = "CONSUMER_INSECURE")]
+    pub insecure: bool,
+
+    /// Where Kafka is
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
+
+    /// What to serve
+    #[command(flatten)]
+    pub settings: Settings,
+
+    /// What to log
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+}
+
+/// What the consumer can do besides serving.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Ask the consumer that runs on this machine whether it lives; for container health checks
+    Healthcheck,
+}
+
+/// What a consumer needs to know, wherever its log is.
+#[derive(Args, Clone, Debug)]
+pub struct Settings {
+    /// The topics
+    #[command(flatten)]
+    pub topics: TopicArgs,
+
+    /// The group
+    #[command(flatten)]
+    pub group: GroupArgs,
+
+    /// How a recipient's id becomes a partition: murmur2 (Java clients), fnv1a (Sarama) or crc32
+    /// (librdkafka). The same for producer and consumer, and never changed
+    #[arg(long, env = "KAFKA_PARTITIONER", default_value_t, help_heading = "Topics")]
+    pub partitioner: Partitioner,
+
+    /// The inboxes
+    #[command(flatten)]
+    pub inbox: InboxArgs,
+
+    /// HTTP
+    #[command(flatten)]
+    pub http: HttpLimits,
+}
+
+/// What an inbox holds and how a reader is treated.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Inbox")]
+pub struct InboxArgs {
+    /// Newest entries that an inbox keeps
+    #[arg(long, env = "INBOX_ENTRIES", default_value_t = 1000, value_name = "COUNT",
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub inbox_entries: u32,
+
+    /// How long a request waits for a partition that is being rebuilt, before it is answered 503
+    #[arg(long, env = "CONSUMER_PATIENCE", default_value = "2s", value_name = "DURATION",
+          value_parser = service::settings::duration)]
+    pub patience: Duration,
+}
+
+impl Settings {
+    /// The bounds of every inbox.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits { entries: self.inbox.inbox_entries as usize }
+    }
+}

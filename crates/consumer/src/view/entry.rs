@@ -1,0 +1,51 @@
+//! One notification as it is kept: ready-to-send JSON beside what must be compared.
+
+use std::sync::Arc;
+
+use model::{Headers, Notification, NotificationId};
+
+/// A notification in an inbox.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its place in the partition.
+    pub offset: i64,
+    /// When it was sent, in milliseconds since 1970.
+    pub sent_at_ms: i64,
+    /// Its identity; an inbox holds no two of the same.
+    pub id: NotificationId,
+    /// The beginning of its JSON object, up to and with `sent_at`, on one line. What may change
+    /// (`read`) and what follows from its place (`cursor`) is added on the way out, see
+    /// [`Page::to_json`](super::Page::to_json).
+    pub json: Arc<str>,
+}
+
+impl Entry {
+    /// The entry of this notification.
+    ///
+    /// # Errors
+    /// None in practice: serde's, should a field not be JSON.
+    pub fn new(
+        offset: i64,
+        notification: &Notification<'_>,
+        headers: Headers,
+    ) -> Result<Self, serde_json::Error> {
+        let mut json = serde_json::to_string(notification)?;
+        // `data` is kept as its sender wrote it, perhaps on several lines; a line break in JSON
+        // can only stand between tokens, where a space does as well.
+        if notification.data.is_some() {
+            json = json.replace(['\n', '\r'], " ");
+        }
+        json.pop();
+        json.push_str(",\"id\":");
+        json.push_str(&serde_json::to_string(&headers.id)?);
+        json.push_str(",\"sent_at\":\"");
+        json.push_str(&headers.sent_at.to_string());
+        json.push('"');
+        Ok(Self {
+            offset,
+            sent_at_ms: headers.sent_at.as_millisecond(),
+            id: headers.id,
+            json: json.into(),
+        })
+    }
+}

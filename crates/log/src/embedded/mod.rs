@@ -1,0 +1,132 @@
+//! The embedded driver: the log in one SQLite file, for one process.
+//!
+//! It owns the file, the lock that keeps other processes out, one thread that writes and one for
+//! each reader. It keeps the seam's promises and nothing more: it never learns what a broker can
+//! (groups, transactions, several processes); whoever needs those needs Kafka.
+//!
+//! What it promises, and where that is kept:
+//! - An acknowledged record is on the disk: [`insert`] commits with `synchronous=FULL` before
+//!   [`writer`] answers.
+//! - Offsets of a partition are 0, 1, 2 and so on, in the order of the appends; retention takes
+//!   records away, never offsets ([`retention`], and the file's `start_offset`).
+//! - A reader sees every record that is committed, in order, at once: the writer wakes it
+//!   ([`topics`]), it reads its own snapshot ([`reader`]), and neither blocks the other.
+//! - Memory is bounded: the queue by records and bytes ([`queue`]), a reader by its row buffer.
+//!
+//! The file needs a local disk: SQLite's write-ahead log does not work over a network.
+//!
+//! The modules in the order in which a record meets them.
+
+mod open;
+mod schema;
+mod topics;
+mod queue;
+mod writer;
+mod headers;
+mod insert;
+mod retention;
+mod reader;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::timeout};
+
+pub use open::OpenError;
+pub use queue::{EmbeddedAck, EmbeddedWriter};
+
+use crate::{Fold, Reader, Topic, TopicError, Unreachable};
+use open::Lock;
+use queue::Item;
+use schema::Unfit;
+use topics::Topics;
+use writer::Writer;
+
+/// A log in one SQLite file. A cheap handle, to be cloned; the file is open until
+/// [`close`](Self::close), or until the last handle, writer and reader is gone.
+#[derive(Clone)]
+pub struct Embedded(Arc<Shared>);
+
+struct Shared {
+    path: PathBuf,
+    topics: Arc<Topics>,
+    writer: EmbeddedWriter,
+    /// Held by those who use the file: the writer and each reader.
+    lock: Weak<Lock>,
+}
+
+impl Embedded {
+    /// Opens the log, or makes it and the folder that it is to be in.
+    ///
+    /// # Errors
+    /// [`OpenError`] says why not, and what to do.
+    pub async fn open(path: &Path) -> Result<Self, OpenError> {
+        let lock = Arc::new(Lock::take(path)?);
+        let unfit = |unfit| OpenError::of(path, unfit);
+        let mut file = schema::connect_to_write(path).await.map_err(|error| unfit(error.into()))?;
+        schema::migrate(&mut file).await.map_err(unfit)?;
+        let topics = Arc::new(Topics::default());
+        topics.load(&mut file).await.map_err(|error| unfit(Unfit::Sqlite(error)))?;
+        let (writer, items) = EmbeddedWriter::new(Arc::clone(&topics));
+        let held = Arc::downgrade(&lock);
+        Writer::new(path.to_owned(), Arc::clone(&topics), file)
+            .start(items, lock)
+            .map_err(|error| OpenError::Failed { path: path.to_owned(), reason: error.to_string() })?;
+        Ok(Self(Arc::new(Shared { path: path.to_owned(), topics, writer, lock: held })))
+    }
+
+    /// Makes the topics that are missing, checks those that exist, and starts to forget what each
+    /// may: now, and once an hour.
+    ///
+    /// # Errors
+    /// [`TopicError::Partitions`], when one exists with another number of partitions.
+    pub async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
+        let (answer, answered) = oneshot::channel();
+        self.0.writer.ask(Item::Ensure(topics.to_vec(), answer)).map_err(Unreachable)?;
+        answered.await.map_err(|_| ended())?
+    }
+
+    /// The handle to append with.
+    #[must_use]
+    pub fn writer(&self) -> EmbeddedWriter {
+        self.0.writer.clone()
+    }
+
+    /// Folds all partitions of the topic, each from its beginning, on a thread of its own. A topic
+    /// that does not exist yet is waited for.
+    pub fn join<F: Fold>(&self, topic: &str, fold: F) -> Reader {
+        let Shared { path, topics, lock, .. } = &*self.0;
+        reader::join(path.clone(), Arc::clone(topics), lock.upgrade(), topic.to_owned(), fold)
+    }
+
+    /// Whether the file answers, asked for at most `deadline`. While appends fail, it is asked to
+    /// take a write.
+    ///
+    /// # Errors
+    /// [`Unreachable`], when it does not.
+    pub async fn ping(&self, deadline: Duration) -> Result<(), Unreachable> {
+        let (answer, answered) = oneshot::channel();
+        self.0.writer.ask(Item::Ping(answer)).map_err(Unreachable)?;
+        match timeout(deadline, answered).await {
+            Ok(Ok(answer)) => answer.map_err(Unreachable),
+            Ok(Err(_)) => Err(ended()),
+            Err(_) => Err(Unreachable("the log's disk does not answer in time".into())),
+        }
+    }
+
+    /// Writes what is queued, moves everything into the one file and closes it. Stop the readers
+    /// first: the file is in use as long as one runs. Whoever appends afterwards is refused.
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.0.writer.ask(Item::Close(done)).is_ok() {
+            let _ = closed.await;
+        }
+    }
+}
+
+fn ended() -> Unreachable {
+    Unreachable("the log was closed".into())
+}

@@ -1,0 +1,205 @@
+//! The topics of the file: read once, then known. The writer moves their ends, readers follow.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use parking_lot::{Mutex, RwLock};
+use sqlx::{Connection as _, SqliteConnection};
+use tokio::sync::watch;
+
+use crate::{Topic, TopicError, Unreachable, topic::Cleanup};
+
+/// Bits of a place that are the offset: a million records a second for twelve days, in each of
+/// eight million partitions.
+const OFFSET_BITS: u32 = 40;
+
+/// More than anyone needs in one process, and few enough to be opened at once.
+const MOST_PARTITIONS: u32 = 10_000;
+
+/// Every topic by its name.
+#[derive(Default)]
+pub(super) struct Topics(RwLock<HashMap<String, Arc<TopicState>>>);
+
+pub(super) struct TopicState {
+    pub(super) partitions: Vec<Arc<Partition>>,
+    /// What it forgets, as was said when it was asked for in this process.
+    cleanup: Mutex<Option<Cleanup>>,
+}
+
+/// A partition: where it starts and where it ends.
+pub(super) struct Partition {
+    pub(super) id: i64,
+    pub(super) number: i32,
+    start: AtomicI64,
+    end: AtomicI64,
+    /// Shared by the partitions of a topic: tells its readers that one of them has moved.
+    moved: Arc<watch::Sender<()>>,
+}
+
+impl Partition {
+    /// The key of the row that has this offset.
+    pub(super) fn place(&self, offset: i64) -> i64 {
+        (self.id << OFFSET_BITS) + offset
+    }
+
+    pub(super) fn offset(place: i64) -> i64 {
+        place & ((1 << OFFSET_BITS) - 1)
+    }
+
+    /// The first offset that may still be there.
+    pub(super) fn start(&self) -> i64 {
+        self.start.load(Ordering::Acquire)
+    }
+
+    /// One beyond the last offset that is durable.
+    pub(super) fn end(&self) -> i64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    /// Called when everything below `start` was deleted.
+    pub(super) fn set_start(&self, start: i64) {
+        self.start.fetch_max(start, Ordering::AcqRel);
+    }
+
+    /// Called when everything below `end` is durable; [`wake`](Self::wake) tells the readers. An
+    /// end never goes back, because offsets are never given twice.
+    pub(super) fn set_end(&self, end: i64) {
+        self.end.fetch_max(end, Ordering::AcqRel);
+    }
+
+    pub(super) fn wake(&self) {
+        self.moved.send_replace(());
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<()> {
+        self.moved.subscribe()
+    }
+}
+
+impl Topics {
+    pub(super) fn get(&self, name: &str) -> Option<Arc<TopicState>> {
+        self.0.read().get(name).cloned()
+    }
+
+    /// The partition, or why there is none.
+    pub(super) fn partition(&self, topic: &str, number: i32) -> Result<Arc<Partition>, String> {
+        let topics = self.0.read();
+        let Some(known) = topics.get(topic) else {
+            return Err(format!("there is no topic {topic}"));
+        };
+        let found = usize::try_from(number).ok().and_then(|number| known.partitions.get(number));
+        found.cloned().ok_or_else(|| {
+            format!("topic {topic} has {} partitions, and none {number}", known.partitions.len())
+        })
+    }
+
+    /// Every partition of a topic that forgets something, and what.
+    pub(super) fn forgetful(&self) -> Vec<(Arc<Partition>, Cleanup)> {
+        let topics = self.0.read();
+        let topics = topics.values().filter_map(|topic| Some((topic, (*topic.cleanup.lock())?)));
+        topics
+            .flat_map(|(topic, cleanup)| topic.partitions.iter().map(move |p| (Arc::clone(p), cleanup)))
+            .collect()
+    }
+
+    /// Reads the topics, and where each partition starts and ends, from the file. Those that are
+    /// known already move to where the file says.
+    pub(super) async fn load(&self, file: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        let rows: Vec<(String, i64, i32, i64, Option<i64>)> = sqlx::query_as(
+            "SELECT topics.name, partitions.id, partitions.number, start_offset,
+                    (SELECT max(place) FROM records
+                     WHERE place >= partitions.id << 40 AND place < (partitions.id + 1) << 40)
+             FROM partitions JOIN topics ON topics.id = topic_id
+             ORDER BY topics.id, partitions.number",
+        )
+        .fetch_all(file)
+        .await?;
+        let mut read: HashMap<String, Vec<Arc<Partition>>> = HashMap::new();
+        for (topic, id, number, start, last) in rows {
+            let end = last.map_or(start, |last| start.max(Partition::offset(last) + 1));
+            if let Ok(known) = self.partition(&topic, number) {
+                known.set_start(start);
+                if end > known.end() {
+                    known.set_end(end);
+                    known.wake();
+                }
+                continue;
+            }
+            let partitions = read.entry(topic).or_default();
+            let moved = match partitions.first() {
+                Some(first) => Arc::clone(&first.moved),
+                None => Arc::new(watch::Sender::new(())),
+            };
+            let (start, end) = (AtomicI64::new(start), AtomicI64::new(end));
+            partitions.push(Arc::new(Partition { id, number, start, end, moved }));
+        }
+        let states = read.into_iter().map(|(topic, partitions)| {
+            (topic, Arc::new(TopicState { partitions, cleanup: Mutex::new(None) }))
+        });
+        self.0.write().extend(states);
+        Ok(())
+    }
+
+    /// Makes the topic, or checks the one that is there.
+    pub(super) async fn ensure(
+        &self,
+        file: &mut SqliteConnection,
+        topic: &Topic,
+    ) -> Result<(), TopicError> {
+        check(topic)?;
+        if self.get(&topic.name).is_none() {
+            create(file, topic).await.map_err(unreachable)?;
+            self.load(file).await.map_err(unreachable)?;
+        }
+        let Some(known) = self.get(&topic.name) else {
+            return Err(unreachable(sqlx::Error::RowNotFound));
+        };
+        let found = known.partitions.len() as u32;
+        if found != topic.partitions {
+            let (topic, expected) = (topic.name.clone(), topic.partitions);
+            return Err(TopicError::Partitions { topic, found, expected });
+        }
+        *known.cleanup.lock() = Some(topic.cleanup);
+        Ok(())
+    }
+}
+
+fn unreachable(error: sqlx::Error) -> TopicError {
+    TopicError::Unreachable(Unreachable(error.to_string()))
+}
+
+/// Kafka's own rules, so that a topic that works here works there.
+fn check(topic: &Topic) -> Result<(), TopicError> {
+    let refuse = |reason: &str| {
+        Err(TopicError::Refused { topic: topic.name.clone(), reason: reason.to_owned() })
+    };
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if !(1..=249).contains(&topic.name.len()) || !topic.name.bytes().all(allowed) {
+        return refuse("a name has 1 to 249 of the characters a-z A-Z 0-9 . _ -");
+    }
+    if !(1..=MOST_PARTITIONS).contains(&topic.partitions) {
+        return refuse("an embedded topic has 1 to 10000 partitions");
+    }
+    Ok(())
+}
+
+async fn create(file: &mut SqliteConnection, topic: &Topic) -> Result<(), sqlx::Error> {
+    let mut transaction = file.begin().await?;
+    let id: i64 = sqlx::query_scalar("INSERT INTO topics (name) VALUES (?) RETURNING id")
+        .bind(&topic.name)
+        .fetch_one(&mut *transaction)
+        .await?;
+    for number in 0..topic.partitions {
+        sqlx::query("INSERT INTO partitions (topic_id, number) VALUES (?, ?)")
+            .bind(id)
+            .bind(number)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    transaction.commit().await
+}

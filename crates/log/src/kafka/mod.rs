@@ -1,0 +1,65 @@
+//! The Kafka driver. The only place in the project that names rdkafka.
+//!
+//! It owns the clients and their settings; it never knows what a record means.
+
+mod config;
+mod context;
+mod topics;
+mod writer;
+mod extents;
+mod reader;
+
+use std::{sync::Arc, time::Duration};
+
+use rdkafka::{admin::AdminClient, config::FromClientConfigAndContext};
+
+pub use config::KafkaSettings;
+pub use writer::{KafkaAck, KafkaWriter};
+
+use crate::{Fold, Group, Reader, Topic, TopicError, Unreachable};
+use context::ClientLog;
+
+/// Apache Kafka, reached through librdkafka. A cheap handle, to be cloned.
+#[derive(Clone)]
+pub struct Kafka {
+    settings: Arc<KafkaSettings>,
+    /// Asks for metadata and watermarks and makes topics: a client of its own, so that such
+    /// questions never wait behind records.
+    admin: Arc<AdminClient<ClientLog>>,
+    writer: KafkaWriter,
+}
+
+impl Kafka {
+    /// Makes the clients. It does not wait for a broker: Kafka may come later than we do.
+    ///
+    /// # Errors
+    /// [`Unreachable`], when a setting is wrong; it says which.
+    pub fn new(settings: KafkaSettings) -> Result<Self, Unreachable> {
+        settings.check()?;
+        let admin = AdminClient::from_config_and_context(&settings.admin(), ClientLog::default())
+            .map_err(|error| Unreachable(format!("Kafka client: {error}")))?;
+        let writer = KafkaWriter::start(&settings)?;
+        Ok(Self { settings: Arc::new(settings), admin: Arc::new(admin), writer })
+    }
+
+    pub(crate) fn writer(&self) -> KafkaWriter {
+        self.writer.clone()
+    }
+
+    pub(crate) async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
+        topics::ensure(&self.admin, &self.settings.brokers, topics).await
+    }
+
+    pub(crate) async fn ping(&self, deadline: Duration) -> Result<(), Unreachable> {
+        topics::ping(&self.admin, &self.settings.brokers, deadline).await
+    }
+
+    pub(crate) fn join<F: Fold>(
+        &self,
+        topic: &str,
+        group: &Group,
+        fold: F,
+    ) -> Result<Reader, Unreachable> {
+        reader::join(&self.settings, Arc::clone(&self.admin), topic, group, fold)
+    }
+}

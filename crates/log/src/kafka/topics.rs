@@ -1,0 +1,130 @@
+//! Topics: looked at first, made where they are missing. And the question whether Kafka is there.
+
+use std::{sync::Arc, time::Duration};
+
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    types::RDKafkaErrorCode,
+};
+
+use super::context::ClientLog;
+use crate::{
+    Topic, TopicError, Unreachable,
+    topic::Cleanup,
+};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+type Admin = Arc<AdminClient<ClientLog>>;
+
+/// See [`Log::ensure_topics`](crate::Log::ensure_topics).
+pub(super) async fn ensure(admin: &Admin, brokers: &str, topics: &[Topic]) -> Result<(), TopicError> {
+    let mut missing = Vec::new();
+    for topic in topics {
+        match partitions(admin, brokers, &topic.name).await? {
+            Some(found) => compare(topic, found)?,
+            None => missing.push(topic),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let configs: Vec<_> = missing.iter().map(|topic| configuration(topic)).collect();
+    let new = missing.iter().zip(&configs).map(|(topic, config)| {
+        let copies = i32::try_from(topic.replication).unwrap_or(i32::MAX);
+        let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
+        let new = NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(copies));
+        config.iter().fold(new, |new, (key, value)| new.set(key, value))
+    });
+    let new: Vec<_> = new.collect();
+    let options = AdminOptions::new().operation_timeout(Some(DEADLINE)).request_timeout(Some(DEADLINE));
+    let results = admin
+        .create_topics(&new, &options)
+        .await
+        .map_err(|error| away(brokers, &error.to_string()))?;
+    for (topic, result) in missing.iter().zip(results) {
+        match result {
+            Ok(_) => tracing::info!(
+                kafka.topic = topic.name, kafka.partitions = topic.partitions,
+                kafka.replication = topic.replication, "created a topic",
+            ),
+            // Another instance was quicker; what it made is to be looked at like any other.
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {
+                if let Some(found) = partitions(admin, brokers, &topic.name).await? {
+                    compare(topic, found)?;
+                }
+            }
+            Err((_, code @ (RDKafkaErrorCode::RequestTimedOut | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::NotController))) => {
+                return Err(away(brokers, &code.to_string()).into());
+            }
+            Err((_, code)) => {
+                return Err(TopicError::Refused { topic: topic.name.clone(), reason: code.to_string() });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn compare(topic: &Topic, found: u32) -> Result<(), TopicError> {
+    if found == topic.partitions {
+        return Ok(());
+    }
+    Err(TopicError::Partitions { topic: topic.name.clone(), found, expected: topic.partitions })
+}
+
+fn configuration(topic: &Topic) -> Vec<(&'static str, String)> {
+    let mut config = match topic.cleanup {
+        Cleanup::After(age) => vec![
+            ("cleanup.policy", "delete".to_owned()),
+            ("retention.ms", age.as_millis().to_string()),
+        ],
+        Cleanup::Compact => vec![("cleanup.policy", "compact".to_owned())],
+    }
+    ;
+    if topic.replication >= 3 {
+        // An acknowledgement by all means at least two copies, and a late replica never leads.
+        config.push(("min.insync.replicas", "2".to_owned()));
+        config.push(("unclean.leader.election.enable", "false".to_owned()));
+    }
+    config
+}
+
+/// How many partitions the topic has; none where it does not exist.
+async fn partitions(admin: &Admin, brokers: &str, topic: &str) -> Result<Option<u32>, Unreachable> {
+    let (client, name, servers) = (Arc::clone(admin), topic.to_owned(), brokers.to_owned());
+    // librdkafka's metadata request blocks its thread.
+    let asked = tokio::task::spawn_blocking(move || {
+        let metadata = client
+            .inner()
+            .fetch_metadata(Some(&name), DEADLINE)
+            .map_err(|error| away(&servers, &error.to_string()))?;
+        let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
+            return Ok(None);
+        };
+        match topic.error().map(RDKafkaErrorCode::from) {
+            None => Ok(Some(u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX))),
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition) => Ok(None),
+            Some(code) => Err(away(&servers, &code.to_string())),
+        }
+    });
+    asked.await.unwrap_or_else(|error| Err(Unreachable(error.to_string())))
+}
+
+/// See [`Log::ping`](crate::Log::ping).
+pub(super) async fn ping(admin: &Admin, brokers: &str, deadline: Duration) -> Result<(), Unreachable> {
+    let (client, servers) = (Arc::clone(admin), brokers.to_owned());
+    // A topic that hardly exists keeps the answer small on a cluster with thousands of them.
+    let asked = tokio::task::spawn_blocking(move || {
+        client
+            .inner()
+            .fetch_metadata(Some("__consumer_offsets"), deadline)
+            .map(|_| ())
+            .map_err(|error| away(&servers, &error.to_string()))
+    });
+    asked.await.unwrap_or_else(|error| Err(Unreachable(error.to_string())))
+}
+
+fn away(brokers: &str, reason: &str) -> Unreachable {
+    Unreachable(format!("Kafka at {brokers} does not answer ({reason})"))
+}

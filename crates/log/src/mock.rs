@@ -1,0 +1,61 @@
+//! librdkafka's in-memory broker: nothing to install, faults on demand. For tests of the Kafka
+//! driver; it keeps at most 5 MB or 100,000 records a partition, and forgets everything.
+
+use std::time::Duration;
+
+use rdkafka::{mocking::MockCluster, producer::DefaultProducerContext};
+
+use crate::{
+    Unreachable,
+    kafka::{Kafka, KafkaSettings},
+};
+
+/// A cluster of one in-memory broker on a free port of the loopback interface.
+pub struct Cluster(MockCluster<'static, DefaultProducerContext>);
+
+impl Cluster {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When librdkafka cannot.
+    pub fn start() -> Result<Self, Unreachable> {
+        MockCluster::new(1).map(Self).map_err(|error| Unreachable(error.to_string()))
+    }
+
+    /// `host:port`.
+    #[must_use]
+    pub fn brokers(&self) -> String {
+        self.0.bootstrap_servers()
+    }
+
+    /// Makes a topic; the mock broker does not understand the request to make one.
+    ///
+    /// # Errors
+    /// When it exists.
+    pub fn create_topic(&self, name: &str, partitions: u32) -> Result<(), Unreachable> {
+        let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
+        self.0.create_topic(name, partitions, 1).map_err(|error| Unreachable(error.to_string()))
+    }
+
+    /// Clients of this cluster.
+    ///
+    /// # Errors
+    /// When librdkafka cannot make them.
+    pub fn connect(&self, client_id: &str) -> Result<Kafka, Unreachable> {
+        Kafka::new(KafkaSettings {
+            brokers: self.brokers(),
+            client_id: client_id.to_owned(),
+            properties: Vec::new(),
+        })
+    }
+
+    /// Takes the broker away, or brings it back.
+    pub fn set_up(&self, up: bool) {
+        let _ = if up { self.0.broker_up(1) } else { self.0.broker_down(1) };
+    }
+
+    /// Delays every answer by this much.
+    pub fn set_round_trip(&self, delay: Duration) {
+        let _ = self.0.broker_round_trip_time(1, delay);
+    }
+}

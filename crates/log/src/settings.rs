@@ -1,0 +1,121 @@
+//! Where the log is and what its topics are like, as flags and environment variables that every
+//! service shares.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::{
+    Group, Log, Topic, Unreachable,
+    kafka::{Kafka, KafkaSettings},
+    topic::Cleanup,
+};
+
+/// Where Kafka is.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Kafka")]
+pub struct KafkaArgs {
+    /// Brokers to start from, as host:port, separated by commas
+    #[arg(long, env = "KAFKA_BROKERS", default_value = "localhost:9092", value_name = "HOST:PORT")]
+    pub kafka_brokers: String,
+
+    /// Any other setting of librdkafka; may be repeated. As an environment variable: separated by
+    /// commas
+    #[arg(
+        long = "kafka-property", env = "KAFKA_PROPERTIES", hide_env_values = true,
+        value_name = "NAME=VALUE", value_delimiter = ',', value_parser = property,
+    )]
+    pub kafka_properties: Vec<(String, String)>,
+}
+
+/// What the topics are like. Every service of one installation must be given the same.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Topics")]
+pub struct TopicArgs {
+    /// Topic of the notifications; the names of the others follow from it
+    #[arg(long, env = "KAFKA_TOPIC", default_value = "notifications", value_parser = topic_name)]
+    pub topic: String,
+
+    /// Partitions of the topics: chosen once, since a user's inbox lives where this number puts it.
+    /// 12 is plenty for one machine, 24 to 48 for a cluster
+    #[arg(long, env = "KAFKA_PARTITIONS", default_value_t = 12,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub partitions: u32,
+
+    /// Copies of each partition, for topics that are created; 3 in production
+    #[arg(long, env = "KAFKA_REPLICATION", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub replication: u32,
+
+    /// Days for which a created topic keeps notifications
+    #[arg(long, env = "RETENTION_DAYS", default_value_t = 30, value_name = "DAYS",
+          value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub retention_days: u32,
+}
+
+/// The consumer group.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Kafka")]
+pub struct GroupArgs {
+    /// Consumer group: the instances that share the partitions among them
+    #[arg(long, env = "KAFKA_GROUP", default_value = "notifications-group")]
+    pub group: String,
+
+    /// A name that is this instance's own over restarts (group.instance.id): a short restart then
+    /// moves no partition
+    #[arg(long, env = "KAFKA_GROUP_INSTANCE", value_name = "NAME")]
+    pub group_instance: Option<String>,
+}
+
+impl KafkaArgs {
+    /// Makes the clients; does not wait for a broker.
+    ///
+    /// # Errors
+    /// [`Unreachable`], when a setting is wrong.
+    pub fn connect(&self, client_id: &str) -> Result<Log, Unreachable> {
+        Kafka::new(KafkaSettings {
+            brokers: self.kafka_brokers.clone(),
+            client_id: client_id.to_owned(),
+            properties: self.kafka_properties.clone(),
+        })
+        .map(Log::Kafka)
+    }
+}
+
+impl TopicArgs {
+    /// The topic of this name, with as many partitions as all others.
+    #[must_use]
+    pub fn topic(&self, name: &str) -> Topic {
+        Topic {
+            name: name.to_owned(),
+            partitions: self.partitions,
+            replication: self.replication,
+            cleanup: Cleanup::After(Duration::from_secs(u64::from(self.retention_days) * 24 * 60 * 60)),
+        }
+    }
+}
+
+impl From<&GroupArgs> for Group {
+    fn from(args: &GroupArgs) -> Self {
+        Self { id: args.group.clone(), instance: args.group_instance.clone() }
+    }
+}
+
+fn property(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => {
+            Ok((name.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => Err("must be NAME=VALUE, such as security.protocol=ssl".into()),
+    }
+}
+
+/// 200, where Kafka allows 249: names of ours are built from it.
+fn topic_name(name: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if (1..=200).contains(&name.len()) && name.chars().all(allowed) && !matches!(name, "." | "..") {
+        Ok(name.to_owned())
+    } else {
+        Err("must be 1 to 200 letters, digits, dots, underscores or hyphens".into())
+    }
+}

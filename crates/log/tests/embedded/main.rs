@@ -1,0 +1,4 @@
+//! The embedded driver, from the outside.
+
+mod harness;
+mod measure;

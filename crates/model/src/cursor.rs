@@ -1,0 +1,78 @@
+//! A place in the log.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// A record's place: `partition-offset`, such as `3-1042`. What carries it has seen everything up
+/// to and including this record. It is the same on every instance and after every restart.
+///
+/// The place before a partition's first record is spelled `3-start`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Cursor {
+    /// The partition, from 0.
+    pub partition: i32,
+    /// The offset within it, from 0; −1 is the place before the first.
+    pub offset: i64,
+}
+
+/// Why a text is not a [`Cursor`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be a cursor such as 3-1042 (partition-offset)")]
+pub struct InvalidCursor;
+
+impl Cursor {
+    /// The place of the record at `offset` ≥ −1 of `partition` ≥ 0.
+    #[must_use]
+    pub fn new(partition: i32, offset: i64) -> Self {
+        debug_assert!(partition >= 0 && offset >= -1, "{partition}-{offset}");
+        Self { partition, offset }
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.offset {
+            0.. => write!(f, "{}-{}", self.partition, self.offset),
+            _ => write!(f, "{}-start", self.partition),
+        }
+    }
+}
+
+impl fmt::Debug for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cursor({self})")
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = InvalidCursor;
+
+    /// The exact spelling of [`Display`](fmt::Display), nothing else.
+    fn from_str(s: &str) -> Result<Self, InvalidCursor> {
+        let (partition, offset) = s.split_once('-').ok_or(InvalidCursor)?;
+        let partition = canonical(partition).and_then(|n| i32::try_from(n).ok());
+        let offset = if offset == "start" { Some(-1) } else { canonical(offset) };
+        partition.zip(offset).map(|(p, o)| Self::new(p, o)).ok_or(InvalidCursor)
+    }
+}
+
+/// A whole number from 0 without sign or leading zeros.
+fn canonical(digits: &str) -> Option<i64> {
+    let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let short = digits.len() == 1 || !digits.starts_with('0');
+    if plain && short { digits.parse().ok() } else { None }
+}
+
+impl Serialize for Cursor {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cursor {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}

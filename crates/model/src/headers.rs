@@ -1,0 +1,158 @@
+//! The headers of a record: CloudEvents 1.0, Kafka protocol binding, binary content mode
+//! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md>),
+//! plus W3C `traceparent`.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::cursor::Cursor;
+
+/// The value of `ce_type` that our producer writes.
+pub const TYPE: &str = "notification.sent";
+/// The value of `ce_source` that our producer writes.
+pub const SOURCE: &str = "/notifications/producer";
+
+const SPEC_VERSION: &str = "ce_specversion";
+const CE_ID: &str = "ce_id";
+const CE_SOURCE: &str = "ce_source";
+const CE_TYPE: &str = "ce_type";
+const CE_TIME: &str = "ce_time";
+const CONTENT_TYPE: &str = "content-type";
+const TRACEPARENT: &str = "traceparent";
+
+/// The longest id that is taken from a foreign producer's `ce_id`, in bytes. A longer one is
+/// treated as absent: ids are kept in memory, and memory is bounded.
+pub const MAX_ID_LEN: usize = 128;
+
+/// What identifies a notification, everywhere and for ever.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum NotificationId {
+    /// As our producer makes it: UUIDv7, shown in lower case with hyphens.
+    Uuid(Uuid),
+    /// Of a record without `ce_id`: its place in the log.
+    Position(Cursor),
+    /// As another producer chose it, at most [`MAX_ID_LEN`] bytes.
+    Other(Box<str>),
+}
+
+impl NotificationId {
+    /// A new id; ids made later sort later.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self::Uuid(Uuid::now_v7())
+    }
+
+    /// The id with this spelling; none where it is empty or longer than [`MAX_ID_LEN`].
+    /// The spelling is kept: `id.to_string() == text`.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        if text.is_empty() || text.len() > MAX_ID_LEN {
+            return None;
+        }
+        // Two ids are the same when their spelling is; so only the canonical spelling may become
+        // the short form.
+        if let Ok(uuid) = Uuid::try_parse(text)
+            && uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text
+        {
+            return Some(Self::Uuid(uuid));
+        }
+        if let Ok(cursor) = text.parse::<Cursor>() {
+            return Some(Self::Position(cursor));
+        }
+        Some(Self::Other(text.into()))
+    }
+}
+
+impl fmt::Display for NotificationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uuid(uuid) => uuid.hyphenated().fmt(f),
+            Self::Position(cursor) => cursor.fmt(f),
+            Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+impl fmt::Debug for NotificationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NotificationId({self})")
+    }
+}
+
+impl serde::Serialize for NotificationId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for NotificationId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        Self::from_text(&text).ok_or_else(|| {
+            serde::de::Error::custom(format!("an id has 1 to {MAX_ID_LEN} bytes"))
+        })
+    }
+}
+
+/// The headers that mean something to us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Headers {
+    /// `ce_id`.
+    pub id: NotificationId,
+    /// `ce_time`, to the millisecond: when the producer accepted the notification.
+    pub sent_at: Timestamp,
+    /// `traceparent`, where the sender gave one: the trace that goes on at the consumer.
+    pub traceparent: Option<String>,
+}
+
+impl Headers {
+    /// All headers of the record, as names and values.
+    #[must_use]
+    pub fn encode(&self) -> Vec<(&'static str, Vec<u8>)> {
+        let mut headers = vec![
+            (SPEC_VERSION, b"1.0".to_vec()),
+            (CE_ID, self.id.to_string().into_bytes()),
+            (CE_SOURCE, SOURCE.into()),
+            (CE_TYPE, TYPE.into()),
+            (CE_TIME, self.sent_at.to_string().into_bytes()),
+            (CONTENT_TYPE, b"application/json".to_vec()),
+        ];
+        if let Some(traceparent) = &self.traceparent {
+            headers.push((TRACEPARENT, traceparent.clone().into_bytes()));
+        }
+        headers
+    }
+
+    /// What the headers of a record say. A record without them, or with unusable ones, is just
+    /// as welcome: its id is then its place in the log and its time the record's own.
+    #[must_use]
+    pub fn decode<'a>(
+        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+        at: Cursor,
+        timestamp: Timestamp,
+    ) -> Self {
+        let (mut id, mut sent_at, mut traceparent) = (None, None, None);
+        for (name, value) in headers {
+            let Ok(value) = std::str::from_utf8(value) else { continue };
+            match name {
+                CE_ID => id = NotificationId::from_text(value),
+                CE_TIME => sent_at = value.parse().ok().map(to_millisecond),
+                TRACEPARENT if value.len() <= MAX_ID_LEN => traceparent = Some(value.to_owned()),
+                _ => {}
+            }
+        }
+        Self {
+            id: id.unwrap_or(NotificationId::Position(at)),
+            sent_at: sent_at.unwrap_or(timestamp),
+            traceparent,
+        }
+    }
+}
+
+/// The time without what is finer than a millisecond, which is what a record's timestamp holds.
+#[must_use]
+pub fn to_millisecond(time: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
+}

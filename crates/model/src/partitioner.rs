@@ -1,0 +1,119 @@
+//! Key → partition, exactly as the Kafka clients of other languages do it.
+//!
+//! A recipient's home partition follows from their id, the partition count and this choice; so
+//! producer and consumer must be given the same one, and it never changes for a topic.
+
+use std::{fmt, str::FromStr};
+
+/// How a key is hashed to a partition. Every variant maps a key of the same bytes to the same
+/// partition as the client it is named for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Partitioner {
+    /// The Java client's default, librdkafka's `murmur2`.
+    #[default]
+    Murmur2,
+    /// Sarama's (Go) default, librdkafka's `fnv1a`.
+    Fnv1a,
+    /// librdkafka's own default, `consistent`.
+    Crc32,
+}
+
+impl Partitioner {
+    /// The names that settings use.
+    pub const NAMES: [&'static str; 3] = ["murmur2", "fnv1a", "crc32"];
+
+    /// The home of this key among `partitions` ≥ 1 partitions, from 0.
+    #[must_use]
+    pub fn partition(self, key: &[u8], partitions: u32) -> i32 {
+        let hash = match self {
+            Self::Murmur2 => murmur2(key) & 0x7fff_ffff,
+            Self::Fnv1a => fnv1a(key),
+            Self::Crc32 => crc32fast::hash(key),
+        };
+        // Kafka counts partitions in an i32, so the remainder fits.
+        i32::try_from(hash % partitions.max(1)).unwrap_or(0)
+    }
+}
+
+/// `org.apache.kafka.common.utils.Utils.murmur2`: `MurmurHash2`, 32 bits, with Kafka's own seed.
+fn murmur2(data: &[u8]) -> u32 {
+    const SEED: u32 = 0x9747_b28c;
+    const M: u32 = 0x5bd1_e995;
+    const R: u32 = 24;
+    // Keys are short; a length beyond 32 bits wraps as Java's `int` does.
+    #[allow(clippy::cast_possible_truncation)]
+    let mut h = SEED ^ data.len() as u32;
+    let mut words = data.chunks_exact(4);
+    for word in &mut words {
+        let mut k = word.iter().rev().fold(0, |k, &b| k << 8 | u32::from(b));
+        k = k.wrapping_mul(M);
+        k ^= k >> R;
+        h = h.wrapping_mul(M) ^ k.wrapping_mul(M);
+    }
+    let rest = words.remainder();
+    if !rest.is_empty() {
+        h ^= rest.iter().rev().fold(0, |k, &b| k << 8 | u32::from(b));
+        h = h.wrapping_mul(M);
+    }
+    h ^= h >> 13;
+    h = h.wrapping_mul(M);
+    h ^ h >> 15
+}
+
+/// FNV-1a, 32 bits, as the absolute value of a signed number, which is what Sarama takes.
+fn fnv1a(data: &[u8]) -> u32 {
+    data.iter()
+        .fold(0x811c_9dc5_u32, |h, &b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193))
+        .cast_signed()
+        .unsigned_abs()
+}
+
+impl fmt::Display for Partitioner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::NAMES[*self as usize])
+    }
+}
+
+/// Why a text names no [`Partitioner`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be murmur2 (Java clients), fnv1a (Sarama) or crc32 (librdkafka)")]
+pub struct UnknownPartitioner;
+
+impl FromStr for Partitioner {
+    type Err = UnknownPartitioner;
+
+    fn from_str(s: &str) -> Result<Self, UnknownPartitioner> {
+        [Self::Murmur2, Self::Fnv1a, Self::Crc32]
+            .into_iter()
+            .find(|p| Self::NAMES[*p as usize] == s)
+            .ok_or(UnknownPartitioner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn murmur2_agrees_with_the_test_vectors_of_the_java_client() {
+        // From org.apache.kafka.common.utils.UtilsTest.testMurmur2.
+        for (key, hash) in [
+            ("21", -973_932_308),
+            ("foobar", -790_332_482),
+            ("a-little-bit-long-string", -985_981_536),
+            ("a-little-bit-longer-string", -1_486_304_829),
+            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+            ("abc", 479_470_107),
+        ] {
+            assert_eq!(murmur2(key.as_bytes()).cast_signed(), hash, "{key}");
+        }
+    }
+
+    #[test]
+    fn every_partitioner_is_known_by_its_name() {
+        for name in Partitioner::NAMES {
+            assert_eq!(name.parse::<Partitioner>().map(|p| p.to_string()), Ok(name.to_owned()));
+        }
+        assert!("sha1".parse::<Partitioner>().is_err());
+    }
+}

@@ -1,0 +1,59 @@
+//! One notification as a record of the log: key, value and headers together.
+
+use jiff::Timestamp;
+
+use crate::{cursor::Cursor, headers::Headers, notification::Notification};
+
+/// What is written: the three parts of a record, ready for any log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// The recipient's id in decimal ASCII.
+    pub key: Vec<u8>,
+    /// The notification as JSON.
+    pub value: Vec<u8>,
+    /// CloudEvents headers, see [`Headers`].
+    pub headers: Vec<(&'static str, Vec<u8>)>,
+}
+
+/// Why a record of the topic is not a notification. Such a record is poison: it is counted and
+/// set aside, and never stops what comes after it.
+#[derive(Debug, thiserror::Error)]
+pub enum Poison {
+    /// A tombstone, which this topic has no use for.
+    #[error("the record has no value")]
+    Empty,
+    /// Not JSON, or not the JSON of a notification, or no recipient with a positive id.
+    #[error("the value is not a notification: {0}")]
+    Shape(#[from] serde_json::Error),
+}
+
+/// The record of this notification.
+///
+/// # Errors
+/// None in practice: serde's, should a value not be JSON.
+pub fn encode(
+    notification: &Notification<'_>,
+    headers: &Headers,
+) -> Result<Encoded, serde_json::Error> {
+    Ok(Encoded {
+        key: notification.to.id.key().into_bytes(),
+        value: serde_json::to_vec(notification)?,
+        headers: headers.encode(),
+    })
+}
+
+/// The notification in this record. The key is not looked at: to whom a notification goes is
+/// said by its value, and the key is only how it came to its partition.
+///
+/// # Errors
+/// [`Poison`], when this is no notification.
+pub fn decode<'a>(
+    value: Option<&'a [u8]>,
+    headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+    at: Cursor,
+    timestamp: Timestamp,
+) -> Result<(Notification<'a>, Headers), Poison> {
+    let value = value.ok_or(Poison::Empty)?;
+    let notification = serde_json::from_slice(value)?;
+    Ok((notification, Headers::decode(headers, at, timestamp)))
+}

@@ -1,0 +1,18 @@
+//! The names of the topics: one is chosen, the others follow from it.
+
+/// The topics of one installation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicNames {
+    /// What was sent; keyed by recipient.
+    pub notifications: String,
+    /// Records that are no notifications, set aside.
+    pub dlq: String,
+}
+
+impl TopicNames {
+    /// The names that follow from that of the notifications' topic.
+    #[must_use]
+    pub fn of(notifications: &str) -> Self {
+        Self { notifications: notifications.to_owned(), dlq: format!("{notifications}.dlq") }
+    }
+}

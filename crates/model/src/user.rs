@@ -1,0 +1,105 @@
+//! Users: a positive whole number and a name.
+
+use std::{borrow::Cow, fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize, de::Error as _};
+
+/// A user's id: a whole number from 1 to 2⁶³−1, as PostgreSQL's `bigint` holds it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserId(i64);
+
+/// Why something is not a [`UserId`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be a positive whole number")]
+pub struct InvalidUserId;
+
+impl UserId {
+    /// The id with this number.
+    ///
+    /// # Errors
+    /// [`InvalidUserId`] below 1.
+    pub fn new(id: i64) -> Result<Self, InvalidUserId> {
+        if id >= 1 { Ok(Self(id)) } else { Err(InvalidUserId) }
+    }
+
+    /// The number, at least 1.
+    #[must_use]
+    pub fn get(self) -> i64 {
+        self.0
+    }
+
+    /// The key of every record that is meant for this user: the id in decimal ASCII.
+    #[must_use]
+    pub fn key(self) -> String {
+        self.0.to_string()
+    }
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UserId({})", self.0)
+    }
+}
+
+impl FromStr for UserId {
+    type Err = InvalidUserId;
+
+    /// Decimal digits only, as a form or a path carries them. `+1` and ` 1` are refused, so that
+    /// one user has one spelling, and so one key.
+    fn from_str(s: &str) -> Result<Self, InvalidUserId> {
+        if s.is_empty() || s.starts_with('0') || !s.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(InvalidUserId);
+        }
+        s.parse().map_err(|_| InvalidUserId).and_then(Self::new)
+    }
+}
+
+impl Serialize for UserId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for UserId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(i64::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+/// A user as a notification shows them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User<'a> {
+    /// Who it is.
+    pub id: UserId,
+    /// The name at the time of sending; at most what the directory allows.
+    #[serde(borrow)]
+    pub name: Cow<'a, str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_a_positive_whole_number_in_its_only_spelling() {
+        assert_eq!("1".parse(), UserId::new(1));
+        assert_eq!("9223372036854775807".parse(), UserId::new(i64::MAX));
+        for bad in ["", "0", "-1", "+1", " 1", "1 ", "01", "1.0", "1e3", "x", "9223372036854775808"] {
+            assert_eq!(bad.parse::<UserId>(), Err(InvalidUserId), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn json_holds_the_bare_number() {
+        let id: UserId = serde_json::from_str("7").expect("a positive number");
+        assert_eq!(serde_json::to_string(&id).expect("a number"), "7");
+        assert!(serde_json::from_str::<UserId>("0").is_err());
+        assert!(serde_json::from_str::<UserId>("\"7\"").is_err());
+    }
+}

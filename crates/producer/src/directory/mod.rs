@@ -1,0 +1,138 @@
+//! The directory: who the users are. PostgreSQL in production, SQLite embedded; the same questions
+//! to both.
+
+mod postgres;
+mod sqlite;
+
+use std::{collections::HashMap, path::Path, time::Duration};
+
+use model::{User, UserId};
+use serde_json::Value;
+
+/// How long a connection or an answer may take before the directory counts as away.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// The users' table. A cheap handle, to be cloned.
+#[derive(Clone, Debug)]
+pub enum Directory {
+    /// In PostgreSQL.
+    Postgres(sqlx::PgPool),
+    /// In an SQLite file.
+    Sqlite(sqlx::SqlitePool),
+}
+
+/// The directory cannot answer now. The driver's own words are for our log, not for clients.
+#[derive(Debug, thiserror::Error)]
+#[error("the user directory does not answer: {0}")]
+pub struct DirectoryError(#[from] sqlx::Error);
+
+/// The directory cannot be reached with these settings.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Not a URL of PostgreSQL.
+    #[error("--database-url (DATABASE_URL) is not a PostgreSQL URL such as postgres://user:password@host:5432/database")]
+    Url,
+    /// The file cannot be opened.
+    #[error("the user directory {path} cannot be opened: {error}")]
+    File {
+        /// Where it is.
+        path: String,
+        /// Why.
+        error: sqlx::Error,
+    },
+}
+
+/// The table cannot be brought up to date.
+#[derive(Debug, thiserror::Error)]
+#[error("the users' table cannot be made or brought up to date: {0}. Is the database there, and may this user create tables?")]
+pub struct MigrateError(#[from] sqlx::migrate::MigrateError);
+
+impl Directory {
+    /// The directory in PostgreSQL, at most `connections` at a time. Does not connect yet:
+    /// PostgreSQL may come later than we do.
+    ///
+    /// # Errors
+    /// [`OpenError::Url`].
+    pub fn postgres(url: &str, connections: u32) -> Result<Self, OpenError> {
+        postgres::open(url, connections).map(Self::Postgres)
+    }
+
+    /// The directory in this file, made if it is missing.
+    ///
+    /// # Errors
+    /// [`OpenError::File`].
+    pub async fn sqlite(path: &Path) -> Result<Self, OpenError> {
+        sqlite::open(path).await.map(Self::Sqlite)
+    }
+
+    /// Makes the users' table with its first four users, or brings it up to date. Doing so twice
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// [`MigrateError`].
+    pub async fn migrate(&self) -> Result<(), MigrateError> {
+        match self {
+            Self::Postgres(pool) => postgres::migrate(pool).await,
+            Self::Sqlite(pool) => sqlite::migrate(pool).await,
+        }
+    }
+
+    /// Those of these users that exist, by one query.
+    ///
+    /// # Errors
+    /// [`DirectoryError`], when it does not answer in time.
+    pub async fn users(
+        &self,
+        ids: &[UserId],
+    ) -> Result<HashMap<UserId, User<'static>>, DirectoryError> {
+        let numbers: Vec<i64> = ids.iter().map(|id| id.get()).collect();
+        let rows = in_time(async {
+            match self {
+                Self::Postgres(pool) => postgres::users(pool, &numbers).await,
+                Self::Sqlite(pool) => sqlite::users(pool, &numbers).await,
+            }
+        });
+        let user = |(id, name): (i64, String)| {
+            let id = UserId::new(id).ok()?;
+            Some((id, User { id, name: name.into() }))
+        };
+        Ok(rows.await?.into_iter().filter_map(user).collect())
+    }
+
+    /// For `/readyz`: whether the directory answers, and has its table.
+    ///
+    /// # Errors
+    /// What is wrong, for people.
+    pub async fn check(self) -> Result<Value, String> {
+        let probe = [UserId::new(1).map_err(|error| error.to_string())?];
+        match self.users(&probe).await {
+            Ok(_) => Ok(Value::Null),
+            Err(error) if is_missing_table(&error.0) => {
+                Err("the users' table is missing: run `producer migrate`".into())
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the directory is not ready");
+                Err("the user directory does not answer".into())
+            }
+        }
+    }
+
+    /// Closes every connection.
+    pub async fn close(&self) {
+        match self {
+            Self::Postgres(pool) => pool.close().await,
+            Self::Sqlite(pool) => pool.close().await,
+        }
+    }
+}
+
+/// PostgreSQL's `undefined_table`, and SQLite's way of saying so.
+fn is_missing_table(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| {
+        error.code().as_deref() == Some("42P01") || error.message().starts_with("no such table")
+    })
+}
+
+async fn in_time<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    tokio::time::timeout(DEADLINE, answer).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+}

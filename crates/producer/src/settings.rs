@@ -1,0 +1,99 @@
+//! Every setting: a flag, an environment variable and a default.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use log::settings::{KafkaArgs, TopicArgs};
+use model::Partitioner;
+use service::{http::HttpLimits, settings::Secret, telemetry::TelemetryArgs};
+
+/// Takes notifications and publishes them.
+///
+/// POST /send looks both users up in PostgreSQL, writes a record for each recipient to Kafka, and
+/// answers once Kafka has acknowledged.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "producer", version,
+    after_help = "Try it:\n  producer migrate\n  producer\n  curl -X POST http://localhost:8080/send -d \"from_id=2&to_id=1&message=Bruno started following you.\""
+)]
+pub struct Cli {
+    /// What to do; serve, if nothing is said
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Address to listen on
+    #[arg(long, env = "PRODUCER_LISTEN", default_value = "127.0.0.1:8080", value_name = "HOST:PORT", global = true)]
+    pub listen: String,
+
+    /// Listen beyond the loopback interface although nobody is asked who they are
+    #[arg(long, env = "PRODUCER_INSECURE")]
+    pub insecure: bool,
+
+    /// Where the users are
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+
+    /// Where Kafka is
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
+
+    /// How to send
+    #[command(flatten)]
+    pub settings: Settings,
+
+    /// What to log
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+}
+
+/// What the producer can do besides serving.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Make the users' table with its first four users, or bring it up to date
+    Migrate,
+    /// Ask the producer that runs on this machine whether it lives; for container health checks
+    Healthcheck,
+}
+
+/// Where the users are.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "PostgreSQL")]
+pub struct DatabaseArgs {
+    /// URL of the database with the users' table
+    #[arg(
+        long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", global = true,
+        default_value = "postgres://notifications:notifications@localhost:5432/notifications"
+    )]
+    pub database_url: Secret,
+
+    /// Connections to the database, at most
+    #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 10, value_name = "COUNT", global = true,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub database_connections: u32,
+}
+
+/// What a producer needs to know, wherever its log and its directory are.
+#[derive(Args, Clone, Debug)]
+pub struct Settings {
+    /// The topics
+    #[command(flatten)]
+    pub topics: TopicArgs,
+
+    /// How a recipient's id becomes a partition: murmur2 (Java clients), fnv1a (Sarama) or crc32
+    /// (librdkafka). The same for producer and consumer, and never changed
+    #[arg(long, env = "KAFKA_PARTITIONER", default_value_t, help_heading = "Topics")]
+    pub partitioner: Partitioner,
+
+    /// How long an acknowledgement may take before the answer is 504
+    #[arg(long, env = "PRODUCER_SEND_TIMEOUT", default_value = "10s", value_name = "DURATION",
+          value_parser = service::settings::duration, help_heading = "Sending")]
+    pub send_timeout: Duration,
+
+    /// Make the users' table at the start, if it is missing
+    #[arg(long, env = "PRODUCER_MIGRATE", help_heading = "PostgreSQL")]
+    pub migrate: bool,
+
+    /// HTTP
+    #[command(flatten)]
+    pub http: HttpLimits,
+}

@@ -1,0 +1,359 @@
+//! Whether this process lives, and whether it can do its job: `/livez`, `/readyz`, and the probe
+//! that asks a process of ours. What its job needs is for those who add the checks.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    http::header,
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use serde_json::{Map, Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::Mutex,
+    time::{Instant, timeout},
+};
+
+use crate::problem::Problem;
+
+/// How long one check may take; then it counts as failed.
+const CHECK_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long an answer is good for, so that probes cannot become load.
+const FRESH: Duration = Duration::from_millis(500);
+
+/// How long [`probe`] waits in all.
+const PROBE_DEADLINE: Duration = Duration::from_secs(3);
+
+type Outcome = Result<Value, String>;
+type Check = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Outcome> + Send>> + Send + Sync>;
+
+/// The checks that decide whether this process can do its job.
+pub struct Health {
+    checks: Vec<(&'static str, Check)>,
+    check_deadline: Duration,
+    fresh: Duration,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list()
+            .entries(self.checks.iter().map(|(name, _)| name))
+            .finish()
+    }
+}
+
+impl Health {
+    /// No check yet: always ready.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            checks: Vec::new(),
+            check_deadline: CHECK_DEADLINE,
+            fresh: FRESH,
+        }
+    }
+
+    /// Adds a check. It answers with details, or with why this part is not ready; both are shown
+    /// to whoever asks, so neither may hold a secret. It has 2 s, and may be dropped then.
+    #[must_use]
+    pub fn check<F, R>(mut self, name: &'static str, check: F) -> Self
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output = Outcome> + Send + 'static,
+    {
+        self.checks
+            .push((name, Arc::new(move || Box::pin(check()))));
+        self
+    }
+
+    /// `GET /livez`: 200 as long as the process answers at all. `GET /readyz`: 200 when every
+    /// check passes, otherwise 503 as a problem; both list the checks. All checks run at the same
+    /// time, and never twice at once: an answer is shared for half a second.
+    pub fn routes<S: Clone + Send + Sync + 'static>(self) -> Router<S> {
+        let shared = Arc::new(Shared {
+            health: self,
+            last: Mutex::new(None),
+        });
+        Router::new()
+            .route(
+                "/livez",
+                get(async || no_store(&json!({ "status": "live" }))),
+            )
+            .route("/readyz", get(async move || ready(shared).await))
+    }
+}
+
+async fn ready(shared: Arc<Shared>) -> Response {
+    // On a task of its own, so that one who asks and goes away does not stop the checks for those
+    // who wait for the same answer.
+    match tokio::spawn(shared.report()).await {
+        Ok(report) if report.failed.is_empty() => {
+            no_store(&json!({ "status": "ready", "checks": report.checks }))
+        }
+        Ok(report) => Problem::unavailable(
+            format!("not ready: {}", report.failed.join(", ")),
+            Duration::from_secs(1),
+        )
+        .with("checks", &report.checks)
+        .into_response(),
+        Err(_) => Problem::internal().into_response(),
+    }
+}
+
+fn no_store(body: &Value) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
+struct Shared {
+    health: Health,
+    /// Locked while the checks run, so that there is one run at a time and the rest wait for it.
+    last: Mutex<Option<(Instant, Arc<Report>)>>,
+}
+
+struct Report {
+    /// The names of the checks that failed.
+    failed: Vec<&'static str>,
+    /// Each check's name with `ok` and `detail`.
+    checks: Map<String, Value>,
+}
+
+impl Shared {
+    async fn report(self: Arc<Self>) -> Arc<Report> {
+        let mut last = self.last.lock().await;
+        if let Some((at, report)) = &*last
+            && at.elapsed() < self.health.fresh
+        {
+            return Arc::clone(report);
+        }
+        let report = Arc::new(self.health.run().await);
+        *last = Some((Instant::now(), Arc::clone(&report)));
+        report
+    }
+}
+
+impl Health {
+    async fn run(&self) -> Report {
+        let deadline = self.check_deadline;
+        let running: Vec<_> = self
+            .checks
+            .iter()
+            .map(|(name, check)| {
+                let check = Arc::clone(check);
+                // A task each: they run at the same time, and one that panics fails alone.
+                (
+                    *name,
+                    tokio::spawn(async move { timeout(deadline, check()).await }),
+                )
+            })
+            .collect();
+        let mut report = Report {
+            failed: Vec::new(),
+            checks: Map::new(),
+        };
+        for (name, outcome) in running {
+            let outcome = match outcome.await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(_)) => Err(format!("no answer within {} s", deadline.as_secs_f64())),
+                Err(_) => Err("the check itself failed".to_owned()),
+            };
+            let entry = match outcome {
+                Ok(detail) => json!({ "ok": true, "detail": detail }),
+                Err(why) => {
+                    report.failed.push(name);
+                    json!({ "ok": false, "detail": why })
+                }
+            };
+            report.checks.insert(name.to_owned(), entry);
+        }
+        report
+    }
+}
+
+/// Asks the process that listens on `address` whether it lives: `GET /livez`, within 3 s. An
+/// unspecified address (0.0.0.0, ::) is asked on loopback. For a `healthcheck` subcommand, so that
+/// an image needs no HTTP client.
+///
+/// # Errors
+/// In words, when there is no answer or not 200.
+pub async fn probe(address: SocketAddr) -> Result<(), String> {
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    let address = SocketAddr::new(ip, address.port());
+    match timeout(PROBE_DEADLINE, status_line(address)).await {
+        Ok(Ok(line)) if line.split(' ').nth(1) == Some("200") => Ok(()),
+        Ok(Ok(line)) => Err(format!("{address} answered {line:?} to GET /livez")),
+        Ok(Err(error)) => Err(format!("{address} does not answer: {error}")),
+        Err(_) => Err(format!(
+            "{address} did not answer within {} s",
+            PROBE_DEADLINE.as_secs()
+        )),
+    }
+}
+
+async fn status_line(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET /livez HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    // A status line is short; who sends more without a line's end is not one of us.
+    let mut answer = Vec::new();
+    while answer.len() < 256 && !answer.contains(&b'\n') {
+        if stream.read_buf(&mut answer).await? == 0 {
+            break;
+        }
+    }
+    Ok(String::from_utf8_lossy(&answer)
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::{body::Body, extract::Request, http::StatusCode};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::sync::Semaphore;
+    use tower::ServiceExt as _;
+
+    async fn ask(app: &Router, path: &str) -> (StatusCode, Value) {
+        let request = Request::get(path).body(Body::empty()).expect("a request");
+        let response = app.clone().oneshot(request).await.expect("infallible");
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+        let status = response.status();
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX)
+            .await
+            .expect("a body");
+        (status, serde_json::from_slice(&body).expect("JSON"))
+    }
+
+    #[tokio::test]
+    async fn a_process_lives_as_long_as_it_answers() {
+        let app = Health::new()
+            .check("kafka", async || Err("away".to_owned()))
+            .routes();
+        assert_eq!(
+            ask(&app, "/livez").await,
+            (StatusCode::OK, json!({ "status": "live" }))
+        );
+    }
+
+    #[tokio::test]
+    async fn it_is_ready_when_every_check_passes() {
+        let app = Health::new()
+            .check("kafka", async || Ok(json!({ "brokers": 3 })))
+            .check("postgres", async || Ok(Value::Null))
+            .routes();
+        let expected = json!({ "status": "ready", "checks": {
+            "kafka": { "ok": true, "detail": { "brokers": 3 } },
+            "postgres": { "ok": true, "detail": null }
+        }});
+        assert_eq!(ask(&app, "/readyz").await, (StatusCode::OK, expected));
+    }
+
+    #[tokio::test]
+    async fn one_check_that_fails_panics_or_hangs_makes_it_not_ready_and_is_named() {
+        let mut health = Health::new()
+            .check("good", async || Ok(json!("fine")))
+            .check("bad", async || Err("no brokers".to_owned()))
+            .check("broken", async || Ok(json!(Vec::<u8>::new()[0])))
+            .check("stuck", std::future::pending);
+        health.check_deadline = Duration::from_millis(5);
+        let (status, body) = ask(&health.routes(), "/readyz").await;
+        assert_eq!(
+            (status, &body["status"]),
+            (StatusCode::SERVICE_UNAVAILABLE, &json!(503))
+        );
+        assert_eq!(body["message"], "not ready: bad, broken, stuck");
+        assert_eq!(body["retry_after"], 1);
+        assert_eq!(
+            body["checks"]["good"],
+            json!({ "ok": true, "detail": "fine" })
+        );
+        assert_eq!(
+            body["checks"]["bad"],
+            json!({ "ok": false, "detail": "no brokers" })
+        );
+        assert_eq!(
+            body["checks"]["stuck"]["detail"],
+            "no answer within 0.005 s"
+        );
+    }
+
+    #[tokio::test]
+    async fn those_who_ask_at_the_same_time_share_one_run_even_when_the_first_goes_away() {
+        let runs = Arc::new(AtomicUsize::new(0));
+        let (started, release) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let mut health = {
+            let (runs, started, release) = (
+                Arc::clone(&runs),
+                Arc::clone(&started),
+                Arc::clone(&release),
+            );
+            Health::new().check("slow", move || {
+                let (runs, started, release) = (
+                    Arc::clone(&runs),
+                    Arc::clone(&started),
+                    Arc::clone(&release),
+                );
+                async move {
+                    runs.fetch_add(1, Ordering::SeqCst);
+                    started.add_permits(1);
+                    let _ = release.acquire().await;
+                    Ok(Value::Null)
+                }
+            })
+        };
+        (health.check_deadline, health.fresh) = (Duration::from_secs(60), Duration::from_secs(60));
+        let app = health.routes();
+        let asked = |app: &Router| {
+            let app = app.clone();
+            tokio::spawn(async move { ask(&app, "/readyz").await.0 })
+        };
+        let first = asked(&app);
+        started.acquire().await.expect("an open semaphore").forget();
+        first.abort();
+        let others: Vec<_> = (0..10).map(|_| asked(&app)).collect();
+        tokio::task::yield_now().await;
+        release.add_permits(1);
+        for other in others {
+            assert_eq!(other.await.expect("an answer"), StatusCode::OK);
+        }
+        assert_eq!(runs.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_no_longer_fresh_is_asked_for_again() {
+        let runs = Arc::new(AtomicUsize::new(0));
+        let mut health = {
+            let runs = Arc::clone(&runs);
+            Health::new().check("count", move || {
+                let run = runs.fetch_add(1, Ordering::SeqCst);
+                async move { Ok(json!(run)) }
+            })
+        };
+        health.fresh = Duration::ZERO;
+        let app = health.routes();
+        ask(&app, "/readyz").await;
+        ask(&app, "/readyz").await;
+        assert_eq!(runs.load(Ordering::SeqCst), 2);
+    }
+}

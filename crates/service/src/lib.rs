@@ -1,0 +1,28 @@
+//! What any process here needs around its own work, and nothing of what that work is: this crate
+//! does not know what a notification is, nor Kafka, nor SQL.
+//!
+//! The modules in the order in which a process, and then a request, meets them:
+//! - [`settings`]: `.env`, secrets, durations;
+//! - [`telemetry`]: logs on standard error;
+//! - [`program`]: from the first line of `main` to its exit code;
+//! - [`shutdown`]: the token that SIGINT and SIGTERM cancel;
+//! - [`listen`]: which addresses may be listened on, and what it says when one cannot;
+//! - [`http`]: the server: connections, limits, drain;
+//! - [`extract`]: what a handler takes from a request;
+//! - [`problem`]: what it answers when it cannot;
+//! - [`fallback`]: the same answer for what never reaches a handler, or leaves it by a panic;
+//! - [`health`]: `/livez`, `/readyz` and the probe that asks them.
+
+pub mod settings;
+pub mod telemetry;
+pub mod program;
+pub mod shutdown;
+pub mod listen;
+pub mod http;
+mod request_log;
+pub mod extract;
+pub mod problem;
+pub mod fallback;
+pub mod health;
+
+pub use problem::Problem;

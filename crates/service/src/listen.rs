@@ -1,0 +1,249 @@
+//! Addresses to listen on: binding one, saying plainly what to do when that fails, and refusing
+//! one that strangers can reach. It accepts no connection.
+
+use std::{
+    fmt::Display,
+    io::{self, ErrorKind},
+    net::SocketAddr,
+};
+
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
+
+/// How many connections may wait to be accepted: what Linux allows by default
+/// (`net.core.somaxconn`). Thousands of subscribers reconnect at once when an instance goes.
+const BACKLOG: u32 = 4096;
+
+/// Why a service cannot listen. The texts say what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// Somebody else listens there.
+    #[error(
+        "cannot listen on {address} for the {name}: the address is already in use, perhaps by another {name}. {hint}"
+    )]
+    InUse {
+        /// The address.
+        address: String,
+        /// The service that wanted it.
+        name: String,
+        /// How to choose another address.
+        hint: String,
+    },
+    /// The system does not let this process listen there.
+    #[error(
+        "cannot listen on {address} for the {name}: permission denied; a port below 1024 needs a privileged process. {hint}"
+    )]
+    Denied {
+        /// The address.
+        address: String,
+        /// The service that wanted it.
+        name: String,
+        /// How to choose another address.
+        hint: String,
+    },
+    /// Anything else: no such host, no such interface, no file handle left.
+    #[error("cannot listen on {address} for the {name}: {source}. {hint}")]
+    Other {
+        /// The address.
+        address: String,
+        /// The service that wanted it.
+        name: String,
+        /// What the system says.
+        source: io::Error,
+        /// How to choose another address.
+        hint: String,
+    },
+    /// Strangers could reach the address, and nothing would keep them out.
+    #[error(
+        "refusing to listen on {address}: other machines can reach it, and there is no authentication yet, so anyone \
+         there could act as any user. Choose a loopback address ({flag} 127.0.0.1:{port}, or {env} in the \
+         environment), or add --insecure where the network itself keeps strangers out"
+    )]
+    Exposed {
+        /// The address.
+        address: SocketAddr,
+        /// Its port.
+        port: u16,
+        /// The flag that chooses it.
+        flag: String,
+        /// The environment variable that chooses it.
+        env: String,
+    },
+}
+
+/// Refuses an address that is not a loopback one, unless `insecure`. `flag` and `env` are how the
+/// address is chosen, such as `--listen` and `PRODUCER_LISTEN`.
+///
+/// # Errors
+/// [`BindError::Exposed`], which says why and what to do.
+pub fn guard(address: SocketAddr, insecure: bool, flag: &str, env: &str) -> Result<(), BindError> {
+    // `::ffff:127.0.0.1` is loopback too; the unspecified addresses are every interface, and not.
+    if insecure || address.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    Err(BindError::Exposed {
+        address,
+        port: address.port(),
+        flag: flag.to_owned(),
+        env: env.to_owned(),
+    })
+}
+
+/// Listens on `address`, a socket address or `host:port` (port 0: any free one; the listener knows
+/// which). `name` is the service in the error's words, such as `producer`; `flag` and `env` are how
+/// the address is chosen, such as `--listen` and `PRODUCER_LISTEN`.
+///
+/// # Errors
+/// [`BindError`], which says which address, for whom, why, and how to choose another.
+pub async fn bind(
+    name: &str,
+    address: impl Display,
+    flag: &str,
+    env: &str,
+) -> Result<TcpListener, BindError> {
+    let address = address.to_string();
+    match listen(&address).await {
+        Ok(listener) => Ok(listener),
+        Err(source) => {
+            let name = name.to_owned();
+            let hint = format!(
+                "Choose another with {flag} HOST:PORT, or {env} in the environment (port 0: any free one)"
+            );
+            Err(match source.kind() {
+                ErrorKind::AddrInUse => BindError::InUse {
+                    address,
+                    name,
+                    hint,
+                },
+                ErrorKind::PermissionDenied => BindError::Denied {
+                    address,
+                    name,
+                    hint,
+                },
+                _ => BindError::Other {
+                    address,
+                    name,
+                    source,
+                    hint,
+                },
+            })
+        }
+    }
+}
+
+/// Listens on the first of the host's addresses that can be listened on.
+async fn listen(address: &str) -> io::Result<TcpListener> {
+    let mut last = None;
+    for address in lookup_host(address).await? {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
+        // A restarted service takes its address back while old connections still time out. On
+        // Windows the same option would let two services share it.
+        #[cfg(unix)]
+        socket.set_reuseaddr(true)?;
+        match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| io::Error::new(ErrorKind::NotFound, "no such host")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn failure(address: impl Display) -> String {
+        let listener = bind("producer", address, "--listen", "PRODUCER_LISTEN").await;
+        listener
+            .expect_err("an address that cannot be had")
+            .to_string()
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_named_with_who_wanted_it_and_how_to_choose_another() {
+        let first = bind("consumer", "127.0.0.1:0", "--listen", "CONSUMER_LISTEN")
+            .await
+            .expect("a free port");
+        let taken = first.local_addr().expect("a bound address");
+        let text = failure(taken).await;
+        for part in [
+            &*taken.to_string(),
+            "producer",
+            "in use",
+            "--listen",
+            "PRODUCER_LISTEN",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing: {text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_of_another_machine_or_no_host_is_an_error_with_the_same_advice() {
+        // TEST-NET-1 (RFC 5737) and the reserved name of RFC 2606.
+        for address in [
+            "192.0.2.1:0",
+            "nowhere.invalid:80",
+            "no-port",
+            "127.0.0.1:65536",
+        ] {
+            let text = failure(address).await;
+            assert!(
+                text.contains(address) && text.contains("PRODUCER_LISTEN"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_permission_error_says_why() {
+        let text = BindError::Denied {
+            address: "127.0.0.1:80".into(),
+            name: "producer".into(),
+            hint: "H".into(),
+        };
+        assert!(text.to_string().contains("1024"), "{text}");
+    }
+
+    #[test]
+    fn the_guard_lets_loopback_through_and_nothing_else() {
+        let guarded = |text: &str, insecure| {
+            guard(
+                text.parse().expect("an address"),
+                insecure,
+                "--listen",
+                "PRODUCER_LISTEN",
+            )
+        };
+        for open in [
+            "127.0.0.1:8080",
+            "127.9.9.9:1",
+            "[::1]:8080",
+            "[::ffff:127.0.0.1]:8080",
+        ] {
+            assert!(guarded(open, false).is_ok(), "{open}");
+        }
+        for exposed in [
+            "0.0.0.0:8080",
+            "[::]:8080",
+            "192.168.1.7:8080",
+            "[::ffff:10.0.0.1]:8080",
+        ] {
+            let text = guarded(exposed, false)
+                .expect_err("an exposed address")
+                .to_string();
+            for part in [
+                "authentication",
+                "--insecure",
+                "--listen 127.0.0.1:8080",
+                "PRODUCER_LISTEN",
+            ] {
+                assert!(text.contains(part), "{part:?} is missing: {text}");
+            }
+            assert!(guarded(exposed, true).is_ok(), "{exposed}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Producer and consumer in one process, on a log and a directory of their own: for people who
+//! have no Kafka and no PostgreSQL at hand. It puts the parts together and says where they are;
+//! what they do is theirs.
+
+mod settings;
+mod parts;
+
+use std::{error::Error, process::ExitCode};
+
+use service::{listen, program, shutdown};
+use tokio::net::TcpListener;
+
+use parts::Parts;
+use settings::Cli;
+
+fn main() -> ExitCode {
+    program::run("standalone", |cli: &Cli| &cli.telemetry, run)
+}
+
+async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
+    // Ports first: it is the likeliest thing to go wrong, and the quickest to find out.
+    let producer = open("producer", &cli.producer_listen, "--producer-listen", "PRODUCER_LISTEN", cli.insecure).await?;
+    let consumer = open("consumer", &cli.consumer_listen, "--consumer-listen", "CONSUMER_LISTEN", cli.insecure).await?;
+    let parts = Parts::open(&cli.data_dir).await?;
+    welcome(&cli, &producer, &consumer)?;
+
+    let shutdown = shutdown::signal();
+    let sending = producer::run(
+        cli.producer(), parts.log(), parts.directory.clone(), producer, shutdown.clone(),
+    );
+    let reading = consumer::run(cli.consumer(), parts.log(), consumer, shutdown.clone());
+    // Whichever fails takes the other along: half of a standalone is no use to anybody.
+    let (sending, reading) = tokio::join!(
+        async { sending.await.inspect_err(|_| shutdown.cancel()) },
+        async { reading.await.inspect_err(|_| shutdown.cancel()) },
+    );
+    parts.close().await;
+    sending?;
+    reading?;
+    Ok(())
+}
+
+async fn open(
+    name: &str,
+    address: &str,
+    flag: &str,
+    env: &str,
+    insecure: bool,
+) -> Result<TcpListener, Box<dyn Error>> {
+    let listener = listen::bind(name, address, flag, env).await?;
+    listen::guard(listener.local_addr()?, insecure, flag, env)?;
+    Ok(listener)
+}
+
+/// Says where everything is and what to try first.
+#[allow(clippy::print_stdout)] // It is what this program prints for people.
+fn welcome(cli: &Cli, producer: &TcpListener, consumer: &TcpListener) -> std::io::Result<()> {
+    let (producer, consumer) = (producer.local_addr()?, consumer.local_addr()?);
+    println!(
+        "\n  Notifications, all in one process. Ctrl-C stops; what was sent stays in {data}\n\n    \
+         send   http://{producer}/send\n    read   http://{consumer}/notifications/1\n    \
+         health http://{producer}/readyz and http://{consumer}/readyz\n\n  Try it:\n\n    \
+         curl -X POST http://{producer}/send -d \"from_id=2&to_id=1&message=Bruno started following you.\"\n    \
+         curl http://{consumer}/notifications/1\n",
+        data = cli.data_dir.display(),
+    );
+    Ok(())
+}

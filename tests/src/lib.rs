@@ -1,0 +1,13 @@
+//! The harness of the end-to-end tests: whole services on free ports, and verbs to speak of them.
+//!
+//! A [`World`](world::World) is one installation: a log, a directory, a producer and any number of
+//! consumers. The same test runs on every kind of log, see [`parts`].
+
+pub mod until;
+pub mod parts;
+pub mod world;
+pub mod process;
+pub mod real;
+
+pub use until::until;
+pub use world::World;

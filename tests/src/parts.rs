@@ -1,0 +1,104 @@
+//! The log and the directory that a world stands on: embedded, librdkafka's in-memory broker, or a
+//! real Apache Kafka and a real PostgreSQL.
+
+use log::{Log, embedded::Embedded, kafka::{Kafka, KafkaSettings}, mock::Cluster};
+use producer::directory::Directory;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tempfile::TempDir;
+
+/// What a world stands on.
+pub enum Parts {
+    /// SQLite files in a folder of the test's own.
+    Embedded {
+        /// The folder, which goes with this.
+        folder: TempDir,
+        /// The one handle to the log: only one may have it open.
+        log: Embedded,
+    },
+    /// librdkafka's in-memory broker, and SQLite for the users.
+    Mock {
+        /// The broker.
+        cluster: Cluster,
+        /// Of the users' file.
+        folder: TempDir,
+    },
+    /// Apache Kafka and PostgreSQL.
+    Real {
+        /// `host:port`.
+        brokers: String,
+        /// With a database of the test's own.
+        database_url: String,
+    },
+}
+
+impl Parts {
+    /// A fresh embedded log.
+    pub async fn embedded() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let log = Embedded::open(&folder.path().join("log.db")).await.expect("an embedded log");
+        Self::Embedded { folder, log }
+    }
+
+    /// A fresh in-memory broker that has this topic.
+    pub fn mock(topic: &str, partitions: u32) -> Self {
+        let cluster = Cluster::start().expect("a mock cluster");
+        cluster.create_topic(topic, partitions).expect("a new topic");
+        Self::Mock { cluster, folder: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    /// The broker and the server that the environment names, and a database of this name in it.
+    pub async fn real(database: &str) -> Self {
+        let brokers = required("TEST_KAFKA_BROKERS");
+        let server = required("TEST_DATABASE_URL");
+        Self::on(brokers, &server, database).await
+    }
+
+    /// This broker, and a new database of this name in this server.
+    pub async fn on(brokers: String, server: &str, database: &str) -> Self {
+        let mut connection = PgConnection::connect(server).await.expect("a PostgreSQL server");
+        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {database}")))
+            .execute(&mut connection)
+            .await
+            .expect("a database of the test's own");
+        let (before, _) = server.rsplit_once('/').expect("a URL with a database");
+        Self::Real { brokers, database_url: format!("{before}/{database}") }
+    }
+
+    /// New clients of the log.
+    pub fn log(&self, client_id: &str) -> Log {
+        match self {
+            Self::Embedded { log, .. } => Log::Embedded(log.clone()),
+            Self::Mock { cluster, .. } => Log::Kafka(cluster.connect(client_id).expect("clients")),
+            Self::Real { brokers, .. } => kafka(brokers, client_id),
+        }
+    }
+
+    /// The directory, with its four users.
+    pub async fn directory(&self) -> Directory {
+        let directory = match self {
+            Self::Embedded { folder, .. } | Self::Mock { folder, .. } => {
+                Directory::sqlite(&folder.path().join("users.db")).await
+            }
+            Self::Real { database_url, .. } => Directory::postgres(database_url, 5),
+        };
+        let directory = directory.expect("a directory");
+        directory.migrate().await.expect("the users' table");
+        directory
+    }
+}
+
+/// Clients of the broker at this address, whether it is there or not.
+pub fn kafka(brokers: &str, client_id: &str) -> Log {
+    let settings = KafkaSettings {
+        brokers: brokers.to_owned(),
+        client_id: client_id.to_owned(),
+        properties: Vec::new(),
+    };
+    Log::Kafka(Kafka::new(settings).expect("clients"))
+}
+
+fn required(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| {
+        panic!("{name} is not set: these tests need a real Kafka and PostgreSQL, see `task test:real`")
+    })
+}

@@ -1,0 +1,35 @@
+//! What holds whatever the log is.
+
+mod seed;
+mod problems;
+mod restart;
+mod foreign;
+
+/// The same tests for each kind of log.
+macro_rules! on_every_log {
+    ($($test:path as $name:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test(flavor = "multi_thread")] async fn $name() { $test(e2e::World::embedded().await).await; })*
+        }
+        mod mock {
+            $(#[tokio::test(flavor = "multi_thread")] async fn $name() { $test(e2e::World::mock().await).await; })*
+        }
+        mod real {
+            $(#[tokio::test(flavor = "multi_thread")] #[ignore = "needs Kafka and PostgreSQL: task test:real"]
+              async fn $name() { $test(e2e::World::real().await).await; })*
+        }
+    };
+}
+
+on_every_log! {
+    super::seed::three_sends_and_two_reads as the_three_sends_and_two_reads_of_the_tutorial,
+    super::seed::several_recipients as one_send_reaches_several_recipients,
+    super::seed::nothing_yet as a_user_with_nothing_is_told_so,
+    super::problems::every_row as every_wrong_request_is_told_what_is_wrong,
+    super::restart::consumer as a_restarted_consumer_still_has_every_notification,
+    super::restart::producer as a_restarted_producer_goes_on,
+    super::foreign::tutorial_record as a_record_as_the_tutorial_writes_it_is_shown,
+    super::foreign::poison as a_poison_record_stops_nothing,
+    super::foreign::misplaced as a_record_in_the_wrong_partition_is_still_shown_to_its_recipient,
+    super::foreign::order as one_sender_s_notifications_stay_in_order,
+}

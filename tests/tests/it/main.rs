@@ -1,0 +1,11 @@
+//! The specification, end to end: whole services on free ports, asked over HTTP.
+//!
+//! What is in [`every_log`] runs on the embedded log, on librdkafka's in-memory broker and on a real
+//! Apache Kafka with a real PostgreSQL. The latter needs both to be there, so it is left out of a
+//! plain `cargo test` and run by `task test:real`.
+
+mod every_log;
+mod standalone;
+mod trouble;
+mod group;
+mod real;

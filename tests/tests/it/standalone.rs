@@ -1,0 +1,113 @@
+//! The standalone as a process, killed and interrupted.
+
+use std::{path::Path, process::Stdio, sync::atomic::{AtomicBool, Ordering}, time::Duration};
+
+use e2e::{process::{Standalone, program}, until, world::messages};
+use serde_json::Value;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_standalone_has_lost_nothing_that_it_acknowledged() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut acknowledged: Vec<String> = Vec::new();
+    for round in 0..3 {
+        let standalone = Standalone::start(folder.path()).await;
+        let stop = AtomicBool::new(false);
+        let sending = async {
+            let client = reqwest::Client::new();
+            let mut sent = Vec::new();
+            for n in 0.. {
+                let message = format!("{round}-{n}");
+                match send(&client, &standalone.producer, 1, &message).await {
+                    Some(200) => sent.push(message),
+                    // Not ready yet.
+                    Some(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                    None => break,
+                }
+                if sent.len() >= 40 {
+                    stop.store(true, Ordering::Release);
+                }
+            }
+            sent
+        };
+        let (sent, ()) = tokio::join!(sending, async {
+            until(|| async { if stop.load(Ordering::Acquire) { Ok(()) } else { Err("still sending") } }).await;
+            // In the middle of sends: the loop beside us goes on until it finds nobody there.
+            standalone.kill();
+        });
+        drop(standalone);
+        acknowledged.extend(sent);
+    }
+    let standalone = Standalone::start(folder.path()).await;
+    let found = inbox(&standalone.consumer, 1).await;
+    let expected: Vec<_> = found.iter().filter(|m| acknowledged.contains(m)).cloned().collect();
+    assert_eq!(expected, acknowledged, "everything acknowledged, once, in order");
+    // One more may have been written in each round whose answer did not come through.
+    assert!(found.len() <= acknowledged.len() + 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_standalone_ends_well_and_shows_the_same_inboxes_when_it_starts_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let client = reqwest::Client::new();
+    let first = Standalone::start(folder.path()).await;
+    until(|| async {
+        match send(&client, &first.producer, 2, "kept").await {
+            Some(200) => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    let before = page(&first.consumer, 2).await;
+    assert!(first.interrupt().await, "exit code 0 at Ctrl-C");
+
+    let second = Standalone::start(folder.path()).await;
+    assert_eq!(page(&second.consumer, 2).await, before);
+    assert!(second.interrupt().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_port_and_a_used_folder_are_named_with_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let running = Standalone::start(folder.path()).await;
+    let taken = running.producer.trim_start_matches("http://").to_owned();
+
+    let said = failure(&folder.path().join("other"), &taken).await;
+    for part in [&*taken, "producer", "--producer-listen", "PRODUCER_LISTEN"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let said = failure(folder.path(), "127.0.0.1:0").await;
+    assert!(said.contains("log.db"), "{said}");
+}
+
+async fn failure(folder: &Path, producer: &str) -> String {
+    let run = tokio::process::Command::new(program("standalone"))
+        .arg("--data-dir")
+        .arg(folder)
+        .args(["--producer-listen", producer, "--consumer-listen", "127.0.0.1:0"])
+        .stdin(Stdio::null())
+        .output();
+    let output = tokio::time::timeout(e2e::until::DEADLINE, run).await.expect("an end").expect("a process");
+    assert!(!output.status.success());
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The status of a send; none when nobody answered.
+async fn send(client: &reqwest::Client, base: &str, to: i64, message: &str) -> Option<u16> {
+    let form = format!("from_id=3&to_id={to}&message={message}");
+    let request = client.post(format!("{base}/send")).header("content-type", "application/x-www-form-urlencoded");
+    request.body(form).send().await.ok().map(|response| response.status().as_u16())
+}
+
+async fn page(base: &str, user: i64) -> Value {
+    until(|| async {
+        let response = reqwest::get(format!("{base}/notifications/{user}")).await.expect("an answer");
+        let ok = response.status() == 200;
+        let body: Value = response.json().await.expect("JSON");
+        if ok && !messages(&body).is_empty() { Ok(body) } else { Err(body) }
+    })
+    .await
+}
+
+async fn inbox(base: &str, user: i64) -> Vec<String> {
+    messages(&page(base, user).await)
+}
