@@ -45,7 +45,7 @@ impl Standalone {
             .arg(folder)
             .args(["--producer-listen", "127.0.0.1:0", "--consumer-listen", "127.0.0.1:0"])
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::inherit())
             .kill_on_drop(true)
             .spawn()
             .expect("a process");

@@ -64,6 +64,11 @@ impl World {
 
     /// On these parts, with a producer and a consumer.
     pub async fn on(parts: Parts, topic: String) -> Self {
+        // Shown with a test that fails; RUST_LOG says how much.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
         let http = Client::builder().timeout(Duration::from_secs(60)).build().expect("a client");
         let mut world = Self { parts, topic, http, producer: None, consumers: BTreeMap::new() };
         world.start_producer(&[]).await;

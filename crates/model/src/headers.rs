@@ -116,7 +116,7 @@ impl Headers {
             (CE_ID, self.id.to_string().into_bytes()),
             (CE_SOURCE, SOURCE.into()),
             (CE_TYPE, TYPE.into()),
-            (CE_TIME, self.sent_at.to_string().into_bytes()),
+            (CE_TIME, format!("{:.3}", self.sent_at).into_bytes()),
             (CONTENT_TYPE, b"application/json".to_vec()),
         ];
         if let Some(traceparent) = &self.traceparent {

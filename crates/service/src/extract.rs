@@ -65,10 +65,7 @@ impl<S: Send + Sync> FromRequest<S> for Body {
             }
             Err(_) => Err(Problem::new(
                 StatusCode::REQUEST_TIMEOUT,
-                format!(
-                    "The request body did not arrive within {} s.",
-                    time.as_secs_f64()
-                ),
+                format!("The request body did not arrive within {} s.", time.as_secs_f64()),
             )),
         }
     }
@@ -117,17 +114,12 @@ where
         let names: Vec<&str> = names.iter().flatten().map(|(name, _)| name).collect();
         let only = if let [name] = names[..] { name } else { "path" };
         Err(match error.into_kind() {
-            ErrorKind::ParseErrorAtKey {
-                key, expected_type, ..
-            } => Problem::bad_request(&key, kind(expected_type)),
-            ErrorKind::ParseErrorAtIndex {
-                index,
-                expected_type,
-                ..
-            } => Problem::bad_request(
-                names.get(index).copied().unwrap_or(only),
-                kind(expected_type),
-            ),
+            ErrorKind::ParseErrorAtKey { key, expected_type, .. } => {
+                Problem::bad_request(&key, kind(expected_type))
+            }
+            ErrorKind::ParseErrorAtIndex { index, expected_type, .. } => {
+                Problem::bad_request(names.get(index).copied().unwrap_or(only), kind(expected_type))
+            }
             ErrorKind::ParseError { expected_type, .. } => {
                 Problem::bad_request(only, kind(expected_type))
             }
@@ -173,9 +165,7 @@ where
 
 fn query_problem(error: &QueryRejection) -> Problem {
     // The innermost text is `field: why`, or only why where it is not about one field.
-    let text = error
-        .source()
-        .map_or_else(|| error.body_text(), ToString::to_string);
+    let text = error.source().map_or_else(|| error.body_text(), ToString::to_string);
     match text.split_once(": ") {
         Some((field, why)) if !field.contains(char::is_whitespace) => {
             Problem::bad_request(field, why)
@@ -199,11 +189,7 @@ pub fn media_type(headers: &HeaderMap) -> Option<Cow<'_, str>> {
         return None;
     }
     let upper = essence.bytes().any(|byte| byte.is_ascii_uppercase());
-    Some(if upper {
-        essence.to_ascii_lowercase().into()
-    } else {
-        essence.into()
-    })
+    Some(if upper { essence.to_ascii_lowercase().into() } else { essence.into() })
 }
 
 #[cfg(test)]
@@ -215,8 +201,7 @@ mod tests {
         response::Response,
         routing::{get, post},
     };
-    use http_body_util::StreamBody;
-    use hyper::body::Frame;
+    use futures_util::{Stream, stream};
     use serde::Deserialize;
     use serde_json::Value;
     use tower::ServiceExt as _;
@@ -224,41 +209,24 @@ mod tests {
     async fn ask(app: Router, request: Request) -> (StatusCode, Value) {
         let response: Response = app.oneshot(request).await.expect("infallible");
         let status = response.status();
-        let body = response
-            .into_body()
-            .collect()
-            .await
-            .expect("a body")
-            .to_bytes();
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
         (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
     }
 
     async fn get_from(app: Router, path: &str) -> (StatusCode, Value) {
-        ask(
-            app,
-            Request::get(path)
-                .body(axum::body::Body::empty())
-                .expect("a request"),
-        )
-        .await
+        ask(app, Request::get(path).body(axum::body::Body::empty()).expect("a request")).await
     }
 
-    /// A body of so many bytes, whose length is not announced.
+    /// A body of these chunks, whose length is not announced.
+    fn chunks(
+        chunks: impl Stream<Item = std::io::Result<&'static str>> + Send + 'static,
+    ) -> axum::body::Body {
+        axum::body::Body::from_stream(chunks)
+    }
+
+    /// A body of so many bytes, one by one.
     fn chunked(bytes: usize) -> axum::body::Body {
-        struct Chunks(usize);
-        impl hyper::body::Body for Chunks {
-            type Data = Bytes;
-            type Error = std::convert::Infallible;
-            fn poll_frame(
-                mut self: std::pin::Pin<&mut Self>,
-                _: &mut std::task::Context<'_>,
-            ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-                let left = self.0.checked_sub(1);
-                self.0 = left.unwrap_or_default();
-                std::task::Poll::Ready(left.map(|_| Ok(Frame::data(Bytes::from_static(b"x")))))
-            }
-        }
-        axum::body::Body::new(Chunks(bytes))
+        chunks(stream::iter((0..bytes).map(|_| Ok("x"))))
     }
 
     fn sized() -> Router {
@@ -286,62 +254,19 @@ mod tests {
             let (status, body) = ask(sized(), request.expect("a request")).await;
             assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
             assert_eq!(body["limit"], 10);
-            assert!(
-                body["message"]
-                    .as_str()
-                    .is_some_and(|m| m.contains("10 bytes")),
-                "{body}"
-            );
+            assert!(body["message"].as_str().is_some_and(|m| m.contains("10 bytes")), "{body}");
         }
     }
 
     #[tokio::test]
     async fn a_body_that_never_comes_or_breaks_off_is_the_clients_error() {
-        struct Stuck;
-        impl hyper::body::Body for Stuck {
-            type Data = Bytes;
-            type Error = std::convert::Infallible;
-            fn poll_frame(
-                self: std::pin::Pin<&mut Self>,
-                _: &mut std::task::Context<'_>,
-            ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-                std::task::Poll::Pending
-            }
-        }
-        let mut request = Request::post("/")
-            .body(axum::body::Body::new(Stuck))
-            .expect("a request");
-        request
-            .extensions_mut()
-            .insert(BodyTimeout(Duration::from_millis(1)));
+        let mut request = Request::post("/").body(chunks(stream::pending())).expect("a request");
+        request.extensions_mut().insert(BodyTimeout(Duration::from_millis(1)));
         assert_eq!(ask(sized(), request).await.0, StatusCode::REQUEST_TIMEOUT);
 
-        let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-        let broken = StreamBody::new(Some(Err::<Frame<Bytes>, _>(broken)).into_stream());
-        let request = Request::post("/")
-            .body(axum::body::Body::new(broken))
-            .expect("a request");
+        let broken = stream::iter([Ok("x"), Err(std::io::ErrorKind::ConnectionReset.into())]);
+        let request = Request::post("/").body(chunks(broken)).expect("a request");
         assert_eq!(ask(sized(), request).await.0, StatusCode::BAD_REQUEST);
-    }
-
-    /// A stream of at most one item.
-    trait IntoStream<T> {
-        fn into_stream(self) -> Once<T>;
-    }
-    struct Once<T>(Option<T>);
-    impl<T> IntoStream<T> for Option<T> {
-        fn into_stream(self) -> Once<T> {
-            Once(self)
-        }
-    }
-    impl<T: Unpin> futures_util::Stream for Once<T> {
-        type Item = T;
-        fn poll_next(
-            mut self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<Option<T>> {
-            std::task::Poll::Ready(self.0.take())
-        }
     }
 
     #[tokio::test]
@@ -376,10 +301,7 @@ mod tests {
                 "{path}"
             );
         }
-        assert_eq!(
-            get_from(app, "/wrong/1").await.0,
-            StatusCode::INTERNAL_SERVER_ERROR
-        );
+        assert_eq!(get_from(app, "/wrong/1").await.0, StatusCode::INTERNAL_SERVER_ERROR);
     }
 
     #[tokio::test]
@@ -391,21 +313,12 @@ mod tests {
             q: String,
         }
         let app = Router::new().route("/", get(async |_: Query<Page>| ""));
-        assert_eq!(
-            get_from(app.clone(), "/?q=x%20y&limit=3&other=1").await.0,
-            StatusCode::OK
-        );
+        assert_eq!(get_from(app.clone(), "/?q=x%20y&limit=3&other=1").await.0, StatusCode::OK);
         let (status, body) = get_from(app.clone(), "/?q=x&limit=many").await;
-        assert_eq!(
-            (status, body["field"].as_str()),
-            (StatusCode::BAD_REQUEST, Some("limit"))
-        );
+        assert_eq!((status, body["field"].as_str()), (StatusCode::BAD_REQUEST, Some("limit")));
         assert_eq!(body["message"], "limit: invalid digit found in string");
         let (status, body) = get_from(app, "/").await;
-        assert_eq!(
-            (status, body["field"].as_str()),
-            (StatusCode::BAD_REQUEST, Some("query"))
-        );
+        assert_eq!((status, body["field"].as_str()), (StatusCode::BAD_REQUEST, Some("query")));
         assert_eq!(body["message"], "query: missing field `q`");
     }
 
@@ -418,22 +331,11 @@ mod tests {
             }
             media_type(&headers).map(Cow::into_owned)
         };
-        assert_eq!(
-            of(&["application/json"]).as_deref(),
-            Some("application/json")
-        );
-        assert_eq!(
-            of(&["Application/JSON ; charset=UTF-8"]).as_deref(),
-            Some("application/json")
-        );
-        for none in [
-            &[][..],
-            &[""],
-            &["json"],
-            &["/json"],
-            &["text/"],
-            &["text/plain", "text/html"],
-        ] {
+        assert_eq!(of(&["application/json"]).as_deref(), Some("application/json"));
+        assert_eq!(of(&["Application/JSON ; charset=UTF-8"]).as_deref(), Some("application/json"));
+        for none in
+            [&[][..], &[""], &["json"], &["/json"], &["text/"], &["text/plain", "text/html"]]
+        {
             assert_eq!(of(none), None, "{none:?}");
         }
     }

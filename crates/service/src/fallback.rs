@@ -11,7 +11,7 @@ use axum::{
 };
 use hyper::body::Body as _;
 
-use crate::problem::Problem;
+use crate::problem::{self, Problem};
 
 /// The longest foreign text that becomes a message, in bytes. The texts of axum's own rejections
 /// are a sentence.
@@ -41,18 +41,15 @@ pub async fn problem_bodies(response: Response) -> Result<Response, Infallible> 
                 "a layer answered with its own error"
             );
         }
-        message(status, &parts.headers)
+        message(status).to_owned()
     };
     let mut problem = Problem::new(status, message);
     if status == StatusCode::SERVICE_UNAVAILABLE && !parts.headers.contains_key(header::RETRY_AFTER)
     {
         problem = problem.retry_after(Duration::from_secs(1));
     }
-    for about_the_old_body in [
-        header::CONTENT_TYPE,
-        header::CONTENT_LENGTH,
-        header::TRANSFER_ENCODING,
-    ] {
+    use header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+    for about_the_old_body in [CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING, CACHE_CONTROL] {
         parts.headers.remove(about_the_old_body);
     }
     let mut response = problem.into_response();
@@ -72,13 +69,12 @@ pub fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
 /// The answer when a tower layer fails a request: 503 where load is shed, 504 where time ran out,
 /// 500 otherwise. For axum's `HandleErrorLayer`.
 pub async fn layer_error(error: BoxError) -> Problem {
-    let none = HeaderMap::new();
     if error.is::<tower::timeout::error::Elapsed>() {
         let status = StatusCode::GATEWAY_TIMEOUT;
-        Problem::new(status, message(status, &none))
+        Problem::new(status, message(status))
     } else if error.is::<tower::load_shed::error::Overloaded>() {
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        Problem::unavailable(message(status, &none), Duration::from_secs(1))
+        Problem::unavailable(message(status), Duration::from_secs(1))
     } else {
         tracing::error!(%error, "a layer failed");
         Problem::internal()
@@ -88,55 +84,37 @@ pub async fn layer_error(error: BoxError) -> Problem {
 fn has_own_body(headers: &HeaderMap) -> bool {
     let plain = b"text/plain";
     headers.get(header::CONTENT_TYPE).is_some_and(|value| {
-        !value
-            .as_bytes()
-            .get(..plain.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(plain))
+        !value.as_bytes().get(..plain.len()).is_some_and(|start| start.eq_ignore_ascii_case(plain))
     })
 }
 
 /// The body as text, where it is short and all there.
 async fn text(body: Body) -> String {
-    if body
-        .size_hint()
-        .upper()
-        .is_none_or(|size| size == 0 || size > MAX_TEXT)
-    {
+    if body.size_hint().upper().is_none_or(|size| size == 0 || size > MAX_TEXT) {
         return String::new();
     }
-    let bytes = axum::body::to_bytes(body, usize::MAX)
-        .await
-        .unwrap_or_default();
+    let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
     String::from_utf8(bytes.into()).unwrap_or_default()
 }
 
 /// What a status means here when nobody said more.
-fn message(status: StatusCode, headers: &HeaderMap) -> String {
+fn message(status: StatusCode) -> &'static str {
     match status {
-        StatusCode::NOT_FOUND => "There is nothing at this address.".into(),
+        StatusCode::NOT_FOUND => "There is nothing at this address.",
+        // The router adds that header outside of all layers, so its value is not known here.
         StatusCode::METHOD_NOT_ALLOWED => {
-            let allow = headers
-                .get(header::ALLOW)
-                .and_then(|value| value.to_str().ok());
-            match allow.filter(|methods| !methods.is_empty()) {
-                Some(methods) => format!("This address takes only {}.", methods.replace(',', ", ")),
-                None => "This address does not take this method.".into(),
-            }
+            "This address does not take this method; the Allow header names those it takes."
         }
-        StatusCode::REQUEST_TIMEOUT => "The request did not arrive in time.".into(),
-        StatusCode::PAYLOAD_TOO_LARGE => "The request body is too large.".into(),
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
-            "This address does not take this Content-Type.".into()
-        }
-        StatusCode::TOO_MANY_REQUESTS => "Too many requests; try again later.".into(),
-        StatusCode::INTERNAL_SERVER_ERROR => Problem::internal().message().to_owned(),
-        StatusCode::SERVICE_UNAVAILABLE => {
-            "This service has too much to do just now; try again.".into()
-        }
+        StatusCode::REQUEST_TIMEOUT => "The request did not arrive in time.",
+        StatusCode::PAYLOAD_TOO_LARGE => "The request body is too large.",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "This address does not take this Content-Type.",
+        StatusCode::TOO_MANY_REQUESTS => "Too many requests; try again later.",
+        StatusCode::INTERNAL_SERVER_ERROR => problem::INTERNAL,
+        StatusCode::SERVICE_UNAVAILABLE => "This service has too much to do just now; try again.",
         StatusCode::GATEWAY_TIMEOUT => {
-            "No answer in time; whether the request was carried out is not known.".into()
+            "No answer in time; whether the request was carried out is not known."
         }
-        other => other.canonical_reason().unwrap_or("Error").into(),
+        other => other.canonical_reason().unwrap_or("Error"),
     }
 }
 
@@ -148,23 +126,13 @@ mod tests {
     #[tokio::test]
     async fn a_shed_or_late_request_may_be_tried_again_and_a_failed_layer_says_nothing() {
         let late = tower::timeout::error::Elapsed::new().into();
-        assert_eq!(
-            layer_error(late).await.status(),
-            StatusCode::GATEWAY_TIMEOUT
-        );
+        assert_eq!(layer_error(late).await.status(), StatusCode::GATEWAY_TIMEOUT);
 
         let never = tower::service_fn(|()| std::future::pending::<Result<(), Infallible>>());
         let mut shed =
             tower::load_shed::LoadShed::new(tower::limit::ConcurrencyLimit::new(never, 0));
-        let shed = shed
-            .ready()
-            .await
-            .expect("load shedding is always ready")
-            .call(())
-            .await;
-        let response = layer_error(shed.expect_err("no place"))
-            .await
-            .into_response();
+        let shed = shed.ready().await.expect("load shedding is always ready").call(()).await;
+        let response = layer_error(shed.expect_err("no place")).await.into_response();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");
 
@@ -177,9 +145,7 @@ mod tests {
     async fn what_is_wrong_here_is_not_told() {
         let response = (StatusCode::BAD_GATEWAY, "connection to 10.0.0.7 refused").into_response();
         let response = problem_bodies(response).await.unwrap_or_default();
-        let body = axum::body::to_bytes(response.into_body(), usize::MAX)
-            .await
-            .expect("a body");
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.expect("a body");
         let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
         assert_eq!(body["status"], 502);
         assert_eq!(body["message"], "Bad Gateway");

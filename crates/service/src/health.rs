@@ -2,6 +2,8 @@
 //! that asks a process of ours. What its job needs is for those who add the checks.
 
 use std::{
+    fmt::Display,
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::Arc,
@@ -17,7 +19,7 @@ use axum::{
 use serde_json::{Map, Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
     sync::Mutex,
     time::{Instant, timeout},
 };
@@ -51,9 +53,7 @@ impl Default for Health {
 
 impl std::fmt::Debug for Health {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list()
-            .entries(self.checks.iter().map(|(name, _)| name))
-            .finish()
+        f.debug_list().entries(self.checks.iter().map(|(name, _)| name)).finish()
     }
 }
 
@@ -61,11 +61,7 @@ impl Health {
     /// No check yet: always ready.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            checks: Vec::new(),
-            check_deadline: CHECK_DEADLINE,
-            fresh: FRESH,
-        }
+        Self { checks: Vec::new(), check_deadline: CHECK_DEADLINE, fresh: FRESH }
     }
 
     /// Adds a check. It answers with details, or with why this part is not ready; both are shown
@@ -76,8 +72,7 @@ impl Health {
         F: Fn() -> R + Send + Sync + 'static,
         R: Future<Output = Outcome> + Send + 'static,
     {
-        self.checks
-            .push((name, Arc::new(move || Box::pin(check()))));
+        self.checks.push((name, Arc::new(move || Box::pin(check()))));
         self
     }
 
@@ -85,15 +80,9 @@ impl Health {
     /// check passes, otherwise 503 as a problem; both list the checks. All checks run at the same
     /// time, and never twice at once: an answer is shared for half a second.
     pub fn routes<S: Clone + Send + Sync + 'static>(self) -> Router<S> {
-        let shared = Arc::new(Shared {
-            health: self,
-            last: Mutex::new(None),
-        });
+        let shared = Arc::new(Shared { health: self, last: Mutex::new(None) });
         Router::new()
-            .route(
-                "/livez",
-                get(async || no_store(&json!({ "status": "live" }))),
-            )
+            .route("/livez", get(async || no_store(&json!({ "status": "live" }))))
             .route("/readyz", get(async move || ready(shared).await))
     }
 }
@@ -155,16 +144,10 @@ impl Health {
             .map(|(name, check)| {
                 let check = Arc::clone(check);
                 // A task each: they run at the same time, and one that panics fails alone.
-                (
-                    *name,
-                    tokio::spawn(async move { timeout(deadline, check()).await }),
-                )
+                (*name, tokio::spawn(async move { timeout(deadline, check()).await }))
             })
             .collect();
-        let mut report = Report {
-            failed: Vec::new(),
-            checks: Map::new(),
-        };
+        let mut report = Report { failed: Vec::new(), checks: Map::new() };
         for (name, outcome) in running {
             let outcome = match outcome.await {
                 Ok(Ok(outcome)) => outcome,
@@ -184,32 +167,28 @@ impl Health {
     }
 }
 
-/// Asks the process that listens on `address` whether it lives: `GET /livez`, within 3 s. An
-/// unspecified address (0.0.0.0, ::) is asked on loopback. For a `healthcheck` subcommand, so that
-/// an image needs no HTTP client.
+/// Asks the process that listens on `address`, a socket address or `host:port`, whether it lives:
+/// `GET /livez`, within 3 s. An unspecified address (0.0.0.0, ::) is asked on loopback. For a
+/// `healthcheck` subcommand, so that an image needs no HTTP client.
 ///
 /// # Errors
 /// In words, when there is no answer or not 200.
-pub async fn probe(address: SocketAddr) -> Result<(), String> {
-    let ip = match address.ip() {
-        ip if !ip.is_unspecified() => ip,
-        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-    };
-    let address = SocketAddr::new(ip, address.port());
-    match timeout(PROBE_DEADLINE, status_line(address)).await {
+pub async fn probe(address: impl Display) -> Result<(), String> {
+    probe_within(PROBE_DEADLINE, &address.to_string()).await
+}
+
+async fn probe_within(deadline: Duration, address: &str) -> Result<(), String> {
+    match timeout(deadline, status_line(address)).await {
         Ok(Ok(line)) if line.split(' ').nth(1) == Some("200") => Ok(()),
         Ok(Ok(line)) => Err(format!("{address} answered {line:?} to GET /livez")),
         Ok(Err(error)) => Err(format!("{address} does not answer: {error}")),
-        Err(_) => Err(format!(
-            "{address} did not answer within {} s",
-            PROBE_DEADLINE.as_secs()
-        )),
+        Err(_) => Err(format!("{address} did not answer within {} s", deadline.as_secs_f64())),
     }
 }
 
-async fn status_line(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(address).await?;
+async fn status_line(address: &str) -> io::Result<String> {
+    let addresses: Vec<_> = lookup_host(address).await?.map(reachable).collect();
+    let mut stream = TcpStream::connect(&*addresses).await?;
     let request = format!("GET /livez HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     // A status line is short; who sends more without a line's end is not one of us.
@@ -219,11 +198,17 @@ async fn status_line(address: SocketAddr) -> std::io::Result<String> {
             break;
         }
     }
-    Ok(String::from_utf8_lossy(&answer)
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .to_owned())
+    Ok(String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned())
+}
+
+/// Where a process that listens on this address can be reached from here.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 #[cfg(test)]
@@ -239,21 +224,14 @@ mod tests {
         let response = app.clone().oneshot(request).await.expect("infallible");
         assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
         let status = response.status();
-        let body = axum::body::to_bytes(response.into_body(), usize::MAX)
-            .await
-            .expect("a body");
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.expect("a body");
         (status, serde_json::from_slice(&body).expect("JSON"))
     }
 
     #[tokio::test]
     async fn a_process_lives_as_long_as_it_answers() {
-        let app = Health::new()
-            .check("kafka", async || Err("away".to_owned()))
-            .routes();
-        assert_eq!(
-            ask(&app, "/livez").await,
-            (StatusCode::OK, json!({ "status": "live" }))
-        );
+        let app = Health::new().check("kafka", async || Err("away".to_owned())).routes();
+        assert_eq!(ask(&app, "/livez").await, (StatusCode::OK, json!({ "status": "live" })));
     }
 
     #[tokio::test]
@@ -278,24 +256,12 @@ mod tests {
             .check("stuck", std::future::pending);
         health.check_deadline = Duration::from_millis(5);
         let (status, body) = ask(&health.routes(), "/readyz").await;
-        assert_eq!(
-            (status, &body["status"]),
-            (StatusCode::SERVICE_UNAVAILABLE, &json!(503))
-        );
+        assert_eq!((status, &body["status"]), (StatusCode::SERVICE_UNAVAILABLE, &json!(503)));
         assert_eq!(body["message"], "not ready: bad, broken, stuck");
         assert_eq!(body["retry_after"], 1);
-        assert_eq!(
-            body["checks"]["good"],
-            json!({ "ok": true, "detail": "fine" })
-        );
-        assert_eq!(
-            body["checks"]["bad"],
-            json!({ "ok": false, "detail": "no brokers" })
-        );
-        assert_eq!(
-            body["checks"]["stuck"]["detail"],
-            "no answer within 0.005 s"
-        );
+        assert_eq!(body["checks"]["good"], json!({ "ok": true, "detail": "fine" }));
+        assert_eq!(body["checks"]["bad"], json!({ "ok": false, "detail": "no brokers" }));
+        assert_eq!(body["checks"]["stuck"]["detail"], "no answer within 0.005 s");
     }
 
     #[tokio::test]
@@ -303,17 +269,11 @@ mod tests {
         let runs = Arc::new(AtomicUsize::new(0));
         let (started, release) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let mut health = {
-            let (runs, started, release) = (
-                Arc::clone(&runs),
-                Arc::clone(&started),
-                Arc::clone(&release),
-            );
+            let (runs, started, release) =
+                (Arc::clone(&runs), Arc::clone(&started), Arc::clone(&release));
             Health::new().check("slow", move || {
-                let (runs, started, release) = (
-                    Arc::clone(&runs),
-                    Arc::clone(&started),
-                    Arc::clone(&release),
-                );
+                let (runs, started, release) =
+                    (Arc::clone(&runs), Arc::clone(&started), Arc::clone(&release));
                 async move {
                     runs.fetch_add(1, Ordering::SeqCst);
                     started.add_permits(1);
@@ -355,5 +315,14 @@ mod tests {
         ask(&app, "/readyz").await;
         ask(&app, "/readyz").await;
         assert_eq!(runs.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_probe_does_not_wait_for_ever() {
+        // It takes connections and never answers.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let error = probe_within(Duration::from_millis(5), &address).await.expect_err("no answer");
+        assert!(error.contains("within 0.005 s"), "{error}");
     }
 }

@@ -123,14 +123,10 @@ pub fn layers(router: Router, limits: &HttpLimits) -> Router {
 }
 
 fn security_headers(mut response: Response) -> Response {
-    for (name, value) in [
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ] {
-        response
-            .headers_mut()
-            .entry(name)
-            .or_insert(HeaderValue::from_static(value));
+    for (name, value) in
+        [(header::X_CONTENT_TYPE_OPTIONS, "nosniff"), (header::REFERRER_POLICY, "no-referrer")]
+    {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
 }
@@ -161,10 +157,7 @@ pub async fn serve(
     drop(listener);
     connections.close();
     tracing::debug!(http.connections = connections.len(), "draining");
-    if timeout(limits.drain_timeout, connections.wait())
-        .await
-        .is_err()
-    {
+    if timeout(limits.drain_timeout, connections.wait()).await.is_err() {
         tracing::warn!(
             http.connections = connections.len(),
             "cutting connections off at the drain deadline"
@@ -250,8 +243,7 @@ async fn accept(listener: &TcpListener, server: &Arc<Server>, connections: &Task
 async fn connection(server: Arc<Server>, stream: TcpStream) {
     // Small writes, such as a stream's events, must not wait for an acknowledgement (Nagle).
     let _ = stream.set_nodelay(true);
-    let asked = AtomicBool::new(false);
-    let asked = Arc::new(asked);
+    let asked = Arc::new(AtomicBool::new(false));
     let service = {
         let (app, asked) = (server.app.clone(), Arc::clone(&asked));
         hyper::service::service_fn(move |request: Request<Incoming>| {
@@ -259,11 +251,8 @@ async fn connection(server: Arc<Server>, stream: TcpStream) {
             app.clone().call(request.map(Body::new))
         })
     };
-    let mut connection = pin!(
-        server
-            .protocol
-            .serve_connection_with_upgrades(TokioIo::new(stream), service)
-    );
+    let mut connection =
+        pin!(server.protocol.serve_connection_with_upgrades(TokioIo::new(stream), service));
     // hyper's own time-out starts only when it knows the protocol, which takes a silent client for
     // ever; and it has to be as long as connections may idle.
     let mut first_request = pin!(sleep(server.header_timeout));

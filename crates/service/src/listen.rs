@@ -110,22 +110,9 @@ pub async fn bind(
                 "Choose another with {flag} HOST:PORT, or {env} in the environment (port 0: any free one)"
             );
             Err(match source.kind() {
-                ErrorKind::AddrInUse => BindError::InUse {
-                    address,
-                    name,
-                    hint,
-                },
-                ErrorKind::PermissionDenied => BindError::Denied {
-                    address,
-                    name,
-                    hint,
-                },
-                _ => BindError::Other {
-                    address,
-                    name,
-                    source,
-                    hint,
-                },
+                ErrorKind::AddrInUse => BindError::InUse { address, name, hint },
+                ErrorKind::PermissionDenied => BindError::Denied { address, name, hint },
+                _ => BindError::Other { address, name, source, hint },
             })
         }
     }
@@ -135,11 +122,7 @@ pub async fn bind(
 async fn listen(address: &str) -> io::Result<TcpListener> {
     let mut last = None;
     for address in lookup_host(address).await? {
-        let socket = if address.is_ipv4() {
-            TcpSocket::new_v4()
-        } else {
-            TcpSocket::new_v6()
-        }?;
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // A restarted service takes its address back while old connections still time out. On
         // Windows the same option would let two services share it.
         #[cfg(unix)]
@@ -158,9 +141,7 @@ mod tests {
 
     async fn failure(address: impl Display) -> String {
         let listener = bind("producer", address, "--listen", "PRODUCER_LISTEN").await;
-        listener
-            .expect_err("an address that cannot be had")
-            .to_string()
+        listener.expect_err("an address that cannot be had").to_string()
     }
 
     #[tokio::test]
@@ -170,13 +151,7 @@ mod tests {
             .expect("a free port");
         let taken = first.local_addr().expect("a bound address");
         let text = failure(taken).await;
-        for part in [
-            &*taken.to_string(),
-            "producer",
-            "in use",
-            "--listen",
-            "PRODUCER_LISTEN",
-        ] {
+        for part in [&*taken.to_string(), "producer", "in use", "--listen", "PRODUCER_LISTEN"] {
             assert!(text.contains(part), "{part:?} is missing: {text}");
         }
     }
@@ -184,17 +159,9 @@ mod tests {
     #[tokio::test]
     async fn an_address_of_another_machine_or_no_host_is_an_error_with_the_same_advice() {
         // TEST-NET-1 (RFC 5737) and the reserved name of RFC 2606.
-        for address in [
-            "192.0.2.1:0",
-            "nowhere.invalid:80",
-            "no-port",
-            "127.0.0.1:65536",
-        ] {
+        for address in ["192.0.2.1:0", "nowhere.invalid:80", "no-port", "127.0.0.1:65536"] {
             let text = failure(address).await;
-            assert!(
-                text.contains(address) && text.contains("PRODUCER_LISTEN"),
-                "{text}"
-            );
+            assert!(text.contains(address) && text.contains("PRODUCER_LISTEN"), "{text}");
         }
     }
 
@@ -211,36 +178,16 @@ mod tests {
     #[test]
     fn the_guard_lets_loopback_through_and_nothing_else() {
         let guarded = |text: &str, insecure| {
-            guard(
-                text.parse().expect("an address"),
-                insecure,
-                "--listen",
-                "PRODUCER_LISTEN",
-            )
+            guard(text.parse().expect("an address"), insecure, "--listen", "PRODUCER_LISTEN")
         };
-        for open in [
-            "127.0.0.1:8080",
-            "127.9.9.9:1",
-            "[::1]:8080",
-            "[::ffff:127.0.0.1]:8080",
-        ] {
+        for open in ["127.0.0.1:8080", "127.9.9.9:1", "[::1]:8080", "[::ffff:127.0.0.1]:8080"] {
             assert!(guarded(open, false).is_ok(), "{open}");
         }
-        for exposed in [
-            "0.0.0.0:8080",
-            "[::]:8080",
-            "192.168.1.7:8080",
-            "[::ffff:10.0.0.1]:8080",
-        ] {
-            let text = guarded(exposed, false)
-                .expect_err("an exposed address")
-                .to_string();
-            for part in [
-                "authentication",
-                "--insecure",
-                "--listen 127.0.0.1:8080",
-                "PRODUCER_LISTEN",
-            ] {
+        for exposed in ["0.0.0.0:8080", "[::]:8080", "192.168.1.7:8080", "[::ffff:10.0.0.1]:8080"] {
+            let text = guarded(exposed, false).expect_err("an exposed address").to_string();
+            for part in
+                ["authentication", "--insecure", "--listen 127.0.0.1:8080", "PRODUCER_LISTEN"]
+            {
                 assert!(text.contains(part), "{part:?} is missing: {text}");
             }
             assert!(guarded(exposed, true).is_ok(), "{exposed}");

@@ -16,6 +16,9 @@ pub const MEDIA_TYPE: &str = "application/problem+json";
 /// The members that the format itself defines, and the one that clients of the ancestor read.
 const OWN: [&str; 5] = ["type", "title", "status", "detail", "message"];
 
+/// All that is said of what is wrong here.
+pub(crate) const INTERNAL: &str = "Something went wrong here; it is not your request's fault.";
+
 /// An error as a client sees it: a status, a message in words, extension members and headers.
 ///
 /// As a body: `type` (always `about:blank`: the status says what kind of problem it is), `title`
@@ -37,10 +40,7 @@ impl Problem {
     /// says what is wrong and, where that helps, what to do. Never a driver's own text.
     #[must_use]
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        debug_assert!(
-            status.is_client_error() || status.is_server_error(),
-            "{status}"
-        );
+        debug_assert!(status.is_client_error() || status.is_server_error(), "{status}");
         Self(Box::new(Inner {
             status,
             message: message.into(),
@@ -71,32 +71,22 @@ impl Problem {
     /// 500, which says nothing but that it is our fault. Log the cause where it is known.
     #[must_use]
     pub fn internal() -> Self {
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "Something went wrong here; it is not your request's fault.",
-        )
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL)
     }
 
     /// When to try again: `Retry-After` (RFC 9110, section 10.2.3) and the member `retry_after`,
     /// in whole seconds, rounded up, at least 1.
     #[must_use]
     pub fn retry_after(self, after: Duration) -> Self {
-        let seconds = after
-            .as_secs()
-            .saturating_add(u64::from(after.subsec_nanos() > 0))
-            .max(1);
-        self.header(header::RETRY_AFTER, HeaderValue::from(seconds))
-            .with("retry_after", seconds)
+        let seconds = after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0)).max(1);
+        self.header(header::RETRY_AFTER, HeaderValue::from(seconds)).with("retry_after", seconds)
     }
 
     /// An extension member (RFC 9457, section 3.2). The format's own members cannot be replaced,
     /// and a value that JSON cannot hold is null.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Serialize) -> Self {
-        debug_assert!(
-            !OWN.contains(&name),
-            "{name} is a member of the format itself"
-        );
+        debug_assert!(!OWN.contains(&name), "{name} is a member of the format itself");
         if !OWN.contains(&name) {
             let value = serde_json::to_value(value).unwrap_or(Value::Null);
             self.0.extensions.insert(name.to_owned(), value);
@@ -131,13 +121,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} {}: {}",
-            self.0.status.as_u16(),
-            self.title(),
-            self.0.message
-        )
+        write!(f, "{} {}: {}", self.0.status.as_u16(), self.title(), self.0.message)
     }
 }
 
@@ -205,10 +189,7 @@ mod tests {
                 "field": "to_id", "line": 3
             })
         );
-        assert_eq!(
-            problem.to_string(),
-            "400 Bad Request: to_id: must be a positive whole number"
-        );
+        assert_eq!(problem.to_string(), "400 Bad Request: to_id: must be a positive whole number");
     }
 
     #[test]
@@ -218,11 +199,7 @@ mod tests {
             let body = serde_json::to_value(&problem).expect("a body");
             assert_eq!(body["retry_after"], seconds, "{after} ms");
             let response = problem.into_response();
-            assert_eq!(
-                response.headers()[header::RETRY_AFTER],
-                seconds.to_string(),
-                "{after} ms"
-            );
+            assert_eq!(response.headers()[header::RETRY_AFTER], seconds.to_string(), "{after} ms");
         }
     }
 

@@ -57,12 +57,7 @@ where
         let response = span.in_scope(|| self.0.call(request)).instrument(span);
         Box::pin(async move {
             let response = response.await?;
-            log(
-                &method,
-                route.as_ref().map_or("-", MatchedPath::as_str),
-                &response,
-                started,
-            );
+            log(&method, route.as_ref().map_or("-", MatchedPath::as_str), &response, started);
             Ok(response)
         })
     }
@@ -111,10 +106,7 @@ mod tests {
 
     impl io::Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .extend_from_slice(bytes);
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -135,38 +127,21 @@ mod tests {
             .finish();
         let app = Router::new()
             .route("/inbox/{id}", get(async || "hello"))
-            .route(
-                "/away",
-                get(async || Problem::unavailable("Kafka is away.", Duration::ZERO)),
-            )
+            .route("/away", get(async || Problem::unavailable("Kafka is away.", Duration::ZERO)))
             .route("/broken", get(async || StatusCode::INTERNAL_SERVER_ERROR))
             .layer(RequestLog);
         {
             let _guard = tracing::subscriber::set_default(subscriber);
-            for path in [
-                "/inbox/4711?access_token=hunter2",
-                "/away",
-                "/broken",
-                "/nowhere/4711",
-            ] {
+            for path in ["/inbox/4711?access_token=hunter2", "/away", "/broken", "/nowhere/4711"] {
                 let request = Request::get(path).body(Body::empty()).expect("a request");
                 app.clone().oneshot(request).await.expect("infallible");
             }
         }
-        let text = lines
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let text = lines.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let text = String::from_utf8(text).expect("text");
-        assert!(
-            !text.contains("hunter2") && !text.contains("4711"),
-            "{text}"
-        );
-        let events: Vec<serde_json::Value> = text
-            .lines()
-            .map(|line| serde_json::from_str(line).expect("JSON"))
-            .collect();
+        assert!(!text.contains("hunter2") && !text.contains("4711"), "{text}");
+        let events: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         let seen: Vec<_> = events
             .iter()
             .map(|event| (&event["level"], &event["http.route"], &event["http.status"]))
@@ -174,12 +149,7 @@ mod tests {
             .collect();
         assert_eq!(
             seen,
-            [
-                "DEBUG /inbox/{id} 200",
-                "WARN /away 503",
-                "ERROR /broken 500",
-                "DEBUG - 404"
-            ]
+            ["DEBUG /inbox/{id} 200", "WARN /away 503", "ERROR /broken 500", "DEBUG - 404"]
         );
         assert!(
             events

@@ -47,11 +47,7 @@ pub fn load_dotenv() -> Result<Option<PathBuf>, EnvFileError> {
         return Ok(None);
     };
     // A folder named `.env` is usually a Python environment, and no business of ours.
-    let Some(path) = folder
-        .ancestors()
-        .map(|f| f.join(".env"))
-        .find(|p| p.is_file())
-    else {
+    let Some(path) = folder.ancestors().map(|f| f.join(".env")).find(|p| p.is_file()) else {
         return Ok(None);
     };
     load_file(&path)?;
@@ -63,14 +59,8 @@ pub fn load_dotenv() -> Result<Option<PathBuf>, EnvFileError> {
 /// # Errors
 /// [`EnvFileError`] when it cannot be read or understood.
 pub fn load_file(path: &Path) -> Result<(), EnvFileError> {
-    let unreadable = |source| EnvFileError::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
-    let malformed = |line| EnvFileError::Malformed {
-        path: path.to_owned(),
-        line,
-    };
+    let unreadable = |source| EnvFileError::Unreadable { path: path.to_owned(), source };
+    let malformed = |line| EnvFileError::Malformed { path: path.to_owned(), line };
     let content = std::fs::read_to_string(path).map_err(unreadable)?;
     // No variable can hold a NUL, and setting one that does panics.
     if let Some(line) = content.lines().position(|line| line.contains('\0')) {
@@ -165,8 +155,7 @@ pub fn duration(text: &str) -> Result<Duration, InvalidDuration> {
     // What fails from here is a number of digits alone, so it is only too large.
     let number: u64 = number.parse().map_err(|_| InvalidDuration::TooLong)?;
     let span = number.checked_mul(milliseconds).map(Duration::from_millis);
-    span.filter(|span| *span <= MAX_DURATION)
-        .ok_or(InvalidDuration::TooLong)
+    span.filter(|span| *span <= MAX_DURATION).ok_or(InvalidDuration::TooLong)
 }
 
 /// A [`duration`] longer than 0, for limits that would otherwise never let anything through.
@@ -174,13 +163,11 @@ pub fn duration(text: &str) -> Result<Duration, InvalidDuration> {
 /// # Errors
 /// [`InvalidDuration`], which says what the form is.
 pub fn positive_duration(text: &str) -> Result<Duration, InvalidDuration> {
-    duration(text).and_then(|span| {
-        if span.is_zero() {
-            Err(InvalidDuration::Zero)
-        } else {
-            Ok(span)
-        }
-    })
+    duration(text).and_then(
+        |span| {
+            if span.is_zero() { Err(InvalidDuration::Zero) } else { Ok(span) }
+        },
+    )
 }
 
 #[cfg(test)]
@@ -201,9 +188,7 @@ mod tests {
             assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text:?}");
         }
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        for text in [
-            "", "s", "-1s", "1.5s", "1 week", "10S", "1s1s", "ten", "１s",
-        ] {
+        for text in ["", "s", "-1s", "1.5s", "1 week", "10S", "1s1s", "ten", "１s"] {
             assert_eq!(duration(text), Err(InvalidDuration::Form), "{text:?}");
         }
     }
@@ -228,19 +213,11 @@ mod tests {
     #[test]
     fn a_malformed_env_file_is_named_with_its_line_and_without_its_content() {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
-        std::fs::write(
-            file.path(),
-            "# settings\n\nDATABASE_URL postgres://u:hunter2@h\n",
-        )
-        .expect("a writable file");
-        let error = load_file(file.path())
-            .expect_err("a line without =")
-            .to_string();
+        std::fs::write(file.path(), "# settings\n\nDATABASE_URL postgres://u:hunter2@h\n")
+            .expect("a writable file");
+        let error = load_file(file.path()).expect_err("a line without =").to_string();
         assert!(error.contains("line 3"), "{error}");
-        assert!(
-            error.contains(&file.path().display().to_string()),
-            "{error}"
-        );
+        assert!(error.contains(&file.path().display().to_string()), "{error}");
         assert!(!error.contains("hunter2"), "{error}");
     }
 

@@ -35,7 +35,7 @@ pub fn signal() -> CancellationToken {
             });
         }
         Err(error) => {
-            tracing::error!(%error, "cannot handle signals; they will end the process at once")
+            tracing::error!(%error, "cannot handle signals; they will end the process at once");
         }
     }
     token

@@ -13,16 +13,10 @@ use tracing_subscriber::{
 #[command(next_help_heading = "Logging")]
 pub struct TelemetryArgs {
     /// How a log line looks: auto is text on a terminal and JSON otherwise.
-    #[arg(
-        long,
-        env = "LOG_FORMAT",
-        value_enum,
-        default_value_t,
-        value_name = "FORMAT"
-    )]
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t, value_name = "FORMAT")]
     pub log_format: LogFormat,
     /// What is logged: a level (error, warn, info, debug, trace), or levels for parts of it, such
-    /// as info,http=debug. Drivers (librdkafka, sqlx) are at warn unless they are named.
+    /// as info,http=debug. Drivers (librdkafka, sqlx, h2) are at warn unless they are named.
     #[arg(long, env = "RUST_LOG", default_value = DEFAULT_FILTER, value_name = "FILTER")]
     pub log: String,
 }
@@ -60,8 +54,8 @@ pub enum TelemetryError {
 const DEFAULT_FILTER: &str = "info";
 
 /// Whose everyday chatter says nothing to an operator: librdkafka's own lines, its Rust binding's,
-/// and sqlx's, which are a line a query.
-const QUIET: &str = "librdkafka=warn,rdkafka=warn,sqlx=warn";
+/// sqlx's, which are a line a query, and h2's, which at trace show each header with its value.
+const QUIET: &str = "librdkafka=warn,rdkafka=warn,sqlx=warn,h2=warn";
 
 /// Starts logging for the whole process, panics included. Call it once.
 ///
@@ -76,15 +70,9 @@ pub fn init(args: &TelemetryArgs) -> Result<(), TelemetryError> {
     };
     // A closed or full standard error must not stop the service: without this, a line that cannot
     // be written is reported by a macro that panics when that cannot be written either.
-    let lines = fmt::layer()
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false);
+    let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let lines = if json {
-        lines
-            .json()
-            .flatten_event(true)
-            .with_span_list(false)
-            .boxed()
+        lines.json().flatten_event(true).with_span_list(false).boxed()
     } else {
         let colour = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         lines.with_ansi(terminal && colour).boxed()
@@ -109,28 +97,19 @@ pub fn init(args: &TelemetryArgs) -> Result<(), TelemetryError> {
 
 /// The filter that `text` asks for, with [`QUIET`] under it.
 fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {
-    let text = if text.trim().is_empty() {
-        DEFAULT_FILTER
-    } else {
-        text
-    };
+    let text = if text.trim().is_empty() { DEFAULT_FILTER } else { text };
     // A later directive replaces an earlier one for the same target, so a driver that is named
     // gets what was asked for. Where everything is to be no louder than warn, quietening would
     // make drivers louder than the rest.
-    let everything = text
-        .split(',')
-        .filter_map(|part| part.trim().parse::<LevelFilter>().ok())
-        .next_back();
+    let everything =
+        text.split(',').filter_map(|part| part.trim().parse::<LevelFilter>().ok()).next_back();
     let directives = match everything {
         Some(level) if level > LevelFilter::WARN => format!("{QUIET},{text}"),
         _ => text.to_owned(),
     };
     EnvFilter::builder()
         .parse(directives)
-        .map_err(|source| TelemetryError::Filter {
-            filter: text.to_owned(),
-            source,
-        })
+        .map_err(|source| TelemetryError::Filter { filter: text.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -168,12 +147,7 @@ mod tests {
 
     #[test]
     fn a_filter_that_is_none_is_named_in_the_error() {
-        let error = filter("info,http=lots")
-            .expect_err("no such level")
-            .to_string();
-        assert!(
-            error.contains("info,http=lots") && error.contains("RUST_LOG"),
-            "{error}"
-        );
+        let error = filter("info,http=lots").expect_err("no such level").to_string();
+        assert!(error.contains("info,http=lots") && error.contains("RUST_LOG"), "{error}");
     }
 }

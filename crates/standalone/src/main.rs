@@ -5,7 +5,7 @@
 mod settings;
 mod parts;
 
-use std::{error::Error, process::ExitCode};
+use std::{error::Error, io::Write as _, process::ExitCode};
 
 use service::{listen, program, shutdown};
 use tokio::net::TcpListener;
@@ -53,16 +53,17 @@ async fn open(
 }
 
 /// Says where everything is and what to try first.
-#[allow(clippy::print_stdout)] // It is what this program prints for people.
 fn welcome(cli: &Cli, producer: &TcpListener, consumer: &TcpListener) -> std::io::Result<()> {
     let (producer, consumer) = (producer.local_addr()?, consumer.local_addr()?);
-    println!(
+    let text = format!(
         "\n  Notifications, all in one process. Ctrl-C stops; what was sent stays in {data}\n\n    \
          send   http://{producer}/send\n    read   http://{consumer}/notifications/1\n    \
          health http://{producer}/readyz and http://{consumer}/readyz\n\n  Try it:\n\n    \
          curl -X POST http://{producer}/send -d \"from_id=2&to_id=1&message=Bruno started following you.\"\n    \
-         curl http://{consumer}/notifications/1\n",
+         curl http://{consumer}/notifications/1\n\n",
         data = cli.data_dir.display(),
     );
+    // Nobody may be reading, and that is no reason to stop.
+    let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
 }

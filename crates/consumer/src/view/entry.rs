@@ -39,7 +39,8 @@ impl Entry {
         json.push_str(",\"id\":");
         json.push_str(&serde_json::to_string(&headers.id)?);
         json.push_str(",\"sent_at\":\"");
-        json.push_str(&headers.sent_at.to_string());
+        // Always with milliseconds, so that times also sort as texts.
+        json.push_str(&format!("{:.3}", headers.sent_at));
         json.push('"');
         Ok(Self {
             offset,

@@ -46,8 +46,8 @@ impl From<sqlx::Error> for Unfit {
 pub(super) async fn connect_to_write(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
     options(path)
         .create_if_missing(true)
-        .page_size(PAGE_SIZE)
-        .auto_vacuum(SqliteAutoVacuum::Incremental)
+        .page_size(std::env::var("PS").map_or(PAGE_SIZE,|x|x.parse().unwrap()))
+        .auto_vacuum(if std::env::var("AV").is_ok() {SqliteAutoVacuum::Incremental} else {SqliteAutoVacuum::None})
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .pragma("fullfsync", "ON")

@@ -40,13 +40,14 @@ pub(super) struct Writer {
     /// Whether the last write failed, so that a full disk is logged once and not once a batch.
     failing: bool,
     sweep: Sweep,
+ st:(u64,usize,u64,u64),
     closing: Option<oneshot::Sender<()>>,
 }
 
 impl Writer {
     pub(super) fn new(path: PathBuf, topics: Arc<Topics>, file: SqliteConnection) -> Self {
         let (file, sweep) = (Some(file), Sweep::default());
-        Self { path, topics, file, failing: false, sweep, closing: None }
+        Self { path, topics, file, failing: false, st:(0,0,0,0), sweep, closing: None }
     }
 
     /// Starts its thread, which ends when the log is closed or the last handle is dropped.
@@ -75,7 +76,9 @@ impl Writer {
         let mut hourly = interval(SWEEP_EVERY);
         let mut pace = interval(SWEEP_PACE);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last=0usize; let yy: usize=std::env::var("YIELD").map_or(0,|x|x.parse().unwrap());
         loop {
+            if last > 4 { for _ in 0..yy { if queue.len() >= last { break; } std::thread::yield_now(); } }
             tokio::select! {
                 taken = queue.recv_many(&mut items, BATCH) => {
                     if taken == 0 {
@@ -85,7 +88,7 @@ impl Writer {
                 _ = hourly.tick() => self.sweep.begin(&self.topics, now_ms()),
                 _ = pace.tick(), if !self.sweep.is_over() => self.sweep().await,
             }
-            for item in items.drain(..) {
+            last = items.len(); for item in items.drain(..) {
                 match item {
                     Item::Append(append) => batch.push(append),
                     item => {
@@ -102,7 +105,7 @@ impl Writer {
             }
             self.commit(&mut batch).await;
         }
-        self.end().await;
+        eprintln!("commits {} avg batch {} avg us {}", self.st.0, self.st.1 as u64/self.st.0.max(1), self.st.2/self.st.0.max(1));        self.end().await;
         self.closing
     }
 
@@ -129,7 +132,7 @@ impl Writer {
         // Ends are only moved when the transaction is durable, so that a failed one leaves no trace.
         let mut ends: HashMap<i64, (Arc<Partition>, i64)> = HashMap::new();
         let mut offsets = Vec::with_capacity(batch.len());
-        let written = match self.connect().await {
+        let me=&mut *self; let _=&me; let written = match self.connect().await {
             Ok(file) => {
                 for append in batch.iter() {
                     let partition = &append.partition;
@@ -139,7 +142,8 @@ impl Writer {
                     offsets.push(*end);
                     *end += 1;
                 }
-                insert(file, batch, &offsets, now_ms()).await.map_err(|error| (not_written(&error), error))
+                let t0=std::time::Instant::now(); let r=
+                insert(file, batch, &offsets, now_ms()).await; self.st.0+=1; self.st.1+=batch.len(); self.st.2+=t0.elapsed().as_micros() as u64; r.map_err(|error| (not_written(&error), error))
             }
             Err(error) => Err((AppendError::Unreachable(error.to_string()), error)),
         };

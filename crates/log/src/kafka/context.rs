@@ -1,8 +1,18 @@
 //! What librdkafka says, brought into our own log.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
-use rdkafka::{ClientContext, Statistics, config::RDKafkaLogLevel, error::KafkaError};
+use parking_lot::Mutex;
+use rdkafka::{
+    ClientContext, Statistics, config::RDKafkaLogLevel, error::KafkaError, types::RDKafkaErrorCode,
+};
+
+/// Connection trouble is said at most this often: librdkafka repeats it for every broker, thread
+/// and attempt.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Passes a client's words on, and remembers whether something looked wrong.
 #[derive(Default)]
@@ -10,6 +20,7 @@ pub(super) struct ClientLog {
     /// Set when the client lost its brokers or failed for good; whoever looks after the client
     /// takes it.
     suspect: AtomicBool,
+    said: Mutex<Option<Instant>>,
 }
 
 impl ClientLog {
@@ -22,6 +33,15 @@ impl ClientLog {
     pub(super) fn take_suspicion(&self) -> bool {
         self.suspect.swap(false, Ordering::AcqRel)
     }
+
+    fn may_say(&self) -> bool {
+        let mut said = self.said.lock();
+        let may = said.is_none_or(|at| at.elapsed() >= SAY_AGAIN);
+        if may {
+            *said = Some(Instant::now());
+        }
+        may
+    }
 }
 
 impl ClientContext for ClientLog {
@@ -30,14 +50,16 @@ impl ClientContext for ClientLog {
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert
             | RDKafkaLogLevel::Critical
-            | RDKafkaLogLevel::Error => {
-                tracing::warn!(target: "librdkafka", { kafka.facility = facility }, "{message}");
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => {
+                // Broken connections come by `error` too, which counts them.
+                if matches!(facility, "FAIL" | "REQTMOUT" | "ERROR") {
+                    tracing::debug!(target: "librdkafka", { kafka.facility = facility }, "{message}");
+                } else {
+                    tracing::warn!(target: "librdkafka", { kafka.facility = facility }, "{message}");
+                }
             }
-            // Broken connections are reported once, by `error`; librdkafka repeats them here.
-            RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-                tracing::info!(target: "librdkafka", { kafka.facility = facility }, "{message}");
-            }
-            RDKafkaLogLevel::Debug => {
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
                 tracing::debug!(target: "librdkafka", { kafka.facility = facility }, "{message}");
             }
         }
@@ -46,7 +68,26 @@ impl ClientContext for ClientLog {
     fn stats(&self, _: Statistics) {}
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.suspect();
-        tracing::warn!(target: "librdkafka", %error, "{reason}");
+        match error.rdkafka_error_code() {
+            // Nothing is wrong: the end of a partition was reached.
+            Some(RDKafkaErrorCode::PartitionEOF) => {}
+            Some(
+                RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::OperationTimedOut,
+            ) => {
+                self.suspect();
+                if self.may_say() {
+                    tracing::warn!(target: "librdkafka", "{reason}");
+                } else {
+                    tracing::debug!(target: "librdkafka", "{reason}");
+                }
+            }
+            _ => {
+                self.suspect();
+                tracing::warn!(target: "librdkafka", %error, "{reason}");
+            }
+        }
     }
 }

@@ -1,0 +1,35 @@
+# syntax=docker/dockerfile:1
+
+# One image with every program of the project; the command chooses which:
+#
+#   docker build --tag notifications .
+#   docker run --rm notifications producer --help
+#   docker run --rm --network host --volume notifications:/data notifications standalone
+
+# Brings what librdkafka is built with: gcc, g++, make, pkg-config and OpenSSL's headers.
+FROM rust:1.95-bookworm AS build
+WORKDIR /src
+COPY . .
+# The caches keep crates and objects from one build to the next but are no part of the image, so the
+# programs are copied out of them.
+RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
+    --mount=type=cache,target=/src/target,sharing=locked \
+    cargo build --release --locked --features tls -p producer -p consumer -p standalone \
+    && install -D --target-directory /out \
+        target/release/producer target/release/consumer target/release/standalone
+
+FROM debian:bookworm-slim
+# The versions are Debian 12's own, which change for security fixes alone.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates libssl3 zlib1g \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --home-dir /data --create-home notifications
+COPY --from=build /out/ /usr/local/bin/
+USER 10001
+# The folder 'data' in which standalone keeps everything by default is the one just made.
+WORKDIR /
+EXPOSE 8080 8081
+# The container's first process is the service, whichever was chosen; its own program knows how to ask it.
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 CMD ["/proc/1/exe", "healthcheck"]
+CMD ["standalone"]
