@@ -8,6 +8,7 @@ pub mod parts;
 pub mod world;
 pub mod process;
 pub mod real;
+pub mod faults;
 
 pub use until::until;
 pub use world::World;

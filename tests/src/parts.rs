@@ -2,6 +2,7 @@
 //! real Apache Kafka and a real PostgreSQL.
 
 use log::{Log, embedded::Embedded, kafka::{Kafka, KafkaSettings}, mock::Cluster};
+use model::TopicNames;
 use producer::directory::Directory;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
@@ -39,10 +40,18 @@ impl Parts {
         Self::Embedded { folder, log }
     }
 
-    /// A fresh in-memory broker that has this topic.
+    /// A fresh in-memory broker that has this topic and those that go with it.
     pub fn mock(topic: &str, partitions: u32) -> Self {
         let cluster = Cluster::start().expect("a mock cluster");
-        cluster.create_topic(topic, partitions).expect("a new topic");
+        let names = TopicNames::of(topic);
+        for (name, partitions) in [
+            (&names.notifications, partitions),
+            (&names.receipts, partitions),
+            (&names.dlq, partitions),
+            (&names.owners, 1),
+        ] {
+            cluster.create_topic(name, partitions).expect("a new topic");
+        }
         Self::Mock { cluster, folder: tempfile::tempdir().expect("a temporary folder") }
     }
 

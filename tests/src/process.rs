@@ -15,8 +15,9 @@ use tokio::{
 /// packages only on request, so a test cannot simply name them.
 pub fn program(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
-    let target = std::env::current_exe().expect("a test binary");
-    let target = target.parent().and_then(Path::parent).expect("target/<profile>/deps");
+    let own = std::env::current_exe().expect("a test binary, or a program beside the others");
+    let folder = own.parent().expect("target/<profile>, or its folder deps");
+    let target = if folder.ends_with("deps") { folder.parent().expect("target/<profile>") } else { folder };
     BUILT.get_or_init(|| {
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--workspace", "--bins", "--quiet"]);

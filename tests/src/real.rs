@@ -15,9 +15,10 @@ pub struct Instance {
 impl Instance {
     /// Starts a `kafka` or a `postgres`.
     pub fn start(kind: &str) -> Self {
-        let name = unique(kind);
-        let address = script(&["start", kind, &name]);
-        Self { name, address }
+        // Made first, so that what does not start is removed too.
+        let mut instance = Self { name: unique(kind), address: String::new() };
+        instance.address = script(&["start", kind, &instance.name]);
+        instance
     }
 
     /// Starts it again, with the same data at the same address.
@@ -33,14 +34,24 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        script(&["destroy", &self.name]);
+        // Perhaps in the middle of a panic, so without another.
+        if let Err(error) = run(&["destroy", &self.name]) {
+            eprintln!("{error}");
+        }
     }
 }
 
 fn script(arguments: &[&str]) -> String {
-    let path = std::env::var("TEST_REAL_SCRIPT").expect("TEST_REAL_SCRIPT: see `task test:real`");
-    let output = Command::new(path).args(arguments).output().expect("scripts/real");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "scripts/real {arguments:?}: {errors}");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    run(arguments).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn run(arguments: &[&str]) -> Result<String, String> {
+    let own = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/real");
+    let path = std::env::var("TEST_REAL_SCRIPT").unwrap_or_else(|_| own.to_owned());
+    let output = Command::new(&path).args(arguments).output().map_err(|error| format!("{path}: {error}"))?;
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("scripts/real {arguments:?}: {errors}"));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -1,22 +1,32 @@
-//! Keeps the view in step with the log: makes sure of the topics, joins the group, and knows
-//! whether that works.
+//! Keeps the view in step with the log: makes sure of the topics, joins the group, follows what
+//! belongs to the partitions that it gets, and knows whether all that works.
 
 use std::{sync::Arc, time::Duration};
 
-use log::{Group, Log, Reader};
+use log::{Assigner, Follower, Group, Log, Reader, Topic, topic::Cleanup};
 use model::TopicNames;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 use crate::{
     RunError, Settings,
-    view::{View, fold::Notifications, partition::Status},
+    owners::{Owners, OwnersFold},
+    view::{
+        View,
+        fold::{Notifications, Ownership, Receipts, SayLive},
+        partition::Status,
+    },
 };
 
 /// How long to wait before a log that is away is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long the log may take to answer a probe.
 const PING: Duration = Duration::from_millis(1500);
+/// How often what is too old is looked for.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+/// How long the last announcements may take when the process ends.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The view's connection to the log. A cheap handle, to be cloned.
 #[derive(Clone)]
@@ -24,14 +34,23 @@ pub struct Following {
     view: Arc<View>,
     log: Log,
     names: Arc<TopicNames>,
-    reader: Arc<Mutex<Option<Reader>>>,
+    owners: Owners,
+    running: Arc<Mutex<Option<Running>>>,
+}
+
+/// What must be stopped.
+struct Running {
+    notifications: Reader,
+    receipts: Follower,
+    owners: Follower,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Following {
     /// Not started yet.
     #[must_use]
-    pub fn new(view: Arc<View>, log: Log, names: TopicNames) -> Self {
-        Self { view, log, names: Arc::new(names), reader: Arc::default() }
+    pub fn new(view: Arc<View>, log: Log, names: TopicNames, owners: Owners) -> Self {
+        Self { view, log, names: Arc::new(names), owners, running: Arc::default() }
     }
 
     /// Waits for the log, makes sure of the topics and joins the group.
@@ -39,20 +58,66 @@ impl Following {
     /// # Errors
     /// [`RunError`], when a topic is wrong.
     pub async fn start(&self, settings: &Settings) -> Result<(), RunError> {
-        let topic = settings.topics.topic(&self.names.notifications);
-        self.log.await_topics(&[topic], ASK_AGAIN).await?;
-        let fold = Notifications::into(Arc::clone(&self.view), self.names.notifications.clone());
-        let reader = self.log.join(&self.names.notifications, &Group::from(&settings.group), fold)?;
-        *self.reader.lock() = Some(reader);
+        let topics = [
+            settings.topics.topic(&self.names.notifications),
+            settings.topics.topic(&self.names.receipts),
+            settings.topics.topic(&self.names.dlq),
+            Topic {
+                partitions: 1,
+                cleanup: Cleanup::Compact,
+                ..settings.topics.topic(&self.names.owners)
+            },
+        ];
+        self.log.await_topics(&topics, ASK_AGAIN).await?;
+
+        let owners = self.log.follow(&self.names.owners, OwnersFold::into(&self.owners))?;
+        owners.assign(0);
+
+        let say_live: SayLive = {
+            let owners = self.owners.clone();
+            Arc::new(move |partition| owners.live(partition))
+        };
+        let fold = Receipts::into(
+            Arc::clone(&self.view), self.names.receipts.clone(), Arc::clone(&say_live),
+        );
+        let receipts = self.log.follow(&self.names.receipts, fold)?;
+
+        let ownership = Companions { owners: self.owners.clone(), receipts: receipts.assigner() };
+        let fold = Notifications::into(
+            Arc::clone(&self.view), self.names.notifications.clone(), ownership, say_live,
+        );
+        let group = Group::from(&settings.group);
+        let notifications =
+            self.log.join(&self.names.notifications, &group, Some(&self.names.dlq), fold)?;
+
+        let announce = self.owners.clone().announce(self.log.writer(), self.names.owners.clone());
+        let view = Arc::clone(&self.view);
+        let expire = async move {
+            loop {
+                tokio::time::sleep(EXPIRE_EVERY).await;
+                view.expire();
+            }
+        };
+        let watch = crate::progress::watch(Arc::clone(&self.view), self.log.clone());
+        let tasks = vec![tokio::spawn(announce), tokio::spawn(expire), tokio::spawn(watch)];
+        *self.running.lock() = Some(Running { notifications, receipts, owners, tasks });
         Ok(())
     }
 
-    /// Leaves the group and waits until that is done.
+    /// Leaves the group, says so to the peers, and waits until that is done.
     pub async fn stop(&self) {
-        let reader = self.reader.lock().take();
-        if let Some(reader) = reader {
-            reader.stop().await;
+        let Some(running) = self.running.lock().take() else { return };
+        for task in running.tasks {
+            task.abort();
         }
+        running.notifications.stop().await;
+        let (writer, topic) = (self.log.writer(), &self.names.owners);
+        let said = tokio::time::timeout(LAST_WORDS, self.owners.announce_open(&writer, topic)).await;
+        if !matches!(said, Ok(Ok(()))) {
+            tracing::debug!("the peers were not told; they find out by asking");
+        }
+        running.receipts.stop().await;
+        running.owners.stop().await;
     }
 
     /// For `/readyz`: whether the log answers.
@@ -68,8 +133,16 @@ impl Following {
     /// # Errors
     /// How far the rebuild is.
     pub async fn check_partitions(self) -> Result<Value, String> {
-        if !self.reader.lock().as_ref().is_some_and(Reader::is_running) {
-            return Err("waiting for the log and its topics".into());
+        match &*self.running.lock() {
+            None => return Err("waiting for the log and its topics".into()),
+            Some(running) if !running.is_sound() => {
+                return Err("a reader of the log has ended; restart this instance".into());
+            }
+            Some(running) => {
+                if let Some(trouble) = running.notifications.trouble() {
+                    return Err(trouble);
+                }
+            }
         }
         let (mut live, mut rebuilding) = (0, Vec::new());
         for (number, partition) in self.view.partitions() {
@@ -79,14 +152,40 @@ impl Following {
                 Status::Unowned => {}
             }
         }
-        if live == 0 && rebuilding.is_empty() {
-            return Err("waiting for the group to assign partitions".into());
-        }
         if let Some((number, progress)) = rebuilding.first() {
             let all = live + rebuilding.len();
             let percent = progress.percent.map_or_else(|| "?".into(), |percent| format!("{percent:.0}"));
             return Err(format!("{live} of {all} partitions are live; partition {number} is at {percent} %"));
         }
+        // With more instances than partitions some have none, and forward everything.
+        if live == 0 && !self.view.partitions().any(|(number, _)| self.owners.peer(number).is_some()) {
+            return Err("waiting for the group to assign partitions".into());
+        }
         Ok(json!({ "live": live }))
+    }
+}
+
+impl Running {
+    fn is_sound(&self) -> bool {
+        self.notifications.is_running() && self.receipts.is_running() && self.owners.is_running()
+    }
+}
+
+/// What goes along with a partition of the notifications: the peers are told, and the same
+/// partition of the receipts is read.
+struct Companions {
+    owners: Owners,
+    receipts: Assigner,
+}
+
+impl Ownership for Companions {
+    fn assigned(&mut self, partition: i32) {
+        self.receipts.assign(partition);
+        self.owners.assigned(partition);
+    }
+
+    fn revoked(&mut self, partition: i32) {
+        self.receipts.revoke(partition);
+        self.owners.revoked(partition);
     }
 }

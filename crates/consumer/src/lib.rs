@@ -2,11 +2,18 @@
 //!
 //! A record's way: the log's thread → [`view::fold`] → [`view`] → [`routes`]. The view is in memory
 //! and a pure function of the log; restarting the process loses nothing.
+//!
+//! What a recipient does goes the other way: [`routes`] → [`receipts`] → the log, and comes back
+//! into the view like everything else. [`owners`] knows which instance has which partition;
+//! [`follow`] puts all of this together.
 
 pub mod settings;
-pub mod view;
-pub mod routes;
 pub mod follow;
+pub mod view;
+pub mod owners;
+pub mod receipts;
+pub mod progress;
+pub mod routes;
 
 use std::sync::Arc;
 
@@ -16,6 +23,10 @@ use service::http;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use follow::Following;
+use owners::Owners;
+use receipts::Recorder;
+use routes::App;
 pub use settings::Settings;
 use view::View;
 
@@ -28,6 +39,9 @@ pub enum RunError {
     /// The client of the log cannot be made.
     #[error(transparent)]
     Log(#[from] log::Unreachable),
+    /// The listener has no address.
+    #[error(transparent)]
+    Listen(#[from] std::io::Error),
 }
 
 /// Serves on `listener` until `shutdown`, then drains. The log need not be there yet: until it is,
@@ -43,8 +57,16 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let names = TopicNames::of(&settings.topics.topic);
     let view = Arc::new(View::new(settings.topics.partitions, settings.partitioner, settings.limits()));
-    let following = follow::Following::new(Arc::clone(&view), log, names);
-    let app = routes::router(&settings, Arc::clone(&view), &following);
+    let owners = Owners::new(settings.advertised(listener.local_addr()?));
+    let patience = settings.inbox.patience;
+    let app = App {
+        view: Arc::clone(&view),
+        owners: owners.clone(),
+        recorder: Recorder::new(Arc::clone(&view), log.writer(), &names.receipts, patience),
+        patience,
+    };
+    let following = Following::new(view, log, names, owners);
+    let app = routes::router(&settings, app, &following);
 
     // The server ends after the follower: whoever is being answered still finds the view there.
     let stop_serving = CancellationToken::new();

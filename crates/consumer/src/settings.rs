@@ -1,6 +1,6 @@
 //! Every setting: a flag, an environment variable and a default.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use log::settings::{GroupArgs, KafkaArgs, TopicArgs};
@@ -64,6 +64,11 @@ pub struct Settings {
     #[arg(long, env = "KAFKA_PARTITIONER", default_value_t, help_heading = "Topics")]
     pub partitioner: Partitioner,
 
+    /// URL at which other instances reach this one, if not the address it listens on: they pass on
+    /// what concerns the users that live here
+    #[arg(long, env = "CONSUMER_ADVERTISE", value_name = "URL", value_parser = url)]
+    pub advertise: Option<String>,
+
     /// The inboxes
     #[command(flatten)]
     pub inbox: InboxArgs,
@@ -82,7 +87,13 @@ pub struct InboxArgs {
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub inbox_entries: u32,
 
-    /// How long a request waits for a partition that is being rebuilt, before it is answered 503
+    /// Days for which an inbox keeps an entry
+    #[arg(long, env = "INBOX_DAYS", default_value_t = 30, value_name = "DAYS",
+          value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub inbox_days: u32,
+
+    /// How long a request waits for a partition that is being rebuilt or moved, before it is
+    /// answered 503
     #[arg(long, env = "CONSUMER_PATIENCE", default_value = "2s", value_name = "DURATION",
           value_parser = service::settings::duration)]
     pub patience: Duration,
@@ -92,6 +103,22 @@ impl Settings {
     /// The bounds of every inbox.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        Limits { entries: self.inbox.inbox_entries as usize }
+        Limits {
+            entries: self.inbox.inbox_entries as usize,
+            age: Duration::from_secs(u64::from(self.inbox.inbox_days) * 24 * 60 * 60),
+        }
+    }
+
+    /// The URL that peers are told, for an instance that listens on this address.
+    #[must_use]
+    pub fn advertised(&self, listen: SocketAddr) -> String {
+        self.advertise.clone().unwrap_or_else(|| format!("http://{listen}"))
+    }
+}
+
+fn url(text: &str) -> Result<String, String> {
+    match text.strip_prefix("http://") {
+        Some(host) if !host.trim_end_matches('/').is_empty() => Ok(text.to_owned()),
+        _ => Err("must be an http:// URL such as http://10.0.0.7:8081".into()),
     }
 }

@@ -29,6 +29,15 @@ CREATE TABLE records (
     value     BLOB
 ) STRICT;
 
+-- How far each group is in each partition: every record below was folded, or copied to the
+-- dead-letter topic.
+CREATE TABLE progress (
+    group_name   TEXT    NOT NULL,
+    partition_id INTEGER NOT NULL REFERENCES partitions (id),
+    next_offset  INTEGER NOT NULL,
+    PRIMARY KEY (group_name, partition_id)
+) STRICT, WITHOUT ROWID;
+
 -- For people with a SQLite shell.
 CREATE VIEW log AS
 SELECT topics.name AS topic,
@@ -40,3 +49,7 @@ SELECT topics.name AS topic,
 FROM records
 JOIN partitions ON partitions.id = records.place >> 40
 JOIN topics ON topics.id = partitions.topic_id;
+
+-- "nlog", and the version that this file makes.
+PRAGMA application_id = 0x6e6c6f67;
+PRAGMA user_version = 1;

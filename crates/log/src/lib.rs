@@ -12,6 +12,7 @@
 //! - [`record`]: what is appended, and what is read back;
 //! - [`writer`]: append and acknowledgement;
 //! - [`reader`]: the fold and the threads that drive it;
+//! - `poison`: a record that no fold understands, on its way to the dead-letter topic;
 //! - [`kafka`], [`embedded`]: the two drivers;
 //! - [`settings`]: flags and environment variables;
 //! - [`mock`]: librdkafka's in-memory broker, for tests of the Kafka driver.
@@ -20,6 +21,7 @@ pub mod topic;
 pub mod record;
 pub mod writer;
 pub mod reader;
+mod poison;
 pub mod kafka;
 pub mod embedded;
 #[cfg(feature = "mock")]
@@ -28,7 +30,7 @@ pub mod settings;
 
 use std::time::Duration;
 
-pub use reader::{Extent, Fold, Reader};
+pub use reader::{Assigner, Extent, Fold, Follower, Reader, Verdict};
 pub use record::{NewRecord, Position, Record};
 pub use topic::{Topic, TopicError};
 pub use writer::{Ack, AppendError, Writer};
@@ -93,12 +95,36 @@ impl Log {
     /// Joins `group` and folds whichever of the topic's partitions it assigns, each from its
     /// beginning. Runs on a thread of its own until the reader is stopped.
     ///
+    /// A record that the fold calls [`Verdict::Poison`] is copied to the topic `quarantine`, if
+    /// one is given: to the partition of the same number, exactly once for the group, whatever is
+    /// restarted or replayed. The group's committed offset is what tells, so it never passes a
+    /// poison record that is not copied.
+    ///
     /// # Errors
     /// [`Unreachable`], when the client cannot even be made: a setting is wrong.
-    pub fn join<F: Fold>(&self, topic: &str, group: &Group, fold: F) -> Result<Reader, Unreachable> {
+    pub fn join<F: Fold>(
+        &self,
+        topic: &str,
+        group: &Group,
+        quarantine: Option<&str>,
+        fold: F,
+    ) -> Result<Reader, Unreachable> {
         match self {
-            Self::Kafka(log) => log.join(topic, group, fold),
-            Self::Embedded(log) => Ok(log.join(topic, fold)),
+            Self::Kafka(log) => log.join(topic, group, quarantine, fold),
+            Self::Embedded(log) => Ok(log.join(topic, &group.id, quarantine, fold)),
+        }
+    }
+
+    /// Folds those of the topic's partitions that the follower is told to, each from its
+    /// beginning, in no group and without a trace in the log. Runs on a thread of its own until
+    /// the follower is stopped.
+    ///
+    /// # Errors
+    /// [`Unreachable`], when the client cannot even be made: a setting is wrong.
+    pub fn follow<F: Fold>(&self, topic: &str, fold: F) -> Result<Follower, Unreachable> {
+        match self {
+            Self::Kafka(log) => log.follow(topic, fold),
+            Self::Embedded(log) => Ok(log.follow(topic, fold)),
         }
     }
 

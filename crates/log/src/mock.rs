@@ -3,7 +3,11 @@
 
 use std::time::Duration;
 
-use rdkafka::{mocking::MockCluster, producer::DefaultProducerContext};
+use rdkafka::{
+    mocking::MockCluster,
+    producer::DefaultProducerContext,
+    types::{RDKafkaApiKey, RDKafkaRespErr},
+};
 
 use crate::{
     Unreachable,
@@ -52,6 +56,16 @@ impl Cluster {
     /// Takes the broker away, or brings it back.
     pub fn set_up(&self, up: bool) {
         let _ = if up { self.0.broker_up(1) } else { self.0.broker_down(1) };
+    }
+
+    /// Refuses to begin transactions, which also keeps new writers from starting, or stops to.
+    pub fn refuse_transactions(&self, refuse: bool) {
+        if refuse {
+            let busy = RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS;
+            self.0.request_errors(RDKafkaApiKey::InitProducerId, &[busy; 1000]);
+        } else {
+            self.0.clear_request_errors(RDKafkaApiKey::InitProducerId);
+        }
     }
 
     /// Delays every answer by this much.

@@ -3,10 +3,13 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
 };
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::Record;
 
@@ -26,8 +29,8 @@ pub trait Fold: Send + 'static {
     /// assignment, and told again should it turn out otherwise.
     fn extent(&mut self, partition: i32, extent: Extent);
 
-    /// The next record.
-    fn record(&mut self, record: &Record<'_>);
+    /// The next record, and what it was.
+    fn record(&mut self, record: &Record<'_>) -> Verdict;
 
     /// Every record that was there at the assignment has been given to [`record`](Self::record).
     fn live(&mut self, partition: i32);
@@ -40,6 +43,16 @@ pub trait Fold: Send + 'static {
     fn idle(&mut self) {}
 }
 
+/// What a fold says of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was understood.
+    Folded,
+    /// It never will be, for this reason (for people). A member of a group sets it aside, in the
+    /// dead-letter topic; a [`Follower`] only passes it over.
+    Poison(String),
+}
+
 /// The offsets of a partition at its assignment: those from `low` up to, not including, `high`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
@@ -49,42 +62,163 @@ pub struct Extent {
     pub high: i64,
 }
 
-/// A running reader. It ends when it is told to, when it is dropped, and not before: a log that is
-/// away is waited for.
+/// A running member of a group. It ends when it is told to, when it is dropped, and not before: a
+/// log that is away is waited for.
 #[derive(Debug)]
 pub struct Reader {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    thread: Thread,
+    signs: Arc<Signs>,
 }
 
 impl Reader {
-    pub(crate) fn spawn(name: &str, run: impl FnOnce(&AtomicBool) + Send + 'static) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&stop);
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&seen));
-        if let Err(error) = &thread {
-            tracing::error!(%error, "no thread for the reader of the log");
-        }
-        Self { stop, thread: thread.ok() }
+    pub(crate) fn spawn(
+        name: &str,
+        signs: &Arc<Signs>,
+        run: impl FnOnce(&AtomicBool) + Send + 'static,
+    ) -> Self {
+        Self { thread: Thread::spawn(name, run), signs: Arc::clone(signs) }
     }
 
     /// Whether its thread runs. It should, until [`stop`](Self::stop).
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+        self.thread.is_running()
+    }
+
+    /// How many records this member has copied to the dead-letter topic.
+    #[must_use]
+    pub fn quarantined(&self) -> u64 {
+        self.signs.quarantined.load(Ordering::Relaxed)
+    }
+
+    /// How many poison records found no room on their way to the dead-letter topic. The group's
+    /// progress stays before the first of each partition, so the next replay copies them.
+    #[must_use]
+    pub fn unquarantined(&self) -> u64 {
+        self.signs.unquarantined.load(Ordering::Relaxed)
+    }
+
+    /// What a person has to mend, such as a topic that was given more partitions.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.signs.trouble.lock().clone()
     }
 
     /// Revokes everything, leaves the group and waits for the thread's end.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
+        self.thread.stop().await;
+    }
+}
+
+/// What a reader wants known about itself.
+#[derive(Debug, Default)]
+pub(crate) struct Signs {
+    pub(crate) quarantined: AtomicU64,
+    pub(crate) unquarantined: AtomicU64,
+    pub(crate) trouble: Mutex<Option<String>>,
+}
+
+/// A running reader of partitions that it is told, in no group. It ends when it is told to, when
+/// it is dropped, and not before: a log that is away is waited for.
+#[derive(Debug)]
+pub struct Follower {
+    thread: Thread,
+    assigner: Assigner,
+}
+
+impl Follower {
+    pub(crate) fn spawn(
+        name: &str,
+        run: impl FnOnce(&AtomicBool, UnboundedReceiver<Command>) + Send + 'static,
+    ) -> Self {
+        let (commands, told) = mpsc::unbounded_channel();
+        Self { thread: Thread::spawn(name, move |stop| run(stop, told)), assigner: Assigner(commands) }
+    }
+
+    /// See [`Assigner::assign`].
+    pub fn assign(&self, partition: i32) {
+        self.assigner.assign(partition);
+    }
+
+    /// See [`Assigner::revoke`].
+    pub fn revoke(&self, partition: i32) {
+        self.assigner.revoke(partition);
+    }
+
+    /// A handle that tells it what to read.
+    #[must_use]
+    pub fn assigner(&self) -> Assigner {
+        self.assigner.clone()
+    }
+
+    /// Whether its thread runs. It should, until [`stop`](Self::stop).
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.thread.is_running()
+    }
+
+    /// Revokes everything and waits for the thread's end.
+    pub async fn stop(self) {
+        self.thread.stop().await;
+    }
+}
+
+/// Tells a [`Follower`] what to read. A cheap handle, to be cloned; it never blocks, and does
+/// nothing once the follower has ended.
+#[derive(Debug, Clone)]
+pub struct Assigner(UnboundedSender<Command>);
+
+impl Assigner {
+    /// Has the partition read, from its beginning; nothing new if it is being read already.
+    pub fn assign(&self, partition: i32) {
+        let _ = self.0.send(Command::Assign(partition));
+    }
+
+    /// Has the partition not read any longer.
+    pub fn revoke(&self, partition: i32) {
+        let _ = self.0.send(Command::Revoke(partition));
+    }
+}
+
+/// What a follower is told, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Command {
+    Assign(i32),
+    Revoke(i32),
+}
+
+/// A thread that is told to stop, and told so too when this is dropped.
+#[derive(Debug)]
+struct Thread {
+    stop: Arc<AtomicBool>,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl Thread {
+    fn spawn(name: &str, run: impl FnOnce(&AtomicBool) + Send + 'static) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&stop);
+        let handle = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&seen));
+        if let Err(error) = &handle {
+            tracing::error!(%error, "no thread for the reader of the log");
+        }
+        Self { stop, handle: handle.ok() }
+    }
+
+    fn is_running(&self) -> bool {
+        self.handle.as_ref().is_some_and(|handle| !handle.is_finished())
+    }
+
+    async fn stop(mut self) {
         self.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
+        if let Some(handle) = self.handle.take() {
             // Joining blocks for as long as the broker takes to answer the goodbye.
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            let _ = tokio::task::spawn_blocking(move || handle.join()).await;
         }
     }
 }
 
-impl Drop for Reader {
+impl Drop for Thread {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
     }

@@ -11,8 +11,8 @@ use crate::cursor::Cursor;
 
 /// The value of `ce_type` that our producer writes.
 pub const TYPE: &str = "notification.sent";
-/// The value of `ce_source` that our producer writes.
-pub const SOURCE: &str = "/notifications/producer";
+/// The value of `ce_source` that we write.
+pub const SOURCE: &str = "/notifications";
 
 const SPEC_VERSION: &str = "ce_specversion";
 const CE_ID: &str = "ce_id";
@@ -108,14 +108,14 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// All headers of the record, as names and values.
+    /// All headers of a record of this `ce_type`, as names and values.
     #[must_use]
-    pub fn encode(&self) -> Vec<(&'static str, Vec<u8>)> {
+    pub fn encode(&self, kind: &str) -> Vec<(&'static str, Vec<u8>)> {
         let mut headers = vec![
             (SPEC_VERSION, b"1.0".to_vec()),
             (CE_ID, self.id.to_string().into_bytes()),
             (CE_SOURCE, SOURCE.into()),
-            (CE_TYPE, TYPE.into()),
+            (CE_TYPE, kind.into()),
             (CE_TIME, format!("{:.3}", self.sent_at).into_bytes()),
             (CONTENT_TYPE, b"application/json".to_vec()),
         ];

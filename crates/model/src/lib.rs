@@ -8,7 +8,8 @@
 //! - [`user`]: the two people;
 //! - [`notification`]: the value of a record, the JSON of the ancestor tutorial, field for field;
 //! - [`headers`]: the record's headers, CloudEvents 1.0 in binary mode;
-//! - [`record`]: both together, encoded and decoded;
+//! - [`receipt`]: the value of the other kind of record: what a recipient did;
+//! - [`record`]: value and headers together, encoded and decoded;
 //! - [`partitioner`]: key → partition;
 //! - [`cursor`]: partition and offset, the name of a place in the log;
 //! - [`topics`]: the names of the topics.
@@ -16,6 +17,7 @@
 pub mod user;
 pub mod notification;
 pub mod headers;
+pub mod receipt;
 pub mod record;
 pub mod partitioner;
 pub mod cursor;
@@ -25,5 +27,6 @@ pub use cursor::Cursor;
 pub use headers::{Headers, NotificationId};
 pub use notification::{Message, Notification};
 pub use partitioner::Partitioner;
+pub use receipt::{Action, Receipt};
 pub use topics::TopicNames;
 pub use user::{User, UserId};

@@ -1,8 +1,13 @@
-//! One notification as a record of the log: key, value and headers together.
+//! One notification, or one receipt, as a record of the log: key, value and headers together.
 
 use jiff::Timestamp;
 
-use crate::{cursor::Cursor, headers::Headers, notification::Notification};
+use crate::{
+    cursor::Cursor,
+    headers::{self, Headers},
+    notification::Notification,
+    receipt::{self, Receipt},
+};
 
 /// What is written: the three parts of a record, ready for any log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,15 +20,15 @@ pub struct Encoded {
     pub headers: Vec<(&'static str, Vec<u8>)>,
 }
 
-/// Why a record of the topic is not a notification. Such a record is poison: it is counted and
+/// Why a record of the topic is not what the topic is for. Such a record is poison: it is counted and
 /// set aside, and never stops what comes after it.
 #[derive(Debug, thiserror::Error)]
 pub enum Poison {
     /// A tombstone, which this topic has no use for.
     #[error("the record has no value")]
     Empty,
-    /// Not JSON, or not the JSON of a notification, or no recipient with a positive id.
-    #[error("the value is not a notification: {0}")]
+    /// Not JSON, or not of the right shape, or no recipient with a positive id.
+    #[error("the value is not what this topic holds: {0}")]
     Shape(#[from] serde_json::Error),
 }
 
@@ -38,7 +43,7 @@ pub fn encode(
     Ok(Encoded {
         key: notification.to.id.key().into_bytes(),
         value: serde_json::to_vec(notification)?,
-        headers: headers.encode(),
+        headers: headers.encode(headers::TYPE),
     })
 }
 
@@ -56,4 +61,24 @@ pub fn decode<'a>(
     let value = value.ok_or(Poison::Empty)?;
     let notification = serde_json::from_slice(value)?;
     Ok((notification, Headers::decode(headers, at, timestamp)))
+}
+
+/// The record of this receipt.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_receipt(receipt: &Receipt, headers: &Headers) -> Result<Encoded, serde_json::Error> {
+    Ok(Encoded {
+        key: receipt.user_id.key().into_bytes(),
+        value: serde_json::to_vec(receipt)?,
+        headers: headers.encode(receipt::TYPE),
+    })
+}
+
+/// The receipt in this record.
+///
+/// # Errors
+/// [`Poison`], when this is no receipt.
+pub fn decode_receipt(value: Option<&[u8]>) -> Result<Receipt, Poison> {
+    Ok(serde_json::from_slice(value.ok_or(Poison::Empty)?)?)
 }

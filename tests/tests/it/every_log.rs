@@ -4,6 +4,8 @@ mod seed;
 mod problems;
 mod restart;
 mod foreign;
+mod reading;
+mod receipts;
 
 /// The same tests for each kind of log.
 macro_rules! on_every_log {
@@ -31,5 +33,10 @@ on_every_log! {
     super::foreign::tutorial_record as a_record_as_the_tutorial_writes_it_is_shown,
     super::foreign::poison as a_poison_record_stops_nothing,
     super::foreign::misplaced as a_record_in_the_wrong_partition_is_still_shown_to_its_recipient,
+    super::reading::since_and_filters as an_inbox_is_read_in_parts,
+    super::reading::at_least as what_was_sent_is_what_is_seen,
+    super::reading::etag as an_unchanged_inbox_is_not_sent_again,
+    super::reading::long_poll as a_waiting_reader_is_answered_when_something_comes,
+    super::receipts::read_and_dismissed as what_a_recipient_does_lasts,
     super::foreign::order as one_sender_s_notifications_stay_in_order,
 }

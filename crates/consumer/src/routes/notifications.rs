@@ -1,42 +1,59 @@
 //! `GET /notifications/{id}`: one user's inbox.
 
-use std::time::Duration;
-
 use axum::{
     extract::State,
-    http::header::{CACHE_CONTROL, CONTENT_TYPE},
+    http::{
+        HeaderMap, StatusCode,
+        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH},
+    },
     response::{IntoResponse, Response},
 };
-use model::UserId;
-use service::{extract::Path, problem::Problem};
+use model::Cursor;
+use service::{
+    extract::{Path, Query},
+    problem::Problem,
+};
 
-use super::App;
-use crate::view::NotLive;
+use super::{
+    App,
+    problems::{not_live, user},
+    query::Raw,
+};
+use crate::view::Page;
 
 pub(super) async fn list(
     State(app): State<App>,
     Path(id): Path<String>,
+    Query(raw): Query<Raw>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let user: UserId = id.parse().map_err(|error| Problem::bad_request("id", error))?;
-    let page = app.view.inbox(user, app.patience).await.map_err(|error| not_live(&error))?;
-    let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
-    Ok((headers, page.to_json()).into_response())
+    let user = user(&id)?;
+    let query = raw.parse(app.view.home(user))?;
+    let page = app.view.read(user, &query, app.patience).await.map_err(|error| not_live(&error))?;
+    // Kept by nobody but the one who asked, and never shown without asking again.
+    let private = (CACHE_CONTROL, "private, no-cache");
+    if raw.depends_on_time() || page.gap.is_some() {
+        return Ok(([private, JSON], page.to_json()).into_response());
+    }
+    let tag = tag(&page);
+    if matches(&headers, &tag) {
+        return Ok((StatusCode::NOT_MODIFIED, [private], [(ETAG, tag)]).into_response());
+    }
+    Ok(([private, JSON], [(ETAG, tag)], page.to_json()).into_response())
 }
 
-/// An inbox that cannot be shown now is never shown as empty.
-fn not_live(error: &NotLive) -> Problem {
-    match error {
-        NotLive::Unowned { partition } => {
-            Problem::unavailable(format!("{error}; try another instance"), Duration::from_secs(1))
-                .with("partition", partition)
-                .with("state", "unowned")
-        }
-        NotLive::Rebuilding { partition, progress } => {
-            let wait = progress.seconds_left.unwrap_or(1.0).clamp(1.0, 30.0);
-            Problem::unavailable(format!("{error}; try again shortly"), Duration::from_secs_f64(wait))
-                .with("partition", partition)
-                .with("state", "rebuilding")
-                .with("progress", progress)
-        }
-    }
+const JSON: (axum::http::HeaderName, &str) = (CONTENT_TYPE, "application/json");
+
+/// What the inbox shows. Weak (RFC 9110 §8.8.3): the page's own cursor moves on with other users'
+/// notifications, and that is no reason to send everything again.
+fn tag(page: &Page) -> String {
+    let Cursor { partition, .. } = page.cursor;
+    let (newest, evicted, receipt) = page.version;
+    format!("W/\"{partition}.{newest}.{evicted}.{receipt}.{}\"", page.items.len())
+}
+
+fn matches(headers: &HeaderMap, tag: &str) -> bool {
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    known.flat_map(|value| value.split(',')).any(|known| opaque(known) == opaque(tag) || known.trim() == "*")
 }

@@ -1,4 +1,4 @@
-//! `GET /partitions`: what this instance owns, and how far it is.
+//! `GET /partitions`: every partition, what it does here, and who owns it.
 
 use axum::{Json, extract::State};
 use serde::Serialize;
@@ -16,13 +16,15 @@ struct Partition {
     partition: i32,
     #[serde(flatten)]
     status: Status,
+    /// The URL of the instance that owns it, as far as this one knows.
+    owner: Option<String>,
 }
 
 pub(super) async fn list(State(app): State<App>) -> Json<Partitions> {
-    let partitions = app
-        .view
-        .partitions()
-        .map(|(partition, state)| Partition { partition, status: state.status() })
-        .collect();
-    Json(Partitions { partitions })
+    let partitions = app.view.partitions().map(|(partition, state)| Partition {
+        partition,
+        status: state.status(),
+        owner: app.owners.of(partition).map(|claim| claim.url),
+    });
+    Json(Partitions { partitions: partitions.collect() })
 }

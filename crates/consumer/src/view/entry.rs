@@ -13,14 +13,19 @@ pub struct Entry {
     pub sent_at_ms: i64,
     /// Its identity; an inbox holds no two of the same.
     pub id: NotificationId,
+    /// What readers may filter by.
+    pub category: Option<Arc<str>>,
+    /// Whether its recipient has seen it.
+    pub read: bool,
     /// The beginning of its JSON object, up to and with `sent_at`, on one line. What may change
     /// (`read`) and what follows from its place (`cursor`) is added on the way out, see
-    /// [`Page::to_json`](super::Page::to_json).
-    pub json: Arc<str>,
+    /// [`Item::write`](super::page::Item::write). None: it was dismissed. It keeps its place until
+    /// it is evicted, so that what an inbox holds does not depend on when a receipt was folded.
+    pub json: Option<Arc<str>>,
 }
 
 impl Entry {
-    /// The entry of this notification.
+    /// The entry of this notification, not read yet.
     ///
     /// # Errors
     /// None in practice: serde's, should a field not be JSON.
@@ -46,7 +51,9 @@ impl Entry {
             offset,
             sent_at_ms: headers.sent_at.as_millisecond(),
             id: headers.id,
-            json: json.into(),
+            category: notification.category.as_deref().map(Arc::from),
+            read: false,
+            json: Some(json.into()),
         })
     }
 }

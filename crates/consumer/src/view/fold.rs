@@ -1,4 +1,5 @@
-//! What a record of the log does to the view. Runs on the log's own thread.
+//! What a record of the log does to the view: one fold for each of the two topics. Each runs on a
+//! thread of the log's own.
 
 use std::{
     collections::HashSet,
@@ -6,31 +7,41 @@ use std::{
 };
 
 use jiff::Timestamp;
-use log::{Extent, Fold, Record};
+use log::{Extent, Fold, Record, Verdict};
 use model::{Cursor, record};
 use tokio::runtime::Handle;
 
-use super::{View, entry::Entry, inbox::Added, partition::Partition};
+use super::{View, entry::Entry, inbox::Added, partition::Partition, rebuild::Source};
+
+/// Somebody who must know which partitions are ours.
+pub trait Ownership: Send + 'static {
+    /// The partition is ours, and is being rebuilt.
+    fn assigned(&mut self, partition: i32);
+    /// The partition is ours no longer.
+    fn revoked(&mut self, partition: i32);
+}
+
+/// Says that a partition is live, which either of the two folds may be the one to find out.
+pub type SayLive = Arc<dyn Fn(i32) + Send + Sync>;
 
 /// Folds the notifications' topic into a view.
-pub struct Notifications {
+pub struct Notifications<O> {
     view: Arc<View>,
     topic: String,
+    ownership: O,
+    say_live: SayLive,
     /// Where memory is freed, so that the polling thread need not.
     runtime: Handle,
     /// Partitions in which a misplaced record was found, so that each is said once.
     misplaced: HashSet<i32>,
 }
 
-impl Notifications {
+impl<O: Ownership> Notifications<O> {
     /// To be called within a tokio runtime.
     #[must_use]
-    pub fn into(view: Arc<View>, topic: String) -> Self {
-        Self { view, topic, runtime: Handle::current(), misplaced: HashSet::new() }
-    }
-
-    fn partition(&self, number: i32) -> Option<&Partition> {
-        self.view.partition(number)
+    pub fn into(view: Arc<View>, topic: String, ownership: O, say_live: SayLive) -> Self {
+        let runtime = Handle::current();
+        Self { view, topic, ownership, say_live, runtime, misplaced: HashSet::new() }
     }
 
     fn add(&mut self, record: &Record<'_>) -> Result<Option<Added>, record::Poison> {
@@ -52,59 +63,137 @@ impl Notifications {
                 );
             }
         }
-        Ok(self.partition(record.partition).and_then(|p| p.add(user, entry, self.view.limits)))
+        let (limits, now_ms) = (self.view.limits, Timestamp::now().as_millisecond());
+        Ok(self.view.partition(record.partition).and_then(|partition| {
+            partition.fold(Source::Notifications, record.offset, |inboxes| {
+                inboxes.add(user, entry, limits, now_ms)
+            })
+        }))
     }
 }
 
-impl Fold for Notifications {
-    fn assigned(&mut self, partition: i32) {
-        if let Some(partition) = self.partition(partition) {
+impl<O: Ownership> Fold for Notifications<O> {
+    fn assigned(&mut self, number: i32) {
+        if let Some(partition) = self.view.partition(number) {
             partition.assign();
+            self.ownership.assigned(number);
         }
     }
 
     fn extent(&mut self, partition: i32, extent: Extent) {
-        if let Some(partition) = self.partition(partition) {
-            partition.set_extent(extent);
+        if let Some(partition) = self.view.partition(partition) {
+            partition.set_extent(Source::Notifications, extent);
         }
     }
 
-    fn record(&mut self, record: &Record<'_>) {
+    fn record(&mut self, record: &Record<'_>) -> Verdict {
         match self.add(record) {
             Ok(Some(Added::New)) => {
                 self.view.counters.folded.fetch_add(1, Ordering::Relaxed);
+                Verdict::Folded
             }
             Ok(Some(Added::Duplicate)) => {
                 self.view.counters.duplicates.fetch_add(1, Ordering::Relaxed);
+                Verdict::Folded
             }
-            Ok(None) => {}
+            Ok(None) => Verdict::Folded,
             Err(poison) => {
                 self.view.counters.poison.fetch_add(1, Ordering::Relaxed);
-                if let Some(partition) = self.partition(record.partition) {
-                    partition.skip(record.offset);
+                if let Some(partition) = self.view.partition(record.partition) {
+                    partition.fold(Source::Notifications, record.offset, |_| ());
                 }
-                tracing::warn!(
-                    kafka.topic = self.topic, kafka.partition = record.partition,
-                    kafka.offset = record.offset, reason = %poison,
-                    "skipped a record that is not a notification",
-                );
+                say_poison(&self.topic, record, &poison);
+                Verdict::Poison(poison.to_string())
             }
         }
     }
 
-    fn live(&mut self, partition: i32) {
-        let took = self.partition(partition).and_then(Partition::go_live);
-        if let Some(took) = took {
-            tracing::info!(
-                kafka.topic = self.topic, kafka.partition = partition,
-                rebuild_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-                "partition is live",
-            );
+    fn live(&mut self, number: i32) {
+        caught_up(&self.view, Source::Notifications, number, &self.say_live);
+    }
+
+    fn revoked(&mut self, number: i32) {
+        let held = self.view.partition(number).and_then(Partition::revoke);
+        self.ownership.revoked(number);
+        self.runtime.spawn_blocking(move || drop(held));
+    }
+
+    fn idle(&mut self) {
+        self.view.assure();
+    }
+}
+
+/// Folds the receipts' topic into a view. Which of its partitions are read is decided by those of
+/// the notifications.
+pub struct Receipts {
+    view: Arc<View>,
+    topic: String,
+    say_live: SayLive,
+}
+
+impl Receipts {
+    /// Into this view, from this topic.
+    #[must_use]
+    pub fn into(view: Arc<View>, topic: String, say_live: SayLive) -> Self {
+        Self { view, topic, say_live }
+    }
+}
+
+impl Fold for Receipts {
+    fn assigned(&mut self, partition: i32) {
+        if let Some(partition) = self.view.partition(partition) {
+            partition.follow(Source::Receipts);
         }
     }
 
-    fn revoked(&mut self, partition: i32) {
-        let held = self.partition(partition).and_then(Partition::revoke);
-        self.runtime.spawn_blocking(move || drop(held));
+    fn extent(&mut self, partition: i32, extent: Extent) {
+        if let Some(partition) = self.view.partition(partition) {
+            partition.set_extent(Source::Receipts, extent);
+        }
     }
+
+    fn record(&mut self, record: &Record<'_>) -> Verdict {
+        let Some(partition) = self.view.partition(record.partition) else { return Verdict::Folded };
+        let limits = self.view.limits;
+        match record::decode_receipt(record.value) {
+            Ok(receipt) => {
+                partition.fold(Source::Receipts, record.offset, |inboxes| {
+                    inboxes.mark(&receipt, record.offset, limits);
+                });
+                Verdict::Folded
+            }
+            Err(poison) => {
+                self.view.counters.poison.fetch_add(1, Ordering::Relaxed);
+                partition.fold(Source::Receipts, record.offset, |_| ());
+                say_poison(&self.topic, record, &poison);
+                Verdict::Poison(poison.to_string())
+            }
+        }
+    }
+
+    fn live(&mut self, number: i32) {
+        caught_up(&self.view, Source::Receipts, number, &self.say_live);
+    }
+
+    fn revoked(&mut self, _: i32) {
+        // The notifications' fold has taken the partition back already.
+    }
+}
+
+fn caught_up(view: &View, source: Source, number: i32, say_live: &SayLive) {
+    if let Some(took) = view.partition(number).and_then(|partition| partition.caught_up(source)) {
+        tracing::info!(
+            kafka.partition = number,
+            rebuild_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            "partition is live",
+        );
+        say_live(number);
+    }
+}
+
+fn say_poison(topic: &str, record: &Record<'_>, poison: &record::Poison) {
+    tracing::warn!(
+        kafka.topic = topic, kafka.partition = record.partition, kafka.offset = record.offset,
+        reason = %poison, "skipped a record that this topic is not for",
+    );
 }

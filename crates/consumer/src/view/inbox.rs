@@ -1,11 +1,16 @@
-//! One user's entries, oldest first, bounded in number.
+//! One user's entries, oldest first, bounded in number and age.
+//!
+//! Two kinds of record change an inbox: notifications, in the order of their partition, and
+//! receipts, in the order of theirs. How the two interleave makes no difference: a receipt for a
+//! notification that has not come yet waits for it.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    time::Duration,
 };
 
-use model::NotificationId;
+use model::{Action, NotificationId};
 
 use super::entry::Entry;
 
@@ -14,11 +19,21 @@ use super::entry::Entry;
 pub struct Limits {
     /// The newest so many entries, at least 1.
     pub entries: usize,
+    /// Entries that were sent within this time.
+    pub age: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 1000 }
+        Self { entries: 1000, age: Duration::from_secs(30 * 24 * 60 * 60) }
+    }
+}
+
+impl Limits {
+    /// The time in milliseconds before which an entry is too old, if it is `now_ms`.
+    #[must_use]
+    pub fn oldest(&self, now_ms: i64) -> i64 {
+        now_ms.saturating_sub(i64::try_from(self.age.as_millis()).unwrap_or(i64::MAX))
     }
 }
 
@@ -31,46 +46,175 @@ pub enum Added {
     Duplicate,
 }
 
+/// Why entries are not in an inbox any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Eviction {
+    /// Newer ones took their place.
+    Evicted,
+    /// They were too old.
+    Expired,
+}
+
+/// The newest entry that was evicted.
+#[derive(Debug, Clone, Copy)]
+pub struct Evicted {
+    /// Its offset: everything up to here may be missing.
+    pub through: i64,
+    /// When it was sent.
+    pub sent_at_ms: i64,
+    /// Why it is not here.
+    pub reason: Eviction,
+}
+
 /// An inbox.
 #[derive(Debug, Default)]
 pub struct Inbox {
     entries: VecDeque<Entry>,
-    /// A short hash of each entry's id, in the same order: looking for a duplicate reads 4 bytes
-    /// an entry, side by side, instead of the entries themselves.
+    /// A short hash of each entry's id, in the same order: looking for an id reads 4 bytes an
+    /// entry, side by side, instead of the entries themselves.
     hashes: VecDeque<u32>,
+    evicted: Option<Evicted>,
+    /// Receipts for notifications that have not come yet, with the receipt's offset. Rare once a
+    /// partition is live, so it costs a pointer.
+    pending: Option<Box<HashMap<NotificationId, (Action, i64)>>>,
+    /// The offset of the last receipt for this inbox; −1 before any.
+    touched: i64,
 }
 
 impl Inbox {
-    /// Adds an entry, whose offset is above all others, and forgets the oldest beyond the limit.
-    pub fn add(&mut self, entry: Entry, limits: Limits) -> Added {
+    /// Adds an entry, whose offset is above all others, and evicts what is beyond the limits.
+    pub fn add(&mut self, mut entry: Entry, limits: Limits, now_ms: i64) -> Added {
         let hash = short_hash(&entry.id);
-        if self.holds(&entry.id, hash) {
+        if self.position(&entry.id, hash).is_some() {
             return Added::Duplicate;
         }
+        if let Some(action) = self.take_pending(&entry.id) {
+            apply(&mut entry, action);
+        }
         while self.entries.len() >= limits.entries.max(1) {
-            self.entries.pop_front();
-            self.hashes.pop_front();
+            self.evict(Eviction::Evicted);
         }
         self.entries.push_back(entry);
         self.hashes.push_back(hash);
+        self.expire(limits, now_ms);
         Added::New
     }
 
-    fn holds(&self, id: &NotificationId, hash: u32) -> bool {
-        let (front, back) = self.hashes.as_slices();
-        (front.contains(&hash) || back.contains(&hash))
-            && self.entries.iter().any(|entry| entry.id == *id)
+    /// Applies a receipt at this offset of the receipts' topic.
+    pub fn mark(&mut self, action: Action, ids: &[NotificationId], offset: i64, limits: Limits) {
+        self.touched = offset;
+        for id in ids {
+            match self.position(id, short_hash(id)).and_then(|index| self.entries.get_mut(index)) {
+                Some(entry) => apply(entry, action),
+                None => self.wait_for(id, action, offset, limits),
+            }
+        }
     }
 
-    /// The entries, oldest first.
-    pub fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> {
-        self.entries.iter()
+    /// Evicts what is too old. To be called now and then for inboxes that nothing is added to.
+    pub fn expire(&mut self, limits: Limits, now_ms: i64) {
+        let oldest = limits.oldest(now_ms);
+        while self.entries.front().is_some_and(|entry| entry.sent_at_ms < oldest) {
+            self.evict(Eviction::Expired);
+        }
     }
 
-    /// How many entries are not read.
+    /// The entries that are not dismissed and not older than `oldest`, oldest first.
+    pub fn shown(&self, oldest: i64) -> impl DoubleEndedIterator<Item = &Entry> {
+        // The same rule by which `expire` evicts: as far as the first that is young enough.
+        let expired = self.entries.iter().take_while(|entry| entry.sent_at_ms < oldest).count();
+        self.entries.range(expired..).filter(|entry| entry.json.is_some())
+    }
+
+    /// The newest entry that is not here any more, or should not be.
     #[must_use]
-    pub fn unread(&self) -> usize {
-        self.entries.len()
+    pub fn evicted(&self, oldest: i64) -> Option<Evicted> {
+        let expired = self.entries.iter().take_while(|entry| entry.sent_at_ms < oldest).last();
+        expired
+            .map(|entry| Evicted {
+                through: entry.offset,
+                sent_at_ms: entry.sent_at_ms,
+                reason: Eviction::Expired,
+            })
+            .or(self.evicted)
+    }
+
+    /// What this inbox shows follows from these numbers: the newest offset, that of the newest
+    /// entry which is not here any more, and that of the last receipt.
+    #[must_use]
+    pub fn version(&self, oldest: i64) -> (i64, i64, i64) {
+        let newest = self.entries.back().map_or(-1, |entry| entry.offset);
+        (newest, self.evicted(oldest).map_or(-1, |evicted| evicted.through), self.touched)
+    }
+
+    /// Whether it holds nothing, not even a receipt that waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.pending.is_none()
+    }
+
+    fn position(&self, id: &NotificationId, hash: u32) -> Option<usize> {
+        let (front, back) = self.hashes.as_slices();
+        if !front.contains(&hash) && !back.contains(&hash) {
+            return None;
+        }
+        self.entries.iter().position(|entry| entry.id == *id)
+    }
+
+    fn evict(&mut self, reason: Eviction) {
+        self.hashes.pop_front();
+        if let Some(entry) = self.entries.pop_front() {
+            self.evicted = Some(Evicted {
+                through: entry.offset,
+                sent_at_ms: entry.sent_at_ms,
+                reason,
+            });
+        }
+    }
+
+    fn take_pending(&mut self, id: &NotificationId) -> Option<Action> {
+        let pending = self.pending.as_mut()?;
+        let (action, _) = pending.remove(id)?;
+        if pending.is_empty() {
+            self.pending = None;
+        }
+        Some(action)
+    }
+
+    /// Keeps a receipt until its notification comes. At most twice as many as an inbox has
+    /// entries: our own receipts are written for entries that the inbox holds at that time. While
+    /// one of these waits for an entry that will still be there at the end, later ones can only be
+    /// for what came within `limits.entries` before or after it. So the oldest beyond that number
+    /// are for entries that will have been evicted.
+    fn wait_for(&mut self, id: &NotificationId, action: Action, offset: i64, limits: Limits) {
+        let pending = self.pending.get_or_insert_default();
+        pending
+            .entry(id.clone())
+            .and_modify(|(held, at)| {
+                *at = offset;
+                if *held != Action::Dismissed {
+                    *held = action;
+                }
+            })
+            .or_insert((action, offset));
+        let most = limits.entries.saturating_mul(2);
+        // Pruned at twice that, so that it costs little for each.
+        if pending.len() > most.saturating_mul(2) {
+            let mut offsets: Vec<_> = pending.values().map(|(_, at)| *at).collect();
+            let cut = offsets.len() - most;
+            let (_, first_kept, _) = offsets.select_nth_unstable(cut);
+            let first_kept = *first_kept;
+            pending.retain(|_, (_, at)| *at >= first_kept);
+        }
+    }
+}
+
+fn apply(entry: &mut Entry, action: Action) {
+    match action {
+        Action::Read => entry.read = true,
+        Action::Unread => entry.read = false,
+        Action::Dismissed => entry.json = None,
     }
 }
 
@@ -78,28 +222,4 @@ fn short_hash(id: &NotificationId) -> u32 {
     let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(id);
     // The upper half is as good as the lower.
     (hash >> 32) as u32
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(offset: i64, id: &str) -> Entry {
-        let id = NotificationId::from_text(id).expect("short");
-        Entry { offset, sent_at_ms: 0, id, json: "{".into() }
-    }
-
-    #[test]
-    fn an_inbox_holds_the_newest_and_nothing_twice() {
-        let limits = Limits { entries: 3 };
-        let mut inbox = Inbox::default();
-        for (offset, id) in [(1, "a"), (2, "b"), (5, "c"), (6, "d")] {
-            assert_eq!(inbox.add(entry(offset, id), limits), Added::New);
-        }
-        assert_eq!(inbox.add(entry(7, "c"), limits), Added::Duplicate);
-        let offsets: Vec<_> = inbox.entries().map(|entry| entry.offset).collect();
-        assert_eq!(offsets, [2, 5, 6]);
-        // What was forgotten may come again: the bound of the promise is the inbox itself.
-        assert_eq!(inbox.add(entry(8, "a"), limits), Added::New);
-    }
 }

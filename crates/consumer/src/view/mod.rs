@@ -1,31 +1,42 @@
 //! The view: every inbox of the partitions that this instance owns, in memory. A pure function of
 //! the log, so it can be thrown away and made again at any time.
 //!
-//! It is written by the fold, on the log's own thread, and read by HTTP handlers. It names neither
-//! Kafka, SQL nor HTTP.
+//! It is written by the folds, on the log's own threads, and read by HTTP handlers. It names
+//! neither Kafka, SQL nor HTTP.
 //!
-//! - [`entry`]: one notification as it is kept: ready-to-send JSON;
-//! - [`inbox`]: one user's entries, bounded;
+//! - [`fold`]: what a record of the log does to all of this;
 //! - [`partition`]: the inboxes of one partition, behind one lock;
-//! - [`page`]: what a reader takes away;
-//! - [`fold`]: what a record of the log does to all of this.
+//! - [`rebuild`]: a partition on its way to being live;
+//! - [`inboxes`]: all inboxes of a partition, and the questions that are asked of them;
+//! - [`inbox`]: one user's entries, bounded;
+//! - [`entry`]: one notification as it is kept: ready-to-send JSON;
+//! - [`page`]: what a reader asks for and takes away.
 
-pub mod entry;
-pub mod inbox;
-pub mod partition;
-pub mod page;
 pub mod fold;
+pub mod partition;
+pub mod rebuild;
+pub mod inboxes;
+pub mod inbox;
+pub mod entry;
+pub mod page;
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use model::{Partitioner, UserId};
+use jiff::Timestamp;
+use model::{Action, NotificationId, Partitioner, UserId};
 
 pub use inbox::Limits;
-pub use page::Page;
-pub use partition::{NotLive, Partition, Progress};
+pub use inboxes::Which;
+pub use page::{Page, Query, Since};
+pub use partition::{NotLive, Partition};
+
+/// How long after the log's thread last said that its assignment holds the view still answers:
+/// half of the group's session (10 s), after which another instance may own the partitions. A
+/// process that was stopped for longer must not answer from what it remembers.
+const LEASE: Duration = Duration::from_secs(5);
 
 /// All partitions of the topic; those that another instance owns are empty here.
 #[derive(Debug)]
@@ -34,6 +45,9 @@ pub struct View {
     partitioner: Partitioner,
     limits: Limits,
     counters: Counters,
+    started: Instant,
+    /// When the assignment was last known to hold, in milliseconds since `started`.
+    assured_ms: AtomicU64,
 }
 
 /// What happened since the start; only ever grows.
@@ -58,6 +72,8 @@ impl View {
             partitioner,
             limits,
             counters: Counters::default(),
+            started: Instant::now(),
+            assured_ms: AtomicU64::new(0),
         }
     }
 
@@ -73,38 +89,138 @@ impl View {
         (0..).zip(&self.partitions)
     }
 
+    /// The partition of this number.
+    #[must_use]
+    pub fn partition(&self, number: i32) -> Option<&Partition> {
+        usize::try_from(number).ok().and_then(|index| self.partitions.get(index))
+    }
+
     /// What happened since the start.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// The whole inbox of this user. If its partition is not live, waits for that for at most
-    /// `patience`.
+    /// Answers a query about this user's inbox. Waits for at most `patience` until its partition is
+    /// live and has come as far as the query asks for, and for as long as the query says until
+    /// there is something.
     ///
     /// # Errors
-    /// [`NotLive`], when the partition still is not live then: nobody can say what the inbox holds.
-    pub async fn inbox(&self, user: UserId, patience: Duration) -> Result<Page, NotLive> {
+    /// [`NotLive`], when nobody can say what the inbox holds.
+    pub async fn read(
+        &self,
+        user: UserId,
+        query: &Query,
+        patience: Duration,
+    ) -> Result<Page, NotLive> {
+        let (home, partition) = self.at_home(user)?;
+        let page = |inboxes: &inboxes::Inboxes| inboxes.page(home, user, query, self.oldest());
+        let reached = query.at_least.map_or(-1, |cursor| cursor.offset);
+        let mut found = partition
+            .when(home, patience, |inboxes| (inboxes.last() >= reached).then(|| page(inboxes)))
+            .await?;
+        // A cursor from the answer to a send may be a moment ahead of the view.
+        let ahead = |page: &Page| page.gap.is_some_and(|gap| gap.reason == page::GapReason::Unknown);
+        if matches!(query.since, Since::Cursor(cursor) if cursor.partition == home) && ahead(&found) {
+            let caught_up = |inboxes: &inboxes::Inboxes| Some(page(inboxes)).filter(|p| !ahead(p));
+            found = partition.when(home, patience, caught_up).await.unwrap_or(found);
+        }
+        if found.items.is_empty() && found.gap.is_none() && !query.wait.is_zero() {
+            let some = |inboxes: &inboxes::Inboxes| Some(page(inboxes)).filter(|p| !p.items.is_empty());
+            found = match partition.when(home, query.wait, some).await {
+                Ok(page) => page,
+                Err(NotLive::Behind { .. }) => partition.if_live(page).unwrap_or(found),
+                Err(moved) => return Err(moved),
+            };
+        }
+        if self.counters.misplaced.load(Ordering::Relaxed) > 0 {
+            self.add_misplaced(user, home, query, &mut found);
+        }
+        // Asked again after all waiting: what was read must have been ours to answer.
+        self.assured(home)?;
+        Ok(found)
+    }
+
+    /// The ids of the entries of this user for which an action would change something, and the
+    /// partition in which they live.
+    ///
+    /// # Errors
+    /// [`NotLive`], when nobody can say what the inbox holds.
+    pub async fn would_change(
+        &self,
+        user: UserId,
+        action: Action,
+        which: &Which,
+        patience: Duration,
+    ) -> Result<Vec<NotificationId>, NotLive> {
+        let (home, partition) = self.at_home(user)?;
+        let look = |inboxes: &inboxes::Inboxes| {
+            Some(inboxes.would_change(user, action, which, self.oldest()))
+        };
+        partition.when(home, patience, look).await
+    }
+
+    /// Waits until the receipt at this offset of this user's partition is folded.
+    ///
+    /// # Errors
+    /// [`NotLive`], when it is not after `patience`.
+    pub async fn receipt_shown(
+        &self,
+        user: UserId,
+        offset: i64,
+        patience: Duration,
+    ) -> Result<(), NotLive> {
+        let (home, partition) = self.at_home(user)?;
+        let folded = |inboxes: &inboxes::Inboxes| (inboxes.last_receipt() >= offset).then_some(());
+        partition.when(home, patience, folded).await
+    }
+
+    /// Forgets what is too old, in every partition that is live.
+    pub fn expire(&self) {
+        let now_ms = Timestamp::now().as_millisecond();
+        for (_, partition) in self.partitions() {
+            partition.tidy(|inboxes| inboxes.expire(self.limits, now_ms));
+        }
+    }
+
+    /// Notes that the assignment holds now.
+    fn assure(&self) {
+        let ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.assured_ms.store(ms, Ordering::Release);
+    }
+
+    /// Whether what this instance remembers of its partitions can still be believed.
+    fn assured(&self, partition: i32) -> Result<(), NotLive> {
+        let assured = Duration::from_millis(self.assured_ms.load(Ordering::Acquire));
+        if self.started.elapsed().saturating_sub(assured) <= LEASE {
+            return Ok(());
+        }
+        Err(NotLive::Unowned { partition })
+    }
+
+    fn at_home(&self, user: UserId) -> Result<(i32, &Partition), NotLive> {
         let home = self.home(user);
         let partition = self.partition(home).ok_or(NotLive::Unowned { partition: home })?;
-        let mut page = partition.when_live(home, patience, |inboxes| inboxes.page(home, user)).await?;
-        if self.counters.misplaced.load(Ordering::Relaxed) > 0 {
-            self.add_misplaced(user, home, &mut page);
-        }
-        Ok(page)
+        self.assured(home)?;
+        Ok((home, partition))
     }
 
     /// Adds what another client wrote to a partition that is not this user's home, as far as this
-    /// instance owns those partitions.
-    fn add_misplaced(&self, user: UserId, home: i32, page: &mut Page) {
+    /// instance owns those partitions. A cursor speaks of the home alone, so what is asked for by
+    /// cursor has none of these.
+    fn add_misplaced(&self, user: UserId, home: i32, query: &Query, page: &mut Page) {
+        if matches!(query.since, Since::Cursor(_)) {
+            return;
+        }
         for (number, partition) in self.partitions().filter(|(number, _)| *number != home) {
-            if let Some(stray) = partition.if_live(|inboxes| inboxes.page(number, user)) {
+            let stray = partition.if_live(|inboxes| inboxes.page(number, user, query, self.oldest()));
+            if let Some(stray) = stray {
                 page.merge(stray);
             }
         }
     }
 
-    fn partition(&self, number: i32) -> Option<&Partition> {
-        usize::try_from(number).ok().and_then(|index| self.partitions.get(index))
+    fn oldest(&self) -> i64 {
+        self.limits.oldest(Timestamp::now().as_millisecond())
     }
 }

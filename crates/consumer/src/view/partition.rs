@@ -4,19 +4,17 @@
 //! are cloned, never across an await, and writers of one partition never stop readers of another.
 
 use std::{
-    collections::HashMap,
+    future::Future,
     time::{Duration, Instant},
 };
 
 use log::Extent;
-use model::{Cursor, UserId};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::{
-    entry::Entry,
-    inbox::{Added, Inbox, Limits},
-    page::{Item, Page},
+    inboxes::Inboxes,
+    rebuild::{Progress, Rebuild, Source},
 };
 
 /// One partition of the view.
@@ -38,21 +36,6 @@ enum State {
     Live(Inboxes),
 }
 
-#[derive(Debug)]
-struct Rebuild {
-    since: Instant,
-    extent: Option<Extent>,
-}
-
-/// The inboxes of a partition that is ours.
-#[derive(Debug)]
-pub struct Inboxes {
-    users: HashMap<UserId, Inbox>,
-    /// The offset of the last record that was folded; one below the first that the log has, or
-    /// −1, before any.
-    last: i64,
-}
-
 /// A partition cannot answer now.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum NotLive {
@@ -70,21 +53,14 @@ pub enum NotLive {
         /// How far it is.
         progress: Progress,
     },
-}
-
-/// How far a rebuild is.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct Progress {
-    /// Records read so far; offsets that the log skips count as read.
-    pub records: u64,
-    /// Records there were at the assignment; unknown for the first moment.
-    pub total: Option<u64>,
-    /// 0 to 100; unknown while `total` is.
-    pub percent: Option<f64>,
-    /// Since the assignment.
-    pub records_per_second: f64,
-    /// At the present rate; unknown while `total` is.
-    pub seconds_left: Option<f64>,
+    /// It has not come as far as it was asked for.
+    #[error("partition {partition}, where this inbox lives, has not come so far yet")]
+    Behind {
+        /// The partition.
+        partition: i32,
+        /// How far it is.
+        position: i64,
+    },
 }
 
 /// What a partition is doing, for people and probes.
@@ -99,7 +75,7 @@ pub enum Status {
     Live {
         /// Users with an inbox.
         users: usize,
-        /// The last offset that was folded.
+        /// The last offset that was folded; −1 before any.
         position: i64,
     },
 }
@@ -116,11 +92,17 @@ impl Partition {
     pub fn status(&self) -> Status {
         match &*self.state.read() {
             State::Unowned => Status::Unowned,
-            State::Rebuilding(rebuild, inboxes) => Status::Rebuilding(rebuild.progress(inboxes.last)),
+            State::Rebuilding(rebuild, _) => Status::Rebuilding(rebuild.progress()),
             State::Live(inboxes) => {
-                Status::Live { users: inboxes.users.len(), position: inboxes.last }
+                Status::Live { users: inboxes.users(), position: inboxes.last() }
             }
         }
+    }
+
+    /// Whether this instance owns the partition, live or not.
+    #[must_use]
+    pub fn is_owned(&self) -> bool {
+        !matches!(&*self.state.read(), State::Unowned)
     }
 
     /// Reads, when the partition is live now.
@@ -131,24 +113,38 @@ impl Partition {
         }
     }
 
-    /// Reads as soon as the partition is live, waiting for that for at most `patience`.
+    /// Reads as soon as the partition is live and `read` finds what it looks for, waiting for that
+    /// for at most `patience`.
     ///
     /// # Errors
-    /// [`NotLive`], when it is not live even then.
-    pub async fn when_live<R>(
+    /// [`NotLive`], when it is not so even then.
+    pub async fn when<R>(
         &self,
         number: i32,
         patience: Duration,
-        read: impl Fn(&Inboxes) -> R,
+        read: impl Fn(&Inboxes) -> Option<R>,
     ) -> Result<R, NotLive> {
-        if let Some(found) = self.if_live(&read) {
-            return Ok(found);
+        let found = self.until(patience, || self.if_live(&read).flatten()).await;
+        found.ok_or_else(|| self.not_live(number))
+    }
+
+    /// Waits until the partition is ours, live or not, for at most `patience`. Whether it is.
+    pub async fn owned(&self, patience: Duration) -> bool {
+        self.until(patience, || self.is_owned().then_some(())).await.is_some()
+    }
+
+    async fn until<R>(&self, patience: Duration, look: impl Fn() -> Option<R>) -> Option<R> {
+        if let Some(found) = look() {
+            return Some(found);
         }
-        // Subscribed before the second look, so that no change can slip through between.
+        if patience.is_zero() {
+            return None;
+        }
+        // Subscribed before the next look, so that no change can slip through between.
         let mut changed = self.changed.subscribe();
         let wait = async {
             loop {
-                if let Some(found) = self.if_live(&read) {
+                if let Some(found) = look() {
                     return found;
                 }
                 if changed.changed().await.is_err() {
@@ -156,71 +152,102 @@ impl Partition {
                 }
             }
         };
-        tokio::time::timeout(patience, wait).await.map_err(|_| self.not_live(number))
+        tokio::time::timeout(patience, wait).await.ok()
+    }
+
+    /// Resolves at the next change of anything in this partition.
+    pub fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut changed = self.changed.subscribe();
+        async move {
+            let _ = changed.changed().await;
+        }
     }
 
     fn not_live(&self, partition: i32) -> NotLive {
         match &*self.state.read() {
             State::Unowned => NotLive::Unowned { partition },
-            State::Rebuilding(rebuild, inboxes) => {
-                NotLive::Rebuilding { partition, progress: rebuild.progress(inboxes.last) }
+            State::Rebuilding(rebuild, _) => {
+                NotLive::Rebuilding { partition, progress: rebuild.progress() }
             }
-            // It became live just now; whoever asks again is answered.
-            State::Live(inboxes) => NotLive::Rebuilding {
-                partition,
-                progress: Rebuild { since: Instant::now(), extent: None }.progress(inboxes.last),
-            },
+            State::Live(inboxes) => NotLive::Behind { partition, position: inboxes.last() },
         }
     }
 
     /// The partition is ours, and empty until its records come.
     pub(super) fn assign(&self) {
-        let inboxes = Inboxes { users: HashMap::new(), last: -1 };
-        let rebuild = Rebuild { since: Instant::now(), extent: None };
-        self.change(State::Rebuilding(rebuild, inboxes));
+        self.change(State::Rebuilding(Rebuild::default(), Inboxes::default()));
+        self.follow(Source::Notifications);
+    }
+
+    /// Its records of this kind follow from the first that the log has.
+    pub(super) fn follow(&self, source: Source) {
+        if let State::Rebuilding(rebuild, _) = &mut *self.state.write() {
+            rebuild.follow(source);
+        }
     }
 
     /// How much there is to read.
-    pub(super) fn set_extent(&self, extent: Extent) {
+    pub(super) fn set_extent(&self, source: Source, extent: Extent) {
         match &mut *self.state.write() {
             State::Rebuilding(rebuild, inboxes) => {
-                rebuild.extent = Some(extent);
-                inboxes.last = inboxes.last.max(extent.low - 1);
+                rebuild.set_extent(source, extent);
+                inboxes.set_low(source, extent.low);
             }
-            State::Live(inboxes) => inboxes.last = inboxes.last.max(extent.low - 1),
+            State::Live(inboxes) => inboxes.set_low(source, extent.low),
             State::Unowned => {}
         }
     }
 
-    /// Adds an entry to a user's inbox. None: the partition is not ours.
-    pub(super) fn add(&self, user: UserId, entry: Entry, limits: Limits) -> Option<Added> {
-        let added = self.write(|inboxes| {
-            inboxes.last = entry.offset;
-            inboxes.users.entry(user).or_default().add(entry, limits)
-        });
+    /// Folds the record at this offset. None: the partition is not ours.
+    pub(super) fn fold<R>(
+        &self,
+        source: Source,
+        offset: i64,
+        fold: impl FnOnce(&mut Inboxes) -> R,
+    ) -> Option<R> {
+        let folded = match &mut *self.state.write() {
+            State::Rebuilding(rebuild, inboxes) => {
+                rebuild.advance(source, offset);
+                inboxes.advance(source, offset);
+                fold(inboxes)
+            }
+            State::Live(inboxes) => {
+                inboxes.advance(source, offset);
+                fold(inboxes)
+            }
+            State::Unowned => return None,
+        };
         self.touch();
-        added
+        Some(folded)
     }
 
-    /// Notes a record that is in nobody's inbox.
-    pub(super) fn skip(&self, offset: i64) {
-        self.write(|inboxes| inboxes.last = offset);
-        self.touch();
+    /// Changes the inboxes of a live partition without a record.
+    pub(super) fn tidy(&self, tidy: impl FnOnce(&mut Inboxes)) {
+        if let State::Live(inboxes) = &mut *self.state.write() {
+            tidy(inboxes);
+        }
     }
 
-    /// From now on the partition answers. How long its rebuild took; none if it was not rebuilding.
-    pub(super) fn go_live(&self) -> Option<Duration> {
+    /// All records of this kind that were there at the assignment are folded. When that is so of
+    /// both kinds, the partition answers from now on: then, how long its rebuild took.
+    pub(super) fn caught_up(&self, source: Source) -> Option<Duration> {
         let mut state = self.state.write();
         let taken = std::mem::take(&mut *state);
         let (now, took) = match taken {
-            State::Rebuilding(rebuild, inboxes) => {
-                (State::Live(inboxes), Some(rebuild.since.elapsed()))
+            State::Rebuilding(mut rebuild, inboxes) => {
+                if rebuild.caught_up(source) {
+                    (State::Live(inboxes), Some(rebuild.since.elapsed()))
+                } else {
+                    (State::Rebuilding(rebuild, inboxes), None)
+                }
             }
             other @ (State::Unowned | State::Live(_)) => (other, None),
         };
         *state = now;
         drop(state);
-        self.touch();
+        if took.is_some() {
+            self.touch();
+        }
         took
     }
 
@@ -233,58 +260,23 @@ impl Partition {
         }
     }
 
+    /// Since when this partition has been rebuilding without having got any further.
+    pub fn stuck_since(&self) -> Option<Instant> {
+        match &*self.state.read() {
+            State::Rebuilding(rebuild, _) => Some(rebuild.moved),
+            State::Unowned | State::Live(_) => None,
+        }
+    }
+
     fn change(&self, state: State) -> State {
         let old = std::mem::replace(&mut *self.state.write(), state);
         self.touch();
         old
     }
 
-    fn write<R>(&self, write: impl FnOnce(&mut Inboxes) -> R) -> Option<R> {
-        match &mut *self.state.write() {
-            State::Rebuilding(_, inboxes) | State::Live(inboxes) => Some(write(inboxes)),
-            State::Unowned => None,
-        }
-    }
-
     fn touch(&self) {
         if self.changed.receiver_count() > 0 {
             self.changed.send_replace(());
-        }
-    }
-}
-
-impl Inboxes {
-    /// The whole inbox of this user; empty when there is none.
-    pub(super) fn page(&self, partition: i32, user: UserId) -> Page {
-        let inbox = self.users.get(&user);
-        let item = |entry: &Entry| Item {
-            at: Cursor::new(partition, entry.offset),
-            sent_at_ms: entry.sent_at_ms,
-            json: entry.json.clone(),
-        };
-        Page {
-            items: inbox.map(|inbox| inbox.entries().map(item).collect()).unwrap_or_default(),
-            unread: inbox.map_or(0, Inbox::unread),
-            cursor: Cursor::new(partition, self.last),
-        }
-    }
-}
-
-impl Rebuild {
-    fn progress(&self, last: i64) -> Progress {
-        let span = |from: i64, to: i64| u64::try_from(to - from).unwrap_or(0);
-        let low = self.extent.map_or(0, |extent| extent.low);
-        let records = span(low, last + 1);
-        let total = self.extent.map(|extent| span(extent.low, extent.high));
-        #[allow(clippy::cast_precision_loss)] // shown to people, with two digits
-        let (done, all) = (records as f64, total.map(|total| total as f64));
-        let rate = done / self.since.elapsed().as_secs_f64().max(0.001);
-        Progress {
-            records,
-            total,
-            percent: all.map(|all| if all > 0.0 { (100.0 * done / all).min(100.0) } else { 100.0 }),
-            records_per_second: rate.round(),
-            seconds_left: all.filter(|_| rate > 0.0).map(|all| ((all - done) / rate).max(0.0).round()),
         }
     }
 }

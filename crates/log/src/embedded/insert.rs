@@ -3,7 +3,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection, query::Query, sqlite::SqliteArguments};
+use sqlx::{
+    AssertSqlSafe, Connection as _, SqliteConnection, query::Query, sqlite::SqliteArguments,
+};
 
 use super::{headers, queue::Append};
 

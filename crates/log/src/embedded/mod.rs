@@ -25,6 +25,8 @@ mod writer;
 mod headers;
 mod insert;
 mod retention;
+mod progress;
+mod member;
 mod reader;
 
 use std::{
@@ -38,7 +40,11 @@ use tokio::{sync::oneshot, time::timeout};
 pub use open::OpenError;
 pub use queue::{EmbeddedAck, EmbeddedWriter};
 
-use crate::{Fold, Reader, Topic, TopicError, Unreachable};
+use crate::{
+    Fold, Topic, TopicError, Unreachable,
+    reader::{Follower, Reader, Signs},
+};
+use member::Membership;
 use open::Lock;
 use queue::Item;
 use schema::Unfit;
@@ -96,10 +102,31 @@ impl Embedded {
     }
 
     /// Folds all partitions of the topic, each from its beginning, on a thread of its own. A topic
-    /// that does not exist yet is waited for.
-    pub fn join<F: Fold>(&self, topic: &str, fold: F) -> Reader {
+    /// that does not exist yet is waited for. The group has this one member; poison goes to the
+    /// topic `quarantine`, see [`Log::join`](crate::Log::join).
+    pub fn join<F: Fold>(
+        &self,
+        topic: &str,
+        group: &str,
+        quarantine: Option<&str>,
+        fold: F,
+    ) -> Reader {
+        let (group, quarantine) = (group.to_owned(), quarantine.map(str::to_owned));
+        let (writer, signs) = (self.0.writer.clone(), Arc::new(Signs::default()));
+        let membership = Membership { group, quarantine, writer, signs };
+        reader::join(self.source(topic), membership, fold)
+    }
+
+    /// Folds those partitions of the topic that the follower is told to, each from its beginning,
+    /// on a thread of its own. A topic that does not exist yet is waited for.
+    pub fn follow<F: Fold>(&self, topic: &str, fold: F) -> Follower {
+        reader::follow(self.source(topic), fold)
+    }
+
+    fn source(&self, topic: &str) -> reader::Source {
         let Shared { path, topics, lock, .. } = &*self.0;
-        reader::join(path.clone(), Arc::clone(topics), lock.upgrade(), topic.to_owned(), fold)
+        let (path, topics, topic) = (path.clone(), Arc::clone(topics), topic.to_owned());
+        reader::Source { path, topics, lock: lock.upgrade(), topic }
     }
 
     /// Whether the file answers, asked for at most `deadline`. While appends fail, it is asked to

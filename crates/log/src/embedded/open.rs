@@ -25,13 +25,13 @@ pub enum OpenError {
     },
     /// Another process, or another handle of this one, has it open.
     #[error(
-        "the log {} is in use by another process{holder}. An embedded log belongs to one process: \
-         stop that one, or choose another folder. To run several processes, use Kafka", path.display()
+        "the log {} is in use by {holder}. An embedded log belongs to one process: stop that one, or \
+         choose another folder. To run several processes, use Kafka", path.display()
     )]
     Held {
         /// The log's file.
         path: PathBuf,
-        /// ` (process 1234)`, where it is known.
+        /// `process 1234`, or `another process` where that is not known.
         holder: String,
     },
     /// The file is not what was once written there.
@@ -137,8 +137,8 @@ impl Lock {
 fn holder(file: &mut File) -> String {
     let mut id = String::new();
     match file.read_to_string(&mut id) {
-        Ok(_) if !id.is_empty() => format!(" (process {id})"),
-        _ => String::new(),
+        Ok(_) if !id.is_empty() => format!("process {id}"),
+        _ => "another process".to_owned(),
     }
 }
 

@@ -13,7 +13,10 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::topics::{Partition, Topics};
+use super::{
+    progress::Settle,
+    topics::{Partition, Topics},
+};
 use crate::{AppendError, NewRecord, Position, Topic, TopicError};
 
 /// How much may be unacknowledged: as much as librdkafka's default number of records, and as many
@@ -27,6 +30,8 @@ const LARGEST_RECORD: usize = 1_048_576;
 /// What the writer is asked for, in order.
 pub(super) enum Item {
     Append(Append),
+    /// A group's progress.
+    Settle(Settle),
     Ensure(Vec<Topic>, oneshot::Sender<Result<(), TopicError>>),
     Ping(oneshot::Sender<Result<(), String>>),
     /// Answered when everything before it is settled.

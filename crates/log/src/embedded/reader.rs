@@ -12,15 +12,22 @@ use std::{
 
 use futures_util::TryStreamExt as _;
 use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteRow};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{mpsc::UnboundedReceiver, watch},
+    time::timeout,
+};
 
 use super::{
     headers::{self, Headers},
+    member::{Member, Membership},
     open::Lock,
     schema,
     topics::{Partition, TopicState, Topics},
 };
-use crate::{Extent, Fold, Reader, Record};
+use crate::{
+    Extent, Fold, Record, Verdict,
+    reader::{Command, Follower, Reader},
+};
 
 /// Records that are read in one statement. Between two of them the write-ahead log can be emptied,
 /// and live partitions get their turn.
@@ -31,26 +38,71 @@ const IDLE: Duration = Duration::from_millis(50);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 /// See [`Log::join`](crate::Log::join).
-pub(super) fn join<F: Fold>(
-    path: PathBuf,
-    topics: Arc<Topics>,
-    lock: Option<Arc<Lock>>,
-    topic: String,
-    fold: F,
-) -> Reader {
-    Reader::spawn("log-reader", move |stop| {
+pub(super) fn join<F: Fold>(source: Source, membership: Membership, fold: F) -> Reader {
+    let signs = Arc::clone(&membership.signs);
+    Reader::spawn("log-reader", &signs, move |stop| source.run(fold, Role::Member(membership), stop))
+}
+
+/// See [`Log::follow`](crate::Log::follow).
+pub(super) fn follow<F: Fold>(source: Source, fold: F) -> Follower {
+    Follower::spawn("log-follower", move |stop, commands| {
+        source.run(fold, Role::Follower(commands), stop);
+    })
+}
+
+/// Who reads.
+enum Role {
+    /// Every partition.
+    Member(Membership),
+    /// What it is told.
+    Follower(UnboundedReceiver<Command>),
+}
+
+/// What is read.
+pub(super) struct Source {
+    pub(super) path: PathBuf,
+    pub(super) topics: Arc<Topics>,
+    /// The file is in use for as long as this lives.
+    pub(super) lock: Option<Arc<Lock>>,
+    pub(super) topic: String,
+}
+
+impl Source {
+    fn run<F: Fold>(self, fold: F, role: Role, stop: &AtomicBool) {
         // A runtime of its own: folding blocks its thread, and must not wait for anyone else.
         match tokio::runtime::Builder::new_current_thread().enable_time().build() {
             Ok(runtime) => runtime.block_on(async {
-                if let Some(state) = find(&topics, &topic, stop).await {
-                    Follower::new(path, topic, &state, fold, stop).run().await;
+                if let Some(state) = find(&self.topics, &self.topic, stop).await {
+                    let (member, commands) = match role {
+                        Role::Follower(commands) => (None, Some(commands)),
+                        Role::Member(membership) => {
+                            let topics = Arc::clone(&self.topics);
+                            (Some(Member::new(membership, &self.topic, topics)), None)
+                        }
+                    };
+                    let (path, topic, moved) = (self.path, self.topic, state.watch());
+                    let (partitions, idle) = (Vec::new(), Instant::now());
+                    let folding = Folding {
+                        path,
+                        topic,
+                        state,
+                        fold,
+                        member,
+                        commands,
+                        stop,
+                        file: None,
+                        partitions,
+                        moved,
+                        idle,
+                    };
+                    folding.run().await;
                 }
             }),
             Err(error) => tracing::error!(%error, "no runtime for the reader of the log"),
         }
         // The file was in use until now.
-        drop(lock);
-    })
+        drop(self.lock);
+    }
 }
 
 /// The topic; waited for, should it not be there yet.
@@ -78,41 +130,38 @@ struct Progress {
     live: bool,
 }
 
-struct Follower<'s, F> {
+impl Progress {
+    fn position(&self) -> (Arc<Partition>, i64) {
+        (Arc::clone(&self.partition), self.next)
+    }
+}
+
+struct Folding<'s, F> {
     path: PathBuf,
     topic: String,
+    state: Arc<TopicState>,
     fold: F,
+    /// None: nobody's progress is kept.
+    member: Option<Member>,
+    /// None: every partition is read.
+    commands: Option<UnboundedReceiver<Command>>,
     stop: &'s AtomicBool,
     file: Option<SqliteConnection>,
     partitions: Vec<Progress>,
-    moved: Option<watch::Receiver<()>>,
+    moved: watch::Receiver<()>,
     idle: Instant,
 }
 
-impl<'s, F: Fold> Follower<'s, F> {
-    fn new(path: PathBuf, topic: String, state: &TopicState, fold: F, stop: &'s AtomicBool) -> Self {
-        let moved = state.partitions.first().map(|partition| partition.watch());
-        let partitions = state.partitions.iter().map(|partition| Progress {
-            partition: Arc::clone(partition),
-            next: partition.start(),
-            high: partition.end(),
-            live: false,
-        });
-        let partitions = partitions.collect();
-        Self { path, topic, fold, stop, file: None, partitions, moved, idle: Instant::now() }
-    }
-
+impl<F: Fold> Folding<'_, F> {
     async fn run(mut self) {
-        for progress in &self.partitions {
-            self.fold.assigned(progress.partition.number);
-        }
-        for progress in &self.partitions {
-            let extent = Extent { low: progress.next, high: progress.high };
-            self.fold.extent(progress.partition.number, extent);
+        if self.commands.is_none() {
+            let all = self.state.partitions.clone();
+            self.assign(&all);
         }
         let mut backoff = BACKOFF.0;
         let mut failing = false;
         while !self.stop.load(Ordering::Acquire) {
+            self.obey(None);
             match self.advance().await {
                 Ok(advanced) => {
                     if failing {
@@ -136,13 +185,60 @@ impl<'s, F: Fold> Follower<'s, F> {
                     backoff = (backoff * 2).min(BACKOFF.1);
                 }
             }
+            self.keep_progress();
             self.idle_if_due();
         }
         for progress in &self.partitions {
             self.fold.revoked(progress.partition.number);
         }
+        if let Some(member) = &mut self.member {
+            let progress: Vec<_> = self.partitions.iter().map(Progress::position).collect();
+            member.close(&progress).await;
+        }
         if let Some(file) = self.file.take() {
             let _ = file.close().await;
+        }
+    }
+
+    fn assign(&mut self, partitions: &[Arc<Partition>]) {
+        let first = self.partitions.len();
+        for partition in partitions {
+            let (next, high) = (partition.start(), partition.end());
+            let partition = Arc::clone(partition);
+            self.fold.assigned(partition.number);
+            self.partitions.push(Progress { partition, next, high, live: false });
+        }
+        for progress in &self.partitions[first..] {
+            let extent = Extent { low: progress.next, high: progress.high };
+            self.fold.extent(progress.partition.number, extent);
+        }
+    }
+
+    /// Does this, and everything else that it was told.
+    fn obey(&mut self, first: Option<Command>) {
+        let mut command = first;
+        loop {
+            let next = || self.commands.as_mut()?.try_recv().ok();
+            let Some(command) = command.take().or_else(next) else { return };
+            let (Command::Assign(number) | Command::Revoke(number)) = command;
+            let read = self.partitions.iter().position(|p| p.partition.number == number);
+            match (command, read) {
+                (Command::Assign(_), None) => {
+                    let index = usize::try_from(number).ok();
+                    match index.and_then(|index| self.state.partitions.get(index)).cloned() {
+                        Some(partition) => self.assign(&[partition]),
+                        None => tracing::error!(
+                            log.topic = self.topic, log.partition = number,
+                            "there is no such partition to follow",
+                        ),
+                    }
+                }
+                (Command::Revoke(_), Some(read)) => {
+                    self.partitions.remove(read);
+                    self.fold.revoked(number);
+                }
+                (Command::Assign(_), Some(_)) | (Command::Revoke(_), None) => {}
+            }
         }
     }
 
@@ -151,9 +247,7 @@ impl<'s, F: Fold> Follower<'s, F> {
     async fn advance(&mut self) -> Result<bool, sqlx::Error> {
         let mut advanced = false;
         // Seen before the ends are, so that no later move is missed.
-        if let Some(moved) = &mut self.moved {
-            moved.mark_unchanged();
-        }
+        self.moved.mark_unchanged();
         for index in 0..self.partitions.len() {
             let progress = &self.partitions[index];
             let end = progress.partition.end();
@@ -184,7 +278,20 @@ impl<'s, F: Fold> Follower<'s, F> {
             None => schema::connect_to_read(&self.path).await?,
         };
         let file = self.file.insert(file);
+        if let Some(member) = &mut self.member {
+            member.know(file, &self.state.partitions).await?;
+        }
         let progress = &mut self.partitions[index];
+        let start = progress.partition.start();
+        if progress.next < start {
+            tracing::error!(
+                log.topic = self.topic, log.partition = progress.partition.number,
+                log.offset = progress.next, missing = start - progress.next,
+                "retention removed records that were not read yet: {} offsets are missing",
+                start - progress.next,
+            );
+            progress.next = start;
+        }
         let mut rows = sqlx::query(
             "SELECT place, timestamp, key, headers, value FROM records
              WHERE place >= ? AND place < ? ORDER BY place LIMIT ?",
@@ -196,7 +303,11 @@ impl<'s, F: Fold> Follower<'s, F> {
         let mut count = 0;
         while let Some(row) = rows.try_next().await? {
             let record = record(&row, &progress.partition)?;
-            self.fold.record(&record);
+            if let Verdict::Poison(reason) = self.fold.record(&record)
+                && let Some(member) = &mut self.member
+            {
+                member.poison(&progress.partition, &record, &reason).await;
+            }
             // Only now, so that an error before it loses nothing and one after it doubles nothing.
             progress.next = record.offset + 1;
             count += 1;
@@ -211,13 +322,25 @@ impl<'s, F: Fold> Follower<'s, F> {
         Ok(())
     }
 
-    /// Waits until a partition has moved, or for as long as nobody minds.
+    /// Waits until a partition has moved or a command has come, or for as long as nobody minds.
     async fn wait(&mut self) {
-        match &mut self.moved {
-            Some(moved) => {
-                let _ = timeout(IDLE, moved.changed()).await;
+        let moved = timeout(IDLE, self.moved.changed());
+        let command = match &mut self.commands {
+            None => {
+                let _ = moved.await;
+                None
             }
-            None => tokio::time::sleep(IDLE).await,
+            Some(commands) => tokio::select! {
+                _ = moved => None,
+                Some(command) = commands.recv() => Some(command),
+            },
+        };
+        self.obey(command);
+    }
+
+    fn keep_progress(&mut self) {
+        if let Some(member) = &mut self.member {
+            member.step(self.partitions.iter().map(Progress::position), false);
         }
     }
 

@@ -20,7 +20,7 @@ const MOST_KEY_BYTES: usize = 16 << 20;
 /// Pages that are given back to the file system in one step.
 const PAGES: &str = "PRAGMA incremental_vacuum(200)";
 /// Free pages that stay in the file for the records to come: 16 MiB.
-const SPARE_PAGES: i64 = 2048;
+const SPARE_PAGES: i64 = 4096;
 
 /// What is left to do.
 #[derive(Default)]
@@ -66,7 +66,9 @@ impl Sweep {
     pub(super) async fn step(&mut self, file: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         let done = match self.0.front_mut() {
             None => return Ok(()),
-            Some(Work::Expire { partition, before_ms }) => expire(file, partition, *before_ms).await?,
+            Some(Work::Expire { partition, before_ms }) => {
+                expire(file, partition, *before_ms).await?
+            }
             Some(Work::Compact { partition, below, seen, seen_bytes }) => {
                 compact(file, partition, below, seen, seen_bytes).await?
             }

@@ -27,6 +27,8 @@ pub(super) struct Topics(RwLock<HashMap<String, Arc<TopicState>>>);
 
 pub(super) struct TopicState {
     pub(super) partitions: Vec<Arc<Partition>>,
+    /// Tells the readers that one of the partitions has moved.
+    moved: Arc<watch::Sender<()>>,
     /// What it forgets, as was said when it was asked for in this process.
     cleanup: Mutex<Option<Cleanup>>,
 }
@@ -37,7 +39,7 @@ pub(super) struct Partition {
     pub(super) number: i32,
     start: AtomicI64,
     end: AtomicI64,
-    /// Shared by the partitions of a topic: tells its readers that one of them has moved.
+    /// The topic's own.
     moved: Arc<watch::Sender<()>>,
 }
 
@@ -75,7 +77,9 @@ impl Partition {
     pub(super) fn wake(&self) {
         self.moved.send_replace(());
     }
+}
 
+impl TopicState {
     pub(super) fn watch(&self) -> watch::Receiver<()> {
         self.moved.subscribe()
     }
@@ -103,7 +107,9 @@ impl Topics {
         let topics = self.0.read();
         let topics = topics.values().filter_map(|topic| Some((topic, (*topic.cleanup.lock())?)));
         topics
-            .flat_map(|(topic, cleanup)| topic.partitions.iter().map(move |p| (Arc::clone(p), cleanup)))
+            .flat_map(|(topic, cleanup)| {
+                topic.partitions.iter().map(move |p| (Arc::clone(p), cleanup))
+            })
             .collect()
     }
 
@@ -119,7 +125,7 @@ impl Topics {
         )
         .fetch_all(file)
         .await?;
-        let mut read: HashMap<String, Vec<Arc<Partition>>> = HashMap::new();
+        let mut read: HashMap<String, TopicState> = HashMap::new();
         for (topic, id, number, start, last) in rows {
             let end = last.map_or(start, |last| start.max(Partition::offset(last) + 1));
             if let Ok(known) = self.partition(&topic, number) {
@@ -130,18 +136,16 @@ impl Topics {
                 }
                 continue;
             }
-            let partitions = read.entry(topic).or_default();
-            let moved = match partitions.first() {
-                Some(first) => Arc::clone(&first.moved),
-                None => Arc::new(watch::Sender::new(())),
-            };
+            let state = read.entry(topic).or_insert_with(|| TopicState {
+                partitions: Vec::new(),
+                moved: Arc::default(),
+                cleanup: Mutex::new(None),
+            });
             let (start, end) = (AtomicI64::new(start), AtomicI64::new(end));
-            partitions.push(Arc::new(Partition { id, number, start, end, moved }));
+            let moved = Arc::clone(&state.moved);
+            state.partitions.push(Arc::new(Partition { id, number, start, end, moved }));
         }
-        let states = read.into_iter().map(|(topic, partitions)| {
-            (topic, Arc::new(TopicState { partitions, cleanup: Mutex::new(None) }))
-        });
-        self.0.write().extend(states);
+        self.0.write().extend(read.into_iter().map(|(topic, state)| (topic, Arc::new(state))));
         Ok(())
     }
 
@@ -153,11 +157,11 @@ impl Topics {
     ) -> Result<(), TopicError> {
         check(topic)?;
         if self.get(&topic.name).is_none() {
-            create(file, topic).await.map_err(unreachable)?;
-            self.load(file).await.map_err(unreachable)?;
+            create(file, topic).await.map_err(|error| unreachable(&error))?;
+            self.load(file).await.map_err(|error| unreachable(&error))?;
         }
         let Some(known) = self.get(&topic.name) else {
-            return Err(unreachable(sqlx::Error::RowNotFound));
+            return Err(unreachable(&sqlx::Error::RowNotFound));
         };
         let found = known.partitions.len() as u32;
         if found != topic.partitions {
@@ -169,7 +173,7 @@ impl Topics {
     }
 }
 
-fn unreachable(error: sqlx::Error) -> TopicError {
+fn unreachable(error: &sqlx::Error) -> TopicError {
     TopicError::Unreachable(Unreachable(error.to_string()))
 }
 

@@ -2,6 +2,7 @@
 //! from librdkafka's default stands beside it.
 
 use rdkafka::ClientConfig;
+use uuid::Uuid;
 
 use crate::{Group, Unreachable};
 
@@ -73,6 +74,27 @@ impl KafkaSettings {
             .set("queue.buffering.max.messages", "100000")
             .set("queue.buffering.max.kbytes", "262144");
         self.finish(config)
+    }
+
+    /// Sets poison aside in transactions. The name is this member's own: the group's generation
+    /// fences a former owner, not the name.
+    pub(super) fn quarantine(&self, group: &Group) -> ClientConfig {
+        let mut config = self.producer();
+        config
+            .set("transactional.id", format!("{}-quarantine-{}", group.id, Uuid::now_v7()))
+            // A member that dies in the middle holds the next owner up for this long.
+            .set("transaction.timeout.ms", "15000")
+            .set("message.timeout.ms", "10000")
+            .set("linger.ms", "0")
+            // What is too large is for the broker to say: it read the record once already.
+            .set("message.max.bytes", "16777216");
+        config
+    }
+
+    /// Reads what it is told. librdkafka wants a group's name even of those that join none; this
+    /// one never has members or offsets.
+    pub(super) fn follower(&self) -> ClientConfig {
+        self.consumer(&Group { id: format!("{}-follower", self.client_id), instance: None })
     }
 
     pub(super) fn consumer(&self, group: &Group) -> ClientConfig {

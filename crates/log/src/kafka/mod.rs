@@ -6,8 +6,13 @@ mod config;
 mod context;
 mod topics;
 mod writer;
-mod extents;
+mod questions;
+mod folding;
+mod ledger;
+mod commits;
+mod quarantine;
 mod reader;
+mod follower;
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +21,7 @@ use rdkafka::{admin::AdminClient, config::FromClientConfigAndContext};
 pub use config::KafkaSettings;
 pub use writer::{KafkaAck, KafkaWriter};
 
-use crate::{Fold, Group, Reader, Topic, TopicError, Unreachable};
+use crate::{Fold, Follower, Group, Reader, Topic, TopicError, Unreachable};
 use context::ClientLog;
 
 /// Apache Kafka, reached through librdkafka. A cheap handle, to be cloned.
@@ -58,8 +63,13 @@ impl Kafka {
         &self,
         topic: &str,
         group: &Group,
+        quarantine: Option<&str>,
         fold: F,
     ) -> Result<Reader, Unreachable> {
-        reader::join(&self.settings, Arc::clone(&self.admin), topic, group, fold)
+        reader::join(&self.settings, Arc::clone(&self.admin), topic, group, quarantine, fold)
+    }
+
+    pub(crate) fn follow<F: Fold>(&self, topic: &str, fold: F) -> Result<Follower, Unreachable> {
+        follower::follow(&self.settings, Arc::clone(&self.admin), topic, fold)
     }
 }

@@ -7,14 +7,18 @@ use std::{
 };
 
 use notification_log::{
-    Extent, Fold, NewRecord, Record, Topic, embedded::Embedded, topic::Cleanup,
+    Extent, Fold, NewRecord, Position, Reader, Record, Topic, Verdict,
+    embedded::{Embedded, EmbeddedWriter},
+    topic::Cleanup,
 };
 use parking_lot::Mutex;
+use sqlx::{ConnectOptions as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
 /// Longer than anything here takes, on a busy machine too.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 pub(crate) const TOPIC: &str = "notifications";
+pub(crate) const GROUP: &str = "notifications-group";
 pub(crate) const FOREVER: Cleanup = Cleanup::After(Duration::from_secs(30 * 24 * 3600));
 
 /// A folder of its own for each test, and the log in it.
@@ -28,13 +32,25 @@ impl World {
     }
 
     pub(crate) fn path(&self) -> PathBuf {
-        // One that does not exist yet, two levels deep.
+        // In a folder that does not exist yet, nor the one above it.
         self.folder.path().join("data").join("here").join("log.db")
     }
 
     /// Opens the log with one topic.
     pub(crate) async fn open(&self, partitions: u32, cleanup: Cleanup) -> Embedded {
         open(&self.path(), partitions, cleanup).await
+    }
+
+    /// Does something to the file behind the log's back.
+    pub(crate) async fn shell(&self, sql: &'static str) {
+        let mut file = self.raw().await;
+        sqlx::raw_sql(sql).execute(&mut file).await.expect(sql);
+        sqlx::Connection::close(file).await.expect("closed");
+    }
+
+    /// A connection to the file behind the log's back.
+    pub(crate) async fn raw(&self) -> SqliteConnection {
+        SqliteConnectOptions::new().filename(self.path()).connect().await.expect("a connection")
     }
 }
 
@@ -44,12 +60,27 @@ pub(crate) async fn open(path: &Path, partitions: u32, cleanup: Cleanup) -> Embe
     log
 }
 
+/// Reads the topic's every partition.
+pub(crate) fn join(log: &Embedded, fold: impl Fold) -> Reader {
+    log.join(TOPIC, GROUP, None, fold)
+}
+
 pub(crate) fn topic(partitions: u32, cleanup: Cleanup) -> Topic {
     Topic { name: TOPIC.to_owned(), partitions, replication: 1, cleanup }
 }
 
 pub(crate) fn record(partition: i32, key: &str, value: &str) -> NewRecord {
     NewRecord { partition, key: key.into(), value: value.into(), headers: Vec::new() }
+}
+
+/// Appends and waits for the acknowledgement.
+pub(crate) async fn append(writer: &EmbeddedWriter, record: NewRecord) -> Position {
+    writer.append(TOPIC, record).expect("queued").await.expect("acknowledged")
+}
+
+/// Appends, and does not wait.
+pub(crate) fn push(writer: &EmbeddedWriter, record: NewRecord) {
+    drop(writer.append(TOPIC, record).expect("queued"));
 }
 
 /// A record as it was read.
@@ -63,7 +94,7 @@ pub(crate) struct Seen {
     pub(crate) headers: Vec<(String, Vec<u8>)>,
 }
 
-/// What a fold was told, in this order.
+/// What a fold was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Told {
     Assigned(i32),
@@ -74,32 +105,37 @@ pub(crate) enum Told {
     Idle,
 }
 
-/// A fold that remembers.
+/// A fold that remembers, in order.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Memory(Arc<Mutex<Vec<Told>>>);
 
 impl Memory {
+    /// Without the idle calls.
     pub(crate) fn told(&self) -> Vec<Told> {
-        self.0.lock().clone()
+        self.0.lock().iter().filter(|told| **told != Told::Idle).cloned().collect()
+    }
+
+    pub(crate) fn has(&self, wanted: &Told) -> bool {
+        self.0.lock().contains(wanted)
+    }
+
+    pub(crate) fn idles(&self) -> usize {
+        self.0.lock().iter().filter(|told| **told == Told::Idle).count()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.lock().iter().filter(|told| matches!(told, Told::Record(_))).count()
     }
 
     pub(crate) fn records(&self) -> Vec<Seen> {
-        let told = self.0.lock();
-        let records = told.iter().filter_map(|told| match told {
-            Told::Record(seen) => Some(seen.clone()),
-            _ => None,
-        });
-        records.collect()
+        let record = |told| if let Told::Record(seen) = told { Some(seen) } else { None };
+        self.told().into_iter().filter_map(record).collect()
     }
 
-    /// The values of a partition, in order.
-    pub(crate) fn values(&self, partition: i32) -> Vec<String> {
-        let records = self.records();
-        records.into_iter().filter(|seen| seen.partition == partition).map(|seen| seen.value).collect()
-    }
-
-    pub(crate) fn count(&self, wanted: impl Fn(&Told) -> bool) -> usize {
-        self.0.lock().iter().filter(|told| wanted(told)).count()
+    /// What was read of a partition: offsets and values, in order.
+    pub(crate) fn of(&self, partition: i32) -> Vec<(i64, String)> {
+        let records = self.records().into_iter().filter(|seen| seen.partition == partition);
+        records.map(|seen| (seen.offset, seen.value)).collect()
     }
 }
 
@@ -112,16 +148,23 @@ impl Fold for Memory {
         self.0.lock().push(Told::Extent(partition, extent));
     }
 
-    fn record(&mut self, record: &Record<'_>) {
-        let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or(b"-")).into_owned();
-        self.0.lock().push(Told::Record(Seen {
+    fn record(&mut self, record: &Record<'_>) -> Verdict {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let seen = Seen {
             partition: record.partition,
             offset: record.offset,
             timestamp_ms: record.timestamp_ms,
-            key: text(record.key),
-            value: text(record.value),
-            headers: record.headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect(),
-        }));
+            key: record.key.map_or_else(String::new, text),
+            value: record.value.map_or_else(String::new, text),
+            headers: record
+                .headers
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.to_vec()))
+                .collect(),
+        };
+        let poison = seen.value.contains("poison");
+        self.0.lock().push(Told::Record(seen));
+        if poison { Verdict::Poison("it is poison".into()) } else { Verdict::Folded }
     }
 
     fn live(&mut self, partition: i32) {

@@ -1,4 +1,11 @@
 //! The embedded driver, from the outside.
 
 mod harness;
+mod opening;
+mod appending;
+mod reading;
+mod following;
+mod quarantine;
+mod durability;
+mod forgetting;
 mod measure;

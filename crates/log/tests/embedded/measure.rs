@@ -11,10 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use notification_log::{Extent, Fold, NewRecord, Record, embedded::EmbeddedWriter};
+use notification_log::{Extent, Fold, NewRecord, Record, Verdict, embedded::EmbeddedWriter};
 use parking_lot::Mutex;
 
-use crate::harness::{DEADLINE, FOREVER, TOPIC, World, eventually};
+use crate::harness::{DEADLINE, FOREVER, TOPIC, World, eventually, join};
 
 const PARTITIONS: i32 = 12;
 
@@ -52,11 +52,12 @@ struct Counter {
 impl Fold for Counter {
     fn assigned(&mut self, _: i32) {}
     fn extent(&mut self, _: i32, _: Extent) {}
-    fn record(&mut self, _: &Record<'_>) {
+    fn record(&mut self, _: &Record<'_>) -> Verdict {
         if self.live.load(Ordering::Relaxed) == PARTITIONS as u64 {
             self.times.lock().push(Instant::now());
         }
         self.records.fetch_add(1, Ordering::Release);
+        Verdict::Folded
     }
     fn live(&mut self, _: i32) {
         self.live.fetch_add(1, Ordering::Release);
@@ -93,18 +94,22 @@ async fn appenders(writer: &EmbeddedWriter, how_many: i32, time: Duration) -> u6
 async fn measure_acknowledgements_a_second() {
     let world = World::new();
     bare_fsync(&world);
-    for readers in if std::env::var("NOREAD").is_ok() {vec![false]} else {vec![false,true]} {
-        for how_many in std::env::var("WHO").map_or(vec![1,64,1000],|x|x.split(',').map(|x|x.parse().unwrap()).collect()) {
+    for readers in [false, true] {
+        for how_many in [1, 64, 1000] {
             let world = World::new();
             let log = world.open(PARTITIONS as u32, FOREVER).await;
-            let reader = readers.then(|| log.join(TOPIC, Counter::default()));
-            let time = Duration::from_secs(std::env::var("SECS").map_or(4,|x|x.parse().unwrap()));
+            let reader = readers.then(|| join(&log, Counter::default()));
+            let time = Duration::from_secs(4);
             let acks = appenders(&log.writer(), how_many, time).await;
             let rate = acks as f64 / time.as_secs_f64();
-            let size = |name: &str| std::fs::metadata(world.path().with_file_name(name)).map_or(0, |file| file.len()) >> 20;
+            let size = |name: &str| {
+                std::fs::metadata(world.path().with_file_name(name)).map_or(0, |file| file.len())
+                    >> 20
+            };
             say(&format!(
                 "{how_many:4} appenders, reader {readers}: {rate:8.0} acks/s, file {} MiB, wal {} MiB",
-                size("log.db"), size("log.db-wal")
+                size("log.db"),
+                size("log.db-wal")
             ));
             if let Some(reader) = reader {
                 reader.stop().await;
@@ -121,12 +126,12 @@ fn bare_fsync(world: &World) {
     let mut file = File::create(path.with_extension("bare")).expect("a file");
     let start = Instant::now();
     let mut count = 0;
-    while start.elapsed() < Duration::from_millis(500) {
+    while start.elapsed() < Duration::from_secs(2) {
         file.write_all(&[7; 8192]).expect("written");
         file.sync_data().expect("flushed");
         count += 1;
     }
-    say(&format!("bare appending of 8 KiB and fsync: {:.0}/s", f64::from(count) * 2.0));
+    say(&format!("bare appending of 8 KiB and fsync: {:.0}/s", f64::from(count) / 2.0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -135,7 +140,7 @@ async fn measure_latency_at_500_a_second() {
     let world = World::new();
     let log = world.open(PARTITIONS as u32, FOREVER).await;
     let counter = Counter::default();
-    let reader = log.join(TOPIC, counter.clone());
+    let reader = join(&log, counter.clone());
     eventually("live", || counter.live.load(Ordering::Acquire) == PARTITIONS as u64).await;
     let writer = log.writer();
     let mut pace = tokio::time::interval(Duration::from_millis(2));
@@ -183,12 +188,17 @@ async fn measure_replay() {
     say(&format!(
         "without waiting for each other: {rate:.0} records/s written; {} bytes a record of {}",
         size / RECORDS as u64,
-        { let r = notification(1000); r.key.len() + r.value.len() + r.headers.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>() }
+        {
+            let r = notification(1000);
+            r.key.len()
+                + r.value.len()
+                + r.headers.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>()
+        }
     ));
     for _ in 0..3 {
         let counter = Counter::default();
         let start = Instant::now();
-        let reader = log.join(TOPIC, counter.clone());
+        let reader = join(&log, counter.clone());
         eventually("live", || counter.live.load(Ordering::Acquire) == PARTITIONS as u64).await;
         let rate = f64::from(RECORDS) / start.elapsed().as_secs_f64();
         assert_eq!(counter.records.load(Ordering::Acquire), RECORDS as u64);

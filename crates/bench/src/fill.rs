@@ -1,0 +1,61 @@
+//! A large topic, and an empty one beside it: what `rebuild` and `memory` start consumers on.
+
+use model::User;
+
+use crate::{Result, records, say, site::Site};
+
+/// How large the topic is.
+#[derive(clap::Args, Debug, Clone)]
+pub(crate) struct FillArgs {
+    /// Records to rebuild from
+    #[arg(long, default_value_t = 200_000, value_name = "COUNT",
+          value_parser = clap::value_parser!(u64).range(1_000..=20_000_000))]
+    pub(crate) records: u64,
+
+    /// Length of a record's value
+    #[arg(long, default_value_t = 200, value_name = "BYTES",
+          value_parser = clap::value_parser!(u32).range(120..=4000))]
+    pub(crate) bytes: u32,
+
+    /// Notifications that each user has
+    #[arg(long, default_value_t = 20, value_name = "COUNT",
+          value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) per_user: u64,
+}
+
+/// Both topics.
+#[derive(Debug, Clone)]
+pub(crate) struct Filled {
+    /// Holds the records.
+    pub(crate) full: String,
+    /// Holds nothing: starting on it takes all the time and memory that the records do not.
+    pub(crate) empty: String,
+    pub(crate) records: u64,
+    /// Of each record's value.
+    pub(crate) bytes: u32,
+    /// Every user has about as many notifications as any other.
+    pub(crate) users: u64,
+}
+
+impl Filled {
+    /// Makes and fills them.
+    pub(crate) async fn make(site: &mut Site, args: &FillArgs) -> Result<Self> {
+        let (full, empty) = (site.topic("full").await?, site.topic("empty").await?);
+        let users = (args.records / args.per_user).max(1);
+        say(format_args!("filling a topic: {} records for {users} users", args.records));
+        let (kafka, topic) = (site.kafka.clone(), full.clone());
+        let (count, bytes) = (args.records, usize::try_from(args.bytes)?);
+        let records = tokio::task::spawn_blocking(move || {
+            // One after the other, as senders would: a user's notifications are far apart.
+            let crowd = (0..users).map(records::somebody).collect::<Result<Vec<User<'_>>>>()?;
+            let mut failed = None;
+            let records = crowd.iter().cycle().zip(0..count).map_while(|(user, _)| {
+                records::of_size(user, bytes).map_err(|error| failed = Some(error)).ok()
+            });
+            let written = kafka.fill(&topic, records)?;
+            failed.map_or(Ok(written), Err)
+        });
+        let records = records.await??;
+        Ok(Self { full, empty, records, bytes: args.bytes, users })
+    }
+}

@@ -1,0 +1,115 @@
+//! The limits that are HTTP servers: axum with almost nothing behind it. Each runs as a process of
+//! its own, as its subject does, so that both have a runtime and a scheduler's share alike.
+
+use std::{borrow::Cow, error::Error, path::PathBuf};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{HeaderMap, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::{get, post},
+    serve::ListenerExt as _,
+};
+use bytes::Bytes;
+use jiff::Timestamp;
+use model::{Headers, Notification, NotificationId, Partitioner, headers::to_millisecond, record};
+use producer::{directory::Directory, send::request::Send};
+use serde_json::{Value, json};
+use service::{
+    Problem,
+    extract::{Body, media_type},
+    health::Health,
+    http::{self, HttpLimits},
+    settings::Secret,
+    shutdown,
+};
+use tokio::net::TcpListener;
+
+use crate::kafka::PARTITIONS;
+
+/// As many connections to PostgreSQL as the producer has by default.
+const DATABASE_CONNECTIONS: u32 = 10;
+
+/// Which limit to serve. Started by the subcommands, not by people.
+#[derive(clap::Subcommand, Debug, Clone)]
+pub(crate) enum Limit {
+    /// POST /send without Kafka: everything the producer does until it would append
+    Send {
+        /// Address to listen on
+        #[arg(long)]
+        listen: String,
+        /// The users' database
+        #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+        database_url: Secret,
+    },
+    /// GET /notifications/{id} from a constant
+    Constant {
+        /// Address to listen on
+        #[arg(long)]
+        listen: String,
+        /// File with the body of every answer
+        #[arg(long)]
+        body: PathBuf,
+    },
+}
+
+impl Limit {
+    /// Serves until it is told to stop.
+    pub(crate) async fn serve(self) -> Result<(), Box<dyn Error + std::marker::Send + Sync>> {
+        let ready = Health::new().routes();
+        match self {
+            Self::Send { listen, database_url } => {
+                let directory = Directory::postgres(database_url.expose(), DATABASE_CONNECTIONS)?;
+                let routes = Router::new().route("/send", post(send)).with_state(directory).merge(ready);
+                // The same server and the same layers as the producer's.
+                let limits = HttpLimits::default();
+                let app = http::layers(routes, &limits);
+                http::serve(TcpListener::bind(listen).await?, app, shutdown::signal(), limits).await;
+            }
+            Self::Constant { listen, body } => {
+                let body = Bytes::from(std::fs::read(body)?);
+                let answer = async move || ([(CONTENT_TYPE, "application/json")], body.clone()).into_response();
+                // Plain axum: what the consumer adds around it is the consumer's cost.
+                let app = Router::new().route("/notifications/{id}", get(answer)).merge(ready);
+                let listener = TcpListener::bind(listen).await?.tap_io(|stream| {
+                    let _ = stream.set_nodelay(true);
+                });
+                let stopped = shutdown::signal().cancelled_owned();
+                axum::serve(listener, app).with_graceful_shutdown(stopped).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The producer's handler up to the point where it would append: parse, look up, encode, choose
+/// the partition, answer in the same words.
+async fn send(
+    State(directory): State<Directory>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Json<Value>, Problem> {
+    let send = Send::parse(media_type(&headers).as_deref(), &body)?;
+    let everybody: Vec<_> = std::iter::once(send.from).chain(send.to.iter().copied()).collect();
+    let users = directory.users(&everybody).await.map_err(|_| Problem::internal())?;
+    let unknown = || Problem::not_found("User not found");
+    let from = users.get(&send.from).ok_or_else(unknown)?;
+    let mut sent = Vec::with_capacity(send.to.len());
+    for to in &send.to {
+        let notification = Notification {
+            from: from.clone(),
+            to: users.get(to).ok_or_else(unknown)?.clone(),
+            message: Cow::Borrowed(send.message.as_str()),
+            category: None,
+            link: None,
+            data: None,
+        };
+        let sent_at = to_millisecond(Timestamp::now());
+        let headers = Headers { id: NotificationId::generate(), sent_at, traceparent: None };
+        let record = record::encode(&notification, &headers).map_err(|_| Problem::internal())?;
+        let partition = Partitioner::default().partition(&record.key, PARTITIONS);
+        sent.push(json!({ "to_id": to, "id": headers.id, "cursor": format!("{partition}-{}", record.value.len()) }));
+    }
+    Ok(Json(json!({ "message": "Notification sent successfully!", "sent": sent })))
+}

@@ -1,0 +1,171 @@
+//! `bench`: measures the services beside a limit in the same run on the same machine, and reports
+//! ratios. It makes no absolute claims, and no test depends on it.
+//!
+//! The modules in the order in which a run meets them:
+//! - [`site`]: settings, and what a run takes place in;
+//! - [`subjects`]: the processes that are measured, and those that they need;
+//! - [`records`], [`kafka`], [`fill`]: what is written, and bare rdkafka;
+//! - [`load`]: closed loops of HTTP requests;
+//! - [`limits`]: servers that do almost nothing;
+//! - [`rounds`]: subject and limits take turns;
+//! - [`send`], [`read`], [`rebuild`], [`memory`]: one a subcommand;
+//! - [`report`]: medians, spreads, ratios, as Markdown and JSON.
+
+mod site;
+mod subjects;
+mod records;
+mod kafka;
+mod fill;
+mod load;
+mod limits;
+mod rounds;
+mod send;
+mod read;
+mod rebuild;
+mod memory;
+mod report;
+
+use std::{
+    error::Error,
+    fmt::Display,
+    io::{Write as _, stderr, stdout},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use service::shutdown;
+
+use fill::{FillArgs, Filled};
+use report::{Report, Section};
+use site::{LoadArgs, Options, Site};
+
+/// What a measurement returns. A text for people is all that a failed one needs.
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Measures the services beside a limit that nobody can beat, in the same run.
+///
+/// Each subcommand starts what it needs (services, Kafka and PostgreSQL, all on free ports), lets
+/// subject and limits take turns for some rounds after a warm-up, prints a report in Markdown, and
+/// removes everything again. What counts is the ratio of the two: absolute figures say more about
+/// the machine, whose processors the load generator and the servers share.
+#[derive(Parser, Debug)]
+#[command(
+    name = "bench", version,
+    after_help = "Try it:\n  \
+        cargo run --release -p bench -- all --quick\n  \
+        cargo run --release -p bench -- send --connections 256 --markdown send.md --json send.json\n\n\
+        Kafka and PostgreSQL come from scripts/real (once: scripts/real install), or name your own with\n\
+        --kafka-brokers and --database-url. Close what else runs on this machine; the report says how\n\
+        busy it was, and a wide spread says the same."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// POST /send, beside the same handler without Kafka and a bare rdkafka loop
+    Send(#[command(flatten)] LoadArgs),
+    /// GET of a 10-entry inbox, beside axum returning the same bytes from a constant
+    Read(#[command(flatten)] LoadArgs),
+    /// A consumer's start on a full topic, beside rdkafka reading the topic and dropping it
+    Rebuild(#[command(flatten)] FillArgs),
+    /// Memory of a stored notification, beside its JSON
+    Memory(#[command(flatten)] FillArgs),
+    /// All of these, one after the other; with --quick in a few minutes
+    All {
+        #[command(flatten)]
+        load: LoadArgs,
+        #[command(flatten)]
+        fill: FillArgs,
+    },
+    /// Serve a limit
+    #[command(subcommand, hide = true)]
+    Limit(limits::Limit),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = start(cli) {
+        say(error);
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn start(cli: Cli) -> Result<()> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    if let Command::Limit(limit) = cli.command {
+        // As many threads as a service has.
+        runtime = tokio::runtime::Builder::new_multi_thread();
+        return runtime.enable_all().build()?.block_on(limit.serve());
+    }
+    // One thread that starts and waits; the load has threads of its own.
+    let runtime = runtime.enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        let interrupted = shutdown::signal();
+        tokio::select! {
+            outcome = measure(cli) => outcome,
+            // Whatever was started ends as the measurement is dropped.
+            () = interrupted.cancelled() => Err("interrupted".into()),
+        }
+    });
+    // A loop that blocks its thread ends with the process, not before.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn measure(cli: Cli) -> Result<()> {
+    let mut report = Report::new(cli.options.quick);
+    if !report.release {
+        say("a debug build: the figures will be worthless. Use cargo run --release -p bench");
+    }
+    let mut site = Site::open(cli.options.clone())?;
+    let outcome = sections(&mut site, &cli.command, &mut report.sections).await;
+    // What was measured before something failed is still worth reading.
+    if !report.sections.is_empty() {
+        publish(&report, &cli.options)?;
+    }
+    let closed = site.close().await;
+    outcome.and(closed)
+}
+
+async fn sections(site: &mut Site, command: &Command, sections: &mut Vec<Section>) -> Result<()> {
+    if let Command::Send(load) | Command::All { load, .. } = command {
+        sections.push(send::run(site, load).await?);
+    }
+    if let Command::Read(load) | Command::All { load, .. } = command {
+        sections.push(read::run(site, load).await?);
+    }
+    if let Command::Rebuild(fill) | Command::Memory(fill) | Command::All { fill, .. } = command {
+        let filled = Filled::make(site, fill).await?;
+        if !matches!(command, Command::Memory(_)) {
+            sections.push(rebuild::run(site, &filled).await?);
+        }
+        if !matches!(command, Command::Rebuild(_)) {
+            sections.push(memory::run(site, &filled).await?);
+        }
+    }
+    Ok(())
+}
+
+fn publish(report: &Report, options: &Options) -> Result<()> {
+    let markdown = report.markdown();
+    stdout().write_all(markdown.as_bytes())?;
+    if let Some(file) = &options.markdown {
+        std::fs::write(file, &markdown)?;
+    }
+    if let Some(file) = &options.json {
+        std::fs::write(file, serde_json::to_string_pretty(report)?)?;
+    }
+    Ok(())
+}
+
+/// Progress, and what went wrong: for the person who waits, on standard error. Nobody may be there.
+fn say(what: impl Display) {
+    let _ = writeln!(stderr(), "bench: {what}");
+}

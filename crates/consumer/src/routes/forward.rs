@@ -1,0 +1,169 @@
+//! Any instance answers for any user: what concerns somebody whose partition lives elsewhere is
+//! passed to its owner, in at most one hop. The owner is the final authority.
+
+use std::time::Duration;
+
+use axum::{
+    body::{Body, to_bytes},
+    extract::{Query, RawPathParams, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use model::UserId;
+use service::problem::Problem;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{App, problems::not_live, query::Raw};
+use crate::{owners::Claim, view::NotLive};
+
+/// Marks a request that an instance passed on; it is not passed on again.
+const HOP: HeaderName = HeaderName::from_static("x-notifications-hop");
+const CONNECT: Duration = Duration::from_secs(1);
+/// What an owner may take beyond its own patience.
+const GRACE: Duration = Duration::from_secs(3);
+/// Connections to one peer that are kept for the next request.
+const IDLE_CONNECTIONS: usize = 64;
+
+/// Headers that concern one connection (RFC 9110 §7.6.1) and are not passed on.
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::TE,
+    header::TRAILER,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+];
+
+/// Passes requests to owners. A cheap handle, to be cloned.
+#[derive(Clone)]
+pub(super) struct Forwarder {
+    app: App,
+    client: Client<HttpConnector, Full<Bytes>>,
+    max_body_bytes: usize,
+}
+
+impl Forwarder {
+    pub(super) fn new(app: App, max_body_bytes: usize) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .pool_idle_timeout(Duration::from_secs(30))
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        Self { app, client, max_body_bytes }
+    }
+}
+
+/// Lets a request through to this instance's handlers, or answers with the owner's words.
+pub(super) async fn to_owner(
+    State(forwarder): State<Forwarder>,
+    path: RawPathParams,
+    request: Request,
+    next: Next,
+) -> Response {
+    let app = &forwarder.app;
+    let id = path.iter().find(|(name, _)| *name == "id").and_then(|(_, id)| id.parse().ok());
+    // What names no user is refused by the handler, in its words.
+    let Some(home) = id.map(|id: UserId| app.view.home(id)) else { return next.run(request).await };
+    let Some(partition) = app.view.partition(home) else { return next.run(request).await };
+    if partition.is_owned() {
+        return next.run(request).await;
+    }
+    if request.headers().contains_key(HOP) {
+        let said = format!("partition {home} is not owned by this instance");
+        return Problem::new(StatusCode::MISDIRECTED_REQUEST, said).into_response();
+    }
+    let (parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, forwarder.max_body_bytes).await else {
+        let limit = forwarder.max_body_bytes;
+        let said = format!("The body is larger than {limit} bytes");
+        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, said).into_response();
+    };
+    let patience = Instant::now() + app.patience;
+    let mut tried: Option<Claim> = None;
+    loop {
+        let changed = app.owners.changed();
+        if partition.is_owned() {
+            return next.run(Request::from_parts(parts, Body::from(body))).await;
+        }
+        match app.owners.peer(home) {
+            // The same word of the same owner, which just turned out to be old.
+            Some(owner) if tried.as_ref() == Some(&owner) => {}
+            Some(owner) => {
+                let (method, uri) = (parts.method.clone(), &parts.uri);
+                match forwarder.ask(&owner, method, uri, &parts.headers, body.clone()).await {
+                    Ok(response) => return response,
+                    Err(reason) => {
+                        tracing::debug!(kafka.partition = home, owner.url, reason, "an owner did not answer");
+                        tried = Some(owner);
+                        continue;
+                    }
+                }
+            }
+            None => {}
+        }
+        // The next word on this partition may be on its way: refreshed once, then given up.
+        let owned = partition.owned(app.patience);
+        let news = async { tokio::select! { () = changed => (), _ = owned => () } };
+        if timeout_at(patience, news).await.is_err() {
+            return not_live(&NotLive::Unowned { partition: home }).into_response();
+        }
+    }
+}
+
+impl Forwarder {
+    /// The owner's answer; `Err`, with the reason, when another may have to be asked: it is not
+    /// the owner after all, or not there.
+    async fn ask(
+        &self,
+        owner: &Claim,
+        method: Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Response, String> {
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let mut request = hyper::Request::builder()
+            .method(method.clone())
+            .uri(format!("{}{path}", owner.url))
+            .body(Full::new(body))
+            .map_err(|error| error.to_string())?;
+        *request.headers_mut() = headers.clone();
+        for name in HOP_BY_HOP.iter().chain([&header::HOST, &header::CONTENT_LENGTH]) {
+            request.headers_mut().remove(name);
+        }
+        request.headers_mut().insert(HOP, HeaderValue::from_static("1"));
+        let wait = Query::<Raw>::try_from_uri(uri).map(|Query(raw)| raw.wait()).unwrap_or_default();
+        let deadline = self.app.patience + wait + GRACE;
+        let answer = match timeout(deadline, self.client.request(request)).await {
+            Ok(Ok(answer)) => answer,
+            // What changes something may have been done although nobody said so.
+            Ok(Err(error)) if !error.is_connect() && method != Method::GET => return Ok(unknown()),
+            Err(_) if method != Method::GET => return Ok(unknown()),
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err("no answer in time".into()),
+        };
+        if answer.status() == StatusCode::MISDIRECTED_REQUEST {
+            return Err("it is not the owner any more".into());
+        }
+        let mut response = answer.map(Body::new).into_response();
+        for name in &HOP_BY_HOP {
+            response.headers_mut().remove(name);
+        }
+        Ok(response)
+    }
+}
+
+fn unknown() -> Response {
+    let said = "The outcome is unknown: the inbox's owner did not answer. Doing it again is safe";
+    Problem::new(StatusCode::GATEWAY_TIMEOUT, said).into_response()
+}

@@ -1,0 +1,105 @@
+//! What stands behind the `?` of a read, parsed into what may be asked.
+
+use std::{fmt::Display, time::Duration};
+
+use jiff::Timestamp;
+use model::Cursor;
+use serde::Deserialize;
+use service::{problem::Problem, settings::duration};
+
+use crate::view::{Query, Since};
+
+/// The longest that a request may wait for something to come.
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
+const MAX_LIMIT: usize = 10_000;
+/// In characters; the producer allows no longer category either.
+const MAX_CATEGORY: usize = 64;
+
+/// As it comes. All texts, so that what is wrong can be said in our words.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Raw {
+    since: Option<String>,
+    limit: Option<String>,
+    unread: Option<String>,
+    category: Option<String>,
+    at_least: Option<String>,
+    wait: Option<String>,
+}
+
+impl Raw {
+    /// How long this asks to wait; what is not a duration is refused elsewhere.
+    pub(super) fn wait(&self) -> Duration {
+        self.wait.as_deref().and_then(|text| duration(text).ok()).unwrap_or_default().min(MAX_WAIT)
+    }
+
+    /// Whether the answer depends on when it is asked for.
+    pub(super) fn depends_on_time(&self) -> bool {
+        self.since.as_deref().is_some_and(|since| duration(since).is_ok())
+    }
+
+    /// What is asked of the inbox in partition `home`.
+    pub(super) fn parse(&self, home: i32) -> Result<Query, Problem> {
+        Ok(Query {
+            since: self.since.as_deref().map(since).transpose()?.unwrap_or_default(),
+            limit: self.limit.as_deref().map(limit).transpose()?,
+            unread: match self.unread.as_deref() {
+                None | Some("false") => false,
+                Some("true" | "") => true,
+                Some(_) => return Err(wrong("unread", "must be true or false")),
+            },
+            category: self.category.as_deref().map(category).transpose()?,
+            at_least: self.at_least.as_deref().map(|text| at_least(text, home)).transpose()?,
+            wait: self.wait.as_deref().map(wait).transpose()?.unwrap_or_default(),
+        })
+    }
+}
+
+fn since(text: &str) -> Result<Since, Problem> {
+    if text == "all" {
+        return Ok(Since::Beginning);
+    }
+    if let Ok(cursor) = text.parse() {
+        return Ok(Since::Cursor(cursor));
+    }
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(Since::Time(time.as_millisecond()));
+    }
+    if let Ok(ago) = duration(text) {
+        let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+        return Ok(Since::Time(Timestamp::now().as_millisecond().saturating_sub(ago)));
+    }
+    Err(wrong(
+        "since",
+        "must be a cursor (3-1042), a time (2026-01-31T12:00:00Z), a duration (10m) or all",
+    ))
+}
+
+fn limit(text: &str) -> Result<usize, Problem> {
+    let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+    limit.ok_or_else(|| wrong("limit", format!("must be a whole number from 1 to {MAX_LIMIT}")))
+}
+
+fn category(text: &str) -> Result<String, Problem> {
+    if text.is_empty() || text.chars().count() > MAX_CATEGORY {
+        return Err(wrong("category", format!("must have 1 to {MAX_CATEGORY} characters")));
+    }
+    Ok(text.to_owned())
+}
+
+fn at_least(text: &str, home: i32) -> Result<Cursor, Problem> {
+    let cursor: Cursor = text.parse().map_err(|error| wrong("at_least", error))?;
+    if cursor.partition == home {
+        return Ok(cursor);
+    }
+    Err(wrong("at_least", format!("is of partition {}, but this inbox lives in {home}", cursor.partition)))
+}
+
+fn wait(text: &str) -> Result<Duration, Problem> {
+    let max = MAX_WAIT.as_secs();
+    let wait = duration(text).ok().filter(|wait| *wait <= MAX_WAIT);
+    wait.ok_or_else(|| wrong("wait", format!("must be 0 to {max} seconds")))
+}
+
+fn wrong(field: &str, why: impl Display) -> Problem {
+    Problem::bad_request(field, why)
+}

@@ -1,0 +1,116 @@
+//! What a recipient does with notifications: `POST …/read`, `POST …/unread`, `DELETE …`.
+
+use axum::{
+    extract::State,
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+};
+use model::{Action, Cursor, NotificationId, UserId};
+use serde::Deserialize;
+use service::{
+    extract::{Body, Path},
+    problem::Problem,
+};
+
+use super::{
+    App,
+    problems::{not_live, not_recorded, user},
+};
+use crate::view::{Query, Which};
+
+/// The most ids that one request may name: as many as a full inbox holds.
+const MAX_IDS: usize = 1000;
+
+/// `{"ids":["…"]}`, `{"through":"3-1042"}`, or nothing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Chosen {
+    ids: Option<Vec<NotificationId>>,
+    through: Option<Cursor>,
+}
+
+pub(super) async fn read(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Body(body): Body,
+) -> Result<Response, Problem> {
+    let user = user(&id)?;
+    let which = which(&body, app.view.home(user))?;
+    act(&app, user, Action::Read, &which).await
+}
+
+pub(super) async fn unread(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Body(body): Body,
+) -> Result<Response, Problem> {
+    let user = user(&id)?;
+    let which = which(&body, app.view.home(user))?;
+    act(&app, user, Action::Unread, &which).await
+}
+
+pub(super) async fn dismiss_all(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    act(&app, user(&id)?, Action::Dismissed, &Which::All).await
+}
+
+pub(super) async fn dismiss(
+    State(app): State<App>,
+    Path((id, notification)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let user = user(&id)?;
+    let missing = || Problem::not_found("Notification not found");
+    let notification = NotificationId::from_text(&notification).ok_or_else(missing)?;
+    let which = Which::Ids([notification].into());
+    let (changed, response) = record(&app, user, Action::Dismissed, &which).await?;
+    if changed == 0 { Err(missing()) } else { Ok(response) }
+}
+
+async fn act(app: &App, user: UserId, action: Action, which: &Which) -> Result<Response, Problem> {
+    record(app, user, action, which).await.map(|(_, response)| response)
+}
+
+/// Records it and answers how many entries changed and how many are unread now.
+async fn record(
+    app: &App,
+    user: UserId,
+    action: Action,
+    which: &Which,
+) -> Result<(usize, Response), Problem> {
+    let changed =
+        app.recorder.record(user, action, which).await.map_err(|error| not_recorded(&error))?;
+    let query = Query { limit: Some(0), ..Query::default() };
+    let page = app.view.read(user, &query, app.patience).await.map_err(|error| not_live(&error))?;
+    let body = format!(
+        "{{\"changed\":{changed},\"unread\":{},\"cursor\":\"{}\"}}",
+        page.unread, page.cursor,
+    );
+    Ok((changed, ([(CONTENT_TYPE, "application/json")], body).into_response()))
+}
+
+fn which(body: &[u8], home: i32) -> Result<Which, Problem> {
+    if body.trim_ascii().is_empty() {
+        return Ok(Which::All);
+    }
+    let chosen: Chosen = serde_json::from_slice(body).map_err(|error| {
+        let expected = r#"{"ids":["…"]}, {"through":"3-1042"} or nothing"#;
+        Problem::bad_request("body", format!("must be {expected}: {error}"))
+    })?;
+    match chosen {
+        Chosen { ids: Some(_), through: Some(_) } => {
+            Err(Problem::bad_request("through", "cannot stand beside ids"))
+        }
+        Chosen { ids: Some(ids), .. } if ids.len() > MAX_IDS => {
+            Err(Problem::bad_request("ids", format!("must be at most {MAX_IDS}")))
+        }
+        Chosen { ids: Some(ids), .. } => Ok(Which::Ids(ids.into_iter().collect())),
+        Chosen { through: Some(through), .. } if through.partition != home => {
+            let why = format!("is of partition {}, but this inbox lives in {home}", through.partition);
+            Err(Problem::bad_request("through", why))
+        }
+        Chosen { through: Some(through), .. } => Ok(Which::Through(through.offset)),
+        Chosen { ids: None, through: None } => Ok(Which::All),
+    }
+}

@@ -1,0 +1,199 @@
+//! The inboxes of a partition that is ours, and the questions that are asked of them.
+
+use std::collections::{HashMap, HashSet};
+
+use model::{Action, Cursor, NotificationId, Receipt, UserId};
+
+use super::{
+    entry::Entry,
+    inbox::{Added, Inbox, Limits},
+    page::{Gap, GapReason, Item, Page, Query, Since},
+    rebuild::Source,
+};
+
+/// Every inbox of one partition.
+#[derive(Debug)]
+pub struct Inboxes {
+    users: HashMap<UserId, Inbox>,
+    /// The last offset that was folded of each topic; −1 before any.
+    last: [i64; 2],
+    /// The notifications are complete from this offset on: the first that the log had at the
+    /// assignment, or later, when inboxes were forgotten because all they held was too old.
+    low: i64,
+}
+
+impl Default for Inboxes {
+    fn default() -> Self {
+        Self { users: HashMap::new(), last: [-1, -1], low: 0 }
+    }
+}
+
+impl Inboxes {
+    /// How many users have an inbox.
+    #[must_use]
+    pub fn users(&self) -> usize {
+        self.users.len()
+    }
+
+    /// The last offset of the notifications that was folded; −1 before any.
+    #[must_use]
+    pub fn last(&self) -> i64 {
+        self.last[Source::Notifications as usize]
+    }
+
+    /// The last offset of the receipts that was folded; −1 before any.
+    #[must_use]
+    pub fn last_receipt(&self) -> i64 {
+        self.last[Source::Receipts as usize]
+    }
+
+    pub(super) fn advance(&mut self, source: Source, offset: i64) {
+        self.last[source as usize] = offset;
+    }
+
+    pub(super) fn set_low(&mut self, source: Source, low: i64) {
+        let last = &mut self.last[source as usize];
+        *last = (*last).max(low - 1);
+        if source == Source::Notifications {
+            self.low = low;
+        }
+    }
+
+    pub(super) fn add(&mut self, user: UserId, entry: Entry, limits: Limits, now_ms: i64) -> Added {
+        self.users.entry(user).or_default().add(entry, limits, now_ms)
+    }
+
+    pub(super) fn mark(&mut self, receipt: &Receipt, offset: i64, limits: Limits) {
+        let inbox = self.users.entry(receipt.user_id).or_default();
+        inbox.mark(receipt.action, &receipt.ids, offset, limits);
+    }
+
+    pub(super) fn expire(&mut self, limits: Limits, now_ms: i64) {
+        let low = &mut self.low;
+        self.users.retain(|_, inbox| {
+            inbox.expire(limits, now_ms);
+            if inbox.is_empty() {
+                // What is forgotten with it must not be missed silently by an old cursor.
+                let evicted = inbox.evicted(i64::MIN);
+                *low = evicted.map_or(*low, |evicted| (*low).max(evicted.through + 1));
+            }
+            !inbox.is_empty()
+        });
+    }
+
+    /// The ids of the entries for which this action would change something: of those in `ids`, or
+    /// of those up to and with the offset `through`, or of all.
+    #[must_use]
+    pub fn would_change(
+        &self,
+        user: UserId,
+        action: Action,
+        which: &Which,
+        oldest: i64,
+    ) -> Vec<NotificationId> {
+        let Some(inbox) = self.users.get(&user) else { return Vec::new() };
+        let changes = |entry: &&Entry| match action {
+            Action::Read => !entry.read,
+            Action::Unread => entry.read,
+            Action::Dismissed => true,
+        };
+        let chosen = |entry: &&Entry| match which {
+            Which::Ids(ids) => ids.contains(&entry.id),
+            Which::Through(offset) => entry.offset <= *offset,
+            Which::All => true,
+        };
+        inbox.shown(oldest).filter(changes).filter(chosen).map(|entry| entry.id.clone()).collect()
+    }
+
+    /// Answers a query about this user's inbox. `oldest` is the time before which entries are too
+    /// old.
+    #[must_use]
+    pub fn page(&self, partition: i32, user: UserId, query: &Query, oldest: i64) -> Page {
+        let here = Cursor::new(partition, self.last());
+        let Some(inbox) = self.users.get(&user) else {
+            let gap = self.gap(partition, None, query, oldest);
+            let (items, version) = (Vec::new(), (-1, -1, -1));
+            return Page { items, unread: 0, cursor: here, more: false, gap, version };
+        };
+        let gap = self.gap(partition, Some(inbox), query, oldest);
+        let after = match query.since {
+            // A cursor of another log says nothing about this one.
+            Since::Cursor(cursor) if gap.is_none_or(|gap| gap.reason != GapReason::Unknown) => cursor.offset,
+            Since::Cursor(_) | Since::Newest | Since::Beginning | Since::Time(_) => -1,
+        };
+        let wanted = |entry: &&Entry| {
+            entry.offset > after
+                && !matches!(query.since, Since::Time(from) if entry.sent_at_ms < from)
+                && !(query.unread && entry.read)
+                && query.category.as_deref().is_none_or(|wanted| entry.category.as_deref() == Some(wanted))
+        };
+        let limit = query.limit.unwrap_or(usize::MAX);
+        let (mut unread, mut matching, mut items) = (0, 0, Vec::new());
+        for entry in inbox.shown(oldest) {
+            unread += usize::from(!entry.read);
+            if wanted(&entry) {
+                matching += 1;
+                if query.since == Since::Newest || items.len() < limit {
+                    items.extend(item(partition, entry));
+                }
+            }
+        }
+        let more = query.since != Since::Newest && matching > limit;
+        if query.since == Since::Newest && items.len() > limit {
+            items.drain(..items.len() - limit);
+        }
+        let cursor = if more { items.last().map_or(here, |item| item.at) } else { here };
+        Page { items, unread, cursor, more, gap, version: inbox.version(oldest) }
+    }
+
+    /// Whether something of what the query asks for may be missing.
+    fn gap(&self, partition: i32, inbox: Option<&Inbox>, query: &Query, oldest: i64) -> Option<Gap> {
+        let evicted = inbox.and_then(|inbox| inbox.evicted(oldest));
+        let through = |offset| Cursor::new(partition, offset);
+        match query.since {
+            Since::Newest | Since::Beginning => None,
+            Since::Time(from) => {
+                evicted.filter(|evicted| evicted.sent_at_ms >= from).map(|evicted| Gap {
+                    reason: GapReason::Inbox(evicted.reason),
+                    after: None,
+                    through: through(evicted.through),
+                })
+            }
+            Since::Cursor(cursor) => {
+                let gap = |reason, offset| {
+                    Some(Gap { reason, after: Some(cursor), through: through(offset) })
+                };
+                if cursor.partition != partition || cursor.offset > self.last() {
+                    return gap(GapReason::Unknown, self.last());
+                }
+                match evicted {
+                    Some(evicted) if evicted.through > cursor.offset => {
+                        gap(GapReason::Inbox(evicted.reason), evicted.through)
+                    }
+                    _ if cursor.offset + 1 < self.low => gap(GapReason::Retention, self.low - 1),
+                    _ => None,
+                }
+            }
+        }
+    }
+}
+
+/// Which entries a recipient means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// These.
+    Ids(HashSet<NotificationId>),
+    /// Those up to and with this offset.
+    Through(i64),
+    /// All that there are now.
+    All,
+}
+
+fn item(partition: i32, entry: &Entry) -> Option<Item> {
+    Some(Item {
+        at: Cursor::new(partition, entry.offset),
+        sent_at_ms: entry.sent_at_ms,
+        read: entry.read,
+        json: entry.json.clone()?,
+    })
+}

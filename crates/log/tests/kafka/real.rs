@@ -1,0 +1,117 @@
+//! What only a real broker can show. Run by `scripts/real run`.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+    producer::{FutureProducer, FutureRecord},
+};
+
+use crate::harness::{Memory, World, append, connect, eventually, topic};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a real broker"]
+async fn poison_is_set_aside_once_though_members_come_and_go_in_the_middle() {
+    const PARTITIONS: i32 = 4;
+    const EACH: usize = 400;
+    let world = World::real(4).await;
+    let (log, name) = (world.log.clone(), world.topic.clone());
+    let appending = tokio::spawn(async move {
+        for number in 0..EACH {
+            for partition in 0..PARTITIONS {
+                append(&log, &name, partition, &format!("poison {number}")).await;
+                append(&log, &name, partition, "good").await;
+            }
+        }
+        // Nothing follows the last poison: the transactions' own offsets must be enough.
+        for partition in 0..PARTITIONS {
+            append(&log, &name, partition, "poison at the end").await;
+        }
+    });
+    let others = [connect(&world.brokers), connect(&world.brokers)];
+    let stays = world.join(&Memory::default());
+    let mut restarts = 0;
+    let until = Instant::now() + Duration::from_secs(20);
+    while !appending.is_finished() || Instant::now() < until {
+        let memory = Memory::default();
+        let comes_and_goes = world.join_with(&others[restarts % 2], &memory);
+        eventually("its share", || !memory.live().is_empty()).await;
+        comes_and_goes.stop().await;
+        restarts += 1;
+    }
+    assert!(restarts >= 2, "{restarts}");
+    appending.await.expect("all is appended");
+    let end = (EACH * 2 + 1) as i64;
+    eventually("all is committed", || (0..PARTITIONS).all(|p| world.committed(p) == end)).await;
+    stays.stop().await;
+    // And a replay of everything.
+    let memory = Memory::default();
+    let again = world.join(&memory);
+    eventually("replayed", || memory.live().len() == 4 && memory.count() == 4 * (EACH * 2 + 1)).await;
+    again.stop().await;
+    for partition in 0..PARTITIONS {
+        let mut expected: Vec<_> = (0..EACH).map(|number| format!("poison {number}")).collect();
+        expected.push("poison at the end".into());
+        assert_eq!(world.letters_of(partition).await, expected, "partition {partition}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a real broker"]
+async fn a_tombstone_and_a_record_as_large_as_allowed_are_set_aside_too() {
+    let world = World::real(1).await;
+    let producer: FutureProducer = ClientConfig::new()
+        .set("bootstrap.servers", &world.brokers)
+        .set("message.max.bytes", "2000000")
+        .create()
+        .expect("a producer");
+    let tombstone: FutureRecord<'_, str, str> =
+        FutureRecord::to(&world.topic).partition(0).key("7");
+    producer.send(tombstone, Duration::ZERO).await.expect("acknowledged");
+    let incompressible: Vec<u8> = (0..1_048_400_u64).map(|n| ((n * n * 31) >> 7) as u8).collect();
+    let mut large = b"poison".to_vec();
+    large.extend(incompressible);
+    large.truncate(1_048_450);
+    let record: FutureRecord<'_, str, [u8]> =
+        FutureRecord::to(&world.topic).partition(0).key("7").payload(&large);
+    producer.send(record, Duration::ZERO).await.expect("acknowledged");
+    let reader = world.join(&Memory::default());
+    eventually("set aside", || reader.quarantined() == 2).await;
+    reader.stop().await;
+    let letters = world.letters().await;
+    assert_eq!(letters.len(), 2);
+    assert_eq!(letters[0].value, "null");
+    assert_eq!(letters[0].key, "7");
+    assert_eq!(world.committed(0), 2);
+}
+
+#[tokio::test]
+#[ignore = "needs a real broker"]
+async fn a_topic_that_is_made_again_is_read_anew() {
+    let world = World::real(1).await;
+    for value in ["old 1", "old 2", "old 3"] {
+        world.append(0, value).await;
+    }
+    let memory = Memory::default();
+    let follower = world.log.follow(&world.topic, memory.clone()).expect("a follower");
+    follower.assign(0);
+    eventually("read", || memory.since_assigned(0).len() == 3).await;
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", &world.brokers)
+        .create()
+        .expect("an admin client");
+    let options = AdminOptions::new();
+    admin.delete_topics(&[&world.topic], &options).await.expect("deleted");
+    let again = [topic(&world.topic, 1)];
+    let until = Instant::now() + Duration::from_secs(30);
+    while world.log.ensure_topics(&again).await.is_err() {
+        assert!(Instant::now() < until, "the topic is not made again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    append(&connect(&world.brokers), &world.topic, 0, "new 1").await;
+    eventually("only the new is there", || memory.since_assigned(0) == ["new 1"]).await;
+    eventually("live", || memory.live() == [0]).await;
+    follower.stop().await;
+}

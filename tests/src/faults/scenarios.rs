@@ -1,0 +1,396 @@
+//! What is broken, how, and how often.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::time::{sleep, timeout};
+
+use super::{
+    client::{Client, Question},
+    history::{History, Wrong},
+    load::{Load, People},
+    probe::{Right, recovery},
+    random::Random,
+};
+use crate::world::home;
+
+/// How many people have an inbox in each round.
+const PEOPLE: usize = 60;
+/// The first of those; far from the four users that the migration makes.
+const FIRST: i64 = 10_000;
+/// Who sends when the probes do.
+const PROBE: i64 = 9_999;
+/// How many probes send after a fault that affects everybody.
+const PROBES: usize = 12;
+/// A little load before and after each fault.
+const CALM: Duration = Duration::from_secs(2);
+/// Longer than a consumer's session (10 s), by so much at least.
+const FROZEN: (Duration, Duration) = (Duration::from_millis(11_500), Duration::from_secs(3));
+/// A round that takes longer than this is given up.
+const ROUND: Duration = Duration::from_secs(150);
+/// How long it may take, when the load is over, until every inbox is whole on every instance.
+const SETTLE: Duration = Duration::from_secs(60);
+
+/// What is done to the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Scenario {
+    /// kill -9 of the producer
+    Producer,
+    /// kill -9 of one of three consumers
+    Consumer,
+    /// kill -9 of the broker
+    Broker,
+    /// SIGSTOP of a consumer for longer than its session, then SIGCONT
+    Pause,
+    /// SIGTERM and a new start of each consumer, one after the other
+    Rolling,
+    /// From three consumers to one, to three, to one
+    Scale,
+}
+
+impl Scenario {
+    /// All of them, in the order of their numbers' growth: what breaks least comes first.
+    pub const ALL: [Self; 6] =
+        [Self::Producer, Self::Consumer, Self::Broker, Self::Pause, Self::Rolling, Self::Scale];
+
+    /// For people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Producer => "kill -9 the producer",
+            Self::Consumer => "kill -9 a consumer",
+            Self::Broker => "kill -9 the broker",
+            Self::Pause => "freeze a consumer",
+            Self::Rolling => "rolling restart",
+            Self::Scale => "scale 3 → 1 → 3 → 1",
+        }
+    }
+}
+
+/// What came of a scenario.
+pub struct Outcome {
+    /// Which.
+    pub scenario: Scenario,
+    /// How often something was done to the cluster.
+    pub faults: usize,
+    /// What was acknowledged and shown.
+    pub history: Arc<Mutex<History>>,
+    /// How long each affected user waited for a right answer, after each fault.
+    pub recovery: Vec<Duration>,
+    /// Why it was not carried through.
+    pub failure: Option<String>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Every random choice follows from it.
+    pub seed: u64,
+    /// How often each scenario does what it does.
+    pub rounds: u32,
+    /// Sends a second.
+    pub rate: u32,
+}
+
+/// Carries one scenario out.
+pub async fn run(scenario: Scenario, plan: Plan, client: &Client, number: i64) -> Outcome {
+    let client = client.with(Arc::default());
+    let began = client.journal.now();
+    let history = Arc::clone(&client.history);
+    let random = Random::new(plan.seed, scenario.name());
+    let mut stage = Stage { client, random, people: Vec::new(), faults: 0, recovery: Vec::new() };
+    let failure = stage.play(scenario, plan, number).await.err();
+    if let Some(failure) = &failure {
+        stage.say(&format!("{}: {failure}", scenario.name()));
+    }
+    let took = stage.client.journal.now().saturating_sub(began);
+    let Stage { faults, recovery, .. } = stage;
+    Outcome { scenario, faults, history, recovery, failure, took }
+}
+
+/// Reads everybody in this history on every consumer, now that all is quiet, until each inbox is
+/// whole or the time for that is over.
+pub async fn settle(client: &Client) {
+    client.history.lock().unsettle();
+    let users = client.history.lock().users();
+    let mut readers = tokio::task::JoinSet::new();
+    for instance in client.cluster.up() {
+        let (client, users) = (client.clone(), users.clone());
+        readers.spawn(async move {
+            let deadline = tokio::time::Instant::now() + SETTLE;
+            for user in users {
+                settle_one(&client, instance, user, deadline).await;
+            }
+        });
+    }
+    readers.join_all().await;
+}
+
+async fn settle_one(client: &Client, instance: usize, user: i64, deadline: tokio::time::Instant) {
+    let question = Question { user, instance, at_least: None, patience: Duration::from_secs(10) };
+    loop {
+        let reading = client.read(question).await;
+        let late = tokio::time::Instant::now() >= deadline;
+        if let Some(reading) = reading {
+            let mut history = client.history.lock();
+            if late || history.missing(user, Duration::MAX, &reading.shown).is_empty() {
+                return history.settled(&reading);
+            }
+        } else if late {
+            let example = format!("consumer {instance} still does not answer for user {user} when all is quiet");
+            return client.history.lock().found(Wrong::Stuck, example);
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// One scenario being carried out.
+struct Stage {
+    client: Client,
+    random: Random,
+    /// Of this round.
+    people: Vec<i64>,
+    faults: usize,
+    recovery: Vec<Duration>,
+}
+
+impl Stage {
+    async fn play(&mut self, scenario: Scenario, plan: Plan, number: i64) -> Result<(), String> {
+        self.client.cluster.restore().await?;
+        self.client.cluster.add_users(&[PROBE]).await?;
+        let people = People::new(&[]);
+        let mut load = None;
+        let mut outcome = Ok(());
+        for round in 0..plan.rounds {
+            self.people = newcomers(number, round);
+            self.client.cluster.add_users(&self.people).await?;
+            people.replace(&self.people);
+            // The same load goes on through all rounds.
+            load.get_or_insert_with(|| Load::start(&self.client, &people, plan.rate, plan.seed));
+            self.say(&format!("{}, {} of {}", scenario.name(), round + 1, plan.rounds));
+            outcome = timeout(ROUND, self.round(scenario))
+                .await
+                .unwrap_or_else(|_| Err(format!("a round took longer than {ROUND:?}")));
+            self.look_for_the_dead();
+            if outcome.is_err() {
+                break;
+            }
+        }
+        if let Some(load) = load {
+            load.stop().await;
+        }
+        self.client.cluster.restore().await?;
+        settle(&self.client).await;
+        self.look_for_the_dead();
+        outcome
+    }
+
+    async fn round(&mut self, scenario: Scenario) -> Result<(), String> {
+        sleep(CALM).await;
+        match scenario {
+            Scenario::Producer => self.producer().await?,
+            Scenario::Consumer => self.consumer().await?,
+            Scenario::Broker => self.broker().await?,
+            Scenario::Pause => self.pause().await?,
+            Scenario::Rolling => self.rolling().await?,
+            Scenario::Scale => self.scale().await?,
+        }
+        self.client.cluster.all_ready().await?;
+        sleep(CALM / 2).await;
+        Ok(())
+    }
+
+    async fn producer(&mut self) -> Result<(), String> {
+        let cluster = Arc::clone(&self.client.cluster);
+        let pause = cluster.moment(Duration::from_millis(500));
+        let fault = self.fault("kill -9 the producer");
+        cluster.producer.kill().await?;
+        sleep(pause).await;
+        cluster.producer.start()?;
+        let users = self.some();
+        self.recover(&users, fault, Right::Sends { from: PROBE }).await;
+        Ok(())
+    }
+
+    async fn consumer(&mut self) -> Result<(), String> {
+        let cluster = Arc::clone(&self.client.cluster);
+        let victim = cluster.victim();
+        let users = self.users_of(victim).await;
+        // Half of the time it comes back soon, as under a supervisor, and half of the time it stays away.
+        let soon = self.random.below(2) == 0;
+        let pause = cluster.moment(Duration::from_secs(3));
+        let fault = self.fault(&format!("kill -9 consumer {victim}"));
+        cluster.consumers[victim].kill().await?;
+        if soon {
+            sleep(pause).await;
+            cluster.consumers[victim].start()?;
+        }
+        self.recover(&users, fault, Right::Reads).await;
+        if !soon {
+            cluster.consumers[victim].start()?;
+        }
+        Ok(())
+    }
+
+    async fn broker(&mut self) -> Result<(), String> {
+        let cluster = Arc::clone(&self.client.cluster);
+        let pause = cluster.moment(Duration::from_secs(2));
+        let fault = self.fault("kill -9 the broker");
+        cluster.kill_broker().await?;
+        sleep(pause).await;
+        let users = self.some();
+        let (started, ()) = tokio::join!(
+            cluster.start_broker(),
+            self.recover(&users, fault, Right::Sends { from: PROBE })
+        );
+        started
+    }
+
+    async fn pause(&mut self) -> Result<(), String> {
+        let cluster = Arc::clone(&self.client.cluster);
+        let victim = cluster.victim();
+        let users = self.users_of(victim).await;
+        let frozen = FROZEN.0 + cluster.moment(FROZEN.1);
+        let fault = self.fault(&format!("SIGSTOP consumer {victim} for {:.1} s", frozen.as_secs_f64()));
+        cluster.consumers[victim].pause()?;
+        let mut random = Random::new(self.random.next(), "pause");
+        let thaw = async {
+            sleep(frozen - Duration::from_millis(300)).await;
+            // It is asked now, so that it has questions to answer before it has heard of anything.
+            let asked = self.ask_directly(victim, &users);
+            sleep(Duration::from_millis(300)).await;
+            cluster.consumers[victim].resume()?;
+            self.say(&format!("SIGCONT consumer {victim}"));
+            asked.join_all().await;
+            Ok(())
+        };
+        let (thawed, waited) = tokio::join!(
+            thaw,
+            recovery(&self.client, &users, fault, Right::Reads, &mut random)
+        );
+        self.recovered(waited);
+        thawed
+    }
+
+    async fn rolling(&mut self) -> Result<(), String> {
+        let cluster = Arc::clone(&self.client.cluster);
+        for number in cluster.up() {
+            let users = self.users_of(number).await;
+            let fault = self.fault(&format!("SIGTERM consumer {number}"));
+            let restart = async {
+                cluster.consumers[number].terminate().await?;
+                cluster.consumers[number].start()
+            };
+            let mut random = Random::new(self.random.next(), "rolling");
+            let (restarted, waited) = tokio::join!(
+                restart,
+                recovery(&self.client, &users, fault, Right::Reads, &mut random)
+            );
+            self.recovered(waited);
+            restarted?;
+            cluster.all_ready().await?;
+        }
+        Ok(())
+    }
+
+    async fn scale(&mut self) -> Result<(), String> {
+        let cluster = Arc::clone(&self.client.cluster);
+        let stays = cluster.victim();
+        let others: Vec<_> = cluster.up().into_iter().filter(|number| *number != stays).collect();
+        for _ in 0..2 {
+            let mut users = Vec::new();
+            for &number in &others {
+                users.extend(self.users_of(number).await);
+            }
+            let fault = self.fault(&format!("SIGTERM consumers {others:?}"));
+            let leave = futures_util::future::try_join_all(
+                others.iter().map(|&number| cluster.consumers[number].terminate()),
+            );
+            let mut random = Random::new(self.random.next(), "scale down");
+            let (left, waited) = tokio::join!(
+                leave,
+                recovery(&self.client, &users, fault, Right::Reads, &mut random)
+            );
+            self.recovered(waited);
+            left?;
+            sleep(CALM).await;
+            let fault = self.fault(&format!("start consumers {others:?}"));
+            for &number in &others {
+                cluster.consumers[number].start()?;
+            }
+            let everybody = self.people.clone();
+            self.recover(&everybody, fault, Right::Reads).await;
+            cluster.all_ready().await?;
+        }
+        Ok(())
+    }
+
+    /// Asks this consumer for each of these inboxes, patiently, whatever its state.
+    fn ask_directly(&self, instance: usize, users: &[i64]) -> tokio::task::JoinSet<()> {
+        let mut asked = tokio::task::JoinSet::new();
+        for &user in users {
+            let client = self.client.clone();
+            asked.spawn(async move {
+                // Again and again, for as long as it may take to find out that it was away.
+                for _ in 0..20 {
+                    let patience = Duration::from_secs(5);
+                    client.read(Question { user, instance, at_least: None, patience }).await;
+                    sleep(Duration::from_millis(50)).await;
+                }
+            });
+        }
+        asked
+    }
+
+    async fn recover(&mut self, users: &[i64], fault: Duration, right: Right) {
+        let mut random = Random::new(self.random.next(), "recovery");
+        let waited = recovery(&self.client, users, fault, right, &mut random).await;
+        self.recovered(waited);
+    }
+
+    fn recovered(&mut self, waited: Vec<Duration>) {
+        let longest = waited.iter().max().copied().unwrap_or_default();
+        let users = waited.len();
+        self.say(&format!("right again for {users} users, after {:.2} s at most", longest.as_secs_f64()));
+        self.recovery.extend(waited);
+    }
+
+    /// Says what is about to be done, and when that is.
+    fn fault(&mut self, what: &str) -> Duration {
+        self.faults += 1;
+        self.say(what);
+        self.client.journal.now()
+    }
+
+    /// Those whose inbox lives in this consumer.
+    async fn users_of(&self, consumer: usize) -> Vec<i64> {
+        let partitions = self.client.cluster.partitions(consumer).await;
+        self.people.iter().copied().filter(|user| partitions.contains(&home(*user))).collect()
+    }
+
+    /// Some of the people, for a fault that affects them all.
+    fn some(&mut self) -> Vec<i64> {
+        let start = self.random.below(self.people.len());
+        self.people.iter().cycle().skip(start).take(PROBES).copied().collect()
+    }
+
+    fn look_for_the_dead(&self) {
+        let members = self.client.cluster.consumers.iter().chain([&self.client.cluster.producer]);
+        for how in members.filter_map(super::cluster::Member::died) {
+            self.say(&how);
+            self.client.history.lock().found(Wrong::Died, how);
+        }
+    }
+
+    fn say(&self, what: &str) {
+        self.client.journal.say(what);
+    }
+}
+
+/// The people of this round of this scenario, who are nobody else's.
+fn newcomers(scenario: i64, round: u32) -> Vec<i64> {
+    let first = FIRST + scenario * 1_000_000 + i64::from(round) * 1_000;
+    (first..).take(PEOPLE).collect()
+}
