@@ -42,7 +42,7 @@ impl Drop for Instance {
 }
 
 fn script(arguments: &[&str]) -> String {
-    run(arguments).unwrap_or_else(|error| panic!("{error}"))
+    run(arguments).expect("scripts/real")
 }
 
 fn run(arguments: &[&str]) -> Result<String, String> {

@@ -146,7 +146,8 @@ impl Kafka {
         if u64::try_from(held)? == written {
             return Ok(written);
         }
-        Err(format!("the topic holds {held} records of {written}: the broker lost or refused some").into())
+        Err(format!("the topic holds {held} records of {written}: the broker lost or refused some")
+            .into())
     }
 
     /// Reads the whole topic and drops what it reads; returns how long that took, from a client
@@ -195,7 +196,8 @@ impl Kafka {
             // The first record would otherwise also pay for the connection.
             producer.client().fetch_metadata(Some(&topic), ASK)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let sample = runtime.block_on(append_round(&producer, &topic, &records, in_flight, round));
+            let sample =
+                runtime.block_on(append_round(&producer, &topic, &records, in_flight, round));
             producer.flush(Timeout::After(ASK))?;
             sample
         })
@@ -226,7 +228,8 @@ async fn append_round(
             }
         }
     };
-    let mut running: FuturesUnordered<_> = records.iter().cycle().take(in_flight).map(one).collect();
+    let mut running: FuturesUnordered<_> =
+        records.iter().cycle().take(in_flight).map(one).collect();
     while running.next().await.is_some() {}
     drop(running);
     match refused.take() {

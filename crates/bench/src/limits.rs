@@ -61,15 +61,19 @@ impl Limit {
         match self {
             Self::Send { listen, database_url } => {
                 let directory = Directory::postgres(database_url.expose(), DATABASE_CONNECTIONS)?;
-                let routes = Router::new().route("/send", post(send)).with_state(directory).merge(ready);
+                let routes =
+                    Router::new().route("/send", post(send)).with_state(directory).merge(ready);
                 // The same server and the same layers as the producer's.
                 let limits = HttpLimits::default();
                 let app = http::layers(routes, &limits);
-                http::serve(TcpListener::bind(listen).await?, app, shutdown::signal(), limits).await;
+                http::serve(TcpListener::bind(listen).await?, app, shutdown::signal(), limits)
+                    .await;
             }
             Self::Constant { listen, body } => {
                 let body = Bytes::from(std::fs::read(body)?);
-                let answer = async move || ([(CONTENT_TYPE, "application/json")], body.clone()).into_response();
+                let answer = async move || {
+                    ([(CONTENT_TYPE, "application/json")], body.clone()).into_response()
+                };
                 // Plain axum: what the consumer adds around it is the consumer's cost.
                 let app = Router::new().route("/notifications/{id}", get(answer)).merge(ready);
                 let listener = TcpListener::bind(listen).await?.tap_io(|stream| {

@@ -50,7 +50,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 /// the machine, whose processors the load generator and the servers share.
 #[derive(Parser, Debug)]
 #[command(
-    name = "bench", version,
+    name = "bench",
+    version,
     after_help = "Try it:\n  \
         cargo run --release -p bench -- all --quick\n  \
         cargo run --release -p bench -- send --connections 256 --markdown send.md --json send.json\n\n\

@@ -46,7 +46,8 @@ pub(crate) async fn run(site: &mut Site, filled: &Filled) -> Result<Section> {
     #[allow(clippy::cast_precision_loss)] // as above
     let growth: Vec<f64> = pairs.map(|(full, empty)| each(*full as f64 - *empty as f64)).collect();
     let party = |name: &str, role, figure: &dyn Fn(f64) -> f64| {
-        let samples: Vec<_> = growth.iter().map(|&growth| Sample::of(figure(growth), filled.records)).collect();
+        let samples: Vec<_> =
+            growth.iter().map(|&growth| Sample::of(figure(growth), filled.records)).collect();
         Party::new(name, role, &samples).ok_or("no round was measured")
     };
     let subject = party("memory that the consumer grows by", "subject", &|growth| growth)?;

@@ -28,7 +28,8 @@ pub(crate) async fn run(site: &mut Site, args: &LoadArgs) -> Result<Section> {
         .map(|n| records::of_size(&records::somebody(n % INBOXES)?, BYTES))
         .collect::<Result<Vec<_>>>()?;
     let records =
-        tokio::task::spawn_blocking(move || kafka.fill(&filled, notifications.into_iter())).await??;
+        tokio::task::spawn_blocking(move || kafka.fill(&filled, notifications.into_iter()))
+            .await??;
     let mut consumer = site.consumer(&topic)?;
     consumer.live(records).await?;
 
@@ -40,7 +41,10 @@ pub(crate) async fn run(site: &mut Site, args: &LoadArgs) -> Result<Section> {
     let (status, body) = connection.exchange(&requests[0]).await?;
     let entries = serde_json::from_slice::<Inbox<'_>>(body)?.notifications.len();
     if (status, entries) != (200, usize::try_from(ENTRIES)?) {
-        return Err(format!("an inbox of {ENTRIES} was answered with {status} and {entries} entries").into());
+        return Err(format!(
+            "an inbox of {ENTRIES} was answered with {status} and {entries} entries"
+        )
+        .into());
     }
     let length = body.len();
     let file = site.folder().join("inbox.json");
@@ -57,17 +61,19 @@ pub(crate) async fn run(site: &mut Site, args: &LoadArgs) -> Result<Section> {
         round,
     };
     let show = |sample: &Sample| format!("{:.0} reads/s", sample.value);
-    let samples = alternate("read", site.options.rounds(), &[CONSUMER, CONSTANT], show, async |party| {
-        let service = if party == 0 { &consumer } else { &constant };
-        served(service, &load(service)).await
-    });
+    let samples =
+        alternate("read", site.options.rounds(), &[CONSUMER, CONSTANT], show, async |party| {
+            let service = if party == 0 { &consumer } else { &constant };
+            served(service, &load(service)).await
+        });
     let samples = samples.await?;
 
     let nothing = "no round was measured";
     let subject = Party::new(CONSUMER, "subject", &samples[0]).ok_or(nothing)?;
     let limit = Party::new(CONSTANT, "limit", &samples[1]).ok_or(nothing)?;
     let name = format!("{CONSUMER} / constant");
-    let ratios = Ratio::new(&name, &subject, &limit, Some(Aim::AtLeast(0.85))).into_iter().collect();
+    let ratios =
+        Ratio::new(&name, &subject, &limit, Some(Aim::AtLeast(0.85))).into_iter().collect();
     Ok(Section {
         name: "read",
         title: format!("GET of a {ENTRIES}-entry inbox ({length} bytes), {connections} connections, closed loop"),

@@ -30,15 +30,18 @@ pub(crate) async fn run(site: &mut Site, filled: &Filled) -> Result<Section> {
     let times = times.await?;
 
     // The median, because the start's own spread would otherwise go into every round twice.
-    let starts = Spread::of(times[1].iter().map(Duration::as_secs_f64)).ok_or("no round was measured")?;
+    let starts =
+        Spread::of(times[1].iter().map(Duration::as_secs_f64)).ok_or("no round was measured")?;
     let start = Duration::from_secs_f64(starts.median);
     #[allow(clippy::cast_precision_loss)] // far below 2⁵²
-    let rate = |took: Duration| Sample::of(filled.records as f64 / took.as_secs_f64(), filled.records);
+    let rate =
+        |took: Duration| Sample::of(filled.records as f64 / took.as_secs_f64(), filled.records);
     let mut folding = Vec::new();
     let mut start_share: f64 = 0.0;
     for took in &times[0] {
         let folded = took.checked_sub(start).filter(|folded| *folded > starts_spread(&starts));
-        let folded = folded.ok_or("the rebuild cannot be told from the start; try more --records")?;
+        let folded =
+            folded.ok_or("the rebuild cannot be told from the start; try more --records")?;
         start_share = start_share.max(starts_spread(&starts).as_secs_f64() / folded.as_secs_f64());
         folding.push(rate(folded));
     }
@@ -48,7 +51,8 @@ pub(crate) async fn run(site: &mut Site, filled: &Filled) -> Result<Section> {
     let subject = Party::new(CONSUMER, "subject", &folding).ok_or(nothing)?;
     let limit = Party::new(DROPPING, "limit", &dropping).ok_or(nothing)?;
     let name = format!("{CONSUMER} / {DROPPING}");
-    let ratios = Ratio::new(&name, &subject, &limit, Some(Aim::AtLeast(0.60))).into_iter().collect();
+    let ratios =
+        Ratio::new(&name, &subject, &limit, Some(Aim::AtLeast(0.60))).into_iter().collect();
     Ok(Section {
         name: "rebuild",
         title: format!(

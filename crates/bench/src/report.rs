@@ -47,8 +47,11 @@ impl Spread {
         sorted.sort_by(f64::total_cmp);
         let (&min, &max) = (sorted.first()?, sorted.last()?);
         let middle = sorted.len() / 2;
-        let median =
-            if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) };
+        let median = if sorted.len() % 2 == 1 {
+            sorted[middle]
+        } else {
+            f64::midpoint(sorted[middle - 1], sorted[middle])
+        };
         Some(Self { median, min, max, rounds })
     }
 }
@@ -70,7 +73,8 @@ pub(crate) struct Party {
 impl Party {
     /// None without samples.
     pub(crate) fn new(name: &str, role: &'static str, samples: &[Sample]) -> Option<Self> {
-        let each = |figure: fn(&Sample) -> Option<f64>| Spread::of(samples.iter().filter_map(figure));
+        let each =
+            |figure: fn(&Sample) -> Option<f64>| Spread::of(samples.iter().filter_map(figure));
         Some(Self {
             name: name.to_owned(),
             role,
@@ -105,7 +109,11 @@ impl Ratio {
     /// Round by round: what was measured side by side is divided.
     pub(crate) fn new(name: &str, over: &Party, under: &Party, aim: Option<Aim>) -> Option<Self> {
         let pairs = over.value.rounds.iter().zip(&under.value.rounds);
-        Some(Self { name: name.to_owned(), value: Spread::of(pairs.map(|(over, under)| over / under))?, aim })
+        Some(Self {
+            name: name.to_owned(),
+            value: Spread::of(pairs.map(|(over, under)| over / under))?,
+            aim,
+        })
     }
 
     fn verdict(&self) -> String {
@@ -188,17 +196,29 @@ impl Section {
         let _ = writeln!(text, "| | | {} |{columns}", self.unit);
         let _ = writeln!(text, "|---|---|---:|{}", if timed { "---:|---:|---:|---:|" } else { "" });
         for party in &self.parties {
-            let _ = write!(text, "| {} | {} | {} |", party.role, party.name, figure(Some(&party.value)));
+            let _ = write!(
+                text,
+                "| {} | {} | {} |",
+                party.role,
+                party.name,
+                figure(Some(&party.value))
+            );
             if timed {
-                let [p50, p99, cpu] =
-                    [&party.p50_ms, &party.p99_ms, &party.cpu_us].map(|spread| figure(spread.as_ref()));
+                let [p50, p99, cpu] = [&party.p50_ms, &party.p99_ms, &party.cpu_us]
+                    .map(|spread| figure(spread.as_ref()));
                 let _ = write!(text, " {p50} | {p99} | {cpu} | {} |", party.failed);
             }
             text.push('\n');
         }
         let _ = writeln!(text, "\n| ratio | | aim |\n|---|---:|---|");
         for ratio in &self.ratios {
-            let _ = writeln!(text, "| {} | {} | {} |", ratio.name, figure(Some(&ratio.value)), ratio.verdict());
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} |",
+                ratio.name,
+                figure(Some(&ratio.value)),
+                ratio.verdict()
+            );
         }
         if !self.notes.is_empty() {
             text.push('\n');
@@ -231,7 +251,8 @@ mod tests {
 
     #[test]
     fn the_median_of_an_even_number_lies_between_the_middle_two() {
-        let median = |rounds: &[f64]| Spread::of(rounds.iter().copied()).map(|spread| spread.median);
+        let median =
+            |rounds: &[f64]| Spread::of(rounds.iter().copied()).map(|spread| spread.median);
         assert_eq!(median(&[]), None);
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));

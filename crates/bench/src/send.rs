@@ -18,8 +18,7 @@ use crate::{
 const PRODUCER: &str = "producer";
 const NO_KAFKA: &str = "the same handler without Kafka";
 const BARE: &str = "bare rdkafka loop";
-const MESSAGE: &str =
-    "Bruno commented on your photo: “What a view! Where did you take it, and may I come along next time?”";
+const MESSAGE: &str = "Bruno commented on your photo: “What a view! Where did you take it, and may I come along next time?”";
 /// Those whom the migration makes: the recipients.
 const USERS: [(i64, &str); 4] = [(1, "Emma"), (2, "Bruno"), (3, "Rick"), (4, "Lena")];
 
@@ -33,7 +32,10 @@ pub(crate) async fn run(site: &mut Site, args: &LoadArgs) -> Result<Section> {
     let (mut requests, mut same) = (Vec::new(), Vec::new());
     for (id, name) in USERS {
         requests.push(post_form("/send", &format!("from_id=2&to_id={id}&message={MESSAGE}")));
-        same.push(records::notification(&User { id: UserId::new(id)?, name: name.into() }, MESSAGE)?);
+        same.push(records::notification(
+            &User { id: UserId::new(id)?, name: name.into() },
+            MESSAGE,
+        )?);
     }
     let connections = usize::from(args.connections);
     let round = args.round(site.options.quick);
@@ -45,11 +47,12 @@ pub(crate) async fn run(site: &mut Site, args: &LoadArgs) -> Result<Section> {
     };
     let show = |sample: &Sample| format!("{:.0} sends/s", sample.value);
     let parties = [PRODUCER, NO_KAFKA, BARE];
-    let samples = alternate("send", site.options.rounds(), &parties, show, async |party| match party {
-        0 => served(&producer, &load(&producer)).await,
-        1 => served(&no_kafka, &load(&no_kafka)).await,
-        _ => site.kafka.append_loop(&topic, same.clone(), connections, round).await,
-    });
+    let samples =
+        alternate("send", site.options.rounds(), &parties, show, async |party| match party {
+            0 => served(&producer, &load(&producer)).await,
+            1 => served(&no_kafka, &load(&no_kafka)).await,
+            _ => site.kafka.append_loop(&topic, same.clone(), connections, round).await,
+        });
     let samples = samples.await?;
 
     let nothing = "no round was measured";
@@ -60,7 +63,11 @@ pub(crate) async fn run(site: &mut Site, args: &LoadArgs) -> Result<Section> {
     // The slower limit is the one that nobody can beat; the other is shown for what it teaches.
     let no_kafka_is_slower = no_kafka.value.median <= bare.value.median;
     for (limit, slower) in [(&no_kafka, no_kafka_is_slower), (&bare, !no_kafka_is_slower)] {
-        let name = format!("{PRODUCER} / {}{}", limit.name, if slower { " (the slower limit)" } else { "" });
+        let name = format!(
+            "{PRODUCER} / {}{}",
+            limit.name,
+            if slower { " (the slower limit)" } else { "" }
+        );
         ratios.extend(Ratio::new(&name, &subject, limit, slower.then_some(Aim::AtLeast(0.70))));
     }
     Ok(Section {

@@ -134,10 +134,18 @@ impl Site {
     pub(crate) async fn producer(&mut self, topic: &str) -> Result<Service> {
         let url = self.database_url()?;
         let partitions = PARTITIONS.to_string();
-        let arguments =
-            ["--migrate", "--kafka-brokers", &self.brokers, "--topic", topic, "--partitions", &partitions];
+        let arguments = [
+            "--migrate",
+            "--kafka-brokers",
+            &self.brokers,
+            "--topic",
+            topic,
+            "--partitions",
+            &partitions,
+        ];
         let program = self.programs.join("producer");
-        let mut producer = Service::spawn(self.folder(), &program, &arguments, &[("DATABASE_URL", &url)])?;
+        let mut producer =
+            Service::spawn(self.folder(), &program, &arguments, &[("DATABASE_URL", &url)])?;
         producer.ready().await?;
         Ok(producer)
     }
@@ -146,7 +154,14 @@ impl Site {
     pub(crate) fn consumer(&mut self, topic: &str) -> Result<Service> {
         let (group, partitions) = (self.unique("group"), PARTITIONS.to_string());
         let arguments = [
-            "--kafka-brokers", &self.brokers, "--topic", topic, "--group", &group, "--partitions", &partitions,
+            "--kafka-brokers",
+            &self.brokers,
+            "--topic",
+            topic,
+            "--group",
+            &group,
+            "--partitions",
+            &partitions,
         ];
         Service::spawn(self.folder(), &self.programs.join("consumer"), &arguments, &[])
     }

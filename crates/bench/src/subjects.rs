@@ -112,7 +112,10 @@ impl Service {
             .stderr(File::create(&log)?)
             .spawn()
             .map_err(|error| {
-                format!("{}: {error}; build it: cargo build --release --workspace --bins", program.display())
+                format!(
+                    "{}: {error}; build it: cargo build --release --workspace --bins",
+                    program.display()
+                )
             })?;
         Ok(Self { name, child, log, started: Instant::now(), address })
     }
@@ -168,7 +171,8 @@ impl Service {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
         // The name, in brackets, may hold spaces; utime and stime are the 14th and 15th field.
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-        let ticks: u32 = fields.next()?.parse::<u32>().ok()? + fields.next()?.parse::<u32>().ok()?;
+        let ticks: u32 =
+            fields.next()?.parse::<u32>().ok()? + fields.next()?.parse::<u32>().ok()?;
         Some(TICK * ticks)
     }
 
@@ -177,7 +181,8 @@ impl Service {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
             .map_err(|_| "memory is measured through /proc, which only Linux has")?;
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-        let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+        let kib =
+            line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
         Ok(kib.ok_or("/proc says nothing of the memory")? * 1024)
     }
 

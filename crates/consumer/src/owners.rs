@@ -268,13 +268,16 @@ mod tests {
         assert_eq!(owners.peer(3), None);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_foreign_claim_to_what_is_ours_is_contradicted() {
         let mut owners = Owners::new("http://me".into());
         owners.assigned(3);
         owners.0.mine.lock().open.clear();
+        owners.0.wake.notified().await;
         claim(&owners, 2, ClaimState::Live);
-        tokio::time::sleep(2 * ANNOUNCE_AGAIN).await;
+        // It is what wakes the announcer.
+        let woken = tokio::time::timeout(Duration::from_secs(10), owners.0.wake.notified()).await;
+        assert!(woken.is_ok());
         assert_eq!(owners.0.mine.lock().open.get(&3), Some(&ClaimState::Rebuilding));
     }
 }

@@ -39,8 +39,10 @@ pub trait Fold: Send + 'static {
     /// this returns. Memory is to be freed elsewhere.
     fn revoked(&mut self, partition: i32);
 
-    /// Called when there is nothing to do at the moment, and at least every 100 ms or so.
-    fn idle(&mut self) {}
+    /// The assignment still holds, as far as can be known. Said at least every 100 ms or so, busy
+    /// or not; a fold that has not heard it for longer, because its process was stopped, must not
+    /// answer from what it remembers.
+    fn tick(&mut self) {}
 }
 
 /// What a fold says of a record.
@@ -132,7 +134,10 @@ impl Follower {
         run: impl FnOnce(&AtomicBool, UnboundedReceiver<Command>) + Send + 'static,
     ) -> Self {
         let (commands, told) = mpsc::unbounded_channel();
-        Self { thread: Thread::spawn(name, move |stop| run(stop, told)), assigner: Assigner(commands) }
+        Self {
+            thread: Thread::spawn(name, move |stop| run(stop, told)),
+            assigner: Assigner(commands),
+        }
     }
 
     /// See [`Assigner::assign`].

@@ -14,6 +14,7 @@ use e2e::{
         journal::Journal,
         report,
         scenarios::{self, Outcome, Plan, Scenario},
+        settle,
     },
     process::program,
 };
@@ -26,7 +27,10 @@ use tokio::signal::unix::{SignalKind, signal};
 /// removes them at the end. The exit code is 1 when something was lost, shown twice, out of order,
 /// missing from an answer, or not done at all.
 #[derive(Parser, Debug)]
-#[command(name = "faults", after_help = "Try it:\n  faults --short\n  faults --scenario consumer --rounds 3")]
+#[command(
+    name = "faults",
+    after_help = "Try it:\n  faults --short\n  faults --scenario consumer --rounds 3"
+)]
 struct Cli {
     /// Every random choice follows from it
     #[arg(long, default_value_t = 1, value_name = "NUMBER")]
@@ -44,7 +48,7 @@ struct Cli {
     #[arg(long, default_value = "all", value_parser = scenarios_of)]
     scenario: Scenarios,
 
-    /// Each scenario once, in three minutes at most
+    /// Each scenario once, which takes about three minutes
     #[arg(long)]
     short: bool,
 
@@ -87,7 +91,9 @@ async fn main() -> ExitCode {
 
 async fn interrupted() -> &'static str {
     let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return std::future::pending().await };
+    let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
+        return std::future::pending().await;
+    };
     tokio::select! {
         _ = interrupt.recv() => "an interrupt",
         _ = terminate.recv() => "a request to end",
@@ -96,20 +102,24 @@ async fn interrupted() -> &'static str {
 
 /// Whether all is well.
 async fn run(cli: Cli) -> Result<bool, String> {
-    let plan = Plan { seed: cli.seed, rounds: if cli.short { 1 } else { cli.rounds }, rate: cli.rate };
+    let plan =
+        Plan { seed: cli.seed, rounds: if cli.short { 1 } else { cli.rounds }, rate: cli.rate };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/faults");
     let logs = folder.join(plan.seed.to_string());
     // The logs of an earlier run with the same seed would only confuse.
     let _ = std::fs::remove_dir_all(&logs);
     std::fs::create_dir_all(&logs).map_err(|error| format!("{}: {error}", logs.display()))?;
     let history = folder.join(format!("{}.jsonl", plan.seed));
-    let journal = Journal::create(&history).map_err(|error| format!("{}: {error}", history.display()))?;
+    let journal =
+        Journal::create(&history).map_err(|error| format!("{}: {error}", history.display()))?;
     let journal = Arc::new(journal);
 
-    let programs = move |name: &str| cli.programs.as_ref().map_or_else(|| program(name), |folder| folder.join(name));
+    let programs = move |name: &str| {
+        cli.programs.as_ref().map_or_else(|| program(name), |folder| folder.join(name))
+    };
     journal.say("starting Kafka, PostgreSQL, a producer and three consumers");
     let cluster = Cluster::start(3, &programs, &logs, plan.seed, Arc::clone(&journal)).await?;
-    let client = Client::new(Arc::new(cluster), Arc::clone(&journal)).await?;
+    let client = Client::new(Arc::new(cluster), Arc::clone(&journal))?;
 
     let mut outcomes: Vec<Outcome> = Vec::new();
     for (number, scenario) in (0..).zip(cli.scenario.0) {
@@ -117,7 +127,7 @@ async fn run(cli: Cli) -> Result<bool, String> {
     }
     journal.say("reading everything once more");
     for outcome in &outcomes {
-        scenarios::settle(&client.with(Arc::clone(&outcome.history))).await;
+        settle::settle(&client.with(Arc::clone(&outcome.history))).await;
     }
     let text = report::markdown(plan, &outcomes);
     print(&text);

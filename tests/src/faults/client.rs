@@ -27,8 +27,6 @@ pub struct Client {
     /// Who writes it down, and keeps the time.
     pub journal: Arc<Journal>,
     http: reqwest::Client,
-    /// Whether the consumers know `at_least`. Where they do not, nothing can be said of it.
-    at_least: bool,
 }
 
 /// What every inbox is answered with; whatever else it holds is not looked at.
@@ -61,11 +59,9 @@ impl Client {
     ///
     /// # Errors
     /// When there is no HTTP client to be had.
-    pub async fn new(cluster: Arc<Cluster>, journal: Arc<Journal>) -> Result<Self, String> {
+    pub fn new(cluster: Arc<Cluster>, journal: Arc<Journal>) -> Result<Self, String> {
         let http = reqwest::Client::builder().build().map_err(|error| error.to_string())?;
-        let mut client = Self { cluster, history: Arc::default(), journal, http, at_least: false };
-        client.at_least = client.at_least_is_known().await;
-        Ok(client)
+        Ok(Self { cluster, history: Arc::default(), journal, http })
     }
 
     /// The same people with another history.
@@ -78,7 +74,9 @@ impl Client {
     pub async fn send(&self, value: Value) -> Option<Cursor> {
         self.history.lock().sending(value);
         self.journal.note("sending", json!({ "value": value.to_string() }));
-        let outcome = tokio::time::timeout(SEND, self.post(value)).await.unwrap_or_else(|_| Err("late".into()));
+        let outcome = tokio::time::timeout(SEND, self.post(value))
+            .await
+            .unwrap_or_else(|_| Err("late".into()));
         match outcome {
             Ok(cursor) => {
                 self.history.lock().acknowledged(self.journal.now(), value, cursor);
@@ -97,7 +95,8 @@ impl Client {
     async fn post(&self, value: Value) -> Result<Cursor, String> {
         let url = format!("{}/send", self.cluster.producer.url);
         let body = format!("from_id={}&to_id={}&message={value}", value.from, value.to);
-        let request = self.http.post(url).header("content-type", "application/x-www-form-urlencoded");
+        let request =
+            self.http.post(url).header("content-type", "application/x-www-form-urlencoded");
         let response = request.body(body).send().await.map_err(|error| kind(&error))?;
         let status = response.status();
         // From here on an error is one of an answer that was on its way: acknowledged or not, who knows.
@@ -112,7 +111,6 @@ impl Client {
     /// Reads an inbox; none when it was not shown.
     pub async fn read(&self, question: Question) -> Option<Reading> {
         let Question { user, instance, at_least, patience } = question;
-        let at_least = at_least.filter(|_| self.at_least);
         let began = self.journal.now();
         let asked = tokio::time::timeout(patience, self.get(user, instance, at_least)).await;
         let answer = asked.unwrap_or_else(|_| Err("late".into()));
@@ -124,7 +122,8 @@ impl Client {
         match answer {
             Ok(shown) => {
                 note["shown"] = json!(shown.len());
-                note["last"] = json!(shown.last().map(|last| format!("{} at {}", last.message, last.cursor)));
+                note["last"] =
+                    json!(shown.last().map(|last| format!("{} at {}", last.message, last.cursor)));
                 let at_least = at_least.map(|(value, _)| value);
                 let reading = Reading { user, instance, began, ended, at_least, shown };
                 let mut history = self.history.lock();
@@ -134,7 +133,11 @@ impl Client {
                 drop(history);
                 if after > before {
                     // Whole, for whoever looks for the cause.
-                    let all: Vec<_> = reading.shown.iter().map(|s| format!("{} at {}", s.message, s.cursor)).collect();
+                    let all: Vec<_> = reading
+                        .shown
+                        .iter()
+                        .map(|s| format!("{} at {}", s.message, s.cursor))
+                        .collect();
                     note["wrong"] = json!(all);
                 }
                 self.journal.note("read", note);
@@ -145,7 +148,7 @@ impl Client {
                     let example = format!("consumer {instance} to user {user}: {why}");
                     self.history.lock().found(Wrong::Foreign, example);
                 } else {
-                    self.history.lock().unavailable(&why);
+                    self.history.lock().unavailable(began, user, &why);
                 }
                 note["why"] = json!(why);
                 self.journal.note("unavailable", note);
@@ -168,16 +171,13 @@ impl Client {
         if status != StatusCode::OK {
             return Err(status.as_u16().to_string());
         }
-        let page: Page = serde_json::from_slice(&body).map_err(|error| format!("200 that is no inbox: {error}"))?;
-        let shown = page.notifications.into_iter().map(|Item { message, cursor }| Shown { message, cursor });
+        let page: Page = serde_json::from_slice(&body)
+            .map_err(|error| format!("200 that is no inbox: {error}"))?;
+        let shown = page
+            .notifications
+            .into_iter()
+            .map(|Item { message, cursor }| Shown { message, cursor });
         Ok(shown.collect())
-    }
-
-    /// Those that know `at_least` refuse one that is no cursor.
-    async fn at_least_is_known(&self) -> bool {
-        let url = format!("{}/notifications/1?at_least=nonsense", self.cluster.consumers[0].url);
-        let response = self.http.get(url).send().await;
-        response.is_ok_and(|response| response.status() == StatusCode::BAD_REQUEST)
     }
 }
 

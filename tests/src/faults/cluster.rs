@@ -12,10 +12,15 @@ use sqlx::{Connection, PgConnection};
 pub use member::{Member, State};
 
 use super::{journal::Journal, random::Random};
-use crate::{real::Instance, world::unique};
+use crate::{
+    real::Instance,
+    world::{PARTITIONS, unique},
+};
 
 /// How long a process may take to be ready, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the group may take to spread its partitions.
+const BALANCE: Duration = Duration::from_secs(30);
 
 /// Who reaches whom, and what can be done to them.
 pub struct Cluster {
@@ -61,7 +66,13 @@ impl Cluster {
         let mut ports = member::free_ports(consumers + 1).into_iter();
         let producer_port = ports.next().ok_or("no free port")?;
         let cluster = Self {
-            producer: Member::new("producer", programs("producer"), &producer, producer_port, folder),
+            producer: Member::new(
+                "producer",
+                programs("producer"),
+                &producer,
+                producer_port,
+                folder,
+            ),
             consumers: (0..)
                 .zip(ports)
                 .map(|(number, port)| {
@@ -72,7 +83,10 @@ impl Cluster {
             database_url: postgres.address.clone(),
             kafka,
             _postgres: postgres,
-            http: reqwest::Client::builder().timeout(Duration::from_secs(5)).build().map_err(text)?,
+            http: reqwest::Client::builder()
+                .timeout(Duration::from_secs(5))
+                .build()
+                .map_err(text)?,
             journal,
             victims: Mutex::new(Random::new(seed, "victims")),
         };
@@ -107,13 +121,19 @@ impl Cluster {
     /// The consumers that run.
     pub fn up(&self) -> Vec<usize> {
         let numbered = self.consumers.iter().enumerate();
-        numbered.filter(|(_, member)| member.state() == State::Up).map(|(number, _)| number).collect()
+        numbered
+            .filter(|(_, member)| member.state() == State::Up)
+            .map(|(number, _)| number)
+            .collect()
     }
 
     /// The consumers that a client may know: those that run, and those that are frozen.
     pub fn known(&self) -> Vec<usize> {
         let numbered = self.consumers.iter().enumerate();
-        numbered.filter(|(_, member)| member.state() != State::Down).map(|(number, _)| number).collect()
+        numbered
+            .filter(|(_, member)| member.state() != State::Down)
+            .map(|(number, _)| number)
+            .collect()
     }
 
     /// The partitions that this consumer says are its own and live; none when it does not say.
@@ -157,7 +177,27 @@ impl Cluster {
                 State::Down => member.start()?,
             }
         }
-        self.all_ready().await
+        self.all_ready().await?;
+        self.balanced().await;
+        Ok(())
+    }
+
+    /// Waits until each consumer that runs has partitions that are live, and together all of them.
+    /// Where that takes too long it is no error here: what is done next is only a harder test.
+    pub async fn balanced(&self) {
+        let deadline = tokio::time::Instant::now() + BALANCE;
+        while tokio::time::Instant::now() < deadline {
+            let mut owned = Vec::new();
+            for consumer in self.up() {
+                owned.push(self.partitions(consumer).await.len());
+            }
+            let all = usize::try_from(PARTITIONS).unwrap_or(usize::MAX);
+            if owned.iter().all(|count| *count > 0) && owned.iter().sum::<usize>() == all {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.say("the partitions are still not spread over all consumers");
     }
 
     /// Waits until all that run say that they are ready.
@@ -170,7 +210,10 @@ impl Cluster {
             let deadline = tokio::time::Instant::now() + PATIENCE;
             while let Err(why) = self.ready(member).await {
                 if tokio::time::Instant::now() > deadline {
-                    return Err(format!("the {} is not ready after {PATIENCE:?}: {why}", member.name));
+                    return Err(format!(
+                        "the {} is not ready after {PATIENCE:?}: {why}",
+                        member.name
+                    ));
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -179,8 +222,13 @@ impl Cluster {
     }
 
     async fn ready(&self, member: &Member) -> Result<(), String> {
-        let response = self.http.get(format!("{}/readyz", member.url)).send().await.map_err(text)?;
-        if response.status() == StatusCode::OK { Ok(()) } else { Err(response.text().await.map_err(text)?) }
+        let response =
+            self.http.get(format!("{}/readyz", member.url)).send().await.map_err(text)?;
+        if response.status() == StatusCode::OK {
+            Ok(())
+        } else {
+            Err(response.text().await.map_err(text)?)
+        }
     }
 
     /// Says something of this run.
@@ -190,7 +238,9 @@ impl Cluster {
 }
 
 /// Does what blocks on a thread of its own. A panic there is an error here.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.map_err(|error| match error.try_into_panic() {
         Ok(panic) => panic.downcast::<String>().map_or_else(|_| "a panic".to_owned(), |text| *text),
         Err(error) => error.to_string(),

@@ -151,7 +151,9 @@ impl Generator for Sending {
             let acknowledged = client.send(value).await;
             if let Some(cursor) = acknowledged.filter(|_| look) {
                 let at_least = Some((value, cursor));
-                client.read(Question { user: value.to, instance, at_least, patience: PATIENCE }).await;
+                client
+                    .read(Question { user: value.to, instance, at_least, patience: PATIENCE })
+                    .await;
             }
             pair
         });
@@ -184,7 +186,8 @@ impl Generator for Polling {
         let (people, known) = (self.people.now(), self.client.cluster.known());
         let user = self.random.pick(&people).copied();
         let instance = self.random.pick(&known).copied();
-        if let Some((user, instance)) = user.zip(instance).filter(|_| self.under_way.len() < READS) {
+        if let Some((user, instance)) = user.zip(instance).filter(|_| self.under_way.len() < READS)
+        {
             let client = self.client.clone();
             let question = Question { user, instance, at_least: None, patience: PATIENCE };
             self.under_way.spawn(async move {

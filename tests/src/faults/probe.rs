@@ -41,7 +41,7 @@ pub async fn recovery(
 ) -> Vec<Duration> {
     let mut probes = JoinSet::new();
     for &user in users {
-        let random = Random::new(random.next(), "probe");
+        let random = Random::new(random.number(), "probe");
         let mut probe = Probe { client: client.clone(), user, fault, random };
         probes.spawn(async move {
             let answered = async {
@@ -53,7 +53,8 @@ pub async fn recovery(
             let ended = tokio::time::timeout(DEADLINE, answered).await.ok();
             if ended.is_none() {
                 let since = fault.as_secs_f64();
-                let example = format!("user {user}: no right answer within {DEADLINE:?} of {since:.3} s");
+                let example =
+                    format!("user {user}: no right answer within {DEADLINE:?} of {since:.3} s");
                 probe.client.history.lock().found(Wrong::Stuck, example);
             }
             ended.map(|ended| ended.saturating_sub(fault))

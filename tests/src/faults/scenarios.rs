@@ -24,12 +24,10 @@ const PROBE: i64 = 9_999;
 const PROBES: usize = 12;
 /// A little load before and after each fault.
 const CALM: Duration = Duration::from_secs(2);
-/// Longer than a consumer's session (10 s), by so much at least.
-const FROZEN: (Duration, Duration) = (Duration::from_millis(11_500), Duration::from_secs(3));
+/// Longer than a consumer's session, which is 10 s.
+const FROZEN: Duration = Duration::from_secs(12);
 /// A round that takes longer than this is given up.
 const ROUND: Duration = Duration::from_secs(150);
-/// How long it may take, when the load is over, until every inbox is whole on every instance.
-const SETTLE: Duration = Duration::from_secs(60);
 
 /// What is done to the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -44,12 +42,12 @@ pub enum Scenario {
     Pause,
     /// SIGTERM and a new start of each consumer, one after the other
     Rolling,
-    /// From three consumers to one, to three, to one
+    /// From three consumers to one, and to three again
     Scale,
 }
 
 impl Scenario {
-    /// All of them, in the order of their numbers' growth: what breaks least comes first.
+    /// All of them; what breaks least comes first.
     pub const ALL: [Self; 6] =
         [Self::Producer, Self::Consumer, Self::Broker, Self::Pause, Self::Rolling, Self::Scale];
 
@@ -62,7 +60,7 @@ impl Scenario {
             Self::Broker => "kill -9 the broker",
             Self::Pause => "freeze a consumer",
             Self::Rolling => "rolling restart",
-            Self::Scale => "scale 3 → 1 → 3 → 1",
+            Self::Scale => "scale 3 → 1 → 3",
         }
     }
 }
@@ -77,6 +75,8 @@ pub struct Outcome {
     pub history: Arc<Mutex<History>>,
     /// How long each affected user waited for a right answer, after each fault.
     pub recovery: Vec<Duration>,
+    /// How long a killed broker took until it answered again.
+    pub broker: Vec<Duration>,
     /// Why it was not carried through.
     pub failure: Option<String>,
     /// How long it took.
@@ -100,50 +100,21 @@ pub async fn run(scenario: Scenario, plan: Plan, client: &Client, number: i64) -
     let began = client.journal.now();
     let history = Arc::clone(&client.history);
     let random = Random::new(plan.seed, scenario.name());
-    let mut stage = Stage { client, random, people: Vec::new(), faults: 0, recovery: Vec::new() };
+    let mut stage = Stage {
+        client,
+        random,
+        people: Vec::new(),
+        faults: 0,
+        recovery: Vec::new(),
+        broker: Vec::new(),
+    };
     let failure = stage.play(scenario, plan, number).await.err();
     if let Some(failure) = &failure {
         stage.say(&format!("{}: {failure}", scenario.name()));
     }
     let took = stage.client.journal.now().saturating_sub(began);
-    let Stage { faults, recovery, .. } = stage;
-    Outcome { scenario, faults, history, recovery, failure, took }
-}
-
-/// Reads everybody in this history on every consumer, now that all is quiet, until each inbox is
-/// whole or the time for that is over.
-pub async fn settle(client: &Client) {
-    client.history.lock().unsettle();
-    let users = client.history.lock().users();
-    let mut readers = tokio::task::JoinSet::new();
-    for instance in client.cluster.up() {
-        let (client, users) = (client.clone(), users.clone());
-        readers.spawn(async move {
-            let deadline = tokio::time::Instant::now() + SETTLE;
-            for user in users {
-                settle_one(&client, instance, user, deadline).await;
-            }
-        });
-    }
-    readers.join_all().await;
-}
-
-async fn settle_one(client: &Client, instance: usize, user: i64, deadline: tokio::time::Instant) {
-    let question = Question { user, instance, at_least: None, patience: Duration::from_secs(10) };
-    loop {
-        let reading = client.read(question).await;
-        let late = tokio::time::Instant::now() >= deadline;
-        if let Some(reading) = reading {
-            let mut history = client.history.lock();
-            if late || history.missing(user, Duration::MAX, &reading.shown).is_empty() {
-                return history.settled(&reading);
-            }
-        } else if late {
-            let example = format!("consumer {instance} still does not answer for user {user} when all is quiet");
-            return client.history.lock().found(Wrong::Stuck, example);
-        }
-        sleep(Duration::from_millis(100)).await;
-    }
+    let Stage { faults, recovery, broker, .. } = stage;
+    Outcome { scenario, faults, history, recovery, broker, failure, took }
 }
 
 /// One scenario being carried out.
@@ -154,6 +125,7 @@ struct Stage {
     people: Vec<i64>,
     faults: usize,
     recovery: Vec<Duration>,
+    broker: Vec<Duration>,
 }
 
 impl Stage {
@@ -182,7 +154,7 @@ impl Stage {
             load.stop().await;
         }
         self.client.cluster.restore().await?;
-        settle(&self.client).await;
+        super::settle::settle(&self.client).await;
         self.look_for_the_dead();
         outcome
     }
@@ -241,37 +213,35 @@ impl Stage {
         cluster.kill_broker().await?;
         sleep(pause).await;
         let users = self.some();
-        let (started, ()) = tokio::join!(
-            cluster.start_broker(),
-            self.recover(&users, fault, Right::Sends { from: PROBE })
-        );
-        started
+        let journal = Arc::clone(&self.client.journal);
+        let start = async {
+            cluster.start_broker().await?;
+            journal.say("the broker answers again");
+            Ok::<_, String>(journal.now().saturating_sub(fault))
+        };
+        let recover = self.recover(&users, fault, Right::Sends { from: PROBE });
+        let (started, ()) = tokio::join!(start, recover);
+        self.broker.push(started?);
+        Ok(())
     }
 
     async fn pause(&mut self) -> Result<(), String> {
         let cluster = Arc::clone(&self.client.cluster);
         let victim = cluster.victim();
         let users = self.users_of(victim).await;
-        let frozen = FROZEN.0 + cluster.moment(FROZEN.1);
-        let fault = self.fault(&format!("SIGSTOP consumer {victim} for {:.1} s", frozen.as_secs_f64()));
+        let fault = self.fault(&format!("SIGSTOP consumer {victim}"));
         cluster.consumers[victim].pause()?;
-        let mut random = Random::new(self.random.next(), "pause");
-        let thaw = async {
-            sleep(frozen - Duration::from_millis(300)).await;
-            // It is asked now, so that it has questions to answer before it has heard of anything.
-            let asked = self.ask_directly(victim, &users);
-            sleep(Duration::from_millis(300)).await;
-            cluster.consumers[victim].resume()?;
-            self.say(&format!("SIGCONT consumer {victim}"));
-            asked.join_all().await;
-            Ok(())
-        };
-        let (thawed, waited) = tokio::join!(
-            thaw,
-            recovery(&self.client, &users, fault, Right::Reads, &mut random)
-        );
-        self.recovered(waited);
-        thawed
+        let everybody_else = self.recover(&users, fault, Right::Reads);
+        tokio::join!(everybody_else, sleep(FROZEN));
+        // Others own its partitions now, and show what it has never seen.
+        sleep(CALM).await;
+        // It is asked before it runs, so that it has questions to answer before it has heard of that.
+        let asked = self.ask_directly(victim, &users);
+        sleep(Duration::from_millis(300)).await;
+        self.say(&format!("SIGCONT consumer {victim}"));
+        cluster.consumers[victim].resume()?;
+        asked.join_all().await;
+        Ok(())
     }
 
     async fn rolling(&mut self) -> Result<(), String> {
@@ -283,12 +253,7 @@ impl Stage {
                 cluster.consumers[number].terminate().await?;
                 cluster.consumers[number].start()
             };
-            let mut random = Random::new(self.random.next(), "rolling");
-            let (restarted, waited) = tokio::join!(
-                restart,
-                recovery(&self.client, &users, fault, Right::Reads, &mut random)
-            );
-            self.recovered(waited);
+            let (restarted, ()) = tokio::join!(restart, self.recover(&users, fault, Right::Reads));
             restarted?;
             cluster.all_ready().await?;
         }
@@ -299,31 +264,26 @@ impl Stage {
         let cluster = Arc::clone(&self.client.cluster);
         let stays = cluster.victim();
         let others: Vec<_> = cluster.up().into_iter().filter(|number| *number != stays).collect();
-        for _ in 0..2 {
-            let mut users = Vec::new();
-            for &number in &others {
-                users.extend(self.users_of(number).await);
-            }
-            let fault = self.fault(&format!("SIGTERM consumers {others:?}"));
-            let leave = futures_util::future::try_join_all(
-                others.iter().map(|&number| cluster.consumers[number].terminate()),
-            );
-            let mut random = Random::new(self.random.next(), "scale down");
-            let (left, waited) = tokio::join!(
-                leave,
-                recovery(&self.client, &users, fault, Right::Reads, &mut random)
-            );
-            self.recovered(waited);
-            left?;
-            sleep(CALM).await;
-            let fault = self.fault(&format!("start consumers {others:?}"));
-            for &number in &others {
-                cluster.consumers[number].start()?;
-            }
-            let everybody = self.people.clone();
-            self.recover(&everybody, fault, Right::Reads).await;
-            cluster.all_ready().await?;
+        let mut users = Vec::new();
+        for &number in &others {
+            users.extend(self.users_of(number).await);
         }
+        let fault = self.fault(&format!("SIGTERM consumers {others:?}"));
+        let leave = futures_util::future::try_join_all(
+            others.iter().map(|&number| cluster.consumers[number].terminate()),
+        );
+        let (left, ()) = tokio::join!(leave, self.recover(&users, fault, Right::Reads));
+        left?;
+        sleep(CALM).await;
+        self.fault(&format!("start consumers {others:?}"));
+        for &number in &others {
+            cluster.consumers[number].start()?;
+        }
+        // Partitions move a while after that; the load's own readers meet it.
+        cluster.all_ready().await?;
+        cluster.balanced().await;
+        let (everybody, now) = (self.people.clone(), self.client.journal.now());
+        self.recover(&everybody, now, Right::Reads).await;
         Ok(())
     }
 
@@ -345,15 +305,14 @@ impl Stage {
     }
 
     async fn recover(&mut self, users: &[i64], fault: Duration, right: Right) {
-        let mut random = Random::new(self.random.next(), "recovery");
+        let mut random = Random::new(self.random.number(), "recovery");
         let waited = recovery(&self.client, users, fault, right, &mut random).await;
-        self.recovered(waited);
-    }
-
-    fn recovered(&mut self, waited: Vec<Duration>) {
         let longest = waited.iter().max().copied().unwrap_or_default();
         let users = waited.len();
-        self.say(&format!("right again for {users} users, after {:.2} s at most", longest.as_secs_f64()));
+        self.say(&format!(
+            "right again for {users} users, after {:.2} s at most",
+            longest.as_secs_f64()
+        ));
         self.recovery.extend(waited);
     }
 
@@ -364,10 +323,11 @@ impl Stage {
         self.client.journal.now()
     }
 
-    /// Those whose inbox lives in this consumer.
+    /// Those whose inbox lives in this consumer; while it has none, anybody's may be on its way there.
     async fn users_of(&self, consumer: usize) -> Vec<i64> {
         let partitions = self.client.cluster.partitions(consumer).await;
-        self.people.iter().copied().filter(|user| partitions.contains(&home(*user))).collect()
+        let here = |user: &i64| partitions.is_empty() || partitions.contains(&home(*user));
+        self.people.iter().copied().filter(here).collect()
     }
 
     /// Some of the people, for a fault that affects them all.

@@ -112,8 +112,7 @@ pub(super) async fn to_owner(
             None => {}
         }
         // The next word on this partition may be on its way: refreshed once, then given up.
-        let owned = partition.owned(app.patience);
-        let news = async { tokio::select! { () = changed => (), _ = owned => () } };
+        let news = async { tokio::select! { () = changed => (), () = partition.owned() => () } };
         if timeout_at(patience, news).await.is_err() {
             return not_live(&NotLive::Unowned { partition: home }).into_response();
         }

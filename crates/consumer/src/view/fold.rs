@@ -118,7 +118,7 @@ impl<O: Ownership> Fold for Notifications<O> {
         self.runtime.spawn_blocking(move || drop(held));
     }
 
-    fn idle(&mut self) {
+    fn tick(&mut self) {
         self.view.assure();
     }
 }

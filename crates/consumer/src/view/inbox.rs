@@ -78,7 +78,7 @@ pub struct Inbox {
     /// Receipts for notifications that have not come yet, with the receipt's offset. Rare once a
     /// partition is live, so it costs a pointer.
     pending: Option<Box<HashMap<NotificationId, (Action, i64)>>>,
-    /// The offset of the last receipt for this inbox; −1 before any.
+    /// One beyond the offset of the last receipt for this inbox; 0 before any.
     touched: i64,
 }
 
@@ -103,7 +103,7 @@ impl Inbox {
 
     /// Applies a receipt at this offset of the receipts' topic.
     pub fn mark(&mut self, action: Action, ids: &[NotificationId], offset: i64, limits: Limits) {
-        self.touched = offset;
+        self.touched = offset + 1;
         for id in ids {
             match self.position(id, short_hash(id)).and_then(|index| self.entries.get_mut(index)) {
                 Some(entry) => apply(entry, action),
@@ -141,7 +141,7 @@ impl Inbox {
     }
 
     /// What this inbox shows follows from these numbers: the newest offset, that of the newest
-    /// entry which is not here any more, and that of the last receipt.
+    /// entry which is not here any more, and one beyond that of the last receipt.
     #[must_use]
     pub fn version(&self, oldest: i64) -> (i64, i64, i64) {
         let newest = self.entries.back().map_or(-1, |entry| entry.offset);

@@ -112,7 +112,7 @@ impl Inboxes {
         let here = Cursor::new(partition, self.last());
         let Some(inbox) = self.users.get(&user) else {
             let gap = self.gap(partition, None, query, oldest);
-            let (items, version) = (Vec::new(), (-1, -1, -1));
+            let (items, version) = (Vec::new(), (-1, -1, 0));
             return Page { items, unread: 0, cursor: here, more: false, gap, version };
         };
         let gap = self.gap(partition, Some(inbox), query, oldest);

@@ -3,10 +3,7 @@
 //! The lock is `parking_lot`'s: it is held for as long as one record is added or one page's handles
 //! are cloned, never across an await, and writers of one partition never stop readers of another.
 
-use std::{
-    future::Future,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use log::Extent;
 use parking_lot::RwLock;
@@ -124,42 +121,28 @@ impl Partition {
         patience: Duration,
         read: impl Fn(&Inboxes) -> Option<R>,
     ) -> Result<R, NotLive> {
-        let found = self.until(patience, || self.if_live(&read).flatten()).await;
-        found.ok_or_else(|| self.not_live(number))
+        let found = self.until(|| self.if_live(&read).flatten());
+        tokio::time::timeout(patience, found).await.map_err(|_| self.not_live(number))
     }
 
-    /// Waits until the partition is ours, live or not, for at most `patience`. Whether it is.
-    pub async fn owned(&self, patience: Duration) -> bool {
-        self.until(patience, || self.is_owned().then_some(())).await.is_some()
+    /// Waits until the partition is ours, live or not.
+    pub async fn owned(&self) {
+        self.until(|| self.is_owned().then_some(())).await;
     }
 
-    async fn until<R>(&self, patience: Duration, look: impl Fn() -> Option<R>) -> Option<R> {
+    async fn until<R>(&self, look: impl Fn() -> Option<R>) -> R {
         if let Some(found) = look() {
-            return Some(found);
-        }
-        if patience.is_zero() {
-            return None;
+            return found;
         }
         // Subscribed before the next look, so that no change can slip through between.
         let mut changed = self.changed.subscribe();
-        let wait = async {
-            loop {
-                if let Some(found) = look() {
-                    return found;
-                }
-                if changed.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
+        loop {
+            if let Some(found) = look() {
+                return found;
             }
-        };
-        tokio::time::timeout(patience, wait).await.ok()
-    }
-
-    /// Resolves at the next change of anything in this partition.
-    pub fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut changed = self.changed.subscribe();
-        async move {
-            let _ = changed.changed().await;
+            if changed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
     }
 

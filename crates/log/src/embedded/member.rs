@@ -113,7 +113,8 @@ impl Member {
         reason: &str,
     ) {
         let number = partition.number;
-        let below = |known: &HashMap<i32, i64>| known.get(&number).is_some_and(|k| record.offset < *k);
+        let below =
+            |known: &HashMap<i32, i64>| known.get(&number).is_some_and(|k| record.offset < *k);
         if self.quarantine.is_none() || self.known.as_ref().is_some_and(below) {
             return;
         }
@@ -128,7 +129,9 @@ impl Member {
             self.signs.unquarantined.fetch_add(1, Ordering::Relaxed);
             if self.lost.insert(number, record.offset).is_none() {
                 tracing::error!(
-                    log.topic = self.topic, log.partition = number, log.offset = record.offset,
+                    log.topic = self.topic,
+                    log.partition = number,
+                    log.offset = record.offset,
                     "no room to set a poison record aside: the dead-letter topic cannot be \
                      written. The next start sets it aside and those that follow",
                 );
@@ -146,7 +149,11 @@ impl Member {
 
     /// Hears what the writer has done, and asks for what is due: poison at once, progress now and
     /// then or `now`. Never waits.
-    pub(super) fn step(&mut self, progress: impl Iterator<Item = (Arc<Partition>, i64)>, now: bool) {
+    pub(super) fn step(
+        &mut self,
+        progress: impl Iterator<Item = (Arc<Partition>, i64)>,
+        now: bool,
+    ) {
         self.hear();
         let at = Instant::now();
         let due = now || at >= self.commit_at;
@@ -230,7 +237,8 @@ impl Member {
         self.again_at = Instant::now() + AGAIN_AFTER;
         if !self.failing {
             tracing::warn!(
-                log.topic = self.topic, error,
+                log.topic = self.topic,
+                error,
                 "the group's progress cannot be kept at the moment; trying again",
             );
         }

@@ -2,16 +2,21 @@
 //!
 //! It owns the file, the lock that keeps other processes out, one thread that writes and one for
 //! each reader. It keeps the seam's promises and nothing more: it never learns what a broker can
-//! (groups, transactions, several processes); whoever needs those needs Kafka.
+//! (several members of a group, transactions of its callers, several processes); whoever needs
+//! those needs Kafka.
 //!
 //! What it promises, and where that is kept:
-//! - An acknowledged record is on the disk: [`insert`] commits with `synchronous=FULL` before
-//!   [`writer`] answers.
-//! - Offsets of a partition are 0, 1, 2 and so on, in the order of the appends; retention takes
-//!   records away, never offsets ([`retention`], and the file's `start_offset`).
-//! - A reader sees every record that is committed, in order, at once: the writer wakes it
-//!   ([`topics`]), it reads its own snapshot ([`reader`]), and neither blocks the other.
-//! - Memory is bounded: the queue by records and bytes ([`queue`]), a reader by its row buffer.
+//! - An acknowledged record is on the disk: `insert` commits with `synchronous=FULL` before
+//!   `writer` answers.
+//! - Offsets of a partition are 0, 1, 2 and so on, in the order of the appends; `retention` takes
+//!   records away, never offsets: the file's `start_offset` remembers them.
+//! - A reader sees every record that is committed, in order, at once: the writer wakes it through
+//!   `topics`, it reads its own snapshot in `reader`, and neither blocks the other.
+//! - Poison is set aside once for a group: `progress` writes the copy and how far the group is in
+//!   one transaction.
+//! - Poison is copied to the dead-letter topic once for each group: a group's progress is in the
+//!   file (`progress`), written with the copies, and never passes what is not copied (`member`).
+//! - Memory is bounded: `queue` by records and bytes, `member` likewise, a reader by its row buffer.
 //!
 //! The file needs a local disk: SQLite's write-ahead log does not work over a network.
 //!

@@ -38,9 +38,9 @@ pub(super) async fn known(
             .fetch_all(file)
             .await?;
     let rows: HashMap<i64, i64> = rows.into_iter().collect();
-    let known = partitions.iter().map(|partition| {
-        (partition.number, rows.get(&partition.id).copied().unwrap_or(0))
-    });
+    let known = partitions
+        .iter()
+        .map(|partition| (partition.number, rows.get(&partition.id).copied().unwrap_or(0)));
     Ok(known.collect())
 }
 
@@ -93,6 +93,7 @@ pub(super) async fn settle(
 }
 
 /// A group's progress never goes back.
-const ADVANCE: &str = "INSERT INTO progress (group_name, partition_id, next_offset) VALUES (?, ?, ?)
+const ADVANCE: &str =
+    "INSERT INTO progress (group_name, partition_id, next_offset) VALUES (?, ?, ?)
      ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset
      WHERE excluded.next_offset > next_offset";

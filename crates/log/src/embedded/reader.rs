@@ -40,7 +40,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from
 /// See [`Log::join`](crate::Log::join).
 pub(super) fn join<F: Fold>(source: Source, membership: Membership, fold: F) -> Reader {
     let signs = Arc::clone(&membership.signs);
-    Reader::spawn("log-reader", &signs, move |stop| source.run(fold, Role::Member(membership), stop))
+    Reader::spawn("log-reader", &signs, move |stop| {
+        source.run(fold, Role::Member(membership), stop);
+    })
 }
 
 /// See [`Log::follow`](crate::Log::follow).
@@ -81,7 +83,7 @@ impl Source {
                         }
                     };
                     let (path, topic, moved) = (self.path, self.topic, state.watch());
-                    let (partitions, idle) = (Vec::new(), Instant::now());
+                    let (partitions, ticked) = (Vec::new(), Instant::now());
                     let folding = Folding {
                         path,
                         topic,
@@ -93,7 +95,7 @@ impl Source {
                         file: None,
                         partitions,
                         moved,
-                        idle,
+                        ticked,
                     };
                     folding.run().await;
                 }
@@ -149,7 +151,7 @@ struct Folding<'s, F> {
     file: Option<SqliteConnection>,
     partitions: Vec<Progress>,
     moved: watch::Receiver<()>,
-    idle: Instant,
+    ticked: Instant,
 }
 
 impl<F: Fold> Folding<'_, F> {
@@ -186,7 +188,7 @@ impl<F: Fold> Folding<'_, F> {
                 }
             }
             self.keep_progress();
-            self.idle_if_due();
+            self.tick_if_due();
         }
         for progress in &self.partitions {
             self.fold.revoked(progress.partition.number);
@@ -228,7 +230,8 @@ impl<F: Fold> Folding<'_, F> {
                     match index.and_then(|index| self.state.partitions.get(index)).cloned() {
                         Some(partition) => self.assign(&[partition]),
                         None => tracing::error!(
-                            log.topic = self.topic, log.partition = number,
+                            log.topic = self.topic,
+                            log.partition = number,
                             "there is no such partition to follow",
                         ),
                     }
@@ -285,8 +288,10 @@ impl<F: Fold> Folding<'_, F> {
         let start = progress.partition.start();
         if progress.next < start {
             tracing::error!(
-                log.topic = self.topic, log.partition = progress.partition.number,
-                log.offset = progress.next, missing = start - progress.next,
+                log.topic = self.topic,
+                log.partition = progress.partition.number,
+                log.offset = progress.next,
+                missing = start - progress.next,
                 "retention removed records that were not read yet: {} offsets are missing",
                 start - progress.next,
             );
@@ -348,14 +353,14 @@ impl<F: Fold> Folding<'_, F> {
         let until = Instant::now() + pause;
         while Instant::now() < until && !self.stop.load(Ordering::Acquire) {
             tokio::time::sleep(IDLE.min(pause)).await;
-            self.idle_if_due();
+            self.tick_if_due();
         }
     }
 
-    fn idle_if_due(&mut self) {
-        if self.idle.elapsed() >= IDLE {
-            self.idle = Instant::now();
-            self.fold.idle();
+    fn tick_if_due(&mut self) {
+        if self.ticked.elapsed() >= IDLE {
+            self.ticked = Instant::now();
+            self.fold.tick();
         }
     }
 }
@@ -364,7 +369,8 @@ fn record<'r>(row: &'r SqliteRow, partition: &Partition) -> Result<Record<'r>, s
     let offset = Partition::offset(row.try_get(0)?);
     let headers = headers::decode(row.try_get(3)?).unwrap_or_else(|_| {
         tracing::error!(
-            log.partition = partition.number, log.offset = offset,
+            log.partition = partition.number,
+            log.offset = offset,
             "the log's file is damaged: a record is read without its headers",
         );
         Headers::new()

@@ -73,7 +73,8 @@ impl<C: ConsumerContext> Commits<C> {
                 Err(error) => {
                     if !self.failing {
                         tracing::warn!(
-                            kafka.topic = self.ledger.topic(), error,
+                            kafka.topic = self.ledger.topic(),
+                            error,
                             "the group's progress cannot be kept at the moment; trying again",
                         );
                     }
@@ -111,7 +112,8 @@ impl<C: ConsumerContext> Commits<C> {
                 let (_, high) = self.consumer.fetch_watermarks(topic, partition, DEADLINE)?;
                 if committed > high {
                     tracing::error!(
-                        kafka.topic = topic, kafka.partition = partition,
+                        kafka.topic = topic,
+                        kafka.partition = partition,
                         "the group has committed offset {committed}, but the log ends at {high}: \
                          the topic was made again, or brokers lost records. The group starts \
                          over in this partition",

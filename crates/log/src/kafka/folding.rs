@@ -103,7 +103,9 @@ impl<F: Fold> Folding<F> {
     pub(super) fn tell_progress(&self) {
         if let Some(ledger) = &self.ledger {
             let partitions = self.partitions.iter();
-            ledger.progress(partitions.filter_map(|(number, progress)| Some((*number, progress.next?))));
+            ledger.progress(
+                partitions.filter_map(|(number, progress)| Some((*number, progress.next?))),
+            );
         }
     }
 
@@ -132,7 +134,9 @@ impl<F: Fold> Folding<F> {
                 self.fold.revoked(*partition);
                 revoked.push((*partition, progress.next));
                 tracing::info!(
-                    kafka.topic = self.topic, kafka.partition = partition, "partition revoked",
+                    kafka.topic = self.topic,
+                    kafka.partition = partition,
+                    "partition revoked",
                 );
             }
         }
@@ -145,6 +149,11 @@ impl<F: Fold> Folding<F> {
     ///
     /// # Errors
     /// When the client has failed for good.
+    /// The assignment still holds.
+    pub(super) fn tick(&mut self) {
+        self.fold.tick();
+    }
+
     pub(super) fn take(
         &mut self,
         polled: Option<KafkaResult<BorrowedMessage<'_>>>,
@@ -154,7 +163,7 @@ impl<F: Fold> Folding<F> {
             Some(Err(KafkaError::PartitionEOF(partition))) => self.caught_up(partition),
             Some(Err(KafkaError::MessageConsumptionFatal(code))) => return Err(code),
             Some(Err(error)) => complain(&error),
-            None => self.fold.idle(),
+            None => {}
         }
         Ok(())
     }
@@ -205,7 +214,8 @@ impl<F: Fold> Folding<F> {
     /// The partition is not the log that was read so far: what was folded of it is void.
     fn start_over(&mut self, partition: i32, why: &str) {
         tracing::error!(
-            kafka.topic = self.topic, kafka.partition = partition,
+            kafka.topic = self.topic,
+            kafka.partition = partition,
             "the log of this partition ends before what was read of it already ({why}). Was the \
              topic deleted and made again, or did a broker lose records? What was read is \
              forgotten, and the partition is read anew from its beginning",
@@ -239,7 +249,9 @@ impl<F: Fold> Folding<F> {
         self.checked = Instant::now();
         // Asked again until it is known, but not more often than this.
         self.count.get_or_insert(0);
-        self.questions.ask(Question::Partitions);
+        if self.ledger.is_some() {
+            self.questions.ask(Question::Partitions);
+        }
         for (partition, progress) in &self.partitions {
             if let Some(next) = progress.next {
                 let assignment = Assignment { partition: *partition, number: progress.number };
@@ -272,7 +284,8 @@ impl<F: Fold> Folding<F> {
                 self.fold.extent(partition, extent);
                 // A busy partition may never say that its end was reached, so the watermark
                 // counts too.
-                if !progress.live && (low == high || progress.next.is_some_and(|next| next >= high)) {
+                if !progress.live && (low == high || progress.next.is_some_and(|next| next >= high))
+                {
                     progress.live = true;
                     self.fold.live(partition);
                 }
@@ -298,8 +311,10 @@ impl<F: Fold> Folding<F> {
                 let missing = extent.low.min(to) - from;
                 if missing > 0 {
                     tracing::error!(
-                        kafka.topic = self.topic, kafka.partition = partition,
-                        kafka.offset = from, missing,
+                        kafka.topic = self.topic,
+                        kafka.partition = partition,
+                        kafka.offset = from,
+                        missing,
                         "retention removed records that were not read yet: {missing} offsets are \
                          missing",
                     );
@@ -353,7 +368,8 @@ fn headers<'m>(message: &'m BorrowedMessage<'_>) -> SmallVec<[(&'m str, &'m [u8]
         Ok(headers) => headers.unwrap_or_default(),
         Err(_) => {
             tracing::warn!(
-                kafka.partition = message.partition(), kafka.offset = message.offset(),
+                kafka.partition = message.partition(),
+                kafka.offset = message.offset(),
                 "a header's name is not UTF-8; the record is read without headers",
             );
             SmallVec::new()

@@ -19,7 +19,7 @@ const MOST_BYTES: usize = 32 << 20;
 /// How many of them one transaction copies.
 const BATCH: usize = 500;
 /// How long the polling thread waits for room: well below `max.poll.interval.ms`, 60 s.
-const ROOM_WITHIN: Duration = Duration::from_secs(15);
+const ROOM_WITHIN: Duration = Duration::from_secs(4);
 /// How long a revocation waits for a commit that is on its way, so that none comes after the next
 /// owner's.
 const COMMIT_WITHIN: Duration = Duration::from_secs(5);
@@ -176,7 +176,9 @@ impl Ledger {
         if entry.lost.is_none() {
             entry.lost = Some(offset);
             tracing::error!(
-                kafka.topic = self.topic, kafka.partition = partition, kafka.offset = offset,
+                kafka.topic = self.topic,
+                kafka.partition = partition,
+                kafka.offset = offset,
                 "no room to set a poison record aside: the dead-letter topic cannot be written. \
                  The group's progress in this partition stays before this record, and the next \
                  start sets it aside and those that follow",
@@ -259,7 +261,11 @@ impl Ledger {
 
     /// Those of the batch that still are ours to copy, with what `ask` answers while they are: no
     /// revocation can end meanwhile. None: there are none any more.
-    pub(super) fn permit<T>(&self, batch: &Batch, ask: impl FnOnce() -> T) -> Option<(T, Vec<Item>)> {
+    pub(super) fn permit<T>(
+        &self,
+        batch: &Batch,
+        ask: impl FnOnce() -> T,
+    ) -> Option<(T, Vec<Item>)> {
         let state = &mut *self.state.lock();
         let mut ours = batch.to_vec();
         ours.retain(|(assignment, poison)| {

@@ -24,8 +24,8 @@ use super::{
 use crate::poison::Poison;
 
 /// How long one step of a transaction may take, and how long it is tried again.
-const STEP: Duration = Duration::from_secs(5);
-const TRIES: Duration = Duration::from_secs(20);
+const STEP: Duration = Duration::from_secs(3);
+const TRIES: Duration = Duration::from_secs(10);
 /// A record of this many bytes is not too large for any topic.
 const SMALL: usize = 64 << 10;
 
@@ -37,6 +37,8 @@ pub(super) struct Copier {
     config: ClientConfig,
     topic: String,
     producer: Option<Client>,
+    /// The producer may begin transactions.
+    ready: bool,
     /// A record was too large for the dead-letter topic: large ones go without their value.
     without_values: AtomicBool,
 }
@@ -73,7 +75,7 @@ impl ProducerContext for Quiet {
 impl Copier {
     pub(super) fn new(config: ClientConfig, topic: &str) -> Self {
         let without_values = AtomicBool::new(false);
-        Self { config, topic: topic.to_owned(), producer: None, without_values }
+        Self { config, topic: topic.to_owned(), producer: None, ready: false, without_values }
     }
 
     /// Copies those of the batch that are still ours.
@@ -87,6 +89,17 @@ impl Copier {
             Some(producer) => producer,
             None => self.connect().map_err(|error| error.to_string())?,
         };
+        if !self.ready {
+            // Once and not again and again: commits wait meanwhile.
+            match producer.init_transactions(STEP) {
+                Ok(()) => self.ready = true,
+                Err(error) => {
+                    // What was begun goes on when it is next asked for.
+                    self.producer = Some(producer).filter(|_| may_go_on(&error));
+                    return Err(error.to_string());
+                }
+            }
+        }
         let member = || {
             let metadata = consumer.group_metadata();
             // A member that the group has put out has metadata that prove nothing.
@@ -106,7 +119,9 @@ impl Copier {
                 self.without_values.store(false, Ordering::Relaxed);
                 ledger.copied(&ours);
                 tracing::info!(
-                    kafka.topic = self.topic, records = ours.len(), "set poison records aside",
+                    kafka.topic = self.topic,
+                    records = ours.len(),
+                    "set poison records aside",
                 );
                 Ok(())
             }
@@ -123,11 +138,9 @@ impl Copier {
         }
     }
 
-    fn connect(&self) -> Result<Client, KafkaError> {
-        let producer: Client =
-            BaseProducer::from_config_and_context(&self.config, Quiet(ClientLog::default()))?;
-        again(|| producer.init_transactions(STEP))?;
-        Ok(producer)
+    fn connect(&mut self) -> Result<Client, KafkaError> {
+        self.ready = false;
+        BaseProducer::from_config_and_context(&self.config, Quiet(ClientLog::default()))
     }
 
     fn transact(
@@ -196,12 +209,16 @@ impl Copier {
     }
 }
 
+fn may_go_on(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::Transaction(error) if error.is_retriable() && !error.is_fatal())
+}
+
 /// Tries a step again for as long as librdkafka says that this may help.
 fn again(mut step: impl FnMut() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
     let until = Instant::now() + TRIES;
     loop {
         match step() {
-            Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < until => {
+            Err(error) if may_go_on(&error) && Instant::now() < until => {
                 std::thread::sleep(Duration::from_millis(50));
             }
             Err(KafkaError::Flush(_)) if Instant::now() < until => {}

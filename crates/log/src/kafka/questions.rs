@@ -51,7 +51,10 @@ pub(super) struct Questions {
 }
 
 impl Questions {
-    pub(super) fn start(admin: Arc<AdminClient<ClientLog>>, topic: String) -> std::io::Result<Self> {
+    pub(super) fn start(
+        admin: Arc<AdminClient<ClientLog>>,
+        topic: String,
+    ) -> std::io::Result<Self> {
         let (questions, asked) = channel();
         let (answer, answers) = channel();
         std::thread::Builder::new()

@@ -31,6 +31,10 @@ const POLL: Duration = Duration::from_millis(100);
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
 /// How long a stop waits for what the group is still to be told.
 const GOODBYE: Duration = Duration::from_secs(3);
+/// After how long a stop of this thread, or of the whole process, the partitions may be another's:
+/// the group's session of 10 s, less the 3 s by which the last heartbeat may be older than the
+/// stop, less one to be sure.
+const LAPSE: Duration = Duration::from_secs(6);
 /// How long after a fatal error a new client is made.
 const REJOIN_AFTER: Duration = Duration::from_secs(2);
 
@@ -120,11 +124,17 @@ impl<F: Fold> Member<F> {
 
     /// Polls until told to stop, or until the client failed for good.
     fn poll(&self, consumer: &Client<F>, stop: &AtomicBool) {
-        let mut told = Instant::now();
+        let (mut told, mut ticked) = (Instant::now(), Instant::now());
         while !stop.load(Ordering::Acquire) {
             // The callbacks of the poll take the lock too, so it is taken after the poll.
             let polled = consumer.poll(POLL);
             let mut folding = self.folder.folding.lock();
+            if ticked.elapsed() > LAPSE {
+                tracing::warn!("this process was stopped for long; joining the group again");
+                return;
+            }
+            ticked = Instant::now();
+            folding.tick();
             if let Err(code) = folding.take(polled) {
                 tracing::error!(%code, "the Kafka consumer failed for good; joining again");
                 return;

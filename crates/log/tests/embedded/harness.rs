@@ -175,7 +175,7 @@ impl Fold for Memory {
         self.0.lock().push(Told::Revoked(partition));
     }
 
-    fn idle(&mut self) {
+    fn tick(&mut self) {
         self.0.lock().push(Told::Idle);
     }
 }

@@ -111,7 +111,10 @@ impl World {
 
 pub(crate) fn connect(brokers: &str) -> Log {
     let (brokers, client_id) = (brokers.to_owned(), "test".to_owned());
-    let settings = KafkaSettings { brokers, client_id, properties: Vec::new() };
+    // The in-memory broker lets every rebalance but the first wait for most of a session.
+    let properties = [("session.timeout.ms", "2500"), ("heartbeat.interval.ms", "300")];
+    let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let settings = KafkaSettings { brokers, client_id, properties };
     Log::Kafka(Kafka::new(settings).expect("the clients"))
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions},
+    admin::{AdminClient, AdminOptions, NewPartitions},
     client::DefaultClientContext,
     producer::{FutureProducer, FutureRecord},
 };
@@ -49,7 +49,8 @@ async fn poison_is_set_aside_once_though_members_come_and_go_in_the_middle() {
     // And a replay of everything.
     let memory = Memory::default();
     let again = world.join(&memory);
-    eventually("replayed", || memory.live().len() == 4 && memory.count() == 4 * (EACH * 2 + 1)).await;
+    eventually("replayed", || memory.live().len() == 4 && memory.count() == 4 * (EACH * 2 + 1))
+        .await;
     again.stop().await;
     for partition in 0..PARTITIONS {
         let mut expected: Vec<_> = (0..EACH).map(|number| format!("poison {number}")).collect();
@@ -70,10 +71,15 @@ async fn a_tombstone_and_a_record_as_large_as_allowed_are_set_aside_too() {
     let tombstone: FutureRecord<'_, str, str> =
         FutureRecord::to(&world.topic).partition(0).key("7");
     producer.send(tombstone, Duration::ZERO).await.expect("acknowledged");
-    let incompressible: Vec<u8> = (0..1_048_400_u64).map(|n| ((n * n * 31) >> 7) as u8).collect();
-    let mut large = b"poison".to_vec();
-    large.extend(incompressible);
-    large.truncate(1_048_450);
+    // Nothing that compression could make smaller.
+    let mut noise = 0x2545_f491_4f6c_dd1d_u64;
+    let noise = std::iter::repeat_with(|| {
+        noise ^= noise << 13;
+        noise ^= noise >> 7;
+        noise ^= noise << 17;
+        noise as u8
+    });
+    let large: Vec<u8> = b"poison".iter().copied().chain(noise).take(1_048_450).collect();
     let record: FutureRecord<'_, str, [u8]> =
         FutureRecord::to(&world.topic).partition(0).key("7").payload(&large);
     producer.send(record, Duration::ZERO).await.expect("acknowledged");
@@ -84,6 +90,9 @@ async fn a_tombstone_and_a_record_as_large_as_allowed_are_set_aside_too() {
     assert_eq!(letters.len(), 2);
     assert_eq!(letters[0].value, "null");
     assert_eq!(letters[0].key, "7");
+    // With its new headers the large one is too large; without its value it is not.
+    assert_eq!((letters[1].value.as_str(), letters[1].key.as_str()), ("null", "7"));
+    assert!(letters[1].headers.iter().any(|(name, _)| name == "dlq.value"));
     assert_eq!(world.committed(0), 2);
 }
 
@@ -98,20 +107,62 @@ async fn a_topic_that_is_made_again_is_read_anew() {
     let follower = world.log.follow(&world.topic, memory.clone()).expect("a follower");
     follower.assign(0);
     eventually("read", || memory.since_assigned(0).len() == 3).await;
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", &world.brokers)
-        .create()
-        .expect("an admin client");
-    let options = AdminOptions::new();
-    admin.delete_topics(&[&world.topic], &options).await.expect("deleted");
-    let again = [topic(&world.topic, 1)];
-    let until = Instant::now() + Duration::from_secs(30);
-    while world.log.ensure_topics(&again).await.is_err() {
-        assert!(Instant::now() < until, "the topic is not made again");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    make_again(&world).await;
     append(&connect(&world.brokers), &world.topic, 0, "new 1").await;
     eventually("only the new is there", || memory.since_assigned(0) == ["new 1"]).await;
     eventually("live", || memory.live() == [0]).await;
     follower.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a real broker"]
+async fn a_topic_that_is_made_again_and_stays_empty_is_noticed_by_its_end() {
+    let world = World::real(1).await;
+    world.append(0, "old").await;
+    let memory = Memory::default();
+    let follower = world.log.follow(&world.topic, memory.clone()).expect("a follower");
+    follower.assign(0);
+    eventually("read", || memory.live() == [0] && memory.count() == 1).await;
+    make_again(&world).await;
+    eventually("the old is gone", || memory.since_assigned(0).is_empty()).await;
+    eventually("live", || memory.live() == [0]).await;
+    append(&connect(&world.brokers), &world.topic, 0, "new").await;
+    eventually("the new is there", || memory.since_assigned(0) == ["new"]).await;
+    follower.stop().await;
+}
+
+/// Deletes the topic and makes it again.
+async fn make_again(world: &World) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", &world.brokers)
+        .create()
+        .expect("an admin client");
+    admin.delete_topics(&[&world.topic], &AdminOptions::new()).await.expect("deleted");
+    let again = [topic(&world.topic, 1)];
+    let until = Instant::now() + Duration::from_secs(30);
+    // A client that knew it may still find it for a moment.
+    while connect(&world.brokers).ensure_topics(&again).await.is_err() {
+        assert!(Instant::now() < until, "the topic is not made again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a real broker"]
+async fn a_topic_that_is_given_partitions_is_told() {
+    let world = World::real(1).await;
+    world.append(0, "good").await;
+    let memory = Memory::default();
+    let reader = world.join(&memory);
+    eventually("live", || memory.live() == [0]).await;
+    assert_eq!(reader.trouble(), None);
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", &world.brokers)
+        .create()
+        .expect("an admin client");
+    let more = [NewPartitions::new(&world.topic, 3)];
+    admin.create_partitions(&more, &AdminOptions::new()).await.expect("made");
+    let told = || reader.trouble().is_some_and(|trouble| trouble.contains("had 1 partitions"));
+    eventually("told", told).await;
+    reader.stop().await;
 }

@@ -150,7 +150,8 @@ impl Member {
 
 fn signal(name: &str, child: &Child) -> Result<(), String> {
     let pid = child.id().ok_or("a process ended by itself")?.to_string();
-    let status = Command::new("kill").args([name, &pid]).status().map_err(|error| error.to_string())?;
+    let status =
+        Command::new("kill").args([name, &pid]).status().map_err(|error| error.to_string())?;
     if status.success() { Ok(()) } else { Err(format!("kill {name} {pid}: {status}")) }
 }
 

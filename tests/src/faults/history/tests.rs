@@ -45,7 +45,8 @@ fn reading(seconds: u64, shown: Vec<Shown>) -> Reading {
 
 /// Exactly this is wrong, this often, and there is an example of it.
 fn only(history: &History, wrong: Wrong, count: u64) {
-    let found: Vec<_> = history.findings().iter().map(|(wrong, found)| (*wrong, found.count)).collect();
+    let found: Vec<_> =
+        history.findings().iter().map(|(wrong, found)| (*wrong, found.count)).collect();
     assert_eq!(found, [(wrong, count)], "{:?}", history.findings());
     assert!(!history.findings()[&wrong].examples.is_empty());
 }
@@ -63,7 +64,10 @@ fn a_history_without_fault_is_found_to_be_so() {
     history.settled(&Reading { instance: 1, ..reading(6, all_three()) });
     nothing(&history);
     let totals = history.totals();
-    assert_eq!((totals.sends, totals.acknowledged, totals.reads, totals.at_least_reads), (3, 3, 2, 1));
+    assert_eq!(
+        (totals.sends, totals.acknowledged, totals.reads, totals.at_least_reads),
+        (3, 3, 2, 1)
+    );
 }
 
 #[test]
@@ -115,7 +119,10 @@ fn an_unacknowledged_send_may_be_shown_once_but_not_at_two_places() {
 #[test]
 fn a_reorder_is_found() {
     let mut history = three();
-    history.read(&reading(4, vec![shown(value(2, 1), 1), shown(value(2, 0), 0), shown(value(2, 2), 2)]));
+    history.read(&reading(
+        4,
+        vec![shown(value(2, 1), 1), shown(value(2, 0), 0), shown(value(2, 2), 2)],
+    ));
     only(&history, Wrong::Disorder, 1);
 }
 
@@ -128,7 +135,10 @@ fn an_unacknowledged_send_may_come_late_and_senders_do_not_wait_for_each_other()
         history.sending(value(sender, 1));
         history.acknowledged(at(1), value(sender, 1), cursor(offset));
     }
-    history.read(&reading(4, vec![shown(value(2, 1), 0), shown(value(9, 1), 1), shown(value(2, 0), 2)]));
+    history.read(&reading(
+        4,
+        vec![shown(value(2, 1), 0), shown(value(9, 1), 1), shown(value(2, 0), 2)],
+    ));
     nothing(&history);
 }
 
@@ -198,6 +208,18 @@ fn what_is_missing_counts_from_its_acknowledgement() {
     let history = three();
     assert_eq!(history.missing(USER, at(3), &[]), [value(2, 0), value(2, 1)]);
     assert_eq!(history.missing(USER, at(9), &all_three()), []);
+}
+
+#[test]
+fn a_time_without_an_answer_ends_with_the_next_answer() {
+    let mut history = three();
+    history.unavailable(at(4), USER, "503");
+    history.unavailable(at(6), USER, "late");
+    history.read(&reading(9, all_three()));
+    history.read(&reading(20, all_three()));
+    nothing(&history);
+    assert_eq!(history.totals().longest_unanswered, at(5) + Duration::from_millis(5));
+    assert_eq!(history.totals().unavailable.values().sum::<u64>(), 2);
 }
 
 #[test]
