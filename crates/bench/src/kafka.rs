@@ -2,8 +2,8 @@
 //! of what any service on librdkafka can do.
 //!
 //! In the services only the `log` crate names rdkafka. This is the one exception, because a limit
-//! that went through `log` would hide what `log` costs. The clients' settings are the same, which
-//! a test makes sure of; the services never depend on this crate.
+//! that went through `log` would hide what `log` costs. The services never depend on this
+//! crate.
 
 use std::{
     cell::Cell,
@@ -25,7 +25,12 @@ use rdkafka::{
     util::Timeout,
 };
 
-use crate::{Result, load::Meter, report::Sample};
+use crate::{
+    Result,
+    client_settings::{BASE, CONSUMER, PRODUCER},
+    figures::Sample,
+    load::Meter,
+};
 
 /// As many as the services make by default.
 pub(crate) const PARTITIONS: u32 = 12;
@@ -36,37 +41,6 @@ const ASK: Duration = Duration::from_secs(10);
 const WHOLE_TOPIC: Duration = Duration::from_secs(180);
 /// The most that may be queued by whoever fills a topic; it is the queue's own bound.
 const POLL: Duration = Duration::from_millis(10);
-
-const BASE: &[(&str, &str)] = &[
-    ("socket.timeout.ms", "10000"),
-    ("socket.keepalive.enable", "true"),
-    ("reconnect.backoff.max.ms", "2000"),
-];
-
-const PRODUCER: &[(&str, &str)] = &[
-    ("acks", "all"),
-    ("enable.idempotence", "true"),
-    ("max.in.flight.requests.per.connection", "5"),
-    ("linger.ms", "1"),
-    ("compression.type", "lz4"),
-    ("message.timeout.ms", "30000"),
-    ("request.timeout.ms", "8000"),
-    ("retry.backoff.ms", "50"),
-    ("queue.buffering.max.messages", "100000"),
-    ("queue.buffering.max.kbytes", "262144"),
-];
-
-const CONSUMER: &[(&str, &str)] = &[
-    ("enable.auto.commit", "false"),
-    ("auto.offset.reset", "earliest"),
-    ("enable.partition.eof", "true"),
-    ("fetch.min.bytes", "1"),
-    ("fetch.wait.max.ms", "100"),
-    ("fetch.queue.backoff.ms", "10"),
-    ("queued.min.messages", "100000"),
-    ("queued.max.messages.kbytes", "65536"),
-    ("check.crcs", "true"),
-];
 
 /// Whoever speaks with these brokers. A cheap handle, to be cloned.
 #[derive(Debug, Clone)]
@@ -248,18 +222,4 @@ fn headers(record: &Encoded) -> OwnedHeaders {
         .headers
         .iter()
         .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_limits_have_the_same_settings_as_the_services() {
-        let theirs = include_str!("../../log/src/kafka/config.rs");
-        for (name, value) in BASE.iter().chain(PRODUCER).chain(CONSUMER) {
-            let set = format!(".set(\"{name}\", \"{value}\")");
-            assert!(theirs.contains(&set), "the services' clients do not have {name} = {value}");
-        }
-    }
 }

@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{Result, report::Sample};
+use crate::{Result, figures::Sample};
 
 /// How long after its end a round may wait for the last answers.
 const GRACE: Duration = Duration::from_secs(15);

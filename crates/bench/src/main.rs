@@ -4,16 +4,18 @@
 //! The modules in the order in which a run meets them:
 //! - [`site`]: settings, and what a run takes place in;
 //! - [`subjects`]: the processes that are measured, and those that they need;
-//! - [`records`], [`kafka`], [`fill`]: what is written, and bare rdkafka;
+//! - [`records`], [`client_settings`], [`kafka`], [`fill`]: what is written, and bare rdkafka;
 //! - [`load`]: closed loops of HTTP requests;
 //! - [`limits`]: servers that do almost nothing;
 //! - [`rounds`]: subject and limits take turns;
 //! - [`send`], [`read`], [`rebuild`], [`memory`]: one a subcommand;
-//! - [`report`]: medians, spreads, ratios, as Markdown and JSON.
+//! - [`figures`]: medians, spreads, ratios;
+//! - [`report`]: all that as Markdown and JSON.
 
 mod site;
 mod subjects;
 mod records;
+mod client_settings;
 mod kafka;
 mod fill;
 mod load;
@@ -23,6 +25,7 @@ mod send;
 mod read;
 mod rebuild;
 mod memory;
+mod figures;
 mod report;
 
 use std::{

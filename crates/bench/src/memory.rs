@@ -6,11 +6,12 @@ use tokio::time::sleep;
 
 use crate::{
     Result,
+    figures::{Aim, Party, Ratio, Sample},
     fill::Filled,
     load::{Connection, get},
     read::Inbox,
     records,
-    report::{Aim, Party, Ratio, Sample, Section},
+    report::Section,
     rounds::alternate,
     site::Site,
 };

@@ -3,9 +3,10 @@
 
 use crate::{
     Result,
+    figures::{Aim, Party, Ratio, Sample},
     load::{Connection, Load, get},
     records,
-    report::{Aim, Party, Ratio, Sample, Section},
+    report::Section,
     rounds::alternate,
     send::served,
     site::{LoadArgs, Site},

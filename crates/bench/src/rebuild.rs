@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::{
     Result,
+    figures::{Aim, Party, Ratio, Sample, Spread},
     fill::Filled,
-    report::{Aim, Party, Ratio, Sample, Section, Spread},
+    report::Section,
     rounds::alternate,
     site::Site,
 };

@@ -7,9 +7,10 @@ use model::{User, UserId};
 
 use crate::{
     Result,
+    figures::{Aim, Party, Ratio, Sample},
     load::{Load, post_form},
     records,
-    report::{Aim, Party, Ratio, Sample, Section},
+    report::Section,
     rounds::alternate,
     site::{LoadArgs, Site},
     subjects::Service,

@@ -78,13 +78,18 @@ impl Following {
             Arc::new(move |partition| owners.live(partition))
         };
         let fold = Receipts::into(
-            Arc::clone(&self.view), self.names.receipts.clone(), Arc::clone(&say_live),
+            Arc::clone(&self.view),
+            self.names.receipts.clone(),
+            Arc::clone(&say_live),
         );
         let receipts = self.log.follow(&self.names.receipts, fold)?;
 
         let ownership = Companions { owners: self.owners.clone(), receipts: receipts.assigner() };
         let fold = Notifications::into(
-            Arc::clone(&self.view), self.names.notifications.clone(), ownership, say_live,
+            Arc::clone(&self.view),
+            self.names.notifications.clone(),
+            ownership,
+            say_live,
         );
         let group = Group::from(&settings.group);
         let notifications =
@@ -112,7 +117,8 @@ impl Following {
         }
         running.notifications.stop().await;
         let (writer, topic) = (self.log.writer(), &self.names.owners);
-        let said = tokio::time::timeout(LAST_WORDS, self.owners.announce_open(&writer, topic)).await;
+        let said =
+            tokio::time::timeout(LAST_WORDS, self.owners.announce_open(&writer, topic)).await;
         if !matches!(said, Ok(Ok(()))) {
             tracing::debug!("the peers were not told; they find out by asking");
         }
@@ -154,11 +160,16 @@ impl Following {
         }
         if let Some((number, progress)) = rebuilding.first() {
             let all = live + rebuilding.len();
-            let percent = progress.percent.map_or_else(|| "?".into(), |percent| format!("{percent:.0}"));
-            return Err(format!("{live} of {all} partitions are live; partition {number} is at {percent} %"));
+            let percent =
+                progress.percent.map_or_else(|| "?".into(), |percent| format!("{percent:.0}"));
+            return Err(format!(
+                "{live} of {all} partitions are live; partition {number} is at {percent} %"
+            ));
         }
         // With more instances than partitions some have none, and forward everything.
-        if live == 0 && !self.view.partitions().any(|(number, _)| self.owners.peer(number).is_some()) {
+        if live == 0
+            && !self.view.partitions().any(|(number, _)| self.owners.peer(number).is_some())
+        {
             return Err("waiting for the group to assign partitions".into());
         }
         Ok(json!({ "live": live }))

@@ -5,7 +5,7 @@
 //!
 //! What a recipient does goes the other way: [`routes`] → [`receipts`] → the log, and comes back
 //! into the view like everything else. [`owners`] knows which instance has which partition;
-//! [`follow`] puts all of this together.
+//! [`follow`] puts all of this together. [`dead_letters`] is for operators.
 
 pub mod settings;
 pub mod follow;
@@ -14,6 +14,7 @@ pub mod owners;
 pub mod receipts;
 pub mod progress;
 pub mod routes;
+pub mod dead_letters;
 
 use std::sync::Arc;
 
@@ -56,8 +57,9 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let names = TopicNames::of(&settings.topics.topic);
-    let view = Arc::new(View::new(settings.topics.partitions, settings.partitioner, settings.limits()));
-    let owners = Owners::new(settings.advertised(listener.local_addr()?));
+    let view =
+        Arc::new(View::new(settings.topics.partitions, settings.partitioner, settings.limits()));
+    let owners = Owners::new(&settings.advertised(listener.local_addr()?));
     let patience = settings.inbox.patience;
     let app = App {
         view: Arc::clone(&view),
@@ -70,7 +72,8 @@ pub async fn run(
 
     // The server ends after the follower: whoever is being answered still finds the view there.
     let stop_serving = CancellationToken::new();
-    let server = tokio::spawn(http::serve(listener, app, stop_serving.clone(), settings.http.clone()));
+    let server =
+        tokio::spawn(http::serve(listener, app, stop_serving.clone(), settings.http.clone()));
     let outcome = tokio::select! {
         outcome = following.start(&settings) => outcome,
         () = shutdown.cancelled() => Ok(()),

@@ -2,7 +2,12 @@
 
 use std::{error::Error, process::ExitCode};
 
-use consumer::settings::{Cli, Command};
+use consumer::{
+    Settings, dead_letters,
+    settings::{Cli, Command, Dlq},
+};
+use log::Log;
+use model::TopicNames;
 use service::{health, listen, program, shutdown};
 
 fn main() -> ExitCode {
@@ -14,8 +19,26 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         return Ok(health::probe(&cli.listen).await?);
     }
     let log = cli.kafka.connect("notifications-consumer")?;
+    if let Some(Command::Dlq(what)) = cli.command {
+        return dead_letters(&log, &cli.settings, what).await;
+    }
     let listener = listen::bind("consumer", &cli.listen, "--listen", "CONSUMER_LISTEN").await?;
     listen::guard(listener.local_addr()?, cli.insecure, "--listen", "CONSUMER_LISTEN")?;
     consumer::run(cli.settings, log, listener, shutdown::signal()).await?;
+    Ok(())
+}
+
+async fn dead_letters(log: &Log, settings: &Settings, what: Dlq) -> Result<(), Box<dyn Error>> {
+    let names = TopicNames::of(&settings.topics.topic);
+    let partitions = settings.topics.partitions;
+    let mut letters = dead_letters::read(log, &names.dlq, partitions).await?;
+    match what {
+        Dlq::List => dead_letters::list(&letters, &mut std::io::stdout())?,
+        Dlq::Replay { places, all } => {
+            letters.retain(|letter| all || places.contains(&letter.at));
+            dead_letters::replay(log, &names, settings.partitioner, partitions, &letters).await?;
+            tracing::info!(count = letters.len(), "put back");
+        }
+    }
     Ok(())
 }

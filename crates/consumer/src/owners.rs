@@ -70,7 +70,7 @@ struct Mine {
 impl Owners {
     /// For an instance that its peers reach at this URL, such as `http://10.0.0.7:8081`.
     #[must_use]
-    pub fn new(url: String) -> Self {
+    pub fn new(url: &str) -> Self {
         Self(Arc::new(Shared {
             instance: Uuid::now_v7(),
             url: url.trim_end_matches('/').to_owned(),
@@ -122,8 +122,11 @@ impl Owners {
     /// [`AppendError`], when the log does not take it; what is left stays open.
     pub async fn announce_open(&self, writer: &Writer, topic: &str) -> Result<(), AppendError> {
         loop {
-            let Some((partition, state)) = self.0.mine.lock().open.pop_first() else { return Ok(()) };
-            let claim = Claim { partition, instance: self.0.instance, url: self.0.url.clone(), state };
+            let Some((partition, state)) = self.0.mine.lock().open.pop_first() else {
+                return Ok(());
+            };
+            let claim =
+                Claim { partition, instance: self.0.instance, url: self.0.url.clone(), state };
             let record = NewRecord {
                 partition: 0,
                 key: partition.to_string().into_bytes(),
@@ -259,7 +262,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_release_that_comes_after_the_next_owner_s_claim_changes_nothing() {
-        let owners = Owners::new("http://me".into());
+        let owners = Owners::new("http://me");
         claim(&owners, 1, ClaimState::Live);
         claim(&owners, 2, ClaimState::Rebuilding);
         claim(&owners, 1, ClaimState::Released);
@@ -270,7 +273,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_foreign_claim_to_what_is_ours_is_contradicted() {
-        let mut owners = Owners::new("http://me".into());
+        let mut owners = Owners::new("http://me");
         owners.assigned(3);
         owners.0.mine.lock().open.clear();
         owners.0.wake.notified().await;

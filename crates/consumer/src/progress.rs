@@ -49,9 +49,12 @@ pub async fn watch(view: Arc<View>, log: Log) {
         } else if said.elapsed() >= SAY_EVERY {
             said = Instant::now();
             tracing::info!(
-                rebuild.partitions = sum.partitions, rebuild.records = sum.records,
-                rebuild.total = sum.total, rebuild.records_per_second = sum.rate,
-                rebuild.seconds_left = seconds_left(&sum), "rebuilding",
+                rebuild.partitions = sum.partitions,
+                rebuild.records = sum.records,
+                rebuild.total = sum.total,
+                rebuild.records_per_second = sum.rate,
+                rebuild.seconds_left = seconds_left(&sum),
+                "rebuilding",
             );
         }
         say_stuck(&view, &log, &mut stuck).await;
@@ -86,7 +89,9 @@ fn show(bar: &ProgressBar, sum: &Sum) {
     bar.set_position(sum.records.min(sum.total));
     bar.set_message(format!(
         "of {} partitions, {:.0} records/s, {:.0} s left",
-        sum.partitions, sum.rate, seconds_left(sum),
+        sum.partitions,
+        sum.rate,
+        seconds_left(sum),
     ));
 }
 
@@ -98,7 +103,9 @@ async fn say_stuck(view: &View, log: &Log, said: &mut HashSet<i32>) {
             continue;
         }
         let why = match log.ping(PING).await {
-            Ok(()) => "the log answers, but sends no records: is the partition's leader there?".into(),
+            Ok(()) => {
+                "the log answers, but sends no records: is the partition's leader there?".into()
+            }
             Err(error) => error.to_string(),
         };
         tracing::warn!(

@@ -5,9 +5,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use log::{AppendError, NewRecord, Position, Writer};
 use model::{
-    Action, Headers, NotificationId, Receipt, UserId,
-    headers::to_millisecond,
-    receipt::MAX_IDS,
+    Action, Headers, NotificationId, Receipt, UserId, headers::to_millisecond, receipt::MAX_IDS,
     record,
 };
 
@@ -51,13 +49,18 @@ impl Recorder {
     ///
     /// # Errors
     /// [`RecordError`].
-    pub async fn record(&self, user: UserId, action: Action, which: &Which) -> Result<usize, RecordError> {
+    pub async fn record(
+        &self,
+        user: UserId,
+        action: Action,
+        which: &Which,
+    ) -> Result<usize, RecordError> {
         // What is meant is settled here, as ids: a receipt then says the same whenever it is
         // folded, before or after whatever arrives meanwhile.
         let ids = self.view.would_change(user, action, which, self.patience).await?;
         let mut acks = Vec::with_capacity(ids.len() / MAX_IDS + 1);
         for ids in ids.chunks(MAX_IDS) {
-            acks.push(self.append(Receipt { user_id: user, action, ids: ids.to_vec() })?);
+            acks.push(self.append(&Receipt { user_id: user, action, ids: ids.to_vec() })?);
         }
         let deadline = tokio::time::Instant::now() + DEADLINE;
         let mut last = None;
@@ -73,13 +76,13 @@ impl Recorder {
         Ok(ids.len())
     }
 
-    fn append(&self, receipt: Receipt) -> Result<log::Ack, RecordError> {
+    fn append(&self, receipt: &Receipt) -> Result<log::Ack, RecordError> {
         let headers = Headers {
             id: NotificationId::generate(),
             sent_at: to_millisecond(Timestamp::now()),
             traceparent: None,
         };
-        let record = record::encode_receipt(&receipt, &headers)?;
+        let record = record::encode_receipt(receipt, &headers)?;
         let partition = self.view.home(receipt.user_id);
         let record =
             NewRecord { partition, key: record.key, value: record.value, headers: record.headers };

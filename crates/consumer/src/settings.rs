@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use log::settings::{GroupArgs, KafkaArgs, TopicArgs};
-use model::Partitioner;
+use model::{Cursor, Partitioner};
 use service::{http::HttpLimits, telemetry::TelemetryArgs};
 
 use crate::view::Limits;
@@ -14,14 +14,23 @@ use crate::view::Limits;
 /// Joins the consumer group, reads the partitions that it is given from their beginning, and
 /// answers GET /notifications/{id}. Restarting it loses nothing.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "consumer", version, after_help = "Try it:\n  curl http://localhost:8081/notifications/1")]
+#[command(
+    name = "consumer",
+    version,
+    after_help = "Try it:\n  curl http://localhost:8081/notifications/1"
+)]
 pub struct Cli {
     /// What to do; serve, if nothing is said
     #[command(subcommand)]
     pub command: Option<Command>,
 
     /// Address to listen on
-    #[arg(long, env = "CONSUMER_LISTEN", default_value = "127.0.0.1:8081", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "CONSUMER_LISTEN",
+        default_value = "127.0.0.1:8081",
+        value_name = "HOST:PORT"
+    )]
     pub listen: String,
 
     /// Listen beyond the loopback interface although nobody is asked who they are
@@ -46,6 +55,25 @@ pub struct Cli {
 pub enum Command {
     /// Ask the consumer that runs on this machine whether it lives; for container health checks
     Healthcheck,
+    /// Look at the records that were set aside because they are no notifications, or put them back
+    #[command(subcommand)]
+    Dlq(Dlq),
+}
+
+/// What can be done with dead letters.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Dlq {
+    /// Show each: where it is, where it came from, why, and how its value begins
+    List,
+    /// Put some of them back into the notifications' topic, where they are read again
+    Replay {
+        /// Which, as `list` shows them
+        #[arg(required_unless_present = "all", value_name = "PARTITION-OFFSET")]
+        places: Vec<Cursor>,
+        /// All of them
+        #[arg(long, conflicts_with = "places")]
+        all: bool,
+    },
 }
 
 /// What a consumer needs to know, wherever its log is.

@@ -90,7 +90,9 @@ impl TopicArgs {
             name: name.to_owned(),
             partitions: self.partitions,
             replication: self.replication,
-            cleanup: Cleanup::After(Duration::from_secs(u64::from(self.retention_days) * 24 * 60 * 60)),
+            cleanup: Cleanup::After(Duration::from_secs(
+                u64::from(self.retention_days) * 24 * 60 * 60,
+            )),
         }
     }
 }

@@ -40,7 +40,11 @@ async fn every_key_goes_where_librdkafka_would_send_it() {
             .collect();
         for (key, delivery) in sent {
             let delivery = delivery.await.expect("a live producer").expect("delivered");
-            assert_eq!(ours.partition(key.as_bytes(), PARTITIONS), delivery.partition, "{ours}: {key}");
+            assert_eq!(
+                ours.partition(key.as_bytes(), PARTITIONS),
+                delivery.partition,
+                "{ours}: {key}"
+            );
         }
     }
 }

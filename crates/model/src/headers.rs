@@ -22,6 +22,19 @@ const CE_TIME: &str = "ce_time";
 const CONTENT_TYPE: &str = "content-type";
 const TRACEPARENT: &str = "traceparent";
 
+/// Every name that means something to us.
+const NAMES: [&str; 7] =
+    [SPEC_VERSION, CE_ID, CE_SOURCE, CE_TYPE, CE_TIME, CONTENT_TYPE, TRACEPARENT];
+
+/// The header that holds a record's id.
+pub const ID: &str = CE_ID;
+
+/// This name, if it is one that means something to us.
+#[must_use]
+pub fn known(name: &str) -> Option<&'static str> {
+    NAMES.into_iter().find(|known| *known == name)
+}
+
 /// The longest id that is taken from a foreign producer's `ce_id`, in bytes. A longer one is
 /// treated as absent: ids are kept in memory, and memory is bounded.
 pub const MAX_ID_LEN: usize = 128;
@@ -90,9 +103,8 @@ impl serde::Serialize for NotificationId {
 impl<'de> serde::Deserialize<'de> for NotificationId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        Self::from_text(&text).ok_or_else(|| {
-            serde::de::Error::custom(format!("an id has 1 to {MAX_ID_LEN} bytes"))
-        })
+        Self::from_text(&text)
+            .ok_or_else(|| serde::de::Error::custom(format!("an id has 1 to {MAX_ID_LEN} bytes")))
     }
 }
 

@@ -90,7 +90,8 @@ mod tests {
     fn an_id_is_a_positive_whole_number_in_its_only_spelling() {
         assert_eq!("1".parse(), UserId::new(1));
         assert_eq!("9223372036854775807".parse(), UserId::new(i64::MAX));
-        for bad in ["", "0", "-1", "+1", " 1", "1 ", "01", "1.0", "1e3", "x", "9223372036854775808"] {
+        for bad in ["", "0", "-1", "+1", " 1", "1 ", "01", "1.0", "1e3", "x", "9223372036854775808"]
+        {
             assert_eq!(bad.parse::<UserId>(), Err(InvalidUserId), "{bad:?}");
         }
     }

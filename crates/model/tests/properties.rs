@@ -9,6 +9,7 @@ use model::{
     record::{decode, encode},
 };
 use proptest::prelude::*;
+use serde_json::value::RawValue;
 
 fn user_id() -> impl Strategy<Value = UserId> {
     (1..=i64::MAX).prop_map(|n| UserId::new(n).expect("positive"))
@@ -60,7 +61,7 @@ proptest! {
         prop_assert_eq!(read.message, notification.message);
         prop_assert_eq!(read.category, notification.category);
         prop_assert_eq!(read.link, notification.link);
-        prop_assert_eq!(read.data.map(|d| d.get()), notification.data.map(|d| d.get()));
+        prop_assert_eq!(read.data.map(RawValue::get), notification.data.map(RawValue::get));
         prop_assert_eq!(read_headers, headers);
     }
 
@@ -94,8 +95,8 @@ proptest! {
 fn a_record_as_the_go_tutorial_writes_it_decodes() {
     let value = br#"{"from":{"id":2,"name":"Bruno"},"to":{"id":1,"name":"Emma"},"message":"Bruno started following you."}"#;
     let timestamp = Timestamp::from_millisecond(1_700_000_000_000).expect("in range");
-    let (read, headers) =
-        decode(Some(value), std::iter::empty(), Cursor::new(3, 7), timestamp).expect("a notification");
+    let (read, headers) = decode(Some(value), std::iter::empty(), Cursor::new(3, 7), timestamp)
+        .expect("a notification");
     assert_eq!((read.from.id.get(), &*read.from.name), (2, "Bruno"));
     assert_eq!((read.to.id.get(), &*read.to.name), (1, "Emma"));
     assert_eq!(read.message, "Bruno started following you.");
@@ -115,7 +116,10 @@ fn what_is_no_notification_is_poison() {
         br#"{"from":{"id":2,"name":"B"},"to":{"id":1,"name":"E"},"message":7}"#,
         b"\xff\xfe",
     ] {
-        assert!(decode(Some(value), std::iter::empty(), Cursor::new(0, 0), Timestamp::UNIX_EPOCH).is_err());
+        assert!(
+            decode(Some(value), std::iter::empty(), Cursor::new(0, 0), Timestamp::UNIX_EPOCH)
+                .is_err()
+        );
     }
     assert!(decode(None, std::iter::empty(), Cursor::new(0, 0), Timestamp::UNIX_EPOCH).is_err());
 }

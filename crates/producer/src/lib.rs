@@ -51,7 +51,8 @@ pub async fn run(
     let app = routes::router(&settings, directory.clone(), publisher.clone());
 
     let stop_serving = CancellationToken::new();
-    let server = tokio::spawn(http::serve(listener, app, stop_serving.clone(), settings.http.clone()));
+    let server =
+        tokio::spawn(http::serve(listener, app, stop_serving.clone(), settings.http.clone()));
     let outcome = tokio::select! {
         outcome = publisher.prepare() => outcome,
         () = shutdown.cancelled() => Ok(()),

@@ -14,7 +14,8 @@ fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
     let database = &cli.database;
-    let directory = Directory::postgres(database.database_url.expose(), database.database_connections)?;
+    let directory =
+        Directory::postgres(database.database_url.expose(), database.database_connections)?;
     match cli.command {
         Some(Command::Healthcheck) => return Ok(health::probe(&cli.listen).await?),
         Some(Command::Migrate) => {

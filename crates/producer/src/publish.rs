@@ -74,7 +74,9 @@ impl Publisher {
     /// Waits until everything queued is acknowledged, for at most `deadline`.
     pub async fn flush(&self, deadline: Duration) {
         if !self.0.writer.flush(deadline).await {
-            tracing::warn!("some records were not acknowledged before the end; their senders were told so");
+            tracing::warn!(
+                "some records were not acknowledged before the end; their senders were told so"
+            );
         }
     }
 

@@ -1,11 +1,6 @@
 //! All routes of the producer, in one table.
 
-use axum::{
-    Json, Router,
-    extract::State,
-    http::HeaderMap,
-    routing::post,
-};
+use axum::{Json, Router, extract::State, http::HeaderMap, routing::post};
 use service::{
     extract::{Body, media_type},
     health::Health,
@@ -21,17 +16,13 @@ use crate::{
 };
 
 /// Every route, with the limits and error bodies that all of them share.
-#[must_use]
 pub fn router(settings: &Settings, directory: Directory, publisher: Publisher) -> Router {
     let (users, log) = (directory.clone(), publisher.clone());
     let health = Health::new()
         .check("directory", move || users.clone().check())
         .check("kafka", move || log.clone().check());
     let sender = Sender { directory, publisher, deadline: settings.send_timeout };
-    let routes = Router::new()
-        .route("/send", post(send))
-        .with_state(sender)
-        .merge(health.routes());
+    let routes = Router::new().route("/send", post(send)).with_state(sender).merge(health.routes());
     http::layers(routes, &settings.http)
 }
 

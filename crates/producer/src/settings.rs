@@ -13,7 +13,8 @@ use service::{http::HttpLimits, settings::Secret, telemetry::TelemetryArgs};
 /// answers once Kafka has acknowledged.
 #[derive(Parser, Clone, Debug)]
 #[command(
-    name = "producer", version,
+    name = "producer",
+    version,
     after_help = "Try it:\n  producer migrate\n  producer\n  curl -X POST http://localhost:8080/send -d \"from_id=2&to_id=1&message=Bruno started following you.\""
 )]
 pub struct Cli {
@@ -22,7 +23,13 @@ pub struct Cli {
     pub command: Option<Command>,
 
     /// Address to listen on
-    #[arg(long, env = "PRODUCER_LISTEN", default_value = "127.0.0.1:8080", value_name = "HOST:PORT", global = true)]
+    #[arg(
+        long,
+        env = "PRODUCER_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "HOST:PORT",
+        global = true
+    )]
     pub listen: String,
 
     /// Listen beyond the loopback interface although nobody is asked who they are
@@ -61,7 +68,11 @@ pub enum Command {
 pub struct DatabaseArgs {
     /// URL of the database with the users' table
     #[arg(
-        long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", global = true,
+        long,
+        env = "DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL",
+        global = true,
         default_value = "postgres://notifications:notifications@localhost:5432/notifications"
     )]
     pub database_url: Secret,

@@ -7,33 +7,55 @@ mod parts;
 
 use std::{error::Error, io::Write as _, process::ExitCode};
 
-use service::{listen, program, shutdown};
+use service::{health, listen, program, shutdown};
 use tokio::net::TcpListener;
 
 use parts::Parts;
-use settings::Cli;
+use settings::{Cli, Command};
 
 fn main() -> ExitCode {
     program::run("standalone", |cli: &Cli| &cli.telemetry, run)
 }
 
 async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
+    if let Some(Command::Healthcheck) = cli.command {
+        health::probe(&cli.producer_listen).await?;
+        return Ok(health::probe(&cli.consumer_listen).await?);
+    }
     // Ports first: it is the likeliest thing to go wrong, and the quickest to find out.
-    let producer = open("producer", &cli.producer_listen, "--producer-listen", "PRODUCER_LISTEN", cli.insecure).await?;
-    let consumer = open("consumer", &cli.consumer_listen, "--consumer-listen", "CONSUMER_LISTEN", cli.insecure).await?;
+    let producer = open(
+        "producer",
+        &cli.producer_listen,
+        "--producer-listen",
+        "PRODUCER_LISTEN",
+        cli.insecure,
+    )
+    .await?;
+    let consumer = open(
+        "consumer",
+        &cli.consumer_listen,
+        "--consumer-listen",
+        "CONSUMER_LISTEN",
+        cli.insecure,
+    )
+    .await?;
     let parts = Parts::open(&cli.data_dir).await?;
     welcome(&cli, &producer, &consumer)?;
 
     let shutdown = shutdown::signal();
     let sending = producer::run(
-        cli.producer(), parts.log(), parts.directory.clone(), producer, shutdown.clone(),
+        cli.producer(),
+        parts.log(),
+        parts.directory.clone(),
+        producer,
+        shutdown.clone(),
     );
     let reading = consumer::run(cli.consumer(), parts.log(), consumer, shutdown.clone());
     // Whichever fails takes the other along: half of a standalone is no use to anybody.
-    let (sending, reading) = tokio::join!(
-        async { sending.await.inspect_err(|_| shutdown.cancel()) },
-        async { reading.await.inspect_err(|_| shutdown.cancel()) },
-    );
+    let (sending, reading) =
+        tokio::join!(async { sending.await.inspect_err(|_| shutdown.cancel()) }, async {
+            reading.await.inspect_err(|_| shutdown.cancel())
+        },);
     parts.close().await;
     sending?;
     reading?;

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use log::{Log, embedded::{Embedded, OpenError}};
+use log::{
+    Log,
+    embedded::{Embedded, OpenError},
+};
 use producer::directory::{self, Directory};
 
 /// What both services work on.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use service::telemetry::TelemetryArgs;
 
 /// Everything in one process, nothing to install: producer and consumer on an embedded, durable
@@ -13,16 +13,29 @@ use service::telemetry::TelemetryArgs;
 #[derive(Parser, Clone, Debug)]
 #[command(name = "standalone", version)]
 pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     /// Folder for everything that is kept; made if it is missing
     #[arg(long, env = "STANDALONE_DATA_DIR", default_value = "data", value_name = "FOLDER")]
     pub(crate) data_dir: PathBuf,
 
     /// Address on which to take notifications
-    #[arg(long, env = "PRODUCER_LISTEN", default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "PRODUCER_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "HOST:PORT"
+    )]
     pub(crate) producer_listen: String,
 
     /// Address on which to serve inboxes
-    #[arg(long, env = "CONSUMER_LISTEN", default_value = "127.0.0.1:8081", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "CONSUMER_LISTEN",
+        default_value = "127.0.0.1:8081",
+        value_name = "HOST:PORT"
+    )]
     pub(crate) consumer_listen: String,
 
     /// Listen beyond the loopback interface although nobody is asked who they are
@@ -39,6 +52,13 @@ pub(crate) struct Cli {
 
     #[command(flatten)]
     pub(crate) telemetry: TelemetryArgs,
+}
+
+/// What the standalone can do besides serving.
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum Command {
+    /// Ask the standalone that runs on this machine whether it lives; for container health checks
+    Healthcheck,
 }
 
 impl Cli {

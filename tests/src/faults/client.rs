@@ -64,6 +64,12 @@ impl Client {
         Ok(Self { cluster, history: Arc::default(), journal, http })
     }
 
+    /// The same history over connections of its own.
+    #[must_use]
+    pub fn alone(&self) -> Self {
+        Self { http: reqwest::Client::new(), ..self.clone() }
+    }
+
     /// The same people with another history.
     #[must_use]
     pub fn with(&self, history: Arc<Mutex<History>>) -> Self {

@@ -26,6 +26,8 @@ const PROBES: usize = 12;
 const CALM: Duration = Duration::from_secs(2);
 /// Longer than a consumer's session, which is 10 s.
 const FROZEN: Duration = Duration::from_secs(12);
+/// How long one who asks a certain consumer waits for it.
+const ASK: Duration = Duration::from_secs(5);
 /// A round that takes longer than this is given up.
 const ROUND: Duration = Duration::from_secs(150);
 
@@ -229,14 +231,16 @@ impl Stage {
         let cluster = Arc::clone(&self.client.cluster);
         let victim = cluster.victim();
         let users = self.users_of(victim).await;
+        let connections = self.connections(victim, &users).await;
         let fault = self.fault(&format!("SIGSTOP consumer {victim}"));
         cluster.consumers[victim].pause()?;
         let everybody_else = self.recover(&users, fault, Right::Reads);
         tokio::join!(everybody_else, sleep(FROZEN));
         // Others own its partitions now, and show what it has never seen.
         sleep(CALM).await;
-        // It is asked before it runs, so that it has questions to answer before it has heard of that.
-        let asked = self.ask_directly(victim, &users);
+        // It is asked before it runs, over connections that it knows, so that it has questions to
+        // answer before it can have heard of that.
+        let asked = Self::ask_directly(victim, connections);
         sleep(Duration::from_millis(300)).await;
         self.say(&format!("SIGCONT consumer {victim}"));
         cluster.consumers[victim].resume()?;
@@ -287,17 +291,25 @@ impl Stage {
         Ok(())
     }
 
+    /// Connections to this consumer, one for each of these users, each already used once.
+    async fn connections(&self, instance: usize, users: &[i64]) -> Vec<(i64, Client)> {
+        let connected = users.iter().map(|&user| async move {
+            let client = self.client.alone();
+            client.read(Question { user, instance, at_least: None, patience: ASK }).await;
+            (user, client)
+        });
+        futures_util::future::join_all(connected).await
+    }
+
     /// Asks this consumer for each of these inboxes, patiently, whatever its state.
-    fn ask_directly(&self, instance: usize, users: &[i64]) -> tokio::task::JoinSet<()> {
+    fn ask_directly(instance: usize, connections: Vec<(i64, Client)>) -> tokio::task::JoinSet<()> {
         let mut asked = tokio::task::JoinSet::new();
-        for &user in users {
-            let client = self.client.clone();
+        for (user, client) in connections {
             asked.spawn(async move {
                 // Again and again, for as long as it may take to find out that it was away.
                 for _ in 0..20 {
-                    let patience = Duration::from_secs(5);
-                    client.read(Question { user, instance, at_least: None, patience }).await;
-                    sleep(Duration::from_millis(50)).await;
+                    client.read(Question { user, instance, at_least: None, patience: ASK }).await;
+                    sleep(Duration::from_millis(20)).await;
                 }
             });
         }

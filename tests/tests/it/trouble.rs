@@ -6,6 +6,7 @@ use e2e::{World, parts::Parts, until};
 use log::mock::Cluster;
 use serde_json::Value;
 
+#[allow(clippy::panic)] // A test that asks for this is wrong.
 fn cluster(world: &World) -> &Cluster {
     match &world.parts {
         Parts::Mock { cluster, .. } => cluster,

@@ -103,7 +103,12 @@ pub(super) async fn to_owner(
                 match forwarder.ask(&owner, method, uri, &parts.headers, body.clone()).await {
                     Ok(response) => return response,
                     Err(reason) => {
-                        tracing::debug!(kafka.partition = home, owner.url, reason, "an owner did not answer");
+                        tracing::debug!(
+                            kafka.partition = home,
+                            owner.url,
+                            reason,
+                            "an owner did not answer"
+                        );
                         tried = Some(owner);
                         continue;
                     }
@@ -112,7 +117,9 @@ pub(super) async fn to_owner(
             None => {}
         }
         // The next word on this partition may be on its way: refreshed once, then given up.
-        let news = async { tokio::select! { () = changed => (), () = partition.owned() => () } };
+        let news = async {
+            tokio::select! { () = changed => (), () = partition.owned() => () }
+        };
         if timeout_at(patience, news).await.is_err() {
             return not_live(&NotLive::Unowned { partition: home }).into_response();
         }

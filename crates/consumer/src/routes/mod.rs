@@ -31,7 +31,6 @@ pub struct App {
 }
 
 /// Every route, with the limits and error bodies that all of them share.
-#[must_use]
 pub fn router(settings: &Settings, app: App, following: &Following) -> Router {
     let (log, partitions) = (following.clone(), following.clone());
     let health = Health::new()

@@ -55,5 +55,7 @@ fn tag(page: &Page) -> String {
 fn matches(headers: &HeaderMap, tag: &str) -> bool {
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    known.flat_map(|value| value.split(',')).any(|known| opaque(known) == opaque(tag) || known.trim() == "*")
+    known
+        .flat_map(|value| value.split(','))
+        .any(|known| opaque(known) == opaque(tag) || known.trim() == "*")
 }

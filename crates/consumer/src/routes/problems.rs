@@ -19,17 +19,21 @@ pub(super) fn user(id: &str) -> Result<UserId, Problem> {
 /// An inbox that cannot be shown now is never shown as empty.
 pub(super) fn not_live(error: &NotLive) -> Problem {
     match error {
-        NotLive::Unowned { partition } => {
-            Problem::unavailable(format!("{error}, and its owner is not known yet; try again shortly"), SOON)
-                .with("partition", partition)
-                .with("state", "unowned")
-        }
+        NotLive::Unowned { partition } => Problem::unavailable(
+            format!("{error}, and its owner is not known yet; try again shortly"),
+            SOON,
+        )
+        .with("partition", partition)
+        .with("state", "unowned"),
         NotLive::Rebuilding { partition, progress } => {
             let wait = progress.seconds_left.unwrap_or(1.0).clamp(1.0, 30.0);
-            Problem::unavailable(format!("{error}; try again shortly"), Duration::from_secs_f64(wait))
-                .with("partition", partition)
-                .with("state", "rebuilding")
-                .with("progress", progress)
+            Problem::unavailable(
+                format!("{error}; try again shortly"),
+                Duration::from_secs_f64(wait),
+            )
+            .with("partition", partition)
+            .with("state", "rebuilding")
+            .with("progress", progress)
         }
         NotLive::Behind { partition, position } => {
             Problem::unavailable(format!("{error}; try again shortly"), SOON)

@@ -91,7 +91,10 @@ fn at_least(text: &str, home: i32) -> Result<Cursor, Problem> {
     if cursor.partition == home {
         return Ok(cursor);
     }
-    Err(wrong("at_least", format!("is of partition {}, but this inbox lives in {home}", cursor.partition)))
+    Err(wrong(
+        "at_least",
+        format!("is of partition {}, but this inbox lives in {home}", cursor.partition),
+    ))
 }
 
 fn wait(text: &str) -> Result<Duration, Problem> {

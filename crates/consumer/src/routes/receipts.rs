@@ -107,7 +107,8 @@ fn which(body: &[u8], home: i32) -> Result<Which, Problem> {
         }
         Chosen { ids: Some(ids), .. } => Ok(Which::Ids(ids.into_iter().collect())),
         Chosen { through: Some(through), .. } if through.partition != home => {
-            let why = format!("is of partition {}, but this inbox lives in {home}", through.partition);
+            let why =
+                format!("is of partition {}, but this inbox lives in {home}", through.partition);
             Err(Problem::bad_request("through", why))
         }
         Chosen { through: Some(through), .. } => Ok(Which::Through(through.offset)),

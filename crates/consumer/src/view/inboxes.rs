@@ -118,14 +118,19 @@ impl Inboxes {
         let gap = self.gap(partition, Some(inbox), query, oldest);
         let after = match query.since {
             // A cursor of another log says nothing about this one.
-            Since::Cursor(cursor) if gap.is_none_or(|gap| gap.reason != GapReason::Unknown) => cursor.offset,
+            Since::Cursor(cursor) if gap.is_none_or(|gap| gap.reason != GapReason::Unknown) => {
+                cursor.offset
+            }
             Since::Cursor(_) | Since::Newest | Since::Beginning | Since::Time(_) => -1,
         };
         let wanted = |entry: &&Entry| {
             entry.offset > after
                 && !matches!(query.since, Since::Time(from) if entry.sent_at_ms < from)
                 && !(query.unread && entry.read)
-                && query.category.as_deref().is_none_or(|wanted| entry.category.as_deref() == Some(wanted))
+                && query
+                    .category
+                    .as_deref()
+                    .is_none_or(|wanted| entry.category.as_deref() == Some(wanted))
         };
         let limit = query.limit.unwrap_or(usize::MAX);
         let (mut unread, mut matching, mut items) = (0, 0, Vec::new());
@@ -147,7 +152,13 @@ impl Inboxes {
     }
 
     /// Whether something of what the query asks for may be missing.
-    fn gap(&self, partition: i32, inbox: Option<&Inbox>, query: &Query, oldest: i64) -> Option<Gap> {
+    fn gap(
+        &self,
+        partition: i32,
+        inbox: Option<&Inbox>,
+        query: &Query,
+        oldest: i64,
+    ) -> Option<Gap> {
         let evicted = inbox.and_then(|inbox| inbox.evicted(oldest));
         let through = |offset| Cursor::new(partition, offset);
         match query.since {

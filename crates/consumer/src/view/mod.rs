@@ -120,13 +120,16 @@ impl View {
             .when(home, patience, |inboxes| (inboxes.last() >= reached).then(|| page(inboxes)))
             .await?;
         // A cursor from the answer to a send may be a moment ahead of the view.
-        let ahead = |page: &Page| page.gap.is_some_and(|gap| gap.reason == page::GapReason::Unknown);
-        if matches!(query.since, Since::Cursor(cursor) if cursor.partition == home) && ahead(&found) {
+        let ahead =
+            |page: &Page| page.gap.is_some_and(|gap| gap.reason == page::GapReason::Unknown);
+        if matches!(query.since, Since::Cursor(cursor) if cursor.partition == home) && ahead(&found)
+        {
             let caught_up = |inboxes: &inboxes::Inboxes| Some(page(inboxes)).filter(|p| !ahead(p));
             found = partition.when(home, patience, caught_up).await.unwrap_or(found);
         }
         if found.items.is_empty() && found.gap.is_none() && !query.wait.is_zero() {
-            let some = |inboxes: &inboxes::Inboxes| Some(page(inboxes)).filter(|p| !p.items.is_empty());
+            let some =
+                |inboxes: &inboxes::Inboxes| Some(page(inboxes)).filter(|p| !p.items.is_empty());
             found = match partition.when(home, query.wait, some).await {
                 Ok(page) => page,
                 Err(NotLive::Behind { .. }) => partition.if_live(page).unwrap_or(found),
@@ -213,7 +216,8 @@ impl View {
             return;
         }
         for (number, partition) in self.partitions().filter(|(number, _)| *number != home) {
-            let stray = partition.if_live(|inboxes| inboxes.page(number, user, query, self.oldest()));
+            let stray =
+                partition.if_live(|inboxes| inboxes.page(number, user, query, self.oldest()));
             if let Some(stray) = stray {
                 page.merge(stray);
             }

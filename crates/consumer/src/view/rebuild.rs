@@ -88,7 +88,9 @@ impl Rebuild {
             total,
             percent: all.map(|all| if all > 0.0 { (100.0 * done / all).min(100.0) } else { 100.0 }),
             records_per_second: rate.round(),
-            seconds_left: all.filter(|_| rate > 0.0).map(|all| ((all - done) / rate).max(0.0).round()),
+            seconds_left: all
+                .filter(|_| rate > 0.0)
+                .map(|all| ((all - done) / rate).max(0.0).round()),
         }
     }
 }

@@ -83,9 +83,9 @@ impl Embedded {
         topics.load(&mut file).await.map_err(|error| unfit(Unfit::Sqlite(error)))?;
         let (writer, items) = EmbeddedWriter::new(Arc::clone(&topics));
         let held = Arc::downgrade(&lock);
-        Writer::new(path.to_owned(), Arc::clone(&topics), file)
-            .start(items, lock)
-            .map_err(|error| OpenError::Failed { path: path.to_owned(), reason: error.to_string() })?;
+        Writer::new(path.to_owned(), Arc::clone(&topics), file).start(items, lock).map_err(
+            |error| OpenError::Failed { path: path.to_owned(), reason: error.to_string() },
+        )?;
         Ok(Self(Arc::new(Shared { path: path.to_owned(), topics, writer, lock: held })))
     }
 

@@ -8,17 +8,18 @@ use rdkafka::{
 };
 
 use super::context::ClientLog;
-use crate::{
-    Topic, TopicError, Unreachable,
-    topic::Cleanup,
-};
+use crate::{Topic, TopicError, Unreachable, topic::Cleanup};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
 type Admin = Arc<AdminClient<ClientLog>>;
 
 /// See [`Log::ensure_topics`](crate::Log::ensure_topics).
-pub(super) async fn ensure(admin: &Admin, brokers: &str, topics: &[Topic]) -> Result<(), TopicError> {
+pub(super) async fn ensure(
+    admin: &Admin,
+    brokers: &str,
+    topics: &[Topic],
+) -> Result<(), TopicError> {
     let mut missing = Vec::new();
     for topic in topics {
         match partitions(admin, brokers, &topic.name).await? {
@@ -37,7 +38,8 @@ pub(super) async fn ensure(admin: &Admin, brokers: &str, topics: &[Topic]) -> Re
         config.iter().fold(new, |new, (key, value)| new.set(key, value))
     });
     let new: Vec<_> = new.collect();
-    let options = AdminOptions::new().operation_timeout(Some(DEADLINE)).request_timeout(Some(DEADLINE));
+    let options =
+        AdminOptions::new().operation_timeout(Some(DEADLINE)).request_timeout(Some(DEADLINE));
     let results = admin
         .create_topics(&new, &options)
         .await
@@ -45,8 +47,10 @@ pub(super) async fn ensure(admin: &Admin, brokers: &str, topics: &[Topic]) -> Re
     for (topic, result) in missing.iter().zip(results) {
         match result {
             Ok(_) => tracing::info!(
-                kafka.topic = topic.name, kafka.partitions = topic.partitions,
-                kafka.replication = topic.replication, "created a topic",
+                kafka.topic = topic.name,
+                kafka.partitions = topic.partitions,
+                kafka.replication = topic.replication,
+                "created a topic",
             ),
             // Another instance was quicker; what it made is to be looked at like any other.
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {
@@ -54,12 +58,19 @@ pub(super) async fn ensure(admin: &Admin, brokers: &str, topics: &[Topic]) -> Re
                     compare(topic, found)?;
                 }
             }
-            Err((_, code @ (RDKafkaErrorCode::RequestTimedOut | RDKafkaErrorCode::OperationTimedOut
-                | RDKafkaErrorCode::NotController))) => {
+            Err((
+                _,
+                code @ (RDKafkaErrorCode::RequestTimedOut
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::NotController),
+            )) => {
                 return Err(away(brokers, &code.to_string()).into());
             }
             Err((_, code)) => {
-                return Err(TopicError::Refused { topic: topic.name.clone(), reason: code.to_string() });
+                return Err(TopicError::Refused {
+                    topic: topic.name.clone(),
+                    reason: code.to_string(),
+                });
             }
         }
     }
@@ -80,8 +91,7 @@ fn configuration(topic: &Topic) -> Vec<(&'static str, String)> {
             ("retention.ms", age.as_millis().to_string()),
         ],
         Cleanup::Compact => vec![("cleanup.policy", "compact".to_owned())],
-    }
-    ;
+    };
     if topic.replication >= 3 {
         // An acknowledgement by all means at least two copies, and a late replica never leads.
         config.push(("min.insync.replicas", "2".to_owned()));
@@ -112,7 +122,11 @@ async fn partitions(admin: &Admin, brokers: &str, topic: &str) -> Result<Option<
 }
 
 /// See [`Log::ping`](crate::Log::ping).
-pub(super) async fn ping(admin: &Admin, brokers: &str, deadline: Duration) -> Result<(), Unreachable> {
+pub(super) async fn ping(
+    admin: &Admin,
+    brokers: &str,
+    deadline: Duration,
+) -> Result<(), Unreachable> {
     let (client, servers) = (Arc::clone(admin), brokers.to_owned());
     // A topic that hardly exists keeps the answer small on a cluster with thousands of them.
     let asked = tokio::task::spawn_blocking(move || {

@@ -144,7 +144,8 @@ fn supervise(shared: &Weak<Shared>) {
             shared.watch.suspect();
             continue;
         }
-        let answers = client.client().fetch_metadata(Some("__consumer_offsets"), PING_DEADLINE).is_ok();
+        let answers =
+            client.client().fetch_metadata(Some("__consumer_offsets"), PING_DEADLINE).is_ok();
         shared.reachable.store(answers, Ordering::Release);
         if answers != was_reachable {
             if answers {
@@ -190,7 +191,9 @@ fn refused(error: &KafkaError) -> AppendError {
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::QueueFull) => AppendError::Full,
         Some(RDKafkaErrorCode::MessageSizeTooLarge) => AppendError::TooLarge,
-        Some(RDKafkaErrorCode::Fatal) => AppendError::Unreachable("the client is being replaced".into()),
+        Some(RDKafkaErrorCode::Fatal) => {
+            AppendError::Unreachable("the client is being replaced".into())
+        }
         Some(
             code @ (RDKafkaErrorCode::UnknownTopic
             | RDKafkaErrorCode::UnknownPartition
@@ -203,9 +206,9 @@ fn refused(error: &KafkaError) -> AppendError {
 /// What it means when a queued record was not acknowledged.
 fn undelivered(error: &KafkaError) -> AppendError {
     match error.rdkafka_error_code() {
-        Some(
-            RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize,
-        ) => AppendError::TooLarge,
+        Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
+            AppendError::TooLarge
+        }
         Some(
             code @ (RDKafkaErrorCode::PurgeQueue
             | RDKafkaErrorCode::UnknownTopic

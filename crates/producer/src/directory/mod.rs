@@ -30,7 +30,9 @@ pub struct DirectoryError(#[from] sqlx::Error);
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Not a URL of PostgreSQL.
-    #[error("--database-url (DATABASE_URL) is not a PostgreSQL URL such as postgres://user:password@host:5432/database")]
+    #[error(
+        "--database-url (DATABASE_URL) is not a PostgreSQL URL such as postgres://user:password@host:5432/database"
+    )]
     Url,
     /// The file cannot be opened.
     #[error("the user directory {path} cannot be opened: {error}")]
@@ -44,7 +46,9 @@ pub enum OpenError {
 
 /// The table cannot be brought up to date.
 #[derive(Debug, thiserror::Error)]
-#[error("the users' table cannot be made or brought up to date: {0}. Is the database there, and may this user create tables?")]
+#[error(
+    "the users' table cannot be made or brought up to date: {0}. Is the database there, and may this user create tables?"
+)]
 pub struct MigrateError(#[from] sqlx::migrate::MigrateError);
 
 impl Directory {
@@ -133,6 +137,8 @@ fn is_missing_table(error: &sqlx::Error) -> bool {
     })
 }
 
-async fn in_time<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+async fn in_time<T>(
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
     tokio::time::timeout(DEADLINE, answer).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }

@@ -29,7 +29,10 @@ pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), MigrateError> {
     Ok(())
 }
 
-pub(super) async fn users(pool: &SqlitePool, ids: &[i64]) -> Result<Vec<(i64, String)>, sqlx::Error> {
+pub(super) async fn users(
+    pool: &SqlitePool,
+    ids: &[i64],
+) -> Result<Vec<(i64, String)>, sqlx::Error> {
     // SQLite has no arrays; a JSON list is its way to bind many values at once.
     let list = serde_json::to_string(ids).unwrap_or_default();
     sqlx::query_as("SELECT id, name FROM users WHERE id IN (SELECT value FROM json_each(?))")

@@ -65,7 +65,11 @@ impl Sender {
         for (to_id, id, ack) in queued {
             match acknowledged(ack, deadline).await {
                 Ok(Position { partition, offset }) => {
-                    sent.push(Delivery { to_id, id: id.clone(), cursor: Cursor::new(partition, offset) });
+                    sent.push(Delivery {
+                        to_id,
+                        id: id.clone(),
+                        cursor: Cursor::new(partition, offset),
+                    });
                 }
                 Err(error) => failed.push((to_id, error)),
             }
@@ -102,7 +106,8 @@ impl Sender {
                     link: None,
                     data: None,
                 };
-                let headers = Headers { id: NotificationId::generate(), sent_at, traceparent: None };
+                let headers =
+                    Headers { id: NotificationId::generate(), sent_at, traceparent: None };
                 (notification, headers)
             })
             .collect())
@@ -133,9 +138,10 @@ fn not_sent(error: &AppendError, sent: &[Delivery], failed: &[(UserId, AppendErr
             "The outcome is unknown: the notification was not acknowledged in time. It may still be \
              delivered, and sending it again may show it twice",
         ),
-        AppendError::TooLarge => {
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "The notification is larger than the log allows")
-        }
+        AppendError::TooLarge => Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "The notification is larger than the log allows",
+        ),
     };
     if sent.is_empty() && failed.len() == 1 {
         return problem;

@@ -66,8 +66,8 @@ impl Send {
         let body: Body = serde_json::from_slice(body).map_err(|error| {
             Problem::new(StatusCode::BAD_REQUEST, format!("the body is not a JSON object: {error}"))
         })?;
-        let mut fields = Fields::default();
-        fields.from = body.from_id.map(|value| json_id("from_id", &value)).transpose()?;
+        let from = body.from_id.map(|value| json_id("from_id", &value)).transpose()?;
+        let mut fields = Fields { from, ..Fields::default() };
         match body.to_id {
             Some(Value::Array(list)) => {
                 for value in &list {
@@ -104,7 +104,8 @@ impl Fields {
             return Err(missing("to_id"));
         }
         if to.len() > MAX_RECIPIENTS {
-            let why = format!("must name at most {MAX_RECIPIENTS} recipients, but names {}", to.len());
+            let why =
+                format!("must name at most {MAX_RECIPIENTS} recipients, but names {}", to.len());
             return Err(Problem::bad_request("to_id", why));
         }
         let message = self.message.ok_or_else(|| missing("message"))?;
@@ -159,8 +160,10 @@ mod tests {
 
     #[test]
     fn several_recipients_are_each_reached_once() {
-        let form = Send::parse(FORM, b"to_id=3&to_id=1&to_id=3&from_id=2&message=hi").expect("valid");
-        let json = Send::parse(JSON, br#"{"from_id":2,"to_id":[3,1,3],"message":"hi"}"#).expect("valid");
+        let form =
+            Send::parse(FORM, b"to_id=3&to_id=1&to_id=3&from_id=2&message=hi").expect("valid");
+        let json =
+            Send::parse(JSON, br#"{"from_id":2,"to_id":[3,1,3],"message":"hi"}"#).expect("valid");
         assert_eq!(form, json);
         assert_eq!(form.to.iter().map(|id| id.get()).collect::<Vec<_>>(), [3, 1]);
     }

@@ -1,0 +1,51 @@
+//! The settings of the bare clients: those of the services' clients, or a limit would be none. What
+//! is left out concerns groups, which no bare client joins. The reasons stand where the services
+//! have them, in the `log` crate.
+
+/// Of every client.
+pub(crate) const BASE: &[(&str, &str)] = &[
+    ("socket.timeout.ms", "10000"),
+    ("socket.keepalive.enable", "true"),
+    ("reconnect.backoff.max.ms", "2000"),
+];
+
+/// Of those that append.
+pub(crate) const PRODUCER: &[(&str, &str)] = &[
+    ("acks", "all"),
+    ("enable.idempotence", "true"),
+    ("max.in.flight.requests.per.connection", "5"),
+    ("linger.ms", "1"),
+    ("compression.type", "lz4"),
+    ("message.timeout.ms", "30000"),
+    ("request.timeout.ms", "8000"),
+    ("retry.backoff.ms", "50"),
+    ("queue.buffering.max.messages", "100000"),
+    ("queue.buffering.max.kbytes", "262144"),
+];
+
+/// Of those that read.
+pub(crate) const CONSUMER: &[(&str, &str)] = &[
+    ("enable.auto.commit", "false"),
+    ("auto.offset.reset", "earliest"),
+    ("enable.partition.eof", "true"),
+    ("fetch.min.bytes", "1"),
+    ("fetch.wait.max.ms", "100"),
+    ("fetch.queue.backoff.ms", "10"),
+    ("queued.min.messages", "100000"),
+    ("queued.max.messages.kbytes", "65536"),
+    ("check.crcs", "true"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_have_the_same_settings_as_the_services() {
+        let theirs = include_str!("../../log/src/kafka/config.rs");
+        for (name, value) in BASE.iter().chain(PRODUCER).chain(CONSUMER) {
+            let set = format!(".set(\"{name}\", \"{value}\")");
+            assert!(theirs.contains(&set), "the services' clients do not have {name} = {value}");
+        }
+    }
+}
