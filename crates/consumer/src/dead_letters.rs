@@ -40,7 +40,9 @@ pub enum DeadLetterError {
     #[error(transparent)]
     Log(#[from] log::Unreachable),
     /// It did not put everything back.
-    #[error("{done} were put back, then the log did not acknowledge: {error}. Doing it again is safe")]
+    #[error(
+        "{done} were put back, then the log did not acknowledge: {error}. Doing it again is safe"
+    )]
     Append {
         /// How many were acknowledged.
         done: usize,
@@ -56,7 +58,11 @@ pub enum DeadLetterError {
 ///
 /// # Errors
 /// [`DeadLetterError::Log`], when they cannot be read within a minute.
-pub async fn read(log: &Log, topic: &str, partitions: u32) -> Result<Vec<DeadLetter>, DeadLetterError> {
+pub async fn read(
+    log: &Log,
+    topic: &str,
+    partitions: u32,
+) -> Result<Vec<DeadLetter>, DeadLetterError> {
     log.ping(Duration::from_secs(10)).await?;
     let found = Arc::new(Found::default());
     let follower = log.follow(topic, Collect(Arc::clone(&found)))?;
@@ -70,7 +76,8 @@ pub async fn read(log: &Log, topic: &str, partitions: u32) -> Result<Vec<DeadLet
     let read = timeout(DEADLINE, complete).await;
     follower.stop().await;
     if read.is_err() {
-        let text = format!("topic {topic} could not be read: is it there, with {partitions} partitions?");
+        let text =
+            format!("topic {topic} could not be read: is it there, with {partitions} partitions?");
         return Err(log::Unreachable(text).into());
     }
     let mut letters = std::mem::take(&mut *found.letters.lock());
@@ -85,7 +92,8 @@ pub async fn read(log: &Log, topic: &str, partitions: u32) -> Result<Vec<DeadLet
 pub fn list(letters: &[DeadLetter], out: &mut impl Write) -> Result<(), DeadLetterError> {
     for letter in letters {
         let value = String::from_utf8_lossy(&letter.value);
-        let shown: String = value.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let shown: String =
+            value.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
         writeln!(out, "{}\tfrom {}\t{}\t{shown}", letter.at, letter.from, letter.reason)?;
     }
     writeln!(out, "{} dead letters", letters.len())?;
@@ -143,7 +151,8 @@ impl Fold for Collect {
 
     fn record(&mut self, record: &Record<'_>) -> Verdict {
         let said = |name: &str| {
-            let value = record.headers.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
+            let value =
+                record.headers.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
             String::from_utf8_lossy(value.unwrap_or(b"?")).into_owned()
         };
         let known = |(name, value): &(&str, &[u8])| Some((headers::known(name)?, value.to_vec()));

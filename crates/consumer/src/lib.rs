@@ -65,6 +65,8 @@ pub async fn run(
         view: Arc::clone(&view),
         owners: owners.clone(),
         recorder: Recorder::new(Arc::clone(&view), log.writer(), &names.receipts, patience),
+        log: log.clone(),
+        topic: names.notifications.as_str().into(),
         patience,
     };
     let following = Following::new(view, log, names, owners);

@@ -128,6 +128,22 @@ impl Log {
         }
     }
 
+    /// One beyond the last offset of each of these partitions, asked for at most `deadline`.
+    ///
+    /// # Errors
+    /// [`Unreachable`], when one of them cannot be had.
+    pub async fn ends(
+        &self,
+        topic: &str,
+        partitions: &[i32],
+        deadline: Duration,
+    ) -> Result<Vec<i64>, Unreachable> {
+        match self {
+            Self::Kafka(log) => log.ends(topic, partitions, deadline).await,
+            Self::Embedded(log) => log.ends(topic, partitions),
+        }
+    }
+
     /// Whether the log answers, asked for at most `deadline`.
     ///
     /// # Errors

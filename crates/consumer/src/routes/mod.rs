@@ -13,6 +13,7 @@ use axum::{
     Router, middleware,
     routing::{delete, get, post},
 };
+use log::Log;
 use service::{health::Health, http};
 
 use crate::{Settings, follow::Following, owners::Owners, receipts::Recorder, view::View};
@@ -26,6 +27,10 @@ pub struct App {
     pub owners: Owners,
     /// Where what recipients do is written.
     pub recorder: Recorder,
+    /// Where the view comes from.
+    pub log: Log,
+    /// The notifications' topic.
+    pub topic: Arc<str>,
     /// How long a request waits for a partition that is not live, or not ours yet.
     pub patience: Duration,
 }

@@ -1,10 +1,15 @@
 //! `GET /partitions`: every partition, what it does here, and who owns it.
 
+use std::{collections::HashMap, time::Duration};
+
 use axum::{Json, extract::State};
 use serde::Serialize;
 
 use super::App;
 use crate::view::partition::Status;
+
+/// How long the log may take to say where its partitions end; after that the lag is left out.
+const DEADLINE: Duration = Duration::from_secs(1);
 
 #[derive(Serialize)]
 pub(super) struct Partitions {
@@ -16,14 +21,33 @@ struct Partition {
     partition: i32,
     #[serde(flatten)]
     status: Status,
+    /// Records that the log has and this instance has not folded yet; none where it owns nothing,
+    /// or the log does not say.
+    lag: Option<i64>,
     /// The URL of the instance that owns it, as far as this one knows.
     owner: Option<String>,
 }
 
 pub(super) async fn list(State(app): State<App>) -> Json<Partitions> {
+    let live: Vec<_> = app
+        .view
+        .partitions()
+        .filter_map(|(number, partition)| match partition.status() {
+            Status::Live { position, .. } => Some((number, position)),
+            Status::Unowned | Status::Rebuilding(_) => None,
+        })
+        .collect();
+    let numbers: Vec<_> = live.iter().map(|(number, _)| *number).collect();
+    let ends = app.log.ends(&app.topic, &numbers, DEADLINE).await.unwrap_or_default();
+    let lags: HashMap<_, _> = live
+        .iter()
+        .zip(ends)
+        .map(|((number, position), end)| (*number, (end - 1 - position).max(0)))
+        .collect();
     let partitions = app.view.partitions().map(|(partition, state)| Partition {
         partition,
         status: state.status(),
+        lag: lags.get(&partition).copied(),
         owner: app.owners.of(partition).map(|claim| claim.url),
     });
     Json(Partitions { partitions: partitions.collect() })

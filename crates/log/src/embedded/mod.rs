@@ -128,6 +128,12 @@ impl Embedded {
         reader::follow(self.source(topic), fold)
     }
 
+    pub(crate) fn ends(&self, topic: &str, partitions: &[i32]) -> Result<Vec<i64>, Unreachable> {
+        let end =
+            |number: &i32| self.0.topics.partition(topic, *number).map(|partition| partition.end());
+        partitions.iter().map(end).collect::<Result<_, _>>().map_err(Unreachable)
+    }
+
     fn source(&self, topic: &str) -> reader::Source {
         let Shared { path, topics, lock, .. } = &*self.0;
         let (path, topics, topic) = (path.clone(), Arc::clone(topics), topic.to_owned());

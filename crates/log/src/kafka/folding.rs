@@ -145,15 +145,15 @@ impl<F: Fold> Folding<F> {
         revoked.into_iter().filter_map(told).collect()
     }
 
-    /// Takes what was polled.
-    ///
-    /// # Errors
-    /// When the client has failed for good.
     /// The assignment still holds.
     pub(super) fn tick(&mut self) {
         self.fold.tick();
     }
 
+    /// Takes what was polled.
+    ///
+    /// # Errors
+    /// When the client has failed for good.
     pub(super) fn take(
         &mut self,
         polled: Option<KafkaResult<BorrowedMessage<'_>>>,

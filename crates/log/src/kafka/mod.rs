@@ -55,6 +55,15 @@ impl Kafka {
         topics::ensure(&self.admin, &self.settings.brokers, topics).await
     }
 
+    pub(crate) async fn ends(
+        &self,
+        topic: &str,
+        partitions: &[i32],
+        deadline: Duration,
+    ) -> Result<Vec<i64>, Unreachable> {
+        topics::ends(&self.admin, &self.settings.brokers, topic, partitions, deadline).await
+    }
+
     pub(crate) async fn ping(&self, deadline: Duration) -> Result<(), Unreachable> {
         topics::ping(&self.admin, &self.settings.brokers, deadline).await
     }

@@ -1,6 +1,9 @@
 //! Topics: looked at first, made where they are missing. And the question whether Kafka is there.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -135,6 +138,31 @@ pub(super) async fn ping(
             .fetch_metadata(Some("__consumer_offsets"), deadline)
             .map(|_| ())
             .map_err(|error| away(&servers, &error.to_string()))
+    });
+    asked.await.unwrap_or_else(|error| Err(Unreachable(error.to_string())))
+}
+
+/// See [`Log::ends`](crate::Log::ends).
+pub(super) async fn ends(
+    admin: &Admin,
+    brokers: &str,
+    topic: &str,
+    partitions: &[i32],
+    deadline: Duration,
+) -> Result<Vec<i64>, Unreachable> {
+    let (client, servers) = (Arc::clone(admin), brokers.to_owned());
+    let (topic, partitions) = (topic.to_owned(), partitions.to_vec());
+    let asked = tokio::task::spawn_blocking(move || {
+        let until = Instant::now() + deadline;
+        let end = |partition: i32| {
+            let left = until.saturating_duration_since(Instant::now());
+            client
+                .inner()
+                .fetch_watermarks(&topic, partition, left)
+                .map(|(_, high)| high)
+                .map_err(|error| away(&servers, &error.to_string()))
+        };
+        partitions.into_iter().map(end).collect()
     });
     asked.await.unwrap_or_else(|error| Err(Unreachable(error.to_string())))
 }

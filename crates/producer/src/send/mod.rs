@@ -74,7 +74,9 @@ impl Sender {
                 Err(error) => failed.push((to_id, error)),
             }
         }
-        match failed.first() {
+        // What is unknown of one recipient must not be hidden by what is certain of another.
+        let unknown = |error: &AppendError| matches!(error, AppendError::TimedOut(_));
+        match failed.iter().max_by_key(|(_, error)| unknown(error)) {
             None => Ok(Sent { message: "Notification sent successfully!", sent }),
             Some((_, error)) => Err(not_sent(error, &sent, &failed)),
         }

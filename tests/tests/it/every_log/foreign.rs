@@ -1,6 +1,8 @@
 //! Records that other producers wrote.
 
+use consumer::dead_letters::{self, DeadLetter};
 use e2e::{World, world::{home, messages, PARTITIONS}};
+use model::{Partitioner, TopicNames};
 
 fn record(to: i64, message: &str) -> String {
     format!(r#"{{"from":{{"id":2,"name":"Bruno"}},"to":{{"id":{to},"name":"Emma"}},"message":"{message}"}}"#)
@@ -16,13 +18,43 @@ pub(crate) async fn tutorial_record(world: World) {
     assert_eq!(page["notifications"][0]["cursor"], place);
 }
 
-pub(crate) async fn poison(world: World) {
+pub(crate) async fn poison(mut world: World) {
     world.send(2, 1, "before").await;
     for value in ["not json", "{}", "", "[1]", r#"{"from":{"id":2,"name":"B"},"message":"to nobody"}"#] {
         world.append_raw(home(1), "1", value).await;
     }
     world.send(2, 1, "after").await;
     world.expect_inbox(1, &["before".into(), "after".into()]).await;
+
+    // Each was set aside, with where it came from and why; a replay does so no second time.
+    expect_dead_letters(&world, 5).await;
+    world.stop_consumer(0).await;
+    world.start_consumer(0, &[]).await;
+    world.expect_inbox(1, &["before".into(), "after".into()]).await;
+    let letters = expect_dead_letters(&world, 5).await;
+    let mut shown = Vec::new();
+    dead_letters::list(&letters, &mut shown).expect("written");
+    let shown = String::from_utf8(shown).expect("text");
+    assert!(shown.contains(&format!("from {} {}-", world.topic, home(1))), "{shown}");
+    assert!(shown.contains("not json") && shown.contains("expected ident"), "{shown}");
+
+    // Put back, it is read again: still no notification, so it is set aside again.
+    let (log, names) = (world.parts.log("test-operator"), TopicNames::of(&world.topic));
+    let one = &letters[..1];
+    let replayed = dead_letters::replay(&log, &names, Partitioner::default(), PARTITIONS, one).await;
+    replayed.expect("put back");
+    expect_dead_letters(&world, 6).await;
+}
+
+async fn expect_dead_letters(world: &World, count: usize) -> Vec<DeadLetter> {
+    let (log, topic) = (world.parts.log("test-operator"), TopicNames::of(&world.topic).dlq);
+    e2e::until(|| async {
+        match dead_letters::read(&log, &topic, PARTITIONS).await {
+            Ok(letters) if letters.len() == count => Ok(letters),
+            other => Err(other.map(|letters| letters.len())),
+        }
+    })
+    .await
 }
 
 pub(crate) async fn misplaced(world: World) {
