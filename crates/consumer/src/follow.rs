@@ -36,6 +36,8 @@ pub struct Following {
     names: Arc<TopicNames>,
     owners: Owners,
     running: Arc<Mutex<Option<Running>>>,
+    /// What goes on between [`leave`](Following::leave) and [`stop`](Following::stop).
+    owners_followed: Arc<Mutex<Option<Follower>>>,
 }
 
 /// What must be stopped.
@@ -50,7 +52,14 @@ impl Following {
     /// Not started yet.
     #[must_use]
     pub fn new(view: Arc<View>, log: Log, names: TopicNames, owners: Owners) -> Self {
-        Self { view, log, names: Arc::new(names), owners, running: Arc::default() }
+        Self {
+            view,
+            log,
+            names: Arc::new(names),
+            owners,
+            running: Arc::default(),
+            owners_followed: Arc::default(),
+        }
     }
 
     /// Waits for the log, makes sure of the topics and joins the group.
@@ -109,21 +118,31 @@ impl Following {
         Ok(())
     }
 
-    /// Leaves the group, says so to the peers, and waits until that is done.
-    pub async fn stop(&self) {
+    /// Leaves the group and says so to the peers. From then on every request is passed on to the
+    /// next owners, whom this instance still gets to know.
+    pub async fn leave(&self) {
         let Some(running) = self.running.lock().take() else { return };
-        for task in running.tasks {
+        let Running { notifications, receipts, owners, tasks } = running;
+        *self.owners_followed.lock() = Some(owners);
+        for task in tasks {
             task.abort();
         }
-        running.notifications.stop().await;
+        notifications.stop().await;
         let (writer, topic) = (self.log.writer(), &self.names.owners);
         let said =
             tokio::time::timeout(LAST_WORDS, self.owners.announce_open(&writer, topic)).await;
         if !matches!(said, Ok(Ok(()))) {
             tracing::debug!("the peers were not told; they find out by asking");
         }
-        running.receipts.stop().await;
-        running.owners.stop().await;
+        receipts.stop().await;
+    }
+
+    /// Ends what [`leave`](Self::leave) left, after the last request.
+    pub async fn stop(&self) {
+        let owners = self.owners_followed.lock().take();
+        if let Some(owners) = owners {
+            owners.stop().await;
+        }
     }
 
     /// For `/readyz`: whether the log answers.
@@ -140,7 +159,7 @@ impl Following {
     /// How far the rebuild is.
     pub async fn check_partitions(self) -> Result<Value, String> {
         match &*self.running.lock() {
-            None => return Err("waiting for the log and its topics".into()),
+            None => return Err("not a member of the group: waiting for the log, or leaving".into()),
             Some(running) if !running.is_sound() => {
                 return Err("a reader of the log has ended; restart this instance".into());
             }

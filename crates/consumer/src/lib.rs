@@ -72,7 +72,6 @@ pub async fn run(
     let following = Following::new(view, log, names, owners);
     let app = routes::router(&settings, app, &following);
 
-    // The server ends after the follower: whoever is being answered still finds the view there.
     let stop_serving = CancellationToken::new();
     let server =
         tokio::spawn(http::serve(listener, app, stop_serving.clone(), settings.http.clone()));
@@ -83,6 +82,9 @@ pub async fn run(
     if outcome.is_ok() {
         shutdown.cancelled().await;
     }
+    // First the partitions go to the next owners, while requests are still taken and passed on to
+    // them; then nobody new is let in and everybody inside is answered.
+    following.leave().await;
     stop_serving.cancel();
     let _ = server.await;
     following.stop().await;

@@ -307,10 +307,14 @@ impl Stage {
         for (user, client) in connections {
             asked.spawn(async move {
                 // Again and again, for as long as it may take to find out that it was away.
-                for _ in 0..20 {
-                    client.read(Question { user, instance, at_least: None, patience: ASK }).await;
-                    sleep(Duration::from_millis(20)).await;
-                }
+                let again = async {
+                    loop {
+                        let patience = ASK;
+                        client.read(Question { user, instance, at_least: None, patience }).await;
+                        sleep(Duration::from_millis(20)).await;
+                    }
+                };
+                let _: Result<(), _> = timeout(ASK, again).await;
             });
         }
         asked

@@ -111,7 +111,9 @@ impl KafkaSettings {
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "earliest")
             .set("session.timeout.ms", "10000")
-            .set("heartbeat.interval.ms", "3000")
+            // A member learns of a rebalance by its next heartbeat: this is how long partitions of
+            // one that leaves are nobody's.
+            .set("heartbeat.interval.ms", "1000")
             .set("max.poll.interval.ms", "60000")
             .set("enable.partition.eof", "true")
             .set("fetch.min.bytes", "1")

@@ -32,8 +32,8 @@ const COMMIT_EVERY: Duration = Duration::from_secs(5);
 /// How long a stop waits for what the group is still to be told.
 const GOODBYE: Duration = Duration::from_secs(3);
 /// After how long a stop of this thread, or of the whole process, the partitions may be another's:
-/// the group's session of 10 s, less the 3 s by which the last heartbeat may be older than the
-/// stop, less one to be sure.
+/// the group's session of 10 s, less the second by which the last heartbeat may be older than the
+/// stop, less what is needed to be sure on a busy machine.
 const LAPSE: Duration = Duration::from_secs(6);
 /// How long after a fatal error a new client is made.
 const REJOIN_AFTER: Duration = Duration::from_secs(2);
