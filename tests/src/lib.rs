@@ -1,6 +1,6 @@
 //! The harness of the end-to-end tests: whole services on free ports, and verbs to speak of them.
 //!
-//! A [`World`](world::World) is one installation: a log, a directory, a producer and any number of
+//! A [`World`] is one installation: a log, a directory, a producer and any number of
 //! consumers. The same test runs on every kind of log, see [`parts`].
 
 pub mod until;

@@ -48,7 +48,8 @@ fn script(arguments: &[&str]) -> String {
 fn run(arguments: &[&str]) -> Result<String, String> {
     let own = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/real");
     let path = std::env::var("TEST_REAL_SCRIPT").unwrap_or_else(|_| own.to_owned());
-    let output = Command::new(&path).args(arguments).output().map_err(|error| format!("{path}: {error}"))?;
+    let output =
+        Command::new(&path).args(arguments).output().map_err(|error| format!("{path}: {error}"))?;
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
         return Err(format!("scripts/real {arguments:?}: {errors}"));

@@ -140,6 +140,12 @@ impl Settings {
     /// The URL that peers are told, for an instance that listens on this address.
     #[must_use]
     pub fn advertised(&self, listen: SocketAddr) -> String {
+        if self.advertise.is_none() && listen.ip().is_unspecified() {
+            tracing::warn!(
+                "listening on all interfaces without --advertise (CONSUMER_ADVERTISE): other instances \
+                 will not reach this one",
+            );
+        }
         self.advertise.clone().unwrap_or_else(|| format!("http://{listen}"))
     }
 }

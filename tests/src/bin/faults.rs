@@ -104,7 +104,8 @@ async fn interrupted() -> &'static str {
 async fn run(cli: Cli) -> Result<bool, String> {
     let plan =
         Plan { seed: cli.seed, rounds: if cli.short { 1 } else { cli.rounds }, rate: cli.rate };
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/faults");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+    let folder = root.join("target/faults");
     let logs = folder.join(plan.seed.to_string());
     // The logs of an earlier run with the same seed would only confuse.
     let _ = std::fs::remove_dir_all(&logs);
