@@ -1,7 +1,12 @@
 //! The log and the directory that a world stands on: embedded, librdkafka's in-memory broker, or a
 //! real Apache Kafka and a real PostgreSQL.
 
-use log::{Log, embedded::Embedded, kafka::{Kafka, KafkaSettings}, mock::Cluster};
+use log::{
+    Log,
+    embedded::Embedded,
+    kafka::{Kafka, KafkaSettings},
+    mock::Cluster,
+};
 use model::TopicNames;
 use producer::directory::Directory;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};

@@ -17,7 +17,8 @@ pub fn program(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     let own = std::env::current_exe().expect("a test binary, or a program beside the others");
     let folder = own.parent().expect("target/<profile>, or its folder deps");
-    let target = if folder.ends_with("deps") { folder.parent().expect("target/<profile>") } else { folder };
+    let target =
+        if folder.ends_with("deps") { folder.parent().expect("target/<profile>") } else { folder };
     BUILT.get_or_init(|| {
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--workspace", "--bins", "--quiet"]);

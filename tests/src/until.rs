@@ -1,6 +1,10 @@
 //! Waiting for something to become true.
 
-use std::{fmt::Debug, future::Future, time::{Duration, Instant}};
+use std::{
+    fmt::Debug,
+    future::Future,
+    time::{Duration, Instant},
+};
 
 /// Longer than anything here takes on a busy machine with two cores.
 pub const DEADLINE: Duration = Duration::from_secs(60);

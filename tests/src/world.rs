@@ -78,7 +78,8 @@ impl World {
 
     /// Starts the producer with these flags besides.
     pub async fn start_producer(&mut self, flags: &[&str]) {
-        let arguments = ["producer", "--topic", &self.topic].into_iter().chain(flags.iter().copied());
+        let arguments =
+            ["producer", "--topic", &self.topic].into_iter().chain(flags.iter().copied());
         let settings = producer::settings::Cli::parse_from(arguments).settings;
         let log = self.parts.log("test-producer");
         let directory = self.parts.directory().await;
@@ -161,7 +162,10 @@ impl World {
             let response = self.post_form(body.clone()).await;
             let status = response.status();
             // 503 says that nothing was sent; anything else must be right at once.
-            assert!(status == StatusCode::OK || status == StatusCode::SERVICE_UNAVAILABLE, "{status}");
+            assert!(
+                status == StatusCode::OK || status == StatusCode::SERVICE_UNAVAILABLE,
+                "{status}"
+            );
             let answer: Value = response.json().await.expect("JSON");
             if status == StatusCode::OK { Ok(answer) } else { Err(answer) }
         })
@@ -209,12 +213,8 @@ impl World {
     pub async fn append_raw(&self, partition: i32, key: &str, value: &str) -> Position {
         let log = self.parts.log("test-foreign-producer");
         until(|| async {
-            let record = NewRecord {
-                partition,
-                key: key.into(),
-                value: value.into(),
-                headers: Vec::new(),
-            };
+            let record =
+                NewRecord { partition, key: key.into(), value: value.into(), headers: Vec::new() };
             match log.writer().append(&self.topic, record) {
                 Ok(ack) => ack.await,
                 Err(error) => Err(error),

@@ -1,6 +1,9 @@
 //! Several consumers share the partitions, and any of them answers for any user.
 
-use e2e::{World, until, world::{PARTITIONS, messages}};
+use e2e::{
+    World, until,
+    world::{PARTITIONS, messages},
+};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,17 @@
 //! The standalone as a process, killed and interrupted.
 
-use std::{path::Path, process::Stdio, sync::atomic::{AtomicBool, Ordering}, time::Duration};
+use std::{
+    path::Path,
+    process::Stdio,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
-use e2e::{process::{Standalone, program}, until, world::messages};
+use e2e::{
+    process::{Standalone, program},
+    until,
+    world::messages,
+};
 use serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,7 +39,10 @@ async fn a_killed_standalone_has_lost_nothing_that_it_acknowledged() {
             sent
         };
         let (sent, ()) = tokio::join!(sending, async {
-            until(|| async { if stop.load(Ordering::Acquire) { Ok(()) } else { Err("still sending") } }).await;
+            until(|| async {
+                if stop.load(Ordering::Acquire) { Ok(()) } else { Err("still sending") }
+            })
+            .await;
             // In the middle of sends: the loop beside us goes on until it finds nobody there.
             standalone.kill();
         });
@@ -86,7 +98,8 @@ async fn failure(folder: &Path, producer: &str) -> String {
         .args(["--producer-listen", producer, "--consumer-listen", "127.0.0.1:0"])
         .stdin(Stdio::null())
         .output();
-    let output = tokio::time::timeout(e2e::until::DEADLINE, run).await.expect("an end").expect("a process");
+    let output =
+        tokio::time::timeout(e2e::until::DEADLINE, run).await.expect("an end").expect("a process");
     assert!(!output.status.success());
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -94,13 +107,16 @@ async fn failure(folder: &Path, producer: &str) -> String {
 /// The status of a send; none when nobody answered.
 async fn send(client: &reqwest::Client, base: &str, to: i64, message: &str) -> Option<u16> {
     let form = format!("from_id=3&to_id={to}&message={message}");
-    let request = client.post(format!("{base}/send")).header("content-type", "application/x-www-form-urlencoded");
+    let request = client
+        .post(format!("{base}/send"))
+        .header("content-type", "application/x-www-form-urlencoded");
     request.body(form).send().await.ok().map(|response| response.status().as_u16())
 }
 
 async fn page(base: &str, user: i64) -> Value {
     until(|| async {
-        let response = reqwest::get(format!("{base}/notifications/{user}")).await.expect("an answer");
+        let response =
+            reqwest::get(format!("{base}/notifications/{user}")).await.expect("an answer");
         let ok = response.status() == 200;
         let body: Value = response.json().await.expect("JSON");
         if ok && !messages(&body).is_empty() { Ok(body) } else { Err(body) }

@@ -78,12 +78,15 @@ async fn services_that_start_before_kafka_say_so_and_answer_503() {
     world.start_consumer(0, &["--patience", "0s"]).await;
 
     let sent = world.post_form("from_id=1&to_id=2&message=early").await;
-    let read = world.http().get(world.consumer("/notifications/2")).send().await.expect("an answer");
+    let read =
+        world.http().get(world.consumer("/notifications/2")).send().await.expect("an answer");
     let ready = world.http().get(world.producer("/readyz")).send().await.expect("an answer");
     let live = world.http().get(world.producer("/livez")).send().await.expect("an answer");
     assert_eq!((sent.status().as_u16(), read.status().as_u16()), (503, 503));
     assert_eq!((ready.status().as_u16(), live.status().as_u16()), (503, 200));
-    assert!(sent.headers().contains_key("retry-after") && read.headers().contains_key("retry-after"));
+    assert!(
+        sent.headers().contains_key("retry-after") && read.headers().contains_key("retry-after")
+    );
 
     cluster(&world).set_up(true);
     world.send(1, 2, "at last").await;

@@ -1,11 +1,16 @@
 //! Records that other producers wrote.
 
 use consumer::dead_letters::{self, DeadLetter};
-use e2e::{World, world::{home, messages, PARTITIONS}};
+use e2e::{
+    World,
+    world::{PARTITIONS, home, messages},
+};
 use model::{Partitioner, TopicNames};
 
 fn record(to: i64, message: &str) -> String {
-    format!(r#"{{"from":{{"id":2,"name":"Bruno"}},"to":{{"id":{to},"name":"Emma"}},"message":"{message}"}}"#)
+    format!(
+        r#"{{"from":{{"id":2,"name":"Bruno"}},"to":{{"id":{to},"name":"Emma"}},"message":"{message}"}}"#
+    )
 }
 
 pub(crate) async fn tutorial_record(world: World) {
@@ -20,7 +25,9 @@ pub(crate) async fn tutorial_record(world: World) {
 
 pub(crate) async fn poison(mut world: World) {
     world.send(2, 1, "before").await;
-    for value in ["not json", "{}", "", "[1]", r#"{"from":{"id":2,"name":"B"},"message":"to nobody"}"#] {
+    for value in
+        ["not json", "{}", "", "[1]", r#"{"from":{"id":2,"name":"B"},"message":"to nobody"}"#]
+    {
         world.append_raw(home(1), "1", value).await;
     }
     world.send(2, 1, "after").await;
@@ -41,7 +48,8 @@ pub(crate) async fn poison(mut world: World) {
     // Put back, it is read again: still no notification, so it is set aside again.
     let (log, names) = (world.parts.log("test-operator"), TopicNames::of(&world.topic));
     let one = &letters[..1];
-    let replayed = dead_letters::replay(&log, &names, Partitioner::default(), PARTITIONS, one).await;
+    let replayed =
+        dead_letters::replay(&log, &names, Partitioner::default(), PARTITIONS, one).await;
     replayed.expect("put back");
     expect_dead_letters(&world, 6).await;
 }
@@ -74,7 +82,8 @@ pub(crate) async fn order(world: World) {
     let url = world.producer("/send");
     for n in 1..200 {
         let body = format!("from_id=2&to_id=1&message={n}");
-        let request = world.http().post(&url).header("content-type", "application/x-www-form-urlencoded");
+        let request =
+            world.http().post(&url).header("content-type", "application/x-www-form-urlencoded");
         assert_eq!(request.body(body).send().await.expect("an answer").status(), 200);
     }
     let expected: Vec<_> = (0..200).map(|n| n.to_string()).collect();

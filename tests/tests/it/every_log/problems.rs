@@ -21,7 +21,12 @@ pub(crate) async fn every_row(world: World) {
         (form, "from_id=99&to_id=1&message=m", 404, "User not found"),
         (form, "from_id=1&to_id=2&to_id=99&message=m", 404, "User not found"),
         ("application/json", "{\"from_id\":1", 400, "the body is not a JSON object"),
-        ("application/json", "{\"from_id\":1.5,\"to_id\":2,\"message\":\"m\"}", 400, "from_id: must be"),
+        (
+            "application/json",
+            "{\"from_id\":1.5,\"to_id\":2,\"message\":\"m\"}",
+            400,
+            "from_id: must be",
+        ),
         ("text/plain", "hello", 415, "the body must be"),
         (form, &huge, 413, ""),
     ] {
@@ -36,8 +41,18 @@ pub(crate) async fn every_row(world: World) {
         (Method::GET, world.producer("/send"), 405, ""),
         (Method::GET, world.producer("/nowhere"), 404, ""),
         (Method::POST, world.consumer("/notifications/1"), 405, ""),
-        (Method::GET, world.consumer("/notifications/0"), 400, "id: must be a positive whole number"),
-        (Method::GET, world.consumer("/notifications/emma"), 400, "id: must be a positive whole number"),
+        (
+            Method::GET,
+            world.consumer("/notifications/0"),
+            400,
+            "id: must be a positive whole number",
+        ),
+        (
+            Method::GET,
+            world.consumer("/notifications/emma"),
+            400,
+            "id: must be a positive whole number",
+        ),
         (Method::GET, world.consumer("/notifications"), 404, ""),
     ] {
         let response = world.http().request(method, url).send().await.expect("an answer");

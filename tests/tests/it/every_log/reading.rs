@@ -33,7 +33,9 @@ pub(crate) async fn since_and_filters(world: World) {
     for since in ["all", "10m", "2020-01-01T00:00:00Z"] {
         assert_eq!(messages(&page(&world, &format!("/notifications/1?since={since}")).await), all);
     }
-    assert!(messages(&page(&world, "/notifications/1?since=2099-01-01T00:00:00Z").await).is_empty());
+    assert!(
+        messages(&page(&world, "/notifications/1?since=2099-01-01T00:00:00Z").await).is_empty()
+    );
 
     // Page by page, each once.
     let (mut since, mut seen) = ("all".to_owned(), Vec::new());
@@ -105,8 +107,14 @@ pub(crate) async fn long_poll(world: World) {
         world.send(3, 1, "new").await;
     });
     assert_eq!(messages(&found), ["new"]);
-    assert!(start.elapsed() < Duration::from_secs(25), "answered when it came, not when the wait ended");
+    assert!(
+        start.elapsed() < Duration::from_secs(25),
+        "answered when it came, not when the wait ended"
+    );
     // Nothing comes: an empty page, which is an answer and no error.
     let cursor = found["cursor"].as_str().expect("a cursor");
-    assert!(messages(&page(&world, &format!("/notifications/1?since={cursor}&wait=1")).await).is_empty());
+    assert!(
+        messages(&page(&world, &format!("/notifications/1?since={cursor}&wait=1")).await)
+            .is_empty()
+    );
 }

@@ -28,17 +28,20 @@ pub(crate) async fn read_and_dismissed(mut world: World) {
     assert_eq!(world.read(1).await["unread"], 5);
 
     let body = json!({"ids": [sent[3]["id"]]});
-    let done = answer(act(&world, Method::POST, "/notifications/1/read", Some(body.clone())).await).await;
+    let done =
+        answer(act(&world, Method::POST, "/notifications/1/read", Some(body.clone())).await).await;
     assert_eq!((&done["changed"], &done["unread"]), (&json!(1), &json!(4)));
     // What the answer says is what the next read shows.
     assert_eq!(world.read(1).await["notifications"][3]["read"], true);
-    let again = answer(act(&world, Method::POST, "/notifications/1/read", Some(body.clone())).await).await;
+    let again =
+        answer(act(&world, Method::POST, "/notifications/1/read", Some(body.clone())).await).await;
     assert_eq!(again["changed"], 0);
     let back = answer(act(&world, Method::POST, "/notifications/1/unread", Some(body)).await).await;
     assert_eq!((&back["changed"], &back["unread"]), (&json!(1), &json!(5)));
 
     let through = json!({"through": sent[2]["cursor"]});
-    let done = answer(act(&world, Method::POST, "/notifications/1/read", Some(through)).await).await;
+    let done =
+        answer(act(&world, Method::POST, "/notifications/1/read", Some(through)).await).await;
     assert_eq!((&done["changed"], &done["unread"]), (&json!(3), &json!(2)));
 
     let one = format!("/notifications/1/{}", sent[1]["id"].as_str().expect("an id"));
@@ -66,7 +69,11 @@ pub(crate) async fn read_and_dismissed(mut world: World) {
         ("/notifications/1/read", json!({"ids": 7}), "body: must be"),
         ("/notifications/1/read", json!({"what": []}), "body: must be"),
         ("/notifications/1/read", json!({"through": "99-1"}), "through: is of partition 99"),
-        ("/notifications/1/read", json!({"through": "3-1", "ids": []}), "through: cannot stand beside ids"),
+        (
+            "/notifications/1/read",
+            json!({"through": "3-1", "ids": []}),
+            "through: cannot stand beside ids",
+        ),
         ("/notifications/x/read", json!({}), "id: must be"),
     ] {
         let response = act(&world, Method::POST, path, Some(body)).await;

@@ -44,7 +44,8 @@ pub(crate) async fn several_recipients(world: World) {
     for (response, to) in [(form, json!([2, 3, 4])), (json, json!([3, 4]))] {
         assert_eq!(response.status(), 200);
         let answer: Value = response.json().await.expect("JSON");
-        let ids: Vec<_> = answer["sent"].as_array().expect("a list").iter().map(|s| &s["to_id"]).collect();
+        let ids: Vec<_> =
+            answer["sent"].as_array().expect("a list").iter().map(|s| &s["to_id"]).collect();
         assert_eq!(json!(ids), to);
     }
     world.expect_inbox(2, &["first".into(), "to all".into()]).await;
