@@ -85,9 +85,9 @@ async fn postgres_away_is_a_503_and_its_return_is_found_without_a_restart() {
         let ready = world.http().get(world.producer("/readyz")).send().await.expect("an answer");
         assert_eq!(ready.status(), 503);
         if way == "pause" {
-            server.does("resume")
+            server.does("resume");
         } else {
-            server.start_again("postgres")
+            server.start_again("postgres");
         }
         world.send(1, 2, way).await;
     }
