@@ -113,15 +113,24 @@ impl Ratio {
         })
     }
 
-    /// What its aim says of it.
+    /// What its aim says of it: of the median, and of how many rounds where they do not agree.
     pub(crate) fn verdict(&self) -> String {
-        let median = self.value.median;
-        let (met, sign, aim) = match self.aim {
-            None => return "–".into(),
-            Some(Aim::AtLeast(aim)) => (median >= aim, '≥', aim),
-            Some(Aim::AtMost(aim)) => (median <= aim, '≤', aim),
+        let meets = |value: f64| match self.aim {
+            Some(Aim::AtMost(aim)) => value <= aim,
+            Some(Aim::AtLeast(aim)) => value >= aim,
+            None => true,
         };
-        format!("{sign} {aim:.2}: {}", if met { "met" } else { "missed" })
+        let aim = match self.aim {
+            None => return "–".into(),
+            Some(Aim::AtLeast(aim)) => format!("≥ {aim:.2}"),
+            Some(Aim::AtMost(aim)) => format!("≤ {aim:.2}"),
+        };
+        let met = meets(self.value.median);
+        let (rounds, all) = (&self.value.rounds, self.value.rounds.len());
+        let agreeing = rounds.iter().filter(|round| meets(**round) == met).count();
+        let doubt =
+            if agreeing < all { format!(", in {agreeing} of {all} rounds") } else { String::new() };
+        format!("{aim}: {}{doubt}", if met { "met" } else { "missed" })
     }
 }
 
@@ -147,6 +156,6 @@ mod tests {
         let (over, under) = (party(&[80.0, 40.0, 70.0]), party(&[100.0, 50.0, 100.0]));
         let ratio = Ratio::new("x", &over, &under, Some(Aim::AtLeast(0.75))).expect("rounds");
         assert_eq!(ratio.value.rounds, [0.8, 0.8, 0.7]);
-        assert_eq!(ratio.verdict(), "≥ 0.75: met");
+        assert_eq!(ratio.verdict(), "≥ 0.75: met, in 2 of 3 rounds");
     }
 }

@@ -169,7 +169,8 @@ impl Site {
     /// Starts a limit, which is this program too, and waits until it is ready.
     pub(crate) async fn limit(&self, arguments: &[&str], env: &[(&str, &str)]) -> Result<Service> {
         let arguments = [&["limit"], arguments].concat();
-        let mut limit = Service::spawn(self.folder(), &std::env::current_exe()?, &arguments, env)?;
+        let mut limit =
+            Service::spawn(self.folder(), &self.programs.join("bench"), &arguments, env)?;
         limit.ready().await?;
         Ok(limit)
     }
@@ -217,7 +218,8 @@ fn programs() -> Result<PathBuf> {
     if let Some(cargo) = std::env::var_os("CARGO") {
         say("building the services");
         let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--workspace", "--bins"]);
+        // Not this program itself, which would be replaced while it runs.
+        build.args(["build", "--quiet", "-p", "producer", "-p", "consumer", "--bins"]);
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }

@@ -68,6 +68,8 @@ pub struct Totals {
     pub sends: u64,
     /// Sends that were answered 200.
     pub acknowledged: u64,
+    /// Of these, how many the log has twice, with one id, and readers see once.
+    pub written_again: u64,
     /// Sends whose outcome nobody was told: an error, a 503, a 504, a broken connection.
     pub indeterminate: u64,
     /// Of these, how many were shown all the same.
@@ -159,13 +161,8 @@ impl History {
         self.totals.acknowledged += 1;
         let Some(sent) = self.sends.get_mut(&value) else { return };
         sent.outcome = Outcome::Acknowledged { at, cursor };
-        if let Some(first) = sent.first_shown.filter(|first| first.cursor != cursor) {
-            self.found_value(Wrong::Twice, value, || {
-                format!(
-                    "{value} was shown at {} by consumer {}, and acknowledged at {cursor}",
-                    first.cursor, first.instance
-                )
-            });
+        if let Some(first) = sent.first_shown {
+            self.compare_places(value, first.cursor, cursor);
         }
     }
 

@@ -44,7 +44,7 @@ pub fn markdown(plan: Plan, outcomes: &[Outcome]) -> String {
 
 fn correctness(text: &mut String, outcomes: &[Outcome]) {
     let mut header: Vec<String> =
-        ["scenario", "faults", "sent", "acknowledged", "indeterminate (shown)"]
+        ["scenario", "faults", "sent", "acknowledged (written again)", "indeterminate (shown)"]
             .map(str::to_owned)
             .into();
     header.extend(WRONGS.map(|(_, name)| format!("**{name}**")));
@@ -57,7 +57,7 @@ fn correctness(text: &mut String, outcomes: &[Outcome]) {
             outcome.scenario.name().to_owned(),
             outcome.faults.to_string(),
             totals.sends.to_string(),
-            totals.acknowledged.to_string(),
+            format!("{} ({})", totals.acknowledged, totals.written_again),
             format!("{} ({})", totals.indeterminate, totals.indeterminate_shown),
         ];
         cells.extend(WRONGS.map(|(wrong, _)| history.count(wrong).to_string()));

@@ -89,16 +89,31 @@ impl History {
             self.totals.indeterminate_shown += 1;
         }
         let now = FirstShown { at: reading.ended, instance: reading.instance, cursor };
+        let is_first = sent.first_shown.is_none();
         let first = sent.first_shown.get_or_insert(now);
         // Readers tell us in any order.
         first.at = first.at.min(reading.ended);
-        let before = match sent.outcome {
-            Outcome::Acknowledged { cursor, .. } => cursor,
-            Outcome::Pending | Outcome::Unknown => first.cursor,
-        };
+        let (outcome, before) = (sent.outcome, first.cursor);
+        if is_first && let Outcome::Acknowledged { cursor: acknowledged, .. } = outcome {
+            self.compare_places(value, cursor, acknowledged);
+        }
         if cursor != before {
             self.found_value(Wrong::Twice, value, || {
                 format!("{value} is at {before}, and was shown at {cursor}; {}", said(reading))
+            });
+        }
+    }
+
+    /// When the broker is away for longer than a record may wait (30 s), the client begins a new
+    /// epoch and writes again what may have been written already: the log then has the record
+    /// twice, with one id. Readers see the first, the sender is told of the second. The other way
+    /// round, the place that was acknowledged would have lost its record.
+    pub(super) fn compare_places(&mut self, value: Value, shown: Cursor, acknowledged: Cursor) {
+        if shown < acknowledged {
+            self.totals.written_again += 1;
+        } else if shown > acknowledged {
+            self.found_value(Wrong::Twice, value, || {
+                format!("{value} was acknowledged at {acknowledged}, and is shown at {shown}")
             });
         }
     }

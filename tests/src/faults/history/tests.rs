@@ -98,6 +98,25 @@ fn a_notification_at_two_places_of_the_log_is_found() {
     moved[2].cursor = cursor(7);
     history.read(&reading(4, moved));
     only(&history, Wrong::Twice, 1);
+
+    let mut history = three();
+    history.read(&reading(4, all_three()));
+    let mut moved = all_three();
+    moved[2].cursor = cursor(1);
+    history.read(&reading(5, moved));
+    only(&history, Wrong::Twice, 1);
+}
+
+#[test]
+fn a_record_that_was_written_again_is_shown_at_its_first_place_and_acknowledged_at_its_second() {
+    let mut history = three();
+    history.sending(value(2, 3));
+    history.acknowledged(at(4), value(2, 3), cursor(9));
+    let mut first = all_three();
+    first.push(shown(value(2, 3), 5));
+    history.read(&reading(5, first));
+    nothing(&history);
+    assert_eq!(history.totals().written_again, 1);
 }
 
 #[test]
