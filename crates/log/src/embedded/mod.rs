@@ -11,7 +11,7 @@
 //! - Offsets of a partition are 0, 1, 2 and so on, in the order of the appends; `retention` takes
 //!   records away, never offsets: the file's `start_offset` remembers them.
 //! - A reader sees every record that is committed, in order, at once: the writer wakes it through
-//!   `topics`, it reads its own snapshot in `reader`, and neither blocks the other.
+//!   `topics`, it reads its own snapshot in `folding`, and neither blocks the other.
 //! - Poison is set aside once for a group: `progress` writes the copy and how far the group is in
 //!   one transaction.
 //! - Poison is copied to the dead-letter topic once for each group: a group's progress is in the
@@ -27,12 +27,15 @@ mod schema;
 mod topics;
 mod queue;
 mod writer;
+mod connection;
 mod headers;
 mod insert;
 mod retention;
 mod progress;
 mod member;
 mod reader;
+mod folding;
+mod rows;
 
 use std::{
     path::{Path, PathBuf},

@@ -9,19 +9,19 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use sqlx::{Connection as _, SqliteConnection};
+use sqlx::SqliteConnection;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{MissedTickBehavior, interval},
 };
 
 use super::{
+    connection::Connection,
     insert::insert,
     open::{Lock, primary_code},
     progress::{self, Settle},
     queue::{Append, Item},
     retention::Sweep,
-    schema,
     topics::{Partition, Topics},
 };
 use crate::{AppendError, Position, Topic, TopicError, Unreachable};
@@ -34,20 +34,16 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 const SWEEP_PACE: Duration = Duration::from_millis(20);
 
 pub(super) struct Writer {
-    path: PathBuf,
     topics: Arc<Topics>,
-    /// None after a failure: a connection that has failed is not trusted again.
-    file: Option<SqliteConnection>,
-    /// Whether the last write failed, so that a full disk is logged once and not once a batch.
-    failing: bool,
+    connection: Connection,
     sweep: Sweep,
     closing: Option<oneshot::Sender<()>>,
 }
 
 impl Writer {
     pub(super) fn new(path: PathBuf, topics: Arc<Topics>, file: SqliteConnection) -> Self {
-        let (file, sweep) = (Some(file), Sweep::default());
-        Self { path, topics, file, failing: false, sweep, closing: None }
+        let connection = Connection::new(path, Arc::clone(&topics), file);
+        Self { topics, connection, sweep: Sweep::default(), closing: None }
     }
 
     /// Starts its thread, which ends when the log is closed or the last handle is dropped.
@@ -109,7 +105,7 @@ impl Writer {
             }
             self.commit(&mut batch).await;
         }
-        self.end().await;
+        self.connection.end().await;
         self.closing
     }
 
@@ -120,7 +116,8 @@ impl Writer {
                 let _ = answer.send(self.ensure(&topics).await);
             }
             Item::Ping(answer) => {
-                let _ = answer.send(self.ping().await.map_err(|error| error.to_string()));
+                let _ =
+                    answer.send(self.connection.ping().await.map_err(|error| error.to_string()));
             }
             Item::Flush(done) => {
                 let _ = done.send(());
@@ -137,7 +134,7 @@ impl Writer {
         // Ends are only moved when the transaction is durable, so that a failed one leaves no trace.
         let mut ends: HashMap<i64, (Arc<Partition>, i64)> = HashMap::new();
         let mut offsets = Vec::with_capacity(batch.len());
-        let written = match self.connect().await {
+        let written = match self.connection.get().await {
             Ok(file) => {
                 for append in batch.iter() {
                     let partition = &append.partition;
@@ -147,28 +144,23 @@ impl Writer {
                     offsets.push(*end);
                     *end += 1;
                 }
-                insert(file, batch, &offsets, now_ms())
-                    .await
-                    .map_err(|error| (not_written(&error), error))
+                insert(file, batch, &offsets, now_ms()).await
             }
-            Err(error) => Err((AppendError::Unreachable(error.to_string()), error)),
+            Err(error) => Err(error),
         };
+        self.connection.heard(&written).await;
+        // Nothing was begun where there was no connection to begin with.
+        let begun = !offsets.is_empty();
         match written {
             Ok(()) => {
-                self.recovered();
-                for (partition, end) in ends.values() {
-                    partition.set_end(*end);
-                }
-                for (partition, _) in ends.values() {
-                    partition.wake();
-                }
+                publish(ends.values());
                 for (append, offset) in batch.drain(..).zip(offsets) {
                     let partition = append.partition.number;
                     let _ = append.ack.send(Ok(Position { partition, offset }));
                 }
             }
-            Err((answer, error)) => {
-                self.failed(&error).await;
+            Err(error) => {
+                let answer = not_written(&error, begun);
                 for append in batch.drain(..) {
                     let _ = append.ack.send(Err(answer.clone()));
                 }
@@ -178,38 +170,24 @@ impl Writer {
 
     /// Writes a group's progress and the poison below it.
     async fn settle(&mut self, settle: Settle) {
-        let written = match self.connect().await {
+        let written = match self.connection.get().await {
             Ok(file) => progress::settle(file, &settle, now_ms()).await,
             Err(error) => Err(error),
         };
-        let done = match written {
-            Ok(ends) => {
-                self.recovered();
-                for (partition, end) in &ends {
-                    partition.set_end(*end);
-                    partition.wake();
-                }
-                Ok(())
-            }
-            Err(error) => {
-                self.failed(&error).await;
-                Err(error.to_string())
-            }
-        };
+        self.connection.heard(&written).await;
+        let done = written.map(|ends| publish(&ends)).map_err(|error| error.to_string());
         let _ = settle.done.send(done);
     }
 
     async fn ensure(&mut self, topics: &[Topic]) -> Result<(), TopicError> {
-        let all = Arc::clone(&self.topics);
-        let file = match self.connect().await {
+        let file = match self.connection.get().await {
             Ok(file) => file,
             Err(error) => return Err(Unreachable(error.to_string()).into()),
         };
         for topic in topics {
-            let ensured = all.ensure(file, topic).await;
-            if let Err(error) = ensured {
+            if let Err(error) = self.topics.ensure(file, topic).await {
                 if matches!(error, TopicError::Unreachable(_)) {
-                    self.drop_connection().await;
+                    self.connection.close().await;
                 }
                 return Err(error);
             }
@@ -218,75 +196,16 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether the file answers; after a failure, whether it can be written again.
-    async fn ping(&mut self) -> Result<(), sqlx::Error> {
-        let failing = self.failing;
-        let file = self.connect().await?;
-        let asked = if failing {
-            schema::touch(file).await
-        } else {
-            sqlx::query("SELECT 1 FROM topics LIMIT 1").execute(file).await.map(drop)
-        };
-        match &asked {
-            Ok(()) => self.recovered(),
-            Err(error) => self.failed(error).await,
-        }
-        asked
-    }
-
     async fn sweep(&mut self) {
-        let Some(file) = &mut self.file else { return self.sweep.give_up() };
-        if let Err(error) = self.sweep.step(file).await {
+        let swept = match self.connection.get().await {
+            Ok(file) => self.sweep.step(file).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = swept {
             tracing::warn!(%error, "old records of the log stay for another hour");
             self.sweep.give_up();
-            self.drop_connection().await;
+            self.connection.close().await;
         }
-    }
-
-    /// The connection, or a new one. A new one reads from the file where the partitions end, so
-    /// that what is known here is never ahead of it or behind.
-    async fn connect(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
-        let file = match self.file.take() {
-            Some(file) => file,
-            None => {
-                let mut file = schema::connect_to_write(&self.path).await?;
-                self.topics.load(&mut file).await?;
-                file
-            }
-        };
-        Ok(self.file.insert(file))
-    }
-
-    async fn drop_connection(&mut self) {
-        if let Some(file) = self.file.take() {
-            // Closing rolls back whatever was left open.
-            let _ = file.close().await;
-        }
-    }
-
-    async fn failed(&mut self, error: &sqlx::Error) {
-        if !self.failing {
-            tracing::error!(%error, "the log cannot be written; records are refused until it can");
-        }
-        self.failing = true;
-        self.drop_connection().await;
-    }
-
-    fn recovered(&mut self) {
-        if self.failing {
-            tracing::info!("the log can be written again");
-        }
-        self.failing = false;
-    }
-
-    /// Moves everything into the one file, so that a copy of that file is a copy of the log.
-    async fn end(&mut self) {
-        if let Some(file) = &mut self.file
-            && let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(file).await
-        {
-            tracing::warn!(%error, "the log's write-ahead log stays until it is opened again");
-        }
-        self.drop_connection().await;
     }
 }
 
@@ -302,14 +221,24 @@ fn wait_for_company(queue: &mpsc::UnboundedReceiver<Item>, last: usize) {
     }
 }
 
+/// Tells the partitions where they end now, then their readers.
+fn publish<'a>(ends: impl IntoIterator<Item = &'a (Arc<Partition>, i64)> + Clone) {
+    for (partition, end) in ends.clone() {
+        partition.set_end(*end);
+    }
+    for (partition, _) in ends {
+        partition.wake();
+    }
+}
+
 /// What a failed transaction means for its records. After an error of the disk nobody can say
 /// whether a later start finds them: the commit may have arrived there while its `fsync` failed.
 /// After any other one the transaction was rolled back.
-fn not_written(error: &sqlx::Error) -> AppendError {
+fn not_written(error: &sqlx::Error, begun: bool) -> AppendError {
     const SQLITE_IOERR: i32 = 10;
     match primary_code(error) {
-        Some(code) if code != SQLITE_IOERR => AppendError::Unreachable(error.to_string()),
-        _ => AppendError::TimedOut(error.to_string()),
+        Some(SQLITE_IOERR) | None if begun => AppendError::TimedOut(error.to_string()),
+        _ => AppendError::Unreachable(error.to_string()),
     }
 }
 

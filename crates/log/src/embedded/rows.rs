@@ -1,0 +1,55 @@
+//! Records out of the file's rows, borrowed from them.
+
+use futures_util::stream::BoxStream;
+use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
+
+use super::{
+    headers::{self, Headers},
+    topics::Partition,
+};
+use crate::Record;
+
+/// Records that are read in one statement. Between two of them the write-ahead log can be emptied,
+/// and live partitions get their turn.
+pub(super) const CHUNK: i64 = 1024;
+
+/// The partition's rows from one offset up to, not including, another one; a chunk at most.
+pub(super) fn fetch<'f>(
+    file: &'f mut SqliteConnection,
+    partition: &Partition,
+    from: i64,
+    to: i64,
+) -> BoxStream<'f, Result<SqliteRow, sqlx::Error>> {
+    sqlx::query(
+        "SELECT place, timestamp, key, headers, value FROM records
+         WHERE place >= ? AND place < ? ORDER BY place LIMIT ?",
+    )
+    .bind(partition.place(from))
+    .bind(partition.place(to))
+    .bind(CHUNK)
+    .fetch(file)
+}
+
+/// The record of a row that [`fetch`] found.
+pub(super) fn record<'r>(
+    row: &'r SqliteRow,
+    partition: &Partition,
+) -> Result<Record<'r>, sqlx::Error> {
+    let offset = Partition::offset(row.try_get(0)?);
+    let headers = headers::decode(row.try_get(3)?).unwrap_or_else(|_| {
+        tracing::error!(
+            log.partition = partition.number,
+            log.offset = offset,
+            "the log's file is damaged: a record is read without its headers",
+        );
+        Headers::new()
+    });
+    Ok(Record {
+        partition: partition.number,
+        offset,
+        timestamp_ms: row.try_get(1)?,
+        key: row.try_get(2)?,
+        value: row.try_get(4)?,
+        headers,
+    })
+}
