@@ -1,7 +1,7 @@
 //! Shows people how far a rebuild is, and says which partition is stuck, and why.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io::IsTerminal,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use crate::view::{View, partition::Status};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often a log without a terminal is told.
 const SAY_EVERY: Duration = Duration::from_secs(5);
-/// For how long a partition may get no further before it counts as stuck.
+/// For how long no partition may get any further before those that are left count as stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 const PING: Duration = Duration::from_secs(2);
 
@@ -34,14 +34,17 @@ pub async fn watch(view: Arc<View>, log: Log) {
     let mut bar: Option<ProgressBar> = None;
     let mut said = Instant::now();
     let mut stuck = HashSet::new();
+    // How much there was to read of each partition of this rebuild, live already or not.
+    let mut totals = HashMap::new();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let sum = sum(&view);
+        let sum = sum(&view, &mut totals);
         if sum.partitions == 0 {
             if let Some(bar) = bar.take() {
                 bar.finish_and_clear();
             }
             stuck.clear();
+            totals.clear();
             continue;
         }
         if std::io::stderr().is_terminal() {
@@ -61,13 +64,26 @@ pub async fn watch(view: Arc<View>, log: Log) {
     }
 }
 
-fn sum(view: &View) -> Sum {
-    view.partitions().fold(Sum::default(), |mut sum, (_, partition)| {
-        if let Status::Rebuilding(progress) = partition.status() {
-            sum.partitions += 1;
-            sum.records += progress.records;
-            sum.total += progress.total.unwrap_or(0);
-            sum.rate += progress.records_per_second;
+fn sum(view: &View, totals: &mut HashMap<i32, u64>) -> Sum {
+    view.partitions().fold(Sum::default(), |mut sum, (number, partition)| {
+        match partition.status() {
+            Status::Rebuilding(progress) => {
+                let total = progress.total.unwrap_or(0);
+                totals.insert(number, total);
+                sum.partitions += 1;
+                sum.records += progress.records;
+                sum.total += total;
+                sum.rate += progress.records_per_second;
+            }
+            // What is done stays in the sum, so that a bar never goes back.
+            Status::Live { .. } => {
+                let total = totals.get(&number).copied().unwrap_or(0);
+                sum.records += total;
+                sum.total += total;
+            }
+            Status::Unowned => {
+                totals.remove(&number);
+            }
         }
         sum
     })
@@ -88,7 +104,7 @@ fn show(bar: &ProgressBar, sum: &Sum) {
     bar.set_length(sum.total);
     bar.set_position(sum.records.min(sum.total));
     bar.set_message(format!(
-        "of {} partitions, {:.0} records/s, {:.0} s left",
+        "{} partitions left, {:.0} records/s, {:.0} s",
         sum.partitions,
         sum.rate,
         seconds_left(sum),
@@ -97,6 +113,11 @@ fn show(bar: &ProgressBar, sum: &Sum) {
 
 /// Says of each stuck partition, once a rebuild, what can be known of the cause.
 async fn say_stuck(view: &View, log: &Log, said: &mut HashSet<i32>) {
+    // Kafka's client reads one partition after the other: one that waits for its turn is not stuck.
+    let rebuilding = view.partitions().filter_map(|(_, partition)| partition.stuck_since());
+    if rebuilding.max().is_none_or(|moved| moved.elapsed() <= STUCK_AFTER) {
+        return;
+    }
     for (number, partition) in view.partitions() {
         let stuck = partition.stuck_since().is_some_and(|since| since.elapsed() > STUCK_AFTER);
         if !stuck || !said.insert(number) {

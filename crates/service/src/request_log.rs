@@ -75,7 +75,8 @@ fn log(method: &Method, route: &str, response: &Response, started: Instant) {
                http.latency_ms = latency(), problem.message = message() },
             "request failed"
         ),
-        501.. => tracing::warn!(
+        // Not being ready is an answer, which a probe asks for every second.
+        501.. if route != "/readyz" => tracing::warn!(
             target: "http",
             { http.method = %method, http.route = route, http.status = status,
                http.latency_ms = latency(), problem.message = message() },

@@ -124,7 +124,9 @@ async fn run(cli: Cli) -> Result<bool, String> {
 
     let mut outcomes: Vec<Outcome> = Vec::new();
     for (number, scenario) in (0..).zip(cli.scenario.0) {
-        outcomes.push(scenarios::run(scenario, plan, &client, number).await);
+        let outcome = scenarios::run(scenario, plan, &client, number).await;
+        journal.say(&report::line(&outcome));
+        outcomes.push(outcome);
     }
     journal.say("reading everything once more");
     for outcome in &outcomes {

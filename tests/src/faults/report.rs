@@ -28,6 +28,18 @@ pub fn all_well(outcomes: &[Outcome]) -> bool {
         .all(|outcome| outcome.failure.is_none() && outcome.history.lock().findings().is_empty())
 }
 
+/// What came of one scenario, in a line, for whoever watches.
+#[must_use]
+pub fn line(outcome: &Outcome) -> String {
+    let history = outcome.history.lock();
+    let acknowledged = history.totals().acknowledged;
+    let wrong = WRONGS.iter().filter(|(wrong, _)| history.count(*wrong) > 0);
+    let wrong: Vec<_> =
+        wrong.map(|(wrong, name)| format!("{} {name}", history.count(*wrong))).collect();
+    let wrong = if wrong.is_empty() { "nothing wrong".to_owned() } else { wrong.join(", ") };
+    format!("{}: {acknowledged} acknowledged, {wrong}", outcome.scenario.name())
+}
+
 /// The whole report.
 #[must_use]
 pub fn markdown(plan: Plan, outcomes: &[Outcome]) -> String {
