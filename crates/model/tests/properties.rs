@@ -72,7 +72,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_text_an_id_or_a_cursor_is_made_of_keeps_its_spelling(text in "[0-9a-fA-F-]{1,40}|[0-9]{1,3}-[0-9]{1,4}|\\PC{1,60}") {
+    fn whatever_text_an_id_or_a_cursor_is_made_of_keeps_its_spelling(text in "[0-9a-fA-F-]{1,40}|[0-9]{1,3}-[0-9]{1,4}|\\PC{1,30}") {
         prop_assert_eq!(NotificationId::from_text(&text).map(|id| id.to_string()), Some(text.clone()));
         if let Ok(cursor) = text.parse::<Cursor>() {
             prop_assert_eq!(cursor.to_string(), text);
