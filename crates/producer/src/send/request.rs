@@ -147,7 +147,7 @@ mod tests {
     const JSON: Option<&str> = Some("application/json");
 
     fn why(media_type: Option<&str>, body: &str) -> String {
-        Send::parse(media_type, body.as_bytes()).expect_err("a problem").to_string()
+        Send::parse(media_type, body.as_bytes()).expect_err("a problem").message().to_owned()
     }
 
     #[test]
