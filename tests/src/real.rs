@@ -1,7 +1,10 @@
 //! A Kafka broker and a PostgreSQL server of a test's own, for those that stop them. Started and
 //! stopped by `scripts/real`.
 
-use std::process::Command;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::world::unique;
 
@@ -24,6 +27,11 @@ impl Instance {
     /// Starts it again, with the same data at the same address.
     pub fn start_again(&self, kind: &str) {
         assert_eq!(script(&["start", kind, &self.name]), self.address);
+    }
+
+    /// What it says, for whoever wonders why it ended.
+    pub fn log(&self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/real").join(&self.name).join("log")
     }
 
     /// Does `stop`, `kill`, `pause` or `resume` with it.

@@ -3,7 +3,12 @@
 
 mod member;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    net::TcpStream,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use reqwest::StatusCode;
@@ -33,6 +38,7 @@ pub struct Cluster {
     /// Numbered from 0.
     pub consumers: Vec<Member>,
     http: reqwest::Client,
+    folder: PathBuf,
     journal: Arc<Journal>,
     /// Who and what is hit next.
     victims: Mutex<Random>,
@@ -87,6 +93,7 @@ impl Cluster {
                 .timeout(Duration::from_secs(5))
                 .build()
                 .map_err(text)?,
+            folder: folder.to_owned(),
             journal,
             victims: Mutex::new(Random::new(seed, "victims")),
         };
@@ -164,6 +171,15 @@ impl Cluster {
         blocking(move || kafka.start_again("kafka")).await
     }
 
+    /// That the broker has ended, if it did; its last words are kept with the other logs.
+    pub fn broker_died(&self) -> Option<String> {
+        TcpStream::connect(&self.kafka.address).err()?;
+        let kept = self.folder.join("kafka.log");
+        let words = std::fs::copy(self.kafka.log(), &kept);
+        let kept = words.map_or_else(|error| error.to_string(), |_| kept.display().to_string());
+        Some(format!("the broker is gone although nobody here ended it; see {kept}"))
+    }
+
     /// Whatever does not run is started, whatever is frozen goes on, and all are waited for.
     ///
     /// # Errors
@@ -203,7 +219,7 @@ impl Cluster {
     /// Waits until all that run say that they are ready.
     ///
     /// # Errors
-    /// When one of them is not after [`PATIENCE`]: with its own words.
+    /// When one of them is not after `PATIENCE`: with its own words.
     pub async fn all_ready(&self) -> Result<(), String> {
         let up = self.consumers.iter().chain([&self.producer]);
         for member in up.filter(|member| member.state() == State::Up) {

@@ -352,9 +352,12 @@ impl Stage {
         self.people.iter().cycle().skip(start).take(PROBES).copied().collect()
     }
 
+    /// To be called when nothing is down on purpose.
     fn look_for_the_dead(&self) {
-        let members = self.client.cluster.consumers.iter().chain([&self.client.cluster.producer]);
-        for how in members.filter_map(super::cluster::Member::died) {
+        let cluster = &self.client.cluster;
+        let members = cluster.consumers.iter().chain([&cluster.producer]);
+        let dead = members.filter_map(super::cluster::Member::died);
+        for how in dead.chain(cluster.broker_died()) {
             self.say(&how);
             self.client.history.lock().found(Wrong::Died, how);
         }
