@@ -34,9 +34,7 @@ pub(super) async fn read(
     Path(id): Path<String>,
     Body(body): Body,
 ) -> Result<Response, Problem> {
-    let user = user(&id)?;
-    let which = which(&body, app.view.home(user))?;
-    act(&app, user, Action::Read, &which).await
+    mark(&app, &id, Action::Read, &body).await
 }
 
 pub(super) async fn unread(
@@ -44,9 +42,7 @@ pub(super) async fn unread(
     Path(id): Path<String>,
     Body(body): Body,
 ) -> Result<Response, Problem> {
-    let user = user(&id)?;
-    let which = which(&body, app.view.home(user))?;
-    act(&app, user, Action::Unread, &which).await
+    mark(&app, &id, Action::Unread, &body).await
 }
 
 pub(super) async fn dismiss_all(
@@ -66,6 +62,13 @@ pub(super) async fn dismiss(
     let which = Which::Ids([notification].into());
     let (changed, response) = record(&app, user, Action::Dismissed, &which).await?;
     if changed == 0 { Err(missing()) } else { Ok(response) }
+}
+
+/// Does this with what the body chooses.
+async fn mark(app: &App, id: &str, action: Action, body: &[u8]) -> Result<Response, Problem> {
+    let user = user(id)?;
+    let which = which(body, app.view.home(user))?;
+    act(app, user, action, &which).await
 }
 
 async fn act(app: &App, user: UserId, action: Action, which: &Which) -> Result<Response, Problem> {
