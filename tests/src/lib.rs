@@ -6,6 +6,7 @@
 pub mod until;
 pub mod parts;
 pub mod world;
+pub mod listener;
 pub mod process;
 pub mod real;
 pub mod faults;

@@ -16,7 +16,7 @@ pub mod progress;
 pub mod routes;
 pub mod dead_letters;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use log::Log;
 use model::TopicNames;
@@ -27,9 +27,12 @@ use tokio_util::sync::CancellationToken;
 use follow::Following;
 use owners::Owners;
 use receipts::Recorder;
-use routes::App;
+use routes::{App, Streams};
 pub use settings::Settings;
 use view::View;
+
+/// How long the last words to those who listen on WebSockets may take.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Why the consumer ended before it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -61,18 +64,20 @@ pub async fn run(
         Arc::new(View::new(settings.topics.partitions, settings.partitioner, settings.limits()));
     let owners = Owners::new(&settings.advertised(listener.local_addr()?));
     let patience = settings.inbox.patience;
+    let stop_serving = CancellationToken::new();
+    let streams = Streams::new(settings.streams.clone(), stop_serving.clone());
     let app = App {
         view: Arc::clone(&view),
         owners: owners.clone(),
         recorder: Recorder::new(Arc::clone(&view), log.writer(), &names.receipts, patience),
         log: log.clone(),
         topic: names.notifications.as_str().into(),
+        streams: streams.clone(),
         patience,
     };
     let following = Following::new(view, log, names, owners);
     let app = routes::router(&settings, app, &following);
 
-    let stop_serving = CancellationToken::new();
     let server =
         tokio::spawn(http::serve(listener, app, stop_serving.clone(), settings.http.clone()));
     let outcome = tokio::select! {
@@ -87,6 +92,7 @@ pub async fn run(
     following.leave().await;
     stop_serving.cancel();
     let _ = server.await;
+    streams.end(GOODBYE).await;
     following.stop().await;
     outcome
 }

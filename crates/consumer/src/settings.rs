@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, builder::RangedU64ValueParser};
 use log::settings::{GroupArgs, KafkaArgs, TopicArgs};
 use model::{Cursor, Partitioner};
 use service::{http::HttpLimits, telemetry::TelemetryArgs};
@@ -101,6 +101,14 @@ pub struct Settings {
     #[command(flatten)]
     pub inbox: InboxArgs,
 
+    /// The live streams
+    #[command(flatten)]
+    pub streams: StreamArgs,
+
+    /// The web page
+    #[command(flatten)]
+    pub page: PageArgs,
+
     /// HTTP
     #[command(flatten)]
     pub http: HttpLimits,
@@ -125,6 +133,38 @@ pub struct InboxArgs {
     #[arg(long, env = "CONSUMER_PATIENCE", default_value = "2s", value_name = "DURATION",
           value_parser = service::settings::duration)]
     pub patience: Duration,
+}
+
+/// How many live streams there may be, and how they are kept alive.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Live streams")]
+pub struct StreamArgs {
+    /// Live streams that may be open at a time; one more is answered 503
+    #[arg(long, env = "CONSUMER_MAX_STREAMS", default_value_t = 20_000, value_name = "COUNT",
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    pub max_streams: usize,
+
+    /// Live streams that may be open for one inbox at a time; one more is answered 429
+    #[arg(long, env = "CONSUMER_MAX_STREAMS_PER_USER", default_value_t = 100, value_name = "COUNT",
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    pub max_streams_per_user: usize,
+
+    /// How long a live stream says nothing before it says that it is still there. Less than any
+    /// proxy in between takes to close an idle connection
+    #[arg(long, env = "CONSUMER_HEARTBEAT", default_value = "15s", value_name = "DURATION",
+          value_parser = service::settings::positive_duration)]
+    pub heartbeat: Duration,
+}
+
+/// The web page.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Web page")]
+pub struct PageArgs {
+    /// URL at which a browser reaches the producer, which the web page sends to; empty: the page
+    /// only reads. The producer must allow the page's origin, see its --cors-origins
+    #[arg(long, env = "CONSUMER_PRODUCER_URL", default_value = "http://localhost:8080",
+          value_name = "URL", value_parser = origin)]
+    pub producer_url: String,
 }
 
 impl Settings {
@@ -155,4 +195,21 @@ fn url(text: &str) -> Result<String, String> {
         Some(host) if !host.trim_end_matches('/').is_empty() => Ok(text.to_owned()),
         _ => Err("must be an http:// URL such as http://10.0.0.7:8081".into()),
     }
+}
+
+/// A scheme, a host and perhaps a port, or nothing: it becomes part of a policy, where anything
+/// else would mean something else.
+fn origin(text: &str) -> Result<String, String> {
+    let text = text.trim_end_matches('/');
+    let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let plain = |host: &str| {
+        !host.is_empty()
+            && host
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']'))
+    };
+    if text.is_empty() || host.is_some_and(plain) {
+        return Ok(text.to_owned());
+    }
+    Err("must be a URL without a path, such as http://localhost:8080, or empty".into())
 }

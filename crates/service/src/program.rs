@@ -29,6 +29,10 @@ where
     if let Err(error) = telemetry::init(logs(&cli)) {
         return fail(name, error);
     }
+    // Each open stream is an open file, and many systems allow 1024 unless one asks for more.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(name, error),

@@ -6,6 +6,7 @@ mod restart;
 mod foreign;
 mod reading;
 mod receipts;
+mod live;
 
 /// The same tests for each kind of log.
 macro_rules! on_every_log {
@@ -38,5 +39,13 @@ on_every_log! {
     super::reading::etag as an_unchanged_inbox_is_not_sent_again,
     super::reading::long_poll as a_waiting_reader_is_answered_when_something_comes,
     super::receipts::read_and_dismissed as what_a_recipient_does_lasts,
+    super::live::missed_then_new as a_stream_tells_what_was_missed_and_then_what_comes,
+    super::live::devices_agree as several_devices_agree_on_what_is_read,
+    super::live::gaps_are_said as what_is_missing_from_a_stream_is_said,
+    super::live::no_seam as readers_who_come_and_go_see_everything_once_and_in_order,
+    super::live::restart as a_stream_ends_in_good_order_and_goes_on_after_a_restart,
+    super::live::slow_reader as a_slow_reader_gets_a_gap_and_slows_nobody,
+    super::live::bounds as live_streams_are_bounded_and_kept_alive,
+    super::live::refusals as a_wrong_stream_request_is_told_what_is_wrong,
     super::foreign::order as one_sender_s_notifications_stay_in_order,
 }

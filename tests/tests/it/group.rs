@@ -1,7 +1,9 @@
 //! Several consumers share the partitions, and any of them answers for any user.
 
 use e2e::{
-    World, until,
+    World,
+    listener::{Listener, Transport},
+    until,
     world::{PARTITIONS, messages},
 };
 use serde_json::{Value, json};
@@ -69,11 +71,52 @@ async fn any_answers(mut world: World) {
         assert_eq!((&answer["changed"], &answer["unread"]), (&json!(1), &json!(0)));
         assert_eq!(read(&world, 0, user).await["notifications"][0]["read"], true);
     }
-    // One leaves: the other takes everything over, receipts too.
+    // A stream is the same at both, whoever has the partition.
+    let mut listeners = Vec::new();
+    for user in 1..=4 {
+        for number in [0, 1] {
+            for transport in Transport::ALL {
+                let base = world.consumer_number(number, "");
+                let opened = Listener::open(transport, &base, user, "").await;
+                let mut listener = opened.expect("an open stream");
+                listener.expect("state").await;
+                assert_eq!(listener.messages(1).await, ["hello"]);
+                listeners.push((user, transport, listener));
+            }
+        }
+    }
+    for user in 1..=4 {
+        world.send(1, user, "live").await;
+    }
+    for (_, _, listener) in &mut listeners {
+        assert_eq!(listener.messages(1).await, ["live"]);
+    }
+    // One leaves: the other takes everything over, receipts too. Who listened comes again with
+    // their cursor, and misses nothing.
     world.stop_consumer(1).await;
     for user in 1..=4 {
-        world.expect_inbox(user, &["hello".into()]).await;
-        assert_eq!(world.read(user).await["unread"], 0);
+        world.send(1, user, "after").await;
+    }
+    for (user, transport, mut listener) in listeners {
+        loop {
+            match listener.next().await {
+                Some(event) if event["event"] == "notification" => {
+                    assert_eq!(event["data"]["message"], "after");
+                    break;
+                }
+                Some(event) => assert_eq!(event["event"], "end"),
+                None => {
+                    let base = world.consumer("");
+                    let since = format!("since={}", listener.cursor.as_ref().expect("a cursor"));
+                    listener = until(|| Listener::open(transport, &base, user, &since)).await;
+                    listener.expect("state").await;
+                }
+            }
+        }
+    }
+    for user in 1..=4 {
+        world.expect_inbox(user, &["hello".into(), "live".into(), "after".into()]).await;
+        assert_eq!(world.read(user).await["unread"], 2);
     }
 }
 

@@ -6,21 +6,23 @@ use std::time::Duration;
 use axum::{
     body::{Body, to_bytes},
     extract::{Query, RawPathParams, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use http_body_util::Full;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
 };
 use model::UserId;
 use service::problem::Problem;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{App, problems::not_live, query::Raw};
+use super::{App, problems::not_live, query::Raw, socket, stream};
 use crate::{owners::Claim, view::NotLive};
 
 /// Marks a request that an instance passed on; it is not passed on again.
@@ -82,7 +84,17 @@ pub(super) async fn to_owner(
         let said = format!("partition {home} is not owned by this instance");
         return Problem::new(StatusCode::MISDIRECTED_REQUEST, said).into_response();
     }
-    let (parts, body) = request.into_parts();
+    let mut client = None;
+    let (mut parts, body) = request.into_parts();
+    if let Some(upgrade) = parts.extensions.remove::<OnUpgrade>()
+        && socket::is_asked_for(&parts.headers)
+    {
+        // Of another origin's page, the owner would only see that it comes from us.
+        if let Err(problem) = socket::same_origin(&parts.headers) {
+            return problem.into_response();
+        }
+        client = Some(upgrade);
+    }
     let Ok(body) = to_bytes(body, forwarder.max_body_bytes).await else {
         let limit = forwarder.max_body_bytes;
         let said = format!("The body is larger than {limit} bytes");
@@ -93,15 +105,17 @@ pub(super) async fn to_owner(
     loop {
         let changed = app.owners.changed();
         if partition.is_owned() {
+            if let Some(client) = client {
+                parts.extensions.insert(client);
+            }
             return next.run(Request::from_parts(parts, Body::from(body))).await;
         }
         match app.owners.peer(home) {
             // The same word of the same owner, which just turned out to be old.
             Some(owner) if tried.as_ref() == Some(&owner) => {}
             Some(owner) => {
-                let (method, uri) = (parts.method.clone(), &parts.uri);
-                match forwarder.ask(&owner, method, uri, &parts.headers, body.clone()).await {
-                    Ok(response) => return response,
+                match forwarder.ask(&owner, &parts, body.clone(), client.is_some()).await {
+                    Ok(answer) => return forwarder.pass_on(answer, client),
                     Err(reason) => {
                         tracing::debug!(
                             kafka.partition = home,
@@ -132,44 +146,102 @@ impl Forwarder {
     async fn ask(
         &self,
         owner: &Claim,
-        method: Method,
-        uri: &Uri,
-        headers: &HeaderMap,
+        asked: &Parts,
         body: Bytes,
-    ) -> Result<Response, String> {
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        socket: bool,
+    ) -> Result<Answer, String> {
+        let path = asked.uri.path_and_query().map_or("/", |path| path.as_str());
         let mut request = hyper::Request::builder()
-            .method(method.clone())
+            .method(asked.method.clone())
             .uri(format!("{}{path}", owner.url))
             .body(Full::new(body))
             .map_err(|error| error.to_string())?;
-        *request.headers_mut() = headers.clone();
-        for name in HOP_BY_HOP.iter().chain([&header::HOST, &header::CONTENT_LENGTH]) {
+        *request.headers_mut() = asked.headers.clone();
+        let own = [header::HOST, header::CONTENT_LENGTH, header::ORIGIN];
+        for name in HOP_BY_HOP.iter().chain(&own) {
             request.headers_mut().remove(name);
         }
+        if socket {
+            request.headers_mut().extend(socket::UPGRADE);
+        }
         request.headers_mut().insert(HOP, HeaderValue::from_static("1"));
-        let wait = Query::<Raw>::try_from_uri(uri).map(|Query(raw)| raw.wait()).unwrap_or_default();
+        let wait =
+            Query::<Raw>::try_from_uri(&asked.uri).map(|Query(raw)| raw.wait()).unwrap_or_default();
         let deadline = self.app.patience + wait + GRACE;
+        let reads = asked.method == Method::GET;
         let answer = match timeout(deadline, self.client.request(request)).await {
             Ok(Ok(answer)) => answer,
             // What changes something may have been done although nobody said so.
-            Ok(Err(error)) if !error.is_connect() && method != Method::GET => return Ok(unknown()),
-            Err(_) if method != Method::GET => return Ok(unknown()),
+            Ok(Err(error)) if !error.is_connect() && !reads => return Ok(Answer::Unknown),
+            Err(_) if !reads => return Ok(Answer::Unknown),
             Ok(Err(error)) => return Err(error.to_string()),
             Err(_) => return Err("no answer in time".into()),
         };
         if answer.status() == StatusCode::MISDIRECTED_REQUEST {
             return Err("it is not the owner any more".into());
         }
-        let mut response = answer.map(Body::new).into_response();
+        Ok(Answer::Owner(answer))
+    }
+
+    /// The owner's answer as ours. A stream takes a place among our own, and ends with them.
+    fn pass_on(&self, answer: Answer, client: Option<OnUpgrade>) -> Response {
+        let mut answer = match answer {
+            Answer::Owner(answer) => answer,
+            Answer::Unknown => {
+                let said = "The outcome is unknown: the inbox's owner did not answer. Doing it again is safe";
+                return Problem::new(StatusCode::GATEWAY_TIMEOUT, said).into_response();
+            }
+        };
         for name in &HOP_BY_HOP {
-            response.headers_mut().remove(name);
+            answer.headers_mut().remove(name);
         }
-        Ok(response)
+        let streams = &self.app.streams;
+        let upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if !upgraded && !stream::is_stream(answer.headers()) {
+            return answer.map(Body::new).into_response();
+        }
+        let place = match streams.place() {
+            Ok(place) => place,
+            Err(problem) => return problem.into_response(),
+        };
+        let stopping = streams.stopping.clone();
+        if let Some(client) = client.filter(|_| upgraded) {
+            answer.headers_mut().extend(socket::UPGRADE);
+            let owner = hyper::upgrade::on(&mut answer);
+            streams.sockets.spawn(async move {
+                let _place = place;
+                tokio::select! {
+                    () = join(client, owner) => (),
+                    () = stopping.cancelled_owned() => (),
+                }
+            });
+            return answer.map(|_| Body::empty()).into_response();
+        }
+        answer
+            .map(|body| {
+                let ends = async move {
+                    stopping.cancelled_owned().await;
+                    drop(place);
+                };
+                Body::from_stream(Body::new(body).into_data_stream().take_until(ends))
+            })
+            .into_response()
     }
 }
 
-fn unknown() -> Response {
-    let said = "The outcome is unknown: the inbox's owner did not answer. Doing it again is safe";
-    Problem::new(StatusCode::GATEWAY_TIMEOUT, said).into_response()
+/// What came of asking an owner.
+enum Answer {
+    /// Their answer.
+    Owner(hyper::Response<Incoming>),
+    /// None, to something that they may have done.
+    Unknown,
+}
+
+/// Passes everything from one to the other, both ways, until either ends.
+async fn join(client: OnUpgrade, owner: OnUpgrade) {
+    let (Ok(client), Ok(owner)) = tokio::join!(client, owner) else { return };
+    let (mut client, mut owner) = (TokioIo::new(client), TokioIo::new(owner));
+    if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut owner).await {
+        tracing::debug!(%error, "a forwarded WebSocket broke off");
+    }
 }

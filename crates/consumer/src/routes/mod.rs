@@ -3,7 +3,11 @@
 mod forward;
 mod query;
 mod notifications;
+pub mod live;
+mod stream;
+mod socket;
 mod receipts;
+mod page;
 mod partitions;
 mod problems;
 
@@ -15,6 +19,8 @@ use axum::{
 };
 use log::Log;
 use service::{health::Health, http};
+
+pub use live::Streams;
 
 use crate::{Settings, follow::Following, owners::Owners, receipts::Recorder, view::View};
 
@@ -31,6 +37,8 @@ pub struct App {
     pub log: Log,
     /// The notifications' topic.
     pub topic: Arc<str>,
+    /// The live streams.
+    pub streams: Streams,
     /// How long a request waits for a partition that is not live, or not ours yet.
     pub patience: Duration,
 }
@@ -45,12 +53,15 @@ pub fn router(settings: &Settings, app: App, following: &Following) -> Router {
     let forwarder = forward::Forwarder::new(app.clone(), settings.http.max_body_bytes);
     let of_a_user = Router::new()
         .route("/notifications/{id}", get(notifications::list).delete(receipts::dismiss_all))
+        .route("/notifications/{id}/stream", get(stream::open))
+        .route("/notifications/{id}/ws", get(socket::open))
         .route("/notifications/{id}/read", post(receipts::read))
         .route("/notifications/{id}/unread", post(receipts::unread))
         .route("/notifications/{id}/{notification}", delete(receipts::dismiss))
         .route_layer(middleware::from_fn_with_state(forwarder, forward::to_owner));
     let routes = Router::new()
         .merge(of_a_user)
+        .merge(page::routes(&settings.page))
         .route("/partitions", get(partitions::list))
         .with_state(app)
         .merge(health.routes());

@@ -2,12 +2,13 @@
 
 use std::{fmt::Display, time::Duration};
 
+use axum::http::HeaderValue;
 use jiff::Timestamp;
 use model::Cursor;
 use serde::Deserialize;
 use service::{problem::Problem, settings::duration};
 
-use crate::view::{Query, Since};
+use crate::view::{Query, Since, feed::Start};
 
 /// The longest that a request may wait for something to come.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -35,6 +36,30 @@ impl Raw {
     /// Whether the answer depends on when it is asked for.
     pub(super) fn depends_on_time(&self) -> bool {
         self.since.as_deref().is_some_and(|since| duration(since).is_ok())
+    }
+
+    /// Where a live stream is to begin; at what its client had last, if it says so.
+    pub(super) fn start(&self, last: Option<&HeaderValue>) -> Result<Start, Problem> {
+        for (name, value) in
+            [("unread", &self.unread), ("at_least", &self.at_least), ("wait", &self.wait)]
+        {
+            if value.is_some() {
+                return Err(wrong(name, "is not for live streams"));
+            }
+        }
+        let last = last.filter(|last| !last.is_empty()).map(|last| {
+            let cursor = last.to_str().ok().and_then(|text| text.parse().ok());
+            cursor.map(Since::Cursor).ok_or_else(|| wrong("Last-Event-ID", "must be a cursor"))
+        });
+        let since = match last {
+            Some(last) => last?,
+            None => self.since.as_deref().map(since).transpose()?.unwrap_or_default(),
+        };
+        Ok(Start {
+            since,
+            limit: self.limit.as_deref().map(limit).transpose()?,
+            category: self.category.as_deref().map(category).transpose()?.map(Into::into),
+        })
     }
 
     /// What is asked of the inbox in partition `home`.

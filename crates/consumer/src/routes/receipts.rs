@@ -24,7 +24,7 @@ const MAX_IDS: usize = 1000;
 /// `{"ids":["…"]}`, `{"through":"3-1042"}`, or nothing.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Chosen {
+pub(super) struct Chosen {
     ids: Option<Vec<NotificationId>>,
     through: Option<Cursor>,
 }
@@ -60,61 +60,89 @@ pub(super) async fn dismiss(
     let missing = || Problem::not_found("Notification not found");
     let notification = NotificationId::from_text(&notification).ok_or_else(missing)?;
     let which = Which::Ids([notification].into());
-    let (changed, response) = record(&app, user, Action::Dismissed, &which).await?;
-    if changed == 0 { Err(missing()) } else { Ok(response) }
+    let done = record(&app, user, Action::Dismissed, &which).await?;
+    if done.changed == 0 { Err(missing()) } else { Ok(done.into_response()) }
 }
 
 /// Does this with what the body chooses.
 async fn mark(app: &App, id: &str, action: Action, body: &[u8]) -> Result<Response, Problem> {
     let user = user(id)?;
-    let which = which(body, app.view.home(user))?;
+    let which = Chosen::parse(body)?.which(app.view.home(user))?;
     act(app, user, action, &which).await
 }
 
 async fn act(app: &App, user: UserId, action: Action, which: &Which) -> Result<Response, Problem> {
-    record(app, user, action, which).await.map(|(_, response)| response)
+    record(app, user, action, which).await.map(IntoResponse::into_response)
 }
 
-/// Records it and answers how many entries changed and how many are unread now.
-async fn record(
+/// What came of it.
+pub(super) struct Done {
+    /// How many entries changed.
+    changed: usize,
+    /// How many are unread now.
+    unread: usize,
+    /// What the view contains.
+    at: Cursor,
+}
+
+/// Records it, and waits until the view shows it.
+pub(super) async fn record(
     app: &App,
     user: UserId,
     action: Action,
     which: &Which,
-) -> Result<(usize, Response), Problem> {
+) -> Result<Done, Problem> {
     let changed =
         app.recorder.record(user, action, which).await.map_err(|error| not_recorded(&error))?;
     let query = Query { limit: Some(0), ..Query::default() };
     let page = app.view.read(user, &query, app.patience).await.map_err(|error| not_live(&error))?;
-    let body = format!(
-        "{{\"changed\":{changed},\"unread\":{},\"cursor\":\"{}\"}}",
-        page.unread, page.cursor,
-    );
-    Ok((changed, ([(CONTENT_TYPE, "application/json")], body).into_response()))
+    Ok(Done { changed, unread: page.unread, at: page.cursor })
 }
 
-fn which(body: &[u8], home: i32) -> Result<Which, Problem> {
-    if body.trim_ascii().is_empty() {
-        return Ok(Which::All);
+impl Done {
+    pub(super) fn to_json(&self) -> String {
+        let Self { changed, unread, at } = self;
+        format!("{{\"changed\":{changed},\"unread\":{unread},\"cursor\":\"{at}\"}}")
     }
-    let chosen: Chosen = serde_json::from_slice(body).map_err(|error| {
-        let expected = r#"{"ids":["…"]}, {"through":"3-1042"} or nothing"#;
-        Problem::bad_request("body", format!("must be {expected}: {error}"))
-    })?;
-    match chosen {
-        Chosen { ids: Some(_), through: Some(_) } => {
-            Err(Problem::bad_request("through", "cannot stand beside ids"))
+}
+
+impl IntoResponse for Done {
+    fn into_response(self) -> Response {
+        ([(CONTENT_TYPE, "application/json")], self.to_json()).into_response()
+    }
+}
+
+impl Chosen {
+    /// What a body says; nothing chooses all.
+    fn parse(body: &[u8]) -> Result<Self, Problem> {
+        if body.trim_ascii().is_empty() {
+            return Ok(Self::default());
         }
-        Chosen { ids: Some(ids), .. } if ids.len() > MAX_IDS => {
-            Err(Problem::bad_request("ids", format!("must be at most {MAX_IDS}")))
+        serde_json::from_slice(body).map_err(|error| {
+            let expected = r#"{"ids":["…"]}, {"through":"3-1042"} or nothing"#;
+            Problem::bad_request("body", format!("must be {expected}: {error}"))
+        })
+    }
+
+    /// Which entries of an inbox in partition `home` are meant.
+    pub(super) fn which(self, home: i32) -> Result<Which, Problem> {
+        match self {
+            Self { ids: Some(_), through: Some(_) } => {
+                Err(Problem::bad_request("through", "cannot stand beside ids"))
+            }
+            Self { ids: Some(ids), .. } if ids.len() > MAX_IDS => {
+                Err(Problem::bad_request("ids", format!("must be at most {MAX_IDS}")))
+            }
+            Self { ids: Some(ids), .. } => Ok(Which::Ids(ids.into_iter().collect())),
+            Self { through: Some(through), .. } if through.partition != home => {
+                let why = format!(
+                    "is of partition {}, but this inbox lives in {home}",
+                    through.partition
+                );
+                Err(Problem::bad_request("through", why))
+            }
+            Self { through: Some(through), .. } => Ok(Which::Through(through.offset)),
+            Self { ids: None, through: None } => Ok(Which::All),
         }
-        Chosen { ids: Some(ids), .. } => Ok(Which::Ids(ids.into_iter().collect())),
-        Chosen { through: Some(through), .. } if through.partition != home => {
-            let why =
-                format!("is of partition {}, but this inbox lives in {home}", through.partition);
-            Err(Problem::bad_request("through", why))
-        }
-        Chosen { through: Some(through), .. } => Ok(Which::Through(through.offset)),
-        Chosen { ids: None, through: None } => Ok(Which::All),
     }
 }

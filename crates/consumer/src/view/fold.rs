@@ -64,11 +64,14 @@ impl<O: Ownership> Notifications<O> {
             }
         }
         let (limits, now_ms) = (self.view.limits, Timestamp::now().as_millisecond());
-        Ok(self.view.partition(record.partition).and_then(|partition| {
-            partition.fold(Source::Notifications, record.offset, |inboxes| {
-                inboxes.add(user, entry, limits, now_ms)
-            })
-        }))
+        let Some(partition) = self.view.partition(record.partition) else { return Ok(None) };
+        let added = partition.fold(Source::Notifications, record.offset, |inboxes| {
+            inboxes.add(user, entry, limits, now_ms)
+        });
+        if added == Some(Added::New) {
+            partition.wake(user);
+        }
+        Ok(added)
     }
 }
 
@@ -160,6 +163,7 @@ impl Fold for Receipts {
                 partition.fold(Source::Receipts, record.offset, |inboxes| {
                     inboxes.mark(&receipt, record.offset, limits);
                 });
+                partition.wake_for(receipt, record.offset);
                 Verdict::Folded
             }
             Err(poison) => {

@@ -121,11 +121,19 @@ impl Inbox {
         }
     }
 
-    /// The entries that are not dismissed and not older than `oldest`, oldest first.
-    pub fn shown(&self, oldest: i64) -> impl DoubleEndedIterator<Item = &Entry> {
+    /// The entries after this offset that are not dismissed and not older than `oldest`, oldest
+    /// first.
+    pub fn shown_after(&self, offset: i64, oldest: i64) -> impl DoubleEndedIterator<Item = &Entry> {
         // The same rule by which `expire` evicts: as far as the first that is young enough.
         let expired = self.entries.iter().take_while(|entry| entry.sent_at_ms < oldest).count();
-        self.entries.range(expired..).filter(|entry| entry.json.is_some())
+        let first = self.entries.partition_point(|entry| entry.offset <= offset);
+        self.entries.range(expired.max(first)..).filter(|entry| entry.json.is_some())
+    }
+
+    /// How many entries are shown and not read.
+    #[must_use]
+    pub fn unread(&self, oldest: i64) -> usize {
+        self.shown_after(-1, oldest).filter(|entry| !entry.read).count()
     }
 
     /// The newest entry that is not here any more, or should not be.

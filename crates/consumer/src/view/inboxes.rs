@@ -6,7 +6,8 @@ use model::{Action, Cursor, NotificationId, Receipt, UserId};
 
 use super::{
     entry::Entry,
-    inbox::{Added, Inbox, Limits},
+    feed::Start,
+    inbox::{Added, Evicted, Inbox, Limits},
     page::{Gap, GapReason, Item, Page, Query, Since},
     rebuild::Source,
 };
@@ -102,7 +103,12 @@ impl Inboxes {
             Which::Through(offset) => entry.offset <= *offset,
             Which::All => true,
         };
-        inbox.shown(oldest).filter(changes).filter(chosen).map(|entry| entry.id.clone()).collect()
+        inbox
+            .shown_after(-1, oldest)
+            .filter(changes)
+            .filter(chosen)
+            .map(|entry| entry.id.clone())
+            .collect()
     }
 
     /// Answers a query about this user's inbox. `oldest` is the time before which entries are too
@@ -111,11 +117,11 @@ impl Inboxes {
     pub fn page(&self, partition: i32, user: UserId, query: &Query, oldest: i64) -> Page {
         let here = Cursor::new(partition, self.last());
         let Some(inbox) = self.users.get(&user) else {
-            let gap = self.gap(partition, None, query, oldest);
+            let gap = self.gap(partition, None, query.since, oldest);
             let (items, version) = (Vec::new(), (-1, -1, 0));
             return Page { items, unread: 0, cursor: here, more: false, gap, version };
         };
-        let gap = self.gap(partition, Some(inbox), query, oldest);
+        let gap = self.gap(partition, Some(inbox), query.since, oldest);
         let after = match query.since {
             // A cursor of another log says nothing about this one.
             Since::Cursor(cursor) if gap.is_none_or(|gap| gap.reason != GapReason::Unknown) => {
@@ -134,7 +140,7 @@ impl Inboxes {
         };
         let limit = query.limit.unwrap_or(usize::MAX);
         let (mut unread, mut matching, mut items) = (0, 0, Vec::new());
-        for entry in inbox.shown(oldest) {
+        for entry in inbox.shown_after(-1, oldest) {
             unread += usize::from(!entry.read);
             if wanted(&entry) {
                 matching += 1;
@@ -151,17 +157,78 @@ impl Inboxes {
         Page { items, unread, cursor, more, gap, version: inbox.version(oldest) }
     }
 
-    /// Whether something of what the query asks for may be missing.
-    fn gap(
+    /// The place after which a feed begins, and whether something of what it asks for may be missing.
+    pub(super) fn begin(
         &self,
         partition: i32,
-        inbox: Option<&Inbox>,
-        query: &Query,
+        user: UserId,
+        start: &Start,
         oldest: i64,
-    ) -> Option<Gap> {
+    ) -> Beginning {
+        let inbox = self.users.get(&user);
+        let gap = self.gap(partition, inbox, start.since, oldest);
+        let shown = || inbox.into_iter().flat_map(|inbox| inbox.shown_after(-1, oldest));
+        let offset = match start.since {
+            Since::Cursor(cursor) if gap.is_none_or(|gap| gap.reason != GapReason::Unknown) => {
+                cursor.offset
+            }
+            Since::Cursor(_) | Since::Beginning => -1,
+            Since::Newest => {
+                let before = start.limit.and_then(|limit| shown().rev().nth(limit));
+                before.map_or(-1, |entry| entry.offset)
+            }
+            Since::Time(from) => {
+                let first = shown().find(|entry| entry.sent_at_ms >= from);
+                first.map_or(self.last(), |entry| entry.offset - 1)
+            }
+        };
+        let evicted = inbox.and_then(|inbox| inbox.evicted(oldest));
+        let after = evicted.map_or(offset, |evicted| offset.max(evicted.through));
+        Beginning { at: Cursor::new(partition, offset), after, gap }
+    }
+
+    /// At most `most` entries of this user after an offset, oldest first, of the categories that are
+    /// wanted.
+    pub(super) fn part(
+        &self,
+        partition: i32,
+        user: UserId,
+        after: i64,
+        most: usize,
+        wanted: impl Fn(Option<&str>) -> bool,
+        oldest: i64,
+    ) -> Part {
+        let Some(inbox) = self.users.get(&user) else { return Part::default() };
+        let mut wanted =
+            inbox.shown_after(after, oldest).filter(|entry| wanted(entry.category.as_deref()));
+        let items: Vec<_> =
+            wanted.by_ref().take(most).filter_map(|entry| item(partition, entry)).collect();
+        let more = wanted.next().is_some();
+        let unread = inbox.unread(oldest);
+        let evicted = inbox.evicted(oldest).filter(|evicted| evicted.through > after);
+        Part { items, unread, more, evicted }
+    }
+
+    /// The ids of this user's entries at or before an offset: those that are read, and those that
+    /// are not; and how many of all are not.
+    pub(super) fn marks(
+        &self,
+        user: UserId,
+        through: i64,
+        oldest: i64,
+    ) -> (Vec<NotificationId>, Vec<NotificationId>, usize) {
+        let Some(inbox) = self.users.get(&user) else { return Default::default() };
+        let held = inbox.shown_after(-1, oldest).take_while(|entry| entry.offset <= through);
+        let (read, unread): (Vec<_>, Vec<_>) = held.partition(|entry| entry.read);
+        let ids = |entries: Vec<&Entry>| entries.iter().map(|entry| entry.id.clone()).collect();
+        (ids(read), ids(unread), inbox.unread(oldest))
+    }
+
+    /// Whether something of what is asked for may be missing.
+    fn gap(&self, partition: i32, inbox: Option<&Inbox>, since: Since, oldest: i64) -> Option<Gap> {
         let evicted = inbox.and_then(|inbox| inbox.evicted(oldest));
         let through = |offset| Cursor::new(partition, offset);
-        match query.since {
+        match since {
             Since::Newest | Since::Beginning => None,
             Since::Time(from) => {
                 evicted.filter(|evicted| evicted.sent_at_ms >= from).map(|evicted| Gap {
@@ -187,6 +254,30 @@ impl Inboxes {
             }
         }
     }
+}
+
+/// Where a feed begins.
+#[derive(Debug)]
+pub(super) struct Beginning {
+    /// The place from which on everything is told.
+    pub(super) at: Cursor,
+    /// The same, or later: there is nothing between the two any more.
+    pub(super) after: i64,
+    /// Why there is nothing, where something was asked for.
+    pub(super) gap: Option<Gap>,
+}
+
+/// Some of an inbox's entries.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    /// The entries.
+    pub(super) items: Vec<Item>,
+    /// How many of all entries are not read.
+    pub(super) unread: usize,
+    /// Whether there are more after these.
+    pub(super) more: bool,
+    /// Entries before these that would have been among them.
+    pub(super) evicted: Option<Evicted>,
 }
 
 /// Which entries a recipient means.

@@ -10,7 +10,9 @@
 //! - [`inboxes`]: all inboxes of a partition, and the questions that are asked of them;
 //! - [`inbox`]: one user's entries, bounded;
 //! - [`entry`]: one notification as it is kept: ready-to-send JSON;
-//! - [`page`]: what a reader asks for and takes away.
+//! - [`page`]: what a reader asks for and takes away;
+//! - [`feed`]: what a reader who stays is told;
+//! - [`watchers`]: who is to be woken by what.
 
 pub mod fold;
 pub mod partition;
@@ -19,6 +21,8 @@ pub mod inboxes;
 pub mod inbox;
 pub mod entry;
 pub mod page;
+pub mod feed;
+mod watchers;
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -28,6 +32,7 @@ use std::{
 use jiff::Timestamp;
 use model::{Action, NotificationId, Partitioner, UserId};
 
+pub use feed::Feed;
 pub use inbox::Limits;
 pub use inboxes::Which;
 pub use page::{Page, Query, Since};
@@ -128,12 +133,21 @@ impl View {
             found = partition.when(home, patience, caught_up).await.unwrap_or(found);
         }
         if found.items.is_empty() && found.gap.is_none() && !query.wait.is_zero() {
-            let some =
-                |inboxes: &inboxes::Inboxes| Some(page(inboxes)).filter(|p| !p.items.is_empty());
-            found = match partition.when(home, query.wait, some).await {
-                Ok(page) => page,
-                Err(NotLive::Behind { .. }) => partition.if_live(page).unwrap_or(found),
-                Err(moved) => return Err(moved),
+            let waited = tokio::time::timeout(query.wait, async {
+                let mut watch = partition.watch(user);
+                loop {
+                    let now = partition.if_live(page).ok_or_else(|| partition.not_live(home))?;
+                    if !now.items.is_empty() {
+                        return Ok(now);
+                    }
+                    if !watch.changed().await {
+                        return Err(partition.not_live(home));
+                    }
+                }
+            });
+            found = match waited.await {
+                Ok(found) => found?,
+                Err(_) => partition.if_live(page).unwrap_or(found),
             };
         }
         if self.counters.misplaced.load(Ordering::Relaxed) > 0 {

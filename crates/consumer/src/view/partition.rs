@@ -3,15 +3,20 @@
 //! The lock is `parking_lot`'s: it is held for as long as one record is added or one page's handles
 //! are cloned, never across an await, and writers of one partition never stop readers of another.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use log::Extent;
+use model::{Receipt, UserId};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::{
     inboxes::Inboxes,
     rebuild::{Progress, Rebuild, Source},
+    watchers::{Watch, Watchers},
 };
 
 /// One partition of the view.
@@ -20,6 +25,7 @@ pub struct Partition {
     state: RwLock<State>,
     /// Touched after every change that somebody may wait for, if somebody does.
     changed: watch::Sender<()>,
+    watchers: Arc<Watchers>,
 }
 
 #[derive(Debug, Default)]
@@ -79,7 +85,7 @@ pub enum Status {
 
 impl Default for Partition {
     fn default() -> Self {
-        Self { state: RwLock::default(), changed: watch::Sender::new(()) }
+        Self { state: RwLock::default(), changed: watch::Sender::new(()), watchers: Arc::default() }
     }
 }
 
@@ -130,6 +136,11 @@ impl Partition {
         self.until(|| self.is_owned().then_some(())).await;
     }
 
+    /// Begins to watch this user; see [`Watchers::watch`].
+    pub(super) fn watch(&self, user: UserId) -> Watch {
+        self.watchers.watch(user)
+    }
+
     async fn until<R>(&self, look: impl Fn() -> Option<R>) -> R {
         if let Some(found) = look() {
             return found;
@@ -146,7 +157,7 @@ impl Partition {
         }
     }
 
-    fn not_live(&self, partition: i32) -> NotLive {
+    pub(super) fn not_live(&self, partition: i32) -> NotLive {
         match &*self.state.read() {
             State::Unowned => NotLive::Unowned { partition },
             State::Rebuilding(rebuild, _) => {
@@ -204,6 +215,16 @@ impl Partition {
         Some(folded)
     }
 
+    /// Those who watch this user are told that a notification was folded.
+    pub(super) fn wake(&self, user: UserId) {
+        self.watchers.wake(user);
+    }
+
+    /// Those who watch its user are told that the receipt at this offset was folded.
+    pub(super) fn wake_for(&self, receipt: Receipt, offset: i64) {
+        self.watchers.wake_for(receipt, offset);
+    }
+
     /// Changes the inboxes of a live partition without a record.
     pub(super) fn tidy(&self, tidy: impl FnOnce(&mut Inboxes)) {
         if let State::Live(inboxes) = &mut *self.state.write() {
@@ -237,10 +258,12 @@ impl Partition {
     /// From now on the partition does not answer. What it held is returned, to be freed where
     /// nobody waits for it.
     pub(super) fn revoke(&self) -> Option<Inboxes> {
-        match self.change(State::Unowned) {
+        let held = match self.change(State::Unowned) {
             State::Unowned => None,
             State::Rebuilding(_, inboxes) | State::Live(inboxes) => Some(inboxes),
-        }
+        };
+        self.watchers.end();
+        held
     }
 
     /// Since when this partition has been rebuilding without having got any further.

@@ -1,0 +1,131 @@
+//! One live stream, whatever its transport: the feed of a user, heartbeats while nothing happens,
+//! an end at shutdown. [`stream`](super::stream) and [`socket`](super::socket) only frame it.
+
+use std::{fmt::Write as _, sync::Arc, time::Duration};
+
+use axum::http::StatusCode;
+use model::UserId;
+use service::problem::Problem;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{App, problems::not_live};
+use crate::{
+    settings::StreamArgs,
+    view::{
+        Feed,
+        feed::{Ended, Event, OpenError, Start},
+    },
+};
+
+/// How long a client that found no place is told to wait.
+const FULL: Duration = Duration::from_secs(5);
+
+/// What all live streams of this instance share. A cheap handle, to be cloned.
+#[derive(Clone)]
+pub struct Streams {
+    settings: StreamArgs,
+    /// A place for each stream that may be open, forwarded ones included.
+    places: Arc<Semaphore>,
+    /// Cancelled: all of them end.
+    pub(super) stopping: CancellationToken,
+    /// Connections that HTTP has let go of (WebSockets), which the server does not wait for.
+    pub(super) sockets: TaskTracker,
+}
+
+impl Streams {
+    /// With these bounds, until `stopping` is cancelled.
+    #[must_use]
+    pub fn new(settings: StreamArgs, stopping: CancellationToken) -> Self {
+        let places = Arc::new(Semaphore::new(settings.max_streams));
+        Self { settings, places, stopping, sockets: TaskTracker::new() }
+    }
+
+    /// Takes a place among the open streams.
+    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+            let most = self.settings.max_streams;
+            Problem::unavailable(
+                format!("This instance has {most} live streams open, which is the most it may"),
+                FULL,
+            )
+        })
+    }
+
+    /// Waits until the last WebSocket has said goodbye, for at most `deadline`.
+    pub async fn end(&self, deadline: Duration) {
+        self.sockets.close();
+        let _ = tokio::time::timeout(deadline, self.sockets.wait()).await;
+    }
+}
+
+/// An open stream.
+pub(super) struct Live {
+    feed: Feed,
+    /// What is told before the feed's own events.
+    opening: Vec<Event>,
+    ended: bool,
+    heartbeat: Duration,
+    stopping: CancellationToken,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Live {
+    /// Opens the stream of this user, where there is room for it.
+    pub(super) async fn open(app: &App, user: UserId, start: Start) -> Result<Self, Problem> {
+        let streams = &app.streams;
+        let place = streams.place()?;
+        let most = streams.settings.max_streams_per_user;
+        let opened = Feed::open(Arc::clone(&app.view), user, start, most, app.patience).await;
+        let (feed, opening) = opened.map_err(|error| match error {
+            OpenError::NotLive(error) => not_live(&error),
+            OpenError::TooMany(most) => Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                format!("This inbox has {most} live streams open here, which is the most it may"),
+            )
+            .retry_after(FULL),
+        })?;
+        Ok(Self {
+            feed,
+            opening,
+            ended: false,
+            heartbeat: streams.settings.heartbeat,
+            stopping: streams.stopping.clone(),
+            _place: place,
+        })
+    }
+
+    /// What comes next, at least one event; nothing after [`Event::End`]. Safe to drop while it
+    /// waits.
+    pub(super) async fn next(&mut self) -> Option<Vec<Event>> {
+        if self.ended {
+            return None;
+        }
+        if !self.opening.is_empty() {
+            return Some(std::mem::take(&mut self.opening));
+        }
+        let events = tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => vec![Event::End(Ended::Shutdown)],
+            events = self.feed.next() => events,
+            () = tokio::time::sleep(self.heartbeat) => self.feed.heartbeat(),
+        };
+        self.ended = matches!(events.last(), Some(Event::End(_)));
+        Some(events)
+    }
+}
+
+/// Appends an event as one line of JSON, without the line's end:
+/// `{"event":"notification","cursor":"3-1042","data":{…}}`; `cursor` and `data` only where there
+/// is one.
+pub(super) fn write_json(event: &Event, json: &mut String) {
+    let _ = write!(json, "{{\"event\":\"{}\"", event.name());
+    if let Some(cursor) = event.cursor() {
+        let _ = write!(json, ",\"cursor\":\"{cursor}\"");
+    }
+    if event.has_data() {
+        json.push_str(",\"data\":");
+        event.write_data(json);
+    }
+    json.push('}');
+}

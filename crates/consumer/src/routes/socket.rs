@@ -1,0 +1,192 @@
+//! `GET /notifications/{id}/ws`: a live stream over a WebSocket, on which the recipient can also
+//! say what they did.
+
+use std::{future::pending, pin::Pin, time::Duration};
+
+use axum::{
+    extract::{
+        State,
+        ws::{
+            CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code,
+            rejection::WebSocketUpgradeRejection,
+        },
+    },
+    http::{
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        header::{self, CONNECTION, HOST, ORIGIN},
+    },
+    response::{IntoResponse, Response},
+};
+use model::{Action, UserId};
+use serde::Deserialize;
+use serde_json::json;
+use service::{
+    extract::{Path, Query},
+    problem::Problem,
+};
+use tokio::time::timeout;
+
+use super::{
+    App,
+    live::{Live, write_json},
+    problems::user,
+    query::Raw,
+    receipts::{Chosen, record},
+    stream::LAST_EVENT_ID,
+};
+use crate::view::feed::{Ended, Event};
+
+/// The longest message that a client may send, in bytes: 1000 ids have about 40 KiB.
+const MAX_MESSAGE: usize = 64 << 10;
+/// Allocated for each socket at once; the library's own choice is 128 KiB.
+const READ_BUFFER: usize = 2 << 10;
+/// How long a client may take to read what was sent to it.
+const SEND: Duration = Duration::from_secs(30);
+
+/// What a client may say: `{"read":{"ids":["…"]}}`, `{"unread":{"through":"3-7"}}`,
+/// `{"dismiss":{}}`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Command {
+    Read(Chosen),
+    Unread(Chosen),
+    Dismiss(Chosen),
+}
+
+pub(super) async fn open(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(raw): Query<Raw>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    let user = user(&id)?;
+    let start = raw.start(headers.get(LAST_EVENT_ID))?;
+    let upgrade = upgrade.map_err(|error| {
+        Problem::new(error.status(), format!("This address is for WebSockets: {error}"))
+    })?;
+    same_origin(&headers)?;
+    let live = Live::open(&app, user, start).await?;
+    let sockets = app.streams.sockets.clone();
+    let upgrade = upgrade
+        .max_message_size(MAX_MESSAGE)
+        .max_frame_size(MAX_MESSAGE)
+        .read_buffer_size(READ_BUFFER);
+    Ok(upgrade
+        .on_upgrade(move |socket| sockets.track_future(serve(app, user, live, socket)))
+        .into_response())
+}
+
+/// The headers by which HTTP/1.1 becomes a WebSocket, on the way to an owner and back.
+pub(super) const UPGRADE: [(HeaderName, HeaderValue); 2] = [
+    (CONNECTION, HeaderValue::from_static("upgrade")),
+    (header::UPGRADE, HeaderValue::from_static("websocket")),
+];
+
+/// Whether a request with these headers wants to become a WebSocket.
+pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
+    let wanted = headers.get(header::UPGRADE).map(HeaderValue::as_bytes);
+    wanted.is_some_and(|wanted| wanted.eq_ignore_ascii_case(b"websocket"))
+}
+
+/// A browser lets any page open a WebSocket to anywhere (RFC 6455, section 10.2); only our own
+/// pages may. Programs send no `Origin`.
+pub(super) fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    match authority {
+        Some((_, authority)) if Some(authority) == host => Ok(()),
+        _ => Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "A page of another origin may not open a WebSocket here",
+        )),
+    }
+}
+
+/// Something that a client asked for and that is under way.
+type Answer = Pin<Box<dyn Future<Output = String> + Send>>;
+
+async fn serve(app: App, user: UserId, mut live: Live, mut socket: WebSocket) {
+    let mut answer: Option<Answer> = None;
+    loop {
+        tokio::select! {
+            events = live.next() => {
+                let Some(events) = events else { return };
+                for event in events {
+                    if !tell(&mut socket, &event).await {
+                        return;
+                    }
+                }
+            }
+            said = async { match &mut answer {
+                Some(answer) => answer.await,
+                None => pending().await,
+            }} => {
+                answer = None;
+                if !send(&mut socket, Message::Text(said.into())).await {
+                    return;
+                }
+            }
+            // One thing at a time: who asks for more than is done is not read from.
+            message = socket.recv(), if answer.is_none() => match message {
+                Some(Ok(Message::Text(text))) => {
+                    let app = app.clone();
+                    answer = Some(Box::pin(async move { obey(&app, user, &text).await }));
+                }
+                Some(Ok(Message::Binary(_))) => {
+                    close(&mut socket, close_code::UNSUPPORTED, "only text is understood").await;
+                    return;
+                }
+                // Pings are answered for us.
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+            }
+        }
+    }
+}
+
+/// Sends an event, and the goodbye that follows from it. False: it is over.
+async fn tell(socket: &mut WebSocket, event: &Event) -> bool {
+    let mut json = String::new();
+    write_json(event, &mut json);
+    if !send(socket, Message::Text(json.into())).await {
+        return false;
+    }
+    let Event::End(ended) = event else { return true };
+    match ended {
+        Ended::Moved => close(socket, close_code::RESTART, "moved").await,
+        Ended::Shutdown => close(socket, close_code::AWAY, "shutdown").await,
+    }
+    false
+}
+
+/// False: the client is gone, or does not read.
+async fn send(socket: &mut WebSocket, message: Message) -> bool {
+    matches!(timeout(SEND, socket.send(message)).await, Ok(Ok(())))
+}
+
+async fn close(socket: &mut WebSocket, code: u16, reason: &'static str) {
+    send(socket, Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await;
+}
+
+/// Does what a client asks for: `{"event":"done","data":{"changed":1,…}}`, or
+/// `{"event":"error","data":{…}}` with a problem's body.
+async fn obey(app: &App, user: UserId, text: &str) -> String {
+    let done = async {
+        let command: Command = serde_json::from_str(text).map_err(|error| {
+            let expected = r#"{"read":{"ids":["…"]}}, {"read":{"through":"3-1042"}} or {"read":{}}; or unread, or dismiss, in place of read"#;
+            Problem::bad_request("message", format!("must be {expected}: {error}"))
+        })?;
+        let (action, chosen) = match command {
+            Command::Read(chosen) => (Action::Read, chosen),
+            Command::Unread(chosen) => (Action::Unread, chosen),
+            Command::Dismiss(chosen) => (Action::Dismissed, chosen),
+        };
+        record(app, user, action, &chosen.which(app.view.home(user))?).await
+    };
+    match done.await {
+        Ok(done) => format!("{{\"event\":\"done\",\"data\":{}}}", done.to_json()),
+        Err(problem) => json!({ "event": "error", "data": problem }).to_string(),
+    }
+}

@@ -1,0 +1,153 @@
+//! `GET /notifications/{id}/stream`: a live stream as Server-Sent Events
+//! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>), or as JSON lines for who
+//! accepts `application/x-ndjson`.
+
+use std::{convert::Infallible, fmt::Write as _};
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{
+        HeaderMap, HeaderName, HeaderValue,
+        header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::stream;
+use service::{
+    extract::{Path, Query},
+    problem::Problem,
+};
+
+use super::{
+    App,
+    live::{Live, write_json},
+    problems::user,
+    query::Raw,
+};
+use crate::view::feed::Event;
+
+/// What an `EventSource` sends when it comes again: the last `id` it had.
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+const NDJSON: &str = "application/x-ndjson";
+/// How long an `EventSource` waits before it comes again, in milliseconds. Its own choice would be
+/// seconds.
+const RETRY: &str = "retry: 500\n";
+
+pub(super) async fn open(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(raw): Query<Raw>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let user = user(&id)?;
+    let start = raw.start(headers.get(LAST_EVENT_ID))?;
+    let framing = Framing::accepted(&headers);
+    let live = Live::open(&app, user, start).await?;
+    // Before the first event, so that it holds however the stream ends.
+    let begin = if framing == Framing::Sse { RETRY } else { "" };
+    let chunks = stream::unfold((live, begin), move |(mut live, begin)| async move {
+        let events = live.next().await?;
+        let mut text = begin.to_owned();
+        for event in &events {
+            framing.write(event, &mut text);
+        }
+        Some((Ok::<_, Infallible>(Bytes::from(text)), (live, "")))
+    });
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static(framing.media_type())),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        // A buffering nginx in between would turn it into something that is not live.
+        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    Ok((headers, Body::from_stream(chunks)).into_response())
+}
+
+/// Whether an answer with these headers is such a stream.
+pub(super) fn is_stream(headers: &HeaderMap) -> bool {
+    let types = [Framing::Sse, Framing::Lines].map(Framing::media_type);
+    headers.get(CONTENT_TYPE).is_some_and(|found| types.iter().any(|known| found == known))
+}
+
+/// How events become bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    Sse,
+    Lines,
+}
+
+impl Framing {
+    /// What the client would rather have: lines, if it names them and not `text/event-stream`.
+    fn accepted(headers: &HeaderMap) -> Self {
+        let names = |wanted: &str| {
+            let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+            let mut types = values.flat_map(|value| value.split(','));
+            types.any(|one| one.split(';').next().is_some_and(|one| one.trim() == wanted))
+        };
+        if names(NDJSON) && !names("text/event-stream") { Self::Lines } else { Self::Sse }
+    }
+
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Sse => "text/event-stream",
+            Self::Lines => NDJSON,
+        }
+    }
+
+    fn write(self, event: &Event, text: &mut String) {
+        match self {
+            Self::Lines => {
+                write_json(event, text);
+                text.push('\n');
+            }
+            Self::Sse => {
+                if let Some(cursor) = event.cursor() {
+                    let _ = writeln!(text, "id: {cursor}");
+                }
+                // An id alone is remembered and not dispatched: a heartbeat that scripts need not
+                // know of.
+                if event.has_data() {
+                    let _ = write!(text, "event: {}\ndata: ", event.name());
+                    event.write_data(text);
+                    text.push('\n');
+                }
+                text.push('\n');
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::Cursor;
+
+    #[test]
+    fn what_the_client_accepts_decides_the_framing() {
+        for (accept, framing) in [
+            (None, Framing::Sse),
+            (Some("*/*"), Framing::Sse),
+            (Some("text/event-stream"), Framing::Sse),
+            (Some("application/x-ndjson"), Framing::Lines),
+            (Some("application/json, application/x-ndjson;q=0.9"), Framing::Lines),
+            (Some("application/x-ndjson, text/event-stream"), Framing::Sse),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(accept) = accept {
+                headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            }
+            assert_eq!(Framing::accepted(&headers), framing, "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_is_an_id_that_no_script_sees() {
+        let heartbeat = Event::Heartbeat(Cursor::new(3, 7));
+        let (mut sse, mut line) = (String::new(), String::new());
+        Framing::Sse.write(&heartbeat, &mut sse);
+        Framing::Lines.write(&heartbeat, &mut line);
+        assert_eq!(sse, "id: 3-7\n\n");
+        assert_eq!(line, "{\"event\":\"heartbeat\",\"cursor\":\"3-7\"}\n");
+    }
+}
