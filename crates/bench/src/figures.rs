@@ -113,6 +113,18 @@ impl Ratio {
         })
     }
 
+    /// As [`new`](Self::new), but what is taken is the difference.
+    pub(crate) fn difference(
+        name: &str,
+        of: &Party,
+        less: &Party,
+        aim: Option<Aim>,
+    ) -> Option<Self> {
+        let pairs = of.value.rounds.iter().zip(&less.value.rounds);
+        let name = name.to_owned();
+        Some(Self { name, value: Spread::of(pairs.map(|(of, less)| of - less))?, aim })
+    }
+
     /// What its aim says of it: of the median, and of how many rounds where they do not agree.
     pub(crate) fn verdict(&self) -> String {
         let meets = |value: f64| match self.aim {

@@ -20,7 +20,9 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
     error::KafkaError,
     message::{Header, OwnedHeaders},
-    producer::{BaseProducer, BaseRecord, FutureProducer, FutureRecord, Producer as _},
+    producer::{
+        BaseProducer, BaseRecord, DeliveryFuture, FutureProducer, FutureRecord, Producer as _,
+    },
     types::RDKafkaErrorCode,
     util::Timeout,
 };
@@ -29,6 +31,7 @@ use crate::{
     Result,
     client_settings::{BASE, CONSUMER, PRODUCER},
     figures::Sample,
+    listeners::number,
     load::Meter,
 };
 
@@ -156,6 +159,63 @@ impl Kafka {
         Ok(started.elapsed())
     }
 
+    /// A producer that is connected already.
+    pub(crate) fn appender(&self, topic: &str) -> Result<FutureProducer> {
+        let producer = FutureProducer::from_config(&self.config(PRODUCER))?;
+        producer.client().fetch_metadata(Some(topic), ASK)?;
+        Ok(producer)
+    }
+
+    /// Hands a record over; it is acknowledged later.
+    pub(crate) fn append(
+        producer: &FutureProducer,
+        topic: &str,
+        record: &Encoded,
+    ) -> Result<DeliveryFuture> {
+        let message = FutureRecord::to(topic)
+            .partition(home(record))
+            .key(&record.key)
+            .payload(&record.value)
+            .headers(headers(record));
+        producer.send_result(message).map_err(|(error, _)| error.into())
+    }
+
+    /// A consumer of what comes from now on.
+    pub(crate) fn at_end(&self, topic: &str) -> Result<BaseConsumer> {
+        let mut config = self.config(CONSUMER);
+        let consumer = BaseConsumer::from_config(config.set("group.id", "bench-none"))?;
+        let mut all = TopicPartitionList::new();
+        for partition in 0..i32::try_from(PARTITIONS)? {
+            let (_, end) = consumer.fetch_watermarks(topic, partition, ASK)?;
+            all.add_partition_offset(topic, partition, rdkafka::Offset::Offset(end))?;
+        }
+        consumer.assign(&all)?;
+        Ok(consumer)
+    }
+
+    /// The numbers in the next so many records' messages, each with when it came. Blocks.
+    pub(crate) fn numbers(
+        consumer: &BaseConsumer,
+        count: usize,
+        grace: Duration,
+    ) -> Result<Vec<(usize, Instant)>> {
+        let (mut seen, mut last) = (Vec::with_capacity(count), Instant::now());
+        while seen.len() < count {
+            match consumer.poll(POLL) {
+                Some(Ok(message)) => {
+                    last = Instant::now();
+                    seen.extend(message.payload().and_then(number).map(|number| (number, last)));
+                }
+                None | Some(Err(KafkaError::PartitionEOF(_))) => {}
+                Some(Err(error)) => return Err(error.into()),
+            }
+            if last.elapsed() > grace {
+                return Err(format!("only {} of {count} records came", seen.len()).into());
+            }
+        }
+        Ok(seen)
+    }
+
     /// Appends these over and over, `in_flight` at a time, each again when it is acknowledged.
     pub(crate) async fn append_loop(
         &self,
@@ -164,11 +224,10 @@ impl Kafka {
         in_flight: usize,
         round: Duration,
     ) -> Result<Sample> {
-        let (config, topic) = (self.config(PRODUCER), topic.to_owned());
+        let (kafka, topic) = (self.clone(), topic.to_owned());
         tokio::task::spawn_blocking(move || {
-            let producer = FutureProducer::from_config(&config)?;
             // The first record would otherwise also pay for the connection.
-            producer.client().fetch_metadata(Some(&topic), ASK)?;
+            let producer = kafka.appender(&topic)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let sample =
                 runtime.block_on(append_round(&producer, &topic, &records, in_flight, round));
@@ -191,14 +250,9 @@ async fn append_round(
     let one = async |record: &Encoded| {
         while meter.goes_on() {
             let asked = Instant::now();
-            let message = FutureRecord::to(topic)
-                .partition(home(record))
-                .key(&record.key)
-                .payload(&record.value)
-                .headers(headers(record));
-            match producer.send_result(message) {
+            match Kafka::append(producer, topic, record) {
                 Ok(delivery) => meter.note(asked, matches!(delivery.await, Ok(Ok(_)))),
-                Err((error, _)) => return refused.set(Some(error)),
+                Err(error) => return refused.set(Some(error)),
             }
         }
     };
@@ -207,7 +261,7 @@ async fn append_round(
     while running.next().await.is_some() {}
     drop(running);
     match refused.take() {
-        Some(error) => Err(error.into()),
+        Some(error) => Err(error),
         None => meter.finish(),
     }
 }

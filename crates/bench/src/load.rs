@@ -117,14 +117,21 @@ impl Meter {
 
     /// Notes an answer to what was asked at this time.
     pub(crate) fn note(&self, asked: Instant, well: bool) {
-        let mut state = self.state.borrow_mut();
-        state.last = Instant::now();
         if well {
-            let latency = u64::try_from((state.last - asked).as_micros()).unwrap_or(u64::MAX);
-            state.latencies.saturating_record(latency);
+            self.note_at(asked, Instant::now());
         } else {
+            let mut state = self.state.borrow_mut();
+            state.last = Instant::now();
             state.failed += 1;
         }
+    }
+
+    /// Notes something that was asked and answered at these times.
+    pub(crate) fn note_at(&self, asked: Instant, answered: Instant) {
+        let mut state = self.state.borrow_mut();
+        state.last = Instant::now();
+        let latency = answered.saturating_duration_since(asked).as_micros();
+        state.latencies.saturating_record(u64::try_from(latency).unwrap_or(u64::MAX));
     }
 
     /// What was measured, up to the last answer.

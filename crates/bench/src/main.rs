@@ -6,9 +6,10 @@
 //! - [`subjects`]: the processes that are measured, and those that they need;
 //! - [`records`], [`client_settings`], [`kafka`], [`fill`]: what is written, and bare rdkafka;
 //! - [`load`]: closed loops of HTTP requests;
+//! - [`listeners`]: those who follow a stream;
 //! - [`limits`]: servers that do almost nothing;
 //! - [`rounds`]: subject and limits take turns;
-//! - [`send`], [`read`], [`rebuild`], [`memory`]: one a subcommand;
+//! - [`send`], [`read`], [`deliver`], [`fanout`], [`rebuild`], [`memory`]: one a subcommand;
 //! - [`figures`]: medians, spreads, ratios;
 //! - [`report`]: all that as Markdown and JSON.
 
@@ -19,10 +20,13 @@ mod client_settings;
 mod kafka;
 mod fill;
 mod load;
+mod listeners;
 mod limits;
 mod rounds;
 mod send;
 mod read;
+mod deliver;
+mod fanout;
 mod rebuild;
 mod memory;
 mod figures;
@@ -38,6 +42,8 @@ use std::{
 use clap::{Parser, Subcommand};
 use service::shutdown;
 
+use deliver::DeliverArgs;
+use fanout::FanoutArgs;
 use fill::{FillArgs, Filled};
 use report::{Report, Section};
 use site::{LoadArgs, Options, Site};
@@ -76,6 +82,10 @@ enum Command {
     Send(#[command(flatten)] LoadArgs),
     /// GET of a 10-entry inbox, beside axum returning the same bytes from a constant
     Read(#[command(flatten)] LoadArgs),
+    /// From a send to its event on a stream, beside rdkafka's own way from produce to consume
+    Deliver(#[command(flatten)] DeliverArgs),
+    /// Thousands of streams: what an idle one costs, and how late the last event is
+    Fanout(#[command(flatten)] FanoutArgs),
     /// A consumer's start on a full topic, beside rdkafka reading the topic and dropping it
     Rebuild(#[command(flatten)] FillArgs),
     /// Memory of a stored notification, beside its JSON
@@ -86,6 +96,10 @@ enum Command {
         load: LoadArgs,
         #[command(flatten)]
         fill: FillArgs,
+        #[command(flatten)]
+        deliver: DeliverArgs,
+        #[command(flatten)]
+        fanout: FanoutArgs,
     },
     /// Serve a limit
     #[command(subcommand, hide = true)]
@@ -144,6 +158,12 @@ async fn sections(site: &mut Site, command: &Command, sections: &mut Vec<Section
     }
     if let Command::Read(load) | Command::All { load, .. } = command {
         sections.push(read::run(site, load).await?);
+    }
+    if let Command::Deliver(deliver) | Command::All { deliver, .. } = command {
+        sections.push(deliver::run(site, deliver).await?);
+    }
+    if let Command::Fanout(fanout) | Command::All { fanout, .. } = command {
+        sections.push(fanout::run(site, fanout).await?);
     }
     if let Command::Rebuild(fill) | Command::Memory(fill) | Command::All { fill, .. } = command {
         let filled = Filled::make(site, fill).await?;

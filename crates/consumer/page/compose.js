@@ -181,14 +181,15 @@ function sent(answer) {
 }
 
 function notSent(problem, denied) {
-  setText($("send-label"), "Send again");
+  const field = FIELDS[problem.field];
+  setText($("send-label"), field ? "Send" : "Send again");
+  say(field ? "Not sent: see above." : reasonFor(problem), "bad");
   if (problem.status === 401) denied(problem);
-  if (FIELDS[problem.field]) {
-    hint(FIELDS[problem.field], problemInWords(problem), true);
-    $(FIELDS[problem.field]).focus();
-    return say("Not sent: see above.", "bad");
-  }
-  say(reasonFor(problem), "bad");
+  if (!field) return;
+  // Below its own field the name would be said twice.
+  const said = problemInWords(problem).replace(`${problem.field}: `, "");
+  hint(field, said[0].toUpperCase() + said.slice(1), true);
+  $(field).focus();
 }
 
 function reasonFor(problem) {

@@ -217,7 +217,7 @@ function askForToken(problem) {
   form.hidden = false;
   setText($("token-why"), token() && problem
     ? `That token was not accepted: ${problemInWords(problem)}`
-    : "An access token is needed to open it. It is kept until this tab is closed.");
+    : "It is kept until this tab is closed.");
   $("token").focus();
 }
 
@@ -342,10 +342,11 @@ function showStatus(next) {
   const before = status.state;
   status = next;
   $("connection").dataset.state = next.state;
-  $("try-now").hidden = next.state !== "waiting" && next.state !== "offline";
+  const denied = next.problem?.status === 401;
+  $("try-now").hidden = denied || (next.state !== "waiting" && next.state !== "offline");
   // A moment without connection is not worth a sentence.
   if (next.state !== before && next.state !== "connecting") setText($("connection-said"), SAID[next.state]);
-  if (next.problem?.status === 401) askForToken(next.problem);
+  if (denied && next.state === "waiting") askForToken(next.problem);
   if (next.state === "live") $("token-form").hidden = true;
   showCountdown();
   draw();
@@ -385,6 +386,10 @@ function wire() {
   $("jump").addEventListener("click", jumpUp);
   $("show-help").addEventListener("click", () => $("help").showModal());
   $("help-close").addEventListener("click", () => $("help").close());
+  for (const dialog of [$("confirm"), $("help")]) {
+    // A click on the backdrop is one on the dialog itself.
+    dialog.addEventListener("click", ({ target }) => target === dialog && dialog.close());
+  }
   addEventListener("scroll", () => unseen > 0 && !isAboveView() && sawTop(), { passive: true });
   listenForKeys({
     j: () => moveTo(1),
