@@ -2,6 +2,7 @@
 //! What is answered is the router's matter; [`layers`] puts what every router has around it.
 
 use std::{
+    convert::Infallible,
     io::ErrorKind,
     pin::pin,
     sync::{
@@ -33,6 +34,7 @@ use tower::{Service as _, ServiceBuilder};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
+    endless::{self, Handover},
     extract::BodyTimeout,
     fallback,
     request_log::RequestLog,
@@ -210,7 +212,8 @@ async fn accept(listener: &TcpListener, server: &Arc<Server>, connections: &Task
         match accepted {
             Ok((stream, _)) => {
                 pause = ACCEPT_PAUSE.0;
-                connections.spawn(connection(Arc::clone(server), stream));
+                let connection = connection(Arc::clone(server), connections.clone(), stream);
+                connections.spawn(connection);
             }
             // That connection is gone; the next one is fine.
             Err(error)
@@ -239,20 +242,31 @@ async fn accept(listener: &TcpListener, server: &Arc<Server>, connections: &Task
     }
 }
 
-/// One connection, from its first byte to its last.
-async fn connection(server: Arc<Server>, stream: TcpStream) {
+/// One connection, from its first byte to its last, or to the head of an endless response, whose
+/// rest is then written by a task of its own.
+async fn connection(server: Arc<Server>, connections: TaskTracker, stream: TcpStream) {
     // Small writes, such as a stream's events, must not wait for an acknowledgement (Nagle).
     let _ = stream.set_nodelay(true);
     let asked = Arc::new(AtomicBool::new(false));
+    let handover = Handover::of(stream);
     let service = {
-        let (app, asked) = (server.app.clone(), Arc::clone(&asked));
+        let (app, asked, handover) =
+            (server.app.clone(), Arc::clone(&asked), Arc::clone(&handover));
         hyper::service::service_fn(move |request: Request<Incoming>| {
             asked.store(true, Ordering::Relaxed);
-            app.clone().call(request.map(Body::new))
+            let handover = Handover::concerns(&request).then(|| Arc::clone(&handover));
+            let answer = app.clone().call(request.map(Body::new));
+            async move {
+                let mut answer = answer.await?;
+                if let Some(handover) = handover {
+                    handover.keep(&mut answer);
+                }
+                Ok::<_, Infallible>(answer)
+            }
         })
     };
-    let mut connection =
-        pin!(server.protocol.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let lent = TokioIo::new(handover.lend());
+    let mut connection = pin!(server.protocol.serve_connection_with_upgrades(lent, service));
     // hyper's own time-out starts only when it knows the protocol, which takes a silent client for
     // ever; and it has to be as long as connections may idle.
     let mut first_request = pin!(sleep(server.header_timeout));
@@ -261,9 +275,15 @@ async fn connection(server: Arc<Server>, stream: TcpStream) {
     loop {
         tokio::select! {
             biased;
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(target: "http", %error, "a connection failed");
+            ended = endless::until_endless(connection.as_mut(), &handover) => {
+                match ended {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        tracing::debug!(target: "http", %error, "a connection failed");
+                    }
+                    Err((stream, body)) => {
+                        connections.spawn(endless::write(stream, body, server.cut.clone()));
+                    }
                 }
                 return;
             }

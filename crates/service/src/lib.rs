@@ -8,6 +8,7 @@
 //! - [`shutdown`]: the token that SIGINT and SIGTERM cancel;
 //! - [`listen`]: which addresses may be listened on, and what it says when one cannot;
 //! - [`http`]: the server: connections, limits, drain;
+//! - [`endless`]: responses that may go on for ever, outside hyper;
 //! - [`extract`]: what a handler takes from a request;
 //! - [`problem`]: what it answers when it cannot;
 //! - [`fallback`]: the same answer for what never reaches a handler, or leaves it by a panic;
@@ -19,6 +20,7 @@ pub mod program;
 pub mod shutdown;
 pub mod listen;
 pub mod http;
+pub mod endless;
 mod request_log;
 pub mod extract;
 pub mod problem;

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use axum::{
+    Extension,
     body::{Body, to_bytes},
     extract::{Query, RawPathParams, Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
@@ -19,7 +20,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
 use model::UserId;
-use service::problem::Problem;
+use service::{endless::Endless, problem::Problem};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{App, problems::not_live, query::Raw, socket, stream};
@@ -217,15 +218,13 @@ impl Forwarder {
             });
             return answer.map(|_| Body::empty()).into_response();
         }
-        answer
-            .map(|body| {
-                let ends = async move {
-                    stopping.cancelled_owned().await;
-                    drop(place);
-                };
-                Body::from_stream(Body::new(body).into_data_stream().take_until(ends))
-            })
-            .into_response()
+        let ends = async move {
+            stopping.cancelled_owned().await;
+            drop(place);
+        };
+        let answer = answer
+            .map(|body| Body::from_stream(Body::new(body).into_data_stream().take_until(ends)));
+        (Extension(Endless), answer).into_response()
     }
 }
 

@@ -5,6 +5,7 @@
 use std::{convert::Infallible, fmt::Write as _};
 
 use axum::{
+    Extension,
     body::Body,
     extract::State,
     http::{
@@ -16,6 +17,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream;
 use service::{
+    endless::Endless,
     extract::{Path, Query},
     problem::Problem,
 };
@@ -61,7 +63,7 @@ pub(super) async fn open(
         // A buffering nginx in between would turn it into something that is not live.
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
-    Ok((headers, Body::from_stream(chunks)).into_response())
+    Ok((Extension(Endless), headers, Body::from_stream(chunks)).into_response())
 }
 
 /// Whether an answer with these headers is such a stream.
