@@ -22,7 +22,10 @@ pub fn router(settings: &Settings, directory: Directory, publisher: Publisher) -
         .check("directory", move || users.clone().check())
         .check("kafka", move || log.clone().check());
     let sender = Sender { directory, publisher, deadline: settings.send_timeout };
-    let routes = Router::new().route("/send", post(send)).with_state(sender).merge(health.routes());
+    let routes = Router::new()
+        .route("/send", post(send))
+        .with_state(sender)
+        .merge(Router::from(health.routes()));
     http::layers(routes, &settings.http)
 }
 

@@ -11,11 +11,12 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Json,
+    extract::State,
     http::header,
     response::{IntoResponse as _, Response},
-    routing::get,
 };
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -24,7 +25,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::problem::Problem;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{openapi::ProblemBody, problem::Problem};
 
 /// How long one check may take; then it counts as failed.
 const CHECK_DEADLINE: Duration = Duration::from_secs(2);
@@ -79,20 +83,46 @@ impl Health {
     /// `GET /livez`: 200 as long as the process answers at all. `GET /readyz`: 200 when every
     /// check passes, otherwise 503 as a problem; both list the checks. All checks run at the same
     /// time, and never twice at once: an answer is shared for half a second.
-    pub fn routes<S: Clone + Send + Sync + 'static>(self) -> Router<S> {
+    pub fn routes<S: Clone + Send + Sync + 'static>(self) -> OpenApiRouter<S> {
         let shared = Arc::new(Shared { health: self, last: Mutex::new(None) });
-        Router::new()
-            .route("/livez", get(async || no_store(&json!({ "status": "live" }))))
-            .route("/readyz", get(async move || ready(shared).await))
+        OpenApiRouter::new().routes(routes!(livez)).routes(routes!(readyz)).with_state(shared)
     }
 }
 
-async fn ready(shared: Arc<Shared>) -> Response {
+/// That a process lives.
+#[derive(Serialize, ToSchema)]
+struct Live {
+    #[schema(example = "live")]
+    status: &'static str,
+}
+
+/// That a process can do its job, and what was asked to know that.
+#[derive(Serialize, ToSchema)]
+struct Ready {
+    #[schema(example = "ready")]
+    status: &'static str,
+    /// By name: `ok`, and `detail`.
+    checks: Map<String, Value>,
+}
+
+/// Whether the process answers at all
+#[utoipa::path(get, path = "/livez", tag = "health",
+    responses((status = 200, description = "It does", body = Live)))]
+async fn livez() -> Response {
+    no_store(&Live { status: "live" })
+}
+
+/// Whether the service can do its job
+#[utoipa::path(get, path = "/readyz", tag = "health", responses(
+    (status = 200, description = "It can", body = Ready),
+    (status = 503, description = "It cannot, for the reasons in `checks`", body = ProblemBody,
+     content_type = "application/problem+json")))]
+async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     // On a task of its own, so that one who asks and goes away does not stop the checks for those
     // who wait for the same answer.
     match tokio::spawn(shared.report()).await {
         Ok(report) if report.failed.is_empty() => {
-            no_store(&json!({ "status": "ready", "checks": report.checks }))
+            no_store(&Ready { status: "ready", checks: report.checks.clone() })
         }
         Ok(report) => Problem::unavailable(
             format!("not ready: {}", report.failed.join(", ")),
@@ -104,7 +134,7 @@ async fn ready(shared: Arc<Shared>) -> Response {
     }
 }
 
-fn no_store(body: &Value) -> Response {
+fn no_store(body: &impl Serialize) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
@@ -214,7 +244,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::{body::Body, extract::Request, http::StatusCode};
+    use axum::{Router, body::Body, extract::Request, http::StatusCode};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::sync::Semaphore;
     use tower::ServiceExt as _;
@@ -230,16 +260,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_lives_as_long_as_it_answers() {
-        let app = Health::new().check("kafka", async || Err("away".to_owned())).routes();
+        let app: Router =
+            Health::new().check("kafka", async || Err("away".to_owned())).routes().into();
         assert_eq!(ask(&app, "/livez").await, (StatusCode::OK, json!({ "status": "live" })));
     }
 
     #[tokio::test]
     async fn it_is_ready_when_every_check_passes() {
-        let app = Health::new()
+        let app: Router = Health::new()
             .check("kafka", async || Ok(json!({ "brokers": 3 })))
             .check("postgres", async || Ok(Value::Null))
-            .routes();
+            .routes()
+            .into();
         let expected = json!({ "status": "ready", "checks": {
             "kafka": { "ok": true, "detail": { "brokers": 3 } },
             "postgres": { "ok": true, "detail": null }
@@ -255,7 +287,7 @@ mod tests {
             .check("broken", async || Ok(json!(Vec::<u8>::new()[0])))
             .check("stuck", std::future::pending);
         health.check_deadline = Duration::from_millis(5);
-        let (status, body) = ask(&health.routes(), "/readyz").await;
+        let (status, body) = ask(&health.routes().into(), "/readyz").await;
         assert_eq!((status, &body["status"]), (StatusCode::SERVICE_UNAVAILABLE, &json!(503)));
         assert_eq!(body["message"], "not ready: bad, broken, stuck");
         assert_eq!(body["retry_after"], 1);
@@ -283,9 +315,9 @@ mod tests {
             })
         };
         (health.check_deadline, health.fresh) = (Duration::from_secs(60), Duration::from_secs(60));
-        let app = health.routes();
+        let app: Router = health.routes().into();
         let asked = |app: &Router| {
-            let app = app.clone();
+            let app: Router = app.clone();
             tokio::spawn(async move { ask(&app, "/readyz").await.0 })
         };
         let first = asked(&app);
@@ -311,7 +343,7 @@ mod tests {
             })
         };
         health.fresh = Duration::ZERO;
-        let app = health.routes();
+        let app: Router = health.routes().into();
         ask(&app, "/readyz").await;
         ask(&app, "/readyz").await;
         assert_eq!(runs.load(Ordering::SeqCst), 2);

@@ -12,6 +12,7 @@
 //! - [`extract`]: what a handler takes from a request;
 //! - [`problem`]: what it answers when it cannot;
 //! - [`fallback`]: the same answer for what never reaches a handler, or leaves it by a panic;
+//! - [`openapi`]: `/openapi.json` and `/docs`;
 //! - [`health`]: `/livez`, `/readyz` and the probe that asks them.
 
 pub mod settings;
@@ -25,6 +26,7 @@ mod request_log;
 pub mod extract;
 pub mod problem;
 pub mod fallback;
+pub mod openapi;
 pub mod health;
 
 pub use problem::Problem;

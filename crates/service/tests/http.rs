@@ -338,7 +338,7 @@ async fn a_handler_that_panics_takes_only_its_own_request_along() {
 
 #[tokio::test]
 async fn a_probe_knows_the_living_from_the_dead() {
-    let server = Server::start(Health::new().routes(), HttpLimits::default()).await;
+    let server = Server::start(Health::new().routes().into(), HttpLimits::default()).await;
     let port = server.address.port();
     for address in
         [server.address.to_string(), format!("0.0.0.0:{port}"), format!("localhost:{port}")]

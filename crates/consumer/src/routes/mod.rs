@@ -9,16 +9,15 @@ mod socket;
 mod receipts;
 mod page;
 mod partitions;
+mod schema;
 mod problems;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Router, middleware,
-    routing::{delete, get, post},
-};
+use axum::{Router, middleware};
 use log::Log;
-use service::{health::Health, http};
+use service::{health::Health, http, openapi};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use live::Streams;
 
@@ -51,19 +50,24 @@ pub fn router(settings: &Settings, app: App, following: &Following) -> Router {
         .check("partitions", move || partitions.clone().check_partitions());
     // What concerns one user is answered by the owner of their partition.
     let forwarder = forward::Forwarder::new(app.clone(), settings.http.max_body_bytes);
-    let of_a_user = Router::new()
-        .route("/notifications/{id}", get(notifications::list).delete(receipts::dismiss_all))
-        .route("/notifications/{id}/stream", get(stream::open))
-        .route("/notifications/{id}/ws", get(socket::open))
-        .route("/notifications/{id}/read", post(receipts::read))
-        .route("/notifications/{id}/unread", post(receipts::unread))
-        .route("/notifications/{id}/{notification}", delete(receipts::dismiss))
+    let of_a_user = OpenApiRouter::new()
+        .routes(routes!(notifications::list, receipts::dismiss_all))
+        .routes(routes!(stream::open))
+        .routes(routes!(socket::open))
+        .routes(routes!(receipts::read))
+        .routes(routes!(receipts::unread))
+        .routes(routes!(receipts::dismiss))
         .route_layer(middleware::from_fn_with_state(forwarder, forward::to_owner));
-    let routes = Router::new()
+    let routes = OpenApiRouter::new()
         .merge(of_a_user)
-        .merge(page::routes(&settings.page))
-        .route("/partitions", get(partitions::list))
-        .with_state(app)
+        .routes(routes!(partitions::list))
         .merge(health.routes());
+    let routes = openapi::described(
+        routes,
+        "Notifications: consumer",
+        env!("CARGO_PKG_VERSION"),
+        "Serves each user's notifications: at once, by waiting, or live.",
+    );
+    let routes = routes.merge(page::routes(&settings.page)).with_state(app);
     http::layers(routes, &settings.http)
 }

@@ -11,6 +11,7 @@ use axum::{
 use model::Cursor;
 use service::{
     extract::{Path, Query},
+    openapi::{ProblemBody, Refused},
     problem::Problem,
 };
 
@@ -18,9 +19,21 @@ use super::{
     App,
     problems::{not_live, user},
     query::Raw,
+    schema,
 };
 use crate::view::Page;
 
+/// An inbox, oldest first
+#[utoipa::path(get, path = "/notifications/{id}", tag = "inbox",
+    params(("id" = i64, Path, description = "The user", minimum = 1), Raw,
+        ("If-None-Match" = Option<String>, Header, description = "An `ETag` of before")),
+    responses(
+        (status = 200, description = "What there is", body = schema::Page,
+         headers(("ETag" = Option<String>, description = "Changes when the inbox does"))),
+        (status = 304, description = "Nothing has changed since that `ETag`"),
+        (status = 421, description = "Between instances: not the owner", body = ProblemBody,
+         content_type = "application/problem+json"),
+        Refused))]
 pub(super) async fn list(
     State(app): State<App>,
     Path(id): Path<String>,

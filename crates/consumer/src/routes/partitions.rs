@@ -4,6 +4,8 @@ use std::{collections::HashMap, time::Duration};
 
 use axum::{Json, extract::State};
 use serde::Serialize;
+use service::openapi::Refused;
+use utoipa::ToSchema;
 
 use super::App;
 use crate::view::partition::Status;
@@ -11,15 +13,17 @@ use crate::view::partition::Status;
 /// How long the log may take to say where its partitions end; after that the lag is left out.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Partitions {
     partitions: Vec<Partition>,
 }
 
-#[derive(Serialize)]
+/// What a partition does here.
+#[derive(Serialize, ToSchema)]
 struct Partition {
     partition: i32,
     #[serde(flatten)]
+    #[schema(value_type = Object)]
     status: Status,
     /// Records that the log has and this instance has not folded yet; none where it owns nothing,
     /// or the log does not say.
@@ -28,6 +32,9 @@ struct Partition {
     owner: Option<String>,
 }
 
+/// Every partition: what it does here, and who owns it
+#[utoipa::path(get, path = "/partitions", tag = "operation", operation_id = "partitions",
+    responses((status = 200, description = "All of them", body = Partitions), Refused))]
 pub(super) async fn list(State(app): State<App>) -> Json<Partitions> {
     let live: Vec<_> = app
         .view

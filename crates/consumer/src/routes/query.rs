@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use model::Cursor;
 use serde::Deserialize;
 use service::{problem::Problem, settings::duration};
+use utoipa::IntoParams;
 
 use crate::view::{Query, Since, feed::Start};
 
@@ -17,14 +18,36 @@ const MAX_LIMIT: usize = 10_000;
 const MAX_CATEGORY: usize = 64;
 
 /// As it comes. All texts, so that what is wrong can be said in our words.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Raw {
+    /// Only what comes after this cursor (`3-1042`); what was sent from this time on
+    /// (`2026-01-31T12:00:00Z`), or within this long ago (`10m`); or `all`
     since: Option<String>,
+    /// At most so many, 1 to 10,000: with `since`, the first after that place; without, the newest
     limit: Option<String>,
+    /// `true`: only what is not read
     unread: Option<String>,
+    /// Only this category, 1 to 64 characters
     category: Option<String>,
+    /// A cursor: answer only once the view contains it
     at_least: Option<String>,
+    /// Up to 60 seconds (`30`, `30s`): if there is nothing to show, wait for something
     wait: Option<String>,
+}
+
+/// The same for a live stream, of which some parameters make no sense.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code)] // Only described.
+pub(super) struct StartParams {
+    /// Where to begin: after this cursor, at this time, this long ago, or `all`; the whole inbox if
+    /// it is not given
+    since: Option<String>,
+    /// Begin with at most so many of those that are there
+    limit: Option<String>,
+    /// Only this category
+    category: Option<String>,
 }
 
 impl Raw {

@@ -9,12 +9,14 @@ use model::{Action, Cursor, NotificationId, UserId};
 use serde::Deserialize;
 use service::{
     extract::{Body, Path},
+    openapi::{ProblemBody, Refused, RefusedWithBody},
     problem::Problem,
 };
 
 use super::{
     App,
     problems::{not_live, not_recorded, user},
+    schema,
 };
 use crate::view::{Query, Which};
 
@@ -29,6 +31,15 @@ pub(super) struct Chosen {
     through: Option<Cursor>,
 }
 
+/// Mark as read
+#[utoipa::path(post, path = "/notifications/{id}/read", tag = "receipts",
+    params(("id" = i64, Path, description = "The user", minimum = 1)),
+    request_body(content = Option<schema::Chosen>, description = "Nothing means all"),
+    responses(
+        (status = 200, description = "Done, and shown", body = schema::Done),
+        (status = 504, description = "Not acknowledged in time; doing it again is safe",
+         body = ProblemBody, content_type = "application/problem+json"),
+        RefusedWithBody))]
 pub(super) async fn read(
     State(app): State<App>,
     Path(id): Path<String>,
@@ -37,6 +48,15 @@ pub(super) async fn read(
     mark(&app, &id, Action::Read, &body).await
 }
 
+/// Mark as not read
+#[utoipa::path(post, path = "/notifications/{id}/unread", tag = "receipts",
+    params(("id" = i64, Path, description = "The user", minimum = 1)),
+    request_body(content = Option<schema::Chosen>, description = "Nothing means all"),
+    responses(
+        (status = 200, description = "Done, and shown", body = schema::Done),
+        (status = 504, description = "Not acknowledged in time; doing it again is safe",
+         body = ProblemBody, content_type = "application/problem+json"),
+        RefusedWithBody))]
 pub(super) async fn unread(
     State(app): State<App>,
     Path(id): Path<String>,
@@ -45,6 +65,14 @@ pub(super) async fn unread(
     mark(&app, &id, Action::Unread, &body).await
 }
 
+/// Dismiss everything that is there
+#[utoipa::path(delete, path = "/notifications/{id}", tag = "receipts",
+    params(("id" = i64, Path, description = "The user", minimum = 1)),
+    responses(
+        (status = 200, description = "Done, and shown", body = schema::Done),
+        (status = 504, description = "Not acknowledged in time; doing it again is safe",
+         body = ProblemBody, content_type = "application/problem+json"),
+        Refused))]
 pub(super) async fn dismiss_all(
     State(app): State<App>,
     Path(id): Path<String>,
@@ -52,6 +80,17 @@ pub(super) async fn dismiss_all(
     act(&app, user(&id)?, Action::Dismissed, &Which::All).await
 }
 
+/// Dismiss one
+#[utoipa::path(delete, path = "/notifications/{id}/{notification}", tag = "receipts",
+    params(("id" = i64, Path, description = "The user", minimum = 1),
+        ("notification" = String, Path, description = "Its id")),
+    responses(
+        (status = 200, description = "Done, and shown", body = schema::Done),
+        (status = 404, description = "Not in the inbox", body = ProblemBody,
+         content_type = "application/problem+json"),
+        (status = 504, description = "Not acknowledged in time; doing it again is safe",
+         body = ProblemBody, content_type = "application/problem+json"),
+        Refused))]
 pub(super) async fn dismiss(
     State(app): State<App>,
     Path((id, notification)): Path<(String, String)>,

@@ -22,6 +22,7 @@ use serde::Deserialize;
 use serde_json::json;
 use service::{
     extract::{Path, Query},
+    openapi::{ProblemBody, Refused},
     problem::Problem,
 };
 use tokio::time::timeout;
@@ -30,7 +31,7 @@ use super::{
     App,
     live::{Live, write_json},
     problems::user,
-    query::Raw,
+    query::{Raw, StartParams},
     receipts::{Chosen, record},
     stream::LAST_EVENT_ID,
 };
@@ -53,6 +54,22 @@ enum Command {
     Dismiss(Chosen),
 }
 
+/// The same over a WebSocket
+///
+/// Each event is a message, `{"event":…,"cursor":…,"data":…}`; `{"read":{"ids":["…"]}}`, and so on
+/// with `unread` and `dismiss`, say what the recipient did.
+#[utoipa::path(get, path = "/notifications/{id}/ws", tag = "inbox", operation_id = "socket",
+    params(("id" = i64, Path, description = "The user", minimum = 1), StartParams,
+        ("Last-Event-ID" = Option<String>, Header, description = "As for the stream")),
+    responses(
+        (status = 101, description = "It is a WebSocket now"),
+        (status = 403, description = "A page of another origin asked", body = ProblemBody,
+         content_type = "application/problem+json"),
+        (status = 426, description = "The connection cannot become a WebSocket", body = ProblemBody,
+         content_type = "application/problem+json"),
+        (status = 429, description = "The inbox has too many streams open", body = ProblemBody,
+         content_type = "application/problem+json"),
+        Refused))]
 pub(super) async fn open(
     State(app): State<App>,
     Path(id): Path<String>,

@@ -19,6 +19,7 @@ use futures_util::stream;
 use service::{
     endless::Endless,
     extract::{Path, Query},
+    openapi::{ProblemBody, Refused},
     problem::Problem,
 };
 
@@ -26,7 +27,7 @@ use super::{
     App,
     live::{Live, write_json},
     problems::user,
-    query::Raw,
+    query::{Raw, StartParams},
 };
 use crate::view::feed::Event;
 
@@ -37,6 +38,20 @@ const NDJSON: &str = "application/x-ndjson";
 /// seconds.
 const RETRY: &str = "retry: 500\n";
 
+/// The same, live
+///
+/// Server-Sent Events, or JSON lines for who accepts `application/x-ndjson`: `state` first, then
+/// `notification`, `receipt`, `gap`, `heartbeat`, `end`.
+#[utoipa::path(get, path = "/notifications/{id}/stream", tag = "inbox", operation_id = "stream",
+    params(("id" = i64, Path, description = "The user", minimum = 1), StartParams,
+        ("Last-Event-ID" = Option<String>, Header,
+         description = "The last cursor that was seen; goes before `since`")),
+    responses(
+        (status = 200, description = "Events, until somebody leaves", content(
+            (String = "text/event-stream"), (String = "application/x-ndjson"))),
+        (status = 429, description = "The inbox has too many streams open", body = ProblemBody,
+         content_type = "application/problem+json"),
+        Refused))]
 pub(super) async fn open(
     State(app): State<App>,
     Path(id): Path<String>,
