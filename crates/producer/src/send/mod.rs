@@ -109,7 +109,7 @@ impl Sender {
                     data: None,
                 };
                 let headers =
-                    Headers { id: NotificationId::generate(), sent_at, traceparent: None };
+                    Headers { id: NotificationId::generate(), sent_at, traceparent: None, fingerprint: None };
                 (notification, headers)
             })
             .collect())
