@@ -6,6 +6,7 @@ mod restart;
 mod foreign;
 mod reading;
 mod receipts;
+mod publishing;
 
 /// The same tests for each kind of log.
 macro_rules! on_every_log {
@@ -38,5 +39,13 @@ on_every_log! {
     super::reading::etag as an_unchanged_inbox_is_not_sent_again,
     super::reading::long_poll as a_waiting_reader_is_answered_when_something_comes,
     super::receipts::read_and_dismissed as what_a_recipient_does_lasts,
+    super::publishing::retry as a_retry_with_the_same_key_is_the_same_notification_and_shown_once,
+    super::publishing::reused_key as a_key_that_was_used_for_something_else_is_refused,
+    super::publishing::content as a_category_a_link_and_data_reach_the_recipient,
+    super::publishing::bulk as a_bulk_is_answered_line_by_line_in_order,
+    super::publishing::large_bulk as a_bulk_larger_than_every_limit_arrives_in_order,
+    super::publishing::many as a_send_to_thousands_reaches_each_of_them,
+    super::publishing::users as users_are_listed_shown_written_and_removed,
+    super::publishing::cors as only_pages_of_named_origins_may_send,
     super::foreign::order as one_sender_s_notifications_stay_in_order,
 }
