@@ -62,12 +62,13 @@ pub(crate) enum State {
 impl Delivery {
     /// Waits for every acknowledgement, until the deadline. May be dropped and called again.
     pub(crate) async fn settle(&mut self, keys: &Keys) {
-        let (records, fingerprint) = (&mut self.records, self.fingerprint);
+        let keyed = self.fingerprint.is_some();
+        let records = &mut self.records;
         let all = async {
             for record in records.iter_mut() {
                 if let State::Waiting(ack) = &mut record.state {
                     let outcome = ack.await;
-                    record.settled(outcome, fingerprint, keys);
+                    record.settled(outcome, keyed, keys);
                 }
             }
         };
@@ -79,7 +80,7 @@ impl Delivery {
             if let State::Waiting(ack) = &mut record.state {
                 let late = || Err(AppendError::TimedOut("the deadline of the request".into()));
                 let outcome = ack.now_or_never().unwrap_or_else(late);
-                record.settled(outcome, self.fingerprint, keys);
+                record.settled(outcome, keyed, keys);
             }
         }
     }
@@ -180,16 +181,11 @@ struct Reason {
 }
 
 impl Record {
-    fn settled(
-        &mut self,
-        outcome: Result<Position, AppendError>,
-        fingerprint: Option<Fingerprint>,
-        keys: &Keys,
-    ) {
+    fn settled(&mut self, outcome: Result<Position, AppendError>, keyed: bool, keys: &Keys) {
         self.state = match outcome {
             Ok(position) => {
-                if let Some(fingerprint) = fingerprint {
-                    keys.acknowledged(&self.id, fingerprint, position);
+                if keyed {
+                    keys.acknowledged(&self.id, position);
                 }
                 State::Sent(position)
             }

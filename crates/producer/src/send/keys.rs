@@ -1,14 +1,20 @@
 //! The keys that were used of late, and what for. Bounded, and gone with the process: what it does
 //! not remember any more, the view finds out from the record's fingerprint.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use log::Position;
 use model::{Fingerprint, NotificationId};
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
-/// How many keys are remembered, and for how long.
-const MOST: u64 = 100_000;
+/// How many keys are remembered, and for how long. A retry follows its first attempt soon, so the
+/// newest are worth the most.
+const MOST: usize = 100_000;
 const FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The memory of keys, by the notification that each makes. A cheap handle, to be cloned.
@@ -16,10 +22,18 @@ const FOR: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Keys(Arc<Shared>);
 
 struct Shared {
-    used: moka::sync::Cache<NotificationId, Used>,
-    /// Held while the keys of one send are compared and noted, so that of two sends with one key
-    /// and other contents only one can be the first.
-    claiming: Mutex<()>,
+    most: usize,
+    age: Duration,
+    /// One lock for all, held while the keys of one send are compared and noted: of two sends with
+    /// one key and other contents only one can be the first.
+    memory: Mutex<Memory>,
+}
+
+#[derive(Default)]
+struct Memory {
+    used: HashMap<NotificationId, Used>,
+    /// What is in `used`, the oldest first, and when each came.
+    order: VecDeque<(Instant, NotificationId)>,
 }
 
 #[derive(Clone, Copy)]
@@ -40,14 +54,8 @@ impl Default for Keys {
 }
 
 impl Keys {
-    fn new(most: u64, age: Duration) -> Self {
-        let used = moka::sync::Cache::builder()
-            .max_capacity(most)
-            .time_to_live(age)
-            // A retry follows its first attempt soon: the newest keys are worth the most.
-            .eviction_policy(moka::policy::EvictionPolicy::lru())
-            .build();
-        Self(Arc::new(Shared { used, claiming: Mutex::new(()) }))
+    fn new(most: usize, age: Duration) -> Self {
+        Self(Arc::new(Shared { most, age, memory: Mutex::default() }))
     }
 
     /// Notes that these notifications, of one send, have this content; all of them or none. Returns
@@ -59,21 +67,39 @@ impl Keys {
         &self,
         ids: impl Iterator<Item = &'i NotificationId> + Clone,
         fingerprint: Fingerprint,
-    ) -> Result<Vec<Option<Position>>, Reused> {
-        let _held = self.0.claiming.lock();
-        let known: Vec<_> = ids.clone().map(|id| self.0.used.get(id)).collect();
+    ) -> Result<SmallVec<[Option<Position>; 1]>, Reused> {
+        let mut memory = self.0.memory.lock();
+        let now = Instant::now();
+        while memory.order.front().is_some_and(|(at, _)| now - *at >= self.0.age) {
+            memory.forget_oldest();
+        }
+        let known: SmallVec<[_; 1]> = ids.clone().map(|id| memory.used.get(id).copied()).collect();
         if known.iter().flatten().any(|used| used.fingerprint != fingerprint) {
             return Err(Reused);
         }
         for (id, _) in ids.zip(&known).filter(|(_, used)| used.is_none()) {
-            self.0.used.insert(id.clone(), Used { fingerprint, position: None });
+            if memory.order.len() >= self.0.most {
+                memory.forget_oldest();
+            }
+            memory.used.insert(id.clone(), Used { fingerprint, position: None });
+            memory.order.push_back((now, id.clone()));
         }
         Ok(known.into_iter().map(|used| used?.position).collect())
     }
 
-    /// The log has this notification, of this content, here.
-    pub fn acknowledged(&self, id: &NotificationId, fingerprint: Fingerprint, at: Position) {
-        self.0.used.insert(id.clone(), Used { fingerprint, position: Some(at) });
+    /// The log has this notification here. Nothing to remember where its key is forgotten by now.
+    pub fn acknowledged(&self, id: &NotificationId, at: Position) {
+        if let Some(used) = self.0.memory.lock().used.get_mut(id) {
+            used.position = Some(at);
+        }
+    }
+}
+
+impl Memory {
+    fn forget_oldest(&mut self) {
+        if let Some((_, id)) = self.order.pop_front() {
+            self.used.remove(&id);
+        }
     }
 }
 
@@ -92,10 +118,11 @@ mod tests {
     #[test]
     fn a_key_is_known_with_its_place_once_that_is_known() {
         let (keys, ids) = (Keys::default(), ids::<2>());
-        assert_eq!(keys.claim(ids.iter(), A), Ok(vec![None, None]), "new");
-        assert_eq!(keys.claim(ids.iter(), A), Ok(vec![None, None]), "in flight");
-        keys.acknowledged(&ids[1], A, AT);
-        assert_eq!(keys.claim(ids.iter(), A), Ok(vec![None, Some(AT)]));
+        let none: SmallVec<[_; 1]> = SmallVec::from_elem(None, 2);
+        assert_eq!(keys.claim(ids.iter(), A), Ok(none.clone()), "new");
+        assert_eq!(keys.claim(ids.iter(), A), Ok(none.clone()), "in flight");
+        keys.acknowledged(&ids[1], AT);
+        assert_eq!(keys.claim(ids.iter(), A), Ok(SmallVec::from_vec(vec![None, Some(AT)])));
     }
 
     #[test]
@@ -105,7 +132,7 @@ mod tests {
         assert_eq!(keys.claim(ids.iter(), B), Err(Reused));
         assert!(keys.claim(ids[..1].iter(), A).is_ok(), "the others are free");
         assert!(keys.claim(ids[2..].iter(), A).is_ok());
-        keys.acknowledged(&ids[0], A, AT);
+        keys.acknowledged(&ids[0], AT);
         assert_eq!(keys.claim(ids[..1].iter(), B), Err(Reused));
     }
 
@@ -115,8 +142,9 @@ mod tests {
         for _ in 0..5000 {
             assert!(keys.claim(ids::<1>().iter(), A).is_ok());
         }
-        keys.0.used.run_pending_tasks();
-        assert!(keys.0.used.entry_count() <= 100);
+        let memory = keys.0.memory.lock();
+        assert_eq!((memory.used.len(), memory.order.len()), (100, 100));
+        drop(memory);
 
         let (keys, ids) = (Keys::new(100, Duration::from_millis(20)), ids::<1>());
         assert!(keys.claim(ids.iter(), A).is_ok());
