@@ -1,7 +1,7 @@
 //! The results of a bulk, in the order of its lines, as lines of JSON. It makes them only as fast as
 //! the client reads them.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use axum::body::Body;
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -9,7 +9,10 @@ use futures_util::{FutureExt as _, stream};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use service::problem::Problem;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::sleep,
+};
 
 use crate::send::{
     delivery::{AllSent, Delivery},
@@ -18,12 +21,15 @@ use crate::send::{
 
 /// As many bytes of results as go out together, where that many are ready.
 const CHUNK: usize = 16 << 10;
+/// How long results that are ready wait for company. Acknowledgements come in crowds, one right after
+/// the other: to follow each as it comes would cost a wake-up and a write to the network for each.
+const LINGER: Duration = Duration::from_millis(1);
 
 /// What became of one line.
 pub(crate) struct Answer {
     pub(crate) line: u64,
     pub(crate) outcome: Outcome,
-    /// Its part of the window, which is free again when the answer is made.
+    /// A part of the window, which is free again when this answer is made.
     pub(crate) room: Option<OwnedSemaphorePermit>,
 }
 
@@ -58,6 +64,7 @@ impl Answers {
     /// The next results: at least one, and those after it that are ready by now. None at the end.
     async fn chunk(&mut self) -> Option<Bytes> {
         let mut chunk = BytesMut::new();
+        let mut lingered = false;
         while chunk.len() < CHUNK {
             let mut answer = match self.pending.take() {
                 Some(answer) => answer,
@@ -70,16 +77,26 @@ impl Answers {
                 },
                 None => match self.queue.try_recv() {
                     Ok(answer) => answer,
-                    Err(_) => break,
+                    Err(_) if lingered => break,
+                    Err(_) => {
+                        lingered = true;
+                        sleep(LINGER).await;
+                        continue;
+                    }
                 },
             };
             if let Outcome::Sending(delivery) = &mut answer.outcome {
-                // What is ready must not wait for what is not.
                 if chunk.is_empty() {
                     delivery.settle(&self.keys).await;
                 } else if delivery.settle(&self.keys).now_or_never().is_none() {
                     self.pending = Some(answer);
-                    break;
+                    // What is ready must not wait any longer for what is not.
+                    if lingered {
+                        break;
+                    }
+                    lingered = true;
+                    sleep(LINGER).await;
+                    continue;
                 }
             }
             self.count += 1;

@@ -25,7 +25,7 @@ use tokio::{
 
 use crate::{
     directory::People,
-    send::{Sender, delivery::Delivery, idempotency::IdempotencyKey, request::Send},
+    send::{Sender, idempotency::IdempotencyKey, request::Send},
 };
 use answers::{Answer, Outcome};
 use lines::{Line, Lines, MAX_LINE};
@@ -38,7 +38,7 @@ pub const MEDIA_TYPE: &str = "application/x-ndjson";
 const WINDOW_LINES: usize = 4096;
 /// How many bytes of records those lines may be, about.
 const WINDOW_BYTES: u32 = 16 << 20;
-/// How many lines, and about how many bytes of them, are looked up together.
+/// How many lines, and about how many bytes of records, are looked up and queued together.
 const BATCH_LINES: usize = 256;
 const BATCH_BYTES: usize = 256 << 10;
 /// The pause before a queue that was full is tried again.
@@ -135,6 +135,7 @@ struct Bulk {
 /// A line as it was understood.
 struct Parsed {
     number: u64,
+    /// Of all its records, about: a send to thousands is as many.
     bytes: usize,
     send: Result<(Send, Option<IdempotencyKey>), Problem>,
 }
@@ -176,8 +177,9 @@ impl Bulk {
         let (mut batch, mut bytes) = (Vec::with_capacity(BATCH_LINES), 0);
         while batch.len() < BATCH_LINES && bytes < BATCH_BYTES {
             if let Some(line) = self.lines.next() {
-                bytes += line.text.as_ref().map_or(0, Bytes::len);
-                batch.push(self.parse(&line));
+                let parsed = self.parse(&line);
+                bytes = bytes.saturating_add(parsed.bytes);
+                batch.push(parsed);
                 continue;
             }
             let chunk = if batch.is_empty() {
@@ -212,47 +214,32 @@ impl Bulk {
         };
         let of_header = || self.key.as_ref().map(|key| key.of_line(number));
         let send = send.map(|(send, key)| (send, key.or_else(of_header)));
+        let records = send.as_ref().map_or(1, |(send, _)| send.to.len());
+        let bytes = bytes.saturating_mul(records);
         Parsed { number, bytes, send }
     }
 
-    /// Looks everybody up at once, then queues line by line.
+    /// Looks everybody up at once, waits for room in the window for all, then queues line by line.
     async fn send_batch(&mut self, batch: Vec<Parsed>) -> Result<(), Gone> {
         let sends = batch.iter().filter_map(|line| line.send.as_ref().ok());
         let everybody =
             sends.flat_map(|(send, _)| std::iter::once(send.from).chain(send.to.iter().copied()));
         let people = self.sender.names.of(everybody).await;
-        for line in batch {
-            match line.send {
-                Ok((send, key)) => {
-                    self.send_line(line.number, line.bytes, &send, key.as_ref(), &people).await?;
-                }
-                Err(problem) => self.answer(line.number, Outcome::Refused(problem)).await?,
-            }
+        let bytes = batch.iter().fold(0, |sum: usize, line| sum.saturating_add(line.bytes));
+        // One that is larger than the window has it alone.
+        let room = u32::try_from(bytes).unwrap_or(u32::MAX).min(WINDOW_BYTES);
+        let room = Arc::clone(&self.room).acquire_many_owned(room).await.map_err(|_| Gone)?;
+        let places = self.answers.reserve_many(batch.len()).await.map_err(|_| Gone)?;
+        // The window has room again when the last of the batch is answered.
+        let (last, mut room) = (batch.last().map(|line| line.number), Some(room));
+        for (line, place) in batch.into_iter().zip(places) {
+            let outcome = match line.send {
+                Ok((send, key)) => queued(&self.sender, &send, key.as_ref(), &people).await,
+                Err(problem) => Outcome::Refused(problem),
+            };
+            let room = if Some(line.number) == last { room.take() } else { None };
+            place.send(Answer { line: line.number, outcome, room });
         }
-        Ok(())
-    }
-
-    async fn send_line(
-        &mut self,
-        number: u64,
-        bytes: usize,
-        send: &Send,
-        key: Option<&IdempotencyKey>,
-        people: &People,
-    ) -> Result<(), Gone> {
-        // A send to thousands is as many records. One that is larger than the window has it alone.
-        let room = u32::try_from(bytes.saturating_mul(send.to.len())).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.room).acquire_many_owned(room.min(WINDOW_BYTES)).await;
-        let room = room.map_err(|_| Gone)?;
-        let place = self.answers.reserve().await.map_err(|_| Gone)?;
-        let outcome = match self.sender.address(send, key, people) {
-            Ok(mut delivery) => {
-                queue(&self.sender, &mut delivery, send, people).await;
-                Outcome::Sending(delivery)
-            }
-            Err(problem) => Outcome::Refused(problem),
-        };
-        place.send(Answer { line: number, outcome, room: Some(room) });
         Ok(())
     }
 
@@ -262,13 +249,23 @@ impl Bulk {
     }
 }
 
-/// Queues all of it, and waits for room in the log's queue until the deadline.
-async fn queue(sender: &Sender, delivery: &mut Delivery, send: &Send, people: &People) {
-    while !sender.queue(delivery, send, people) {
+/// Queues a send, and waits for room in the log's queue until the deadline.
+async fn queued(
+    sender: &Sender,
+    send: &Send,
+    key: Option<&IdempotencyKey>,
+    people: &People,
+) -> Outcome {
+    let mut delivery = match sender.address(send, key, people) {
+        Ok(delivery) => delivery,
+        Err(problem) => return Outcome::Refused(problem),
+    };
+    while !sender.queue(&mut delivery, send, people) {
         if Instant::now() >= delivery.deadline {
             delivery.give_up_next();
         } else {
             sleep(FULL_PAUSE).await;
         }
     }
+    Outcome::Sending(delivery)
 }
