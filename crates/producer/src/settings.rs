@@ -114,7 +114,7 @@ pub struct Settings {
     )]
     pub directory_cache: u64,
 
-    /// Web pages that may send from a browser, as origins such as https://app.example.org,
+    /// Web pages that may send from a browser, as origins such as `https://app.example.org`,
     /// separated by commas. Without it none may. `*` is refused: it would let any page that a person
     /// opens send in their place
     #[arg(

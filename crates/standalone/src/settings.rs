@@ -55,7 +55,7 @@ pub(crate) struct Cli {
     #[arg(long, env = "DIRECTORY_CACHE", default_value_t = 100_000, value_name = "ENTRIES")]
     directory_cache: u64,
 
-    /// Web pages that may send from a browser, as origins such as https://app.example.org,
+    /// Web pages that may send from a browser, as origins such as `https://app.example.org`,
     /// separated by commas; those that this process serves itself may anyway
     #[arg(
         long,

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use e2e::{World, parts::Parts, until};
+use e2e::{
+    World,
+    parts::Parts,
+    until::{DEADLINE, until},
+};
 use futures_util::{StreamExt as _, stream};
 use log::{
     Log,
@@ -12,7 +16,7 @@ use log::{
 use reqwest::Body;
 use serde_json::{Value, json};
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     time::{sleep, timeout},
 };
@@ -181,6 +185,30 @@ async fn a_bulk_that_stalls_is_told_so_after_the_results_of_what_came() {
     let expected = [(1, 200), (2, 200), (3, 408)].map(|(l, s)| (json!(l), json!(s)));
     assert_eq!(statuses, expected.iter().map(|(l, s)| (l, s)).collect::<Vec<_>>());
     world.expect_inbox(2, &["ready".into(), "a".into(), "b".into()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_had_no_end_when_the_bulk_broke_off_is_not_sent() {
+    let world = World::mock().await;
+    world.send(1, 2, "ready").await;
+    let address = world.producer("");
+    let mut client =
+        TcpStream::connect(address.trim_start_matches("http://")).await.expect("a connection");
+    let lines = format!("{}{}{}", line(2, "a"), line(2, "b"), line(2, "c").trim_end());
+    let head = "POST /send HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\n\
+                content-length: 100000\r\n\r\n";
+    client.write_all(format!("{head}{lines}").as_bytes()).await.expect("written");
+    // The results of what came whole arrive while the rest is still awaited.
+    let mut answer = String::new();
+    while answer.matches("\"status\":200").count() < 2 {
+        let mut bytes = [0; 4096];
+        let read = timeout(DEADLINE, client.read(&mut bytes)).await.expect("in time");
+        answer.push_str(&String::from_utf8_lossy(&bytes[..read.expect("an answer")]));
+    }
+    drop(client);
+    sleep(Duration::from_millis(100)).await;
+    world.send(1, 2, "after").await;
+    world.expect_inbox(2, &["ready", "a", "b", "after"].map(str::to_owned)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

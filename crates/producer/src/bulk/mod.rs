@@ -2,7 +2,7 @@
 //! queued and their results be written, and no faster: what is between the two is bounded, whatever
 //! the length of the body.
 //!
-//! [`lines`] cuts, this module parses, looks up and queues, [`answers`] waits for acknowledgements.
+//! `lines` cuts, this module parses, looks up and queues, `answers` waits for acknowledgements.
 
 mod lines;
 mod answers;
