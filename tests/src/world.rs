@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use clap::Parser;
-use log::{NewRecord, Position};
+use log::{Log, NewRecord, Position};
 use model::{Partitioner, UserId};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
@@ -78,10 +78,15 @@ impl World {
 
     /// Starts the producer with these flags besides.
     pub async fn start_producer(&mut self, flags: &[&str]) {
+        let log = self.parts.log("test-producer");
+        self.start_producer_on(log, flags).await;
+    }
+
+    /// Starts the producer with these clients of the log, and these flags besides.
+    pub async fn start_producer_on(&mut self, log: Log, flags: &[&str]) {
         let arguments =
             ["producer", "--topic", &self.topic].into_iter().chain(flags.iter().copied());
         let settings = producer::settings::Cli::parse_from(arguments).settings;
-        let log = self.parts.log("test-producer");
         let directory = self.parts.directory().await;
         let started = start(|listener, shutdown| async move {
             let run = producer::run(settings, log, directory, listener, shutdown);

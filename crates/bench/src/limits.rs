@@ -110,7 +110,12 @@ async fn send(
             data: None,
         };
         let sent_at = to_millisecond(Timestamp::now());
-        let headers = Headers { id: NotificationId::generate(), sent_at, traceparent: None };
+        let headers = Headers {
+            id: NotificationId::generate(),
+            sent_at,
+            traceparent: None,
+            fingerprint: None,
+        };
         let record = record::encode(&notification, &headers).map_err(|_| Problem::internal())?;
         let partition = Partitioner::default().partition(&record.key, PARTITIONS);
         sent.push(json!({ "to_id": to, "id": headers.id, "cursor": format!("{partition}-{}", record.value.len()) }));

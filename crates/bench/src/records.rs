@@ -23,7 +23,8 @@ pub(crate) fn notification(to: &User<'_>, message: &str) -> Result<Encoded> {
         data: None,
     };
     let sent_at = to_millisecond(Timestamp::now());
-    let headers = Headers { id: NotificationId::generate(), sent_at, traceparent: None };
+    let headers =
+        Headers { id: NotificationId::generate(), sent_at, traceparent: None, fingerprint: None };
     Ok(record::encode(&notification, &headers)?)
 }
 

@@ -81,6 +81,7 @@ impl Recorder {
             id: NotificationId::generate(),
             sent_at: to_millisecond(Timestamp::now()),
             traceparent: None,
+            fingerprint: None,
         };
         let record = record::encode_receipt(receipt, &headers)?;
         let partition = self.view.home(receipt.user_id);

@@ -87,7 +87,8 @@ impl Bench {
         };
         let sent_at = Timestamp::now() - jiff::SignedDuration::from_secs(ago);
         let record =
-            encode(&notification, &Headers { id, sent_at, traceparent: None }).expect("JSON");
+            encode(&notification, &Headers { id, sent_at, traceparent: None, fingerprint: None })
+                .expect("JSON");
         let headers =
             record.headers.iter().map(|(name, value)| (*name, value.as_slice())).collect();
         self.notifications.record(&Record {
@@ -105,6 +106,7 @@ impl Bench {
             id: NotificationId::generate(),
             sent_at: Timestamp::now(),
             traceparent: None,
+            fingerprint: None,
         };
         let receipt = Receipt { user_id: user(to), action, ids };
         let record = encode_receipt(&receipt, &headers).expect("JSON");

@@ -2,7 +2,7 @@
 //! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md>),
 //! plus W3C `traceparent`.
 
-use std::fmt;
+use std::{fmt, num::NonZeroU64, str::FromStr};
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -21,10 +21,11 @@ const CE_TYPE: &str = "ce_type";
 const CE_TIME: &str = "ce_time";
 const CONTENT_TYPE: &str = "content-type";
 const TRACEPARENT: &str = "traceparent";
+const FINGERPRINT: &str = "ce_fingerprint";
 
 /// Every name that means something to us.
-const NAMES: [&str; 7] =
-    [SPEC_VERSION, CE_ID, CE_SOURCE, CE_TYPE, CE_TIME, CONTENT_TYPE, TRACEPARENT];
+const NAMES: [&str; 8] =
+    [SPEC_VERSION, CE_ID, CE_SOURCE, CE_TYPE, CE_TIME, CONTENT_TYPE, TRACEPARENT, FINGERPRINT];
 
 /// The header that holds a record's id.
 pub const ID: &str = CE_ID;
@@ -108,6 +109,52 @@ impl<'de> serde::Deserialize<'de> for NotificationId {
     }
 }
 
+/// What a notification says, in 64 bits: two records of one id that have different ones are a reused
+/// Idempotency-Key. As text: 16 lower-case hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint(NonZeroU64); // So that an entry without one is no larger.
+
+impl Fingerprint {
+    /// Of these bits; 0 counts as 1.
+    #[must_use]
+    pub const fn new(bits: u64) -> Self {
+        match NonZeroU64::new(bits) {
+            Some(bits) => Self(bits),
+            None => Self(NonZeroU64::MIN),
+        }
+    }
+}
+
+/// Why a text is not a [`Fingerprint`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be 16 lower-case hexadecimal digits")]
+pub struct InvalidFingerprint;
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fingerprint({self})")
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = InvalidFingerprint;
+
+    /// The exact spelling of [`Display`](fmt::Display), nothing else.
+    fn from_str(s: &str) -> Result<Self, InvalidFingerprint> {
+        let digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        if s.len() != 16 || !s.bytes().all(digit) {
+            return Err(InvalidFingerprint);
+        }
+        u64::from_str_radix(s, 16).map(Self::new).map_err(|_| InvalidFingerprint)
+    }
+}
+
 /// The headers that mean something to us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Headers {
@@ -117,6 +164,9 @@ pub struct Headers {
     pub sent_at: Timestamp,
     /// `traceparent`, where the sender gave one: the trace that goes on at the consumer.
     pub traceparent: Option<String>,
+    /// `ce_fingerprint`, an extension attribute of ours: there when the id was derived from an
+    /// Idempotency-Key, to find out whether another notification has taken the same one.
+    pub fingerprint: Option<Fingerprint>,
 }
 
 impl Headers {
@@ -134,6 +184,9 @@ impl Headers {
         if let Some(traceparent) = &self.traceparent {
             headers.push((TRACEPARENT, traceparent.clone().into_bytes()));
         }
+        if let Some(fingerprint) = self.fingerprint {
+            headers.push((FINGERPRINT, fingerprint.to_string().into_bytes()));
+        }
         headers
     }
 
@@ -145,13 +198,14 @@ impl Headers {
         at: Cursor,
         timestamp: Timestamp,
     ) -> Self {
-        let (mut id, mut sent_at, mut traceparent) = (None, None, None);
+        let (mut id, mut sent_at, mut traceparent, mut fingerprint) = (None, None, None, None);
         for (name, value) in headers {
             let Ok(value) = std::str::from_utf8(value) else { continue };
             match name {
                 CE_ID => id = NotificationId::from_text(value),
                 CE_TIME => sent_at = value.parse().ok().map(to_millisecond),
                 TRACEPARENT if value.len() <= MAX_ID_LEN => traceparent = Some(value.to_owned()),
+                FINGERPRINT => fingerprint = value.parse().ok(),
                 _ => {}
             }
         }
@@ -159,6 +213,7 @@ impl Headers {
             id: id.unwrap_or(NotificationId::Position(at)),
             sent_at: sent_at.unwrap_or(timestamp),
             traceparent,
+            fingerprint,
         }
     }
 }
@@ -167,4 +222,35 @@ impl Headers {
 #[must_use]
 pub fn to_millisecond(time: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_is_16_lower_case_hexadecimal_digits_and_nothing_else() {
+        assert_eq!("00000000000000ff".parse(), Ok(Fingerprint::new(255)));
+        assert_eq!(Fingerprint::new(255).to_string(), "00000000000000ff");
+        for bad in ["", "ff", "00000000000000FF", "+0000000000000ff", "00000000000000ff0"] {
+            assert_eq!(bad.parse::<Fingerprint>(), Err(InvalidFingerprint), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_notification_with_a_key_carries_a_fingerprint_and_its_name_is_known() {
+        let mut headers = Headers {
+            id: NotificationId::generate(),
+            sent_at: Timestamp::UNIX_EPOCH,
+            traceparent: None,
+            fingerprint: None,
+        };
+        let names = |headers: &Headers| {
+            headers.encode(TYPE).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        assert!(!names(&headers).contains(&"ce_fingerprint"));
+        headers.fingerprint = Some(Fingerprint::new(7));
+        assert!(names(&headers).contains(&"ce_fingerprint"));
+        assert!(names(&headers).into_iter().all(|name| known(name) == Some(name)));
+    }
 }

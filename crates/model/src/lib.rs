@@ -6,6 +6,7 @@
 //!
 //! The modules in the order in which a notification meets them:
 //! - [`user`]: the two people;
+//! - [`content`]: what may be said: a message, a category, a link, data;
 //! - [`notification`]: the value of a record, the JSON of the ancestor tutorial, field for field;
 //! - [`headers`]: the record's headers, CloudEvents 1.0 in binary mode;
 //! - [`receipt`]: the value of the other kind of record: what a recipient did;
@@ -15,6 +16,7 @@
 //! - [`topics`]: the names of the topics.
 
 pub mod user;
+pub mod content;
 pub mod notification;
 pub mod headers;
 pub mod receipt;
@@ -23,10 +25,11 @@ pub mod partitioner;
 pub mod cursor;
 pub mod topics;
 
+pub use content::{Category, Data, Link, Message};
 pub use cursor::Cursor;
-pub use headers::{Headers, NotificationId};
-pub use notification::{Message, Notification};
+pub use headers::{Fingerprint, Headers, NotificationId};
+pub use notification::Notification;
 pub use partitioner::Partitioner;
 pub use receipt::{Action, Receipt};
 pub use topics::TopicNames;
-pub use user::{User, UserId};
+pub use user::{User, UserId, UserName};

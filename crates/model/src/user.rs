@@ -82,6 +82,54 @@ pub struct User<'a> {
     pub name: Cow<'a, str>,
 }
 
+/// A name that the directory takes: one line of 1 to [`UserName::MAX_CHARS`] characters, without
+/// white space around it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserName(String);
+
+/// Why a text is not a [`UserName`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidUserName {
+    /// Nothing but white space.
+    #[error("must not be empty")]
+    Empty,
+    /// Longer than [`UserName::MAX_CHARS`].
+    #[error("must have at most {max} characters, but has {0}", max = UserName::MAX_CHARS)]
+    TooLong(usize),
+    /// A line break or another control character.
+    #[error("must not have control characters")]
+    Control,
+}
+
+impl UserName {
+    /// The longest name, in Unicode scalar values.
+    pub const MAX_CHARS: usize = 100;
+
+    /// The text, trimmed, as a name.
+    ///
+    /// # Errors
+    /// [`InvalidUserName`], which says what is wrong.
+    pub fn new(text: &str) -> Result<Self, InvalidUserName> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(InvalidUserName::Empty);
+        }
+        if text.chars().any(char::is_control) {
+            return Err(InvalidUserName::Control);
+        }
+        match text.chars().count() {
+            n if n > Self::MAX_CHARS => Err(InvalidUserName::TooLong(n)),
+            _ => Ok(Self(text.to_owned())),
+        }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,5 +150,15 @@ mod tests {
         assert_eq!(serde_json::to_string(&id).expect("a number"), "7");
         assert!(serde_json::from_str::<UserId>("0").is_err());
         assert!(serde_json::from_str::<UserId>("\"7\"").is_err());
+    }
+
+    #[test]
+    fn a_name_is_one_line_without_space_around_it() {
+        assert_eq!(UserName::new(" Emma Stone\n").map(|name| name.0), Ok("Emma Stone".into()));
+        assert!(UserName::new(&"é".repeat(100)).is_ok());
+        assert_eq!(UserName::new(&"é".repeat(101)), Err(InvalidUserName::TooLong(101)));
+        assert_eq!(UserName::new("  "), Err(InvalidUserName::Empty));
+        assert_eq!(UserName::new("a\0b"), Err(InvalidUserName::Control));
+        assert_eq!(UserName::new("a\nb"), Err(InvalidUserName::Control));
     }
 }

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 use model::{
-    Cursor, Headers, Message, Notification, NotificationId, User, UserId,
+    Category, Cursor, Data, Fingerprint, Headers, Link, Message, Notification, NotificationId,
+    User, UserId, UserName,
     record::{decode, encode},
 };
 use proptest::prelude::*;
@@ -31,6 +32,21 @@ fn time() -> impl Strategy<Value = Timestamp> {
     (0..4_102_444_800_000_i64).prop_map(|ms| Timestamp::from_millisecond(ms).expect("this century"))
 }
 
+fn json() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<i64>().prop_map(serde_json::Value::from),
+        "[a-z \\\\\"\n]{0,8}".prop_map(serde_json::Value::from),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(serde_json::Value::from),
+            proptest::collection::btree_map("[a-z ]{1,3}", inner, 0..3)
+                .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
 proptest! {
     #[test]
     fn a_record_decodes_to_what_was_encoded(
@@ -39,6 +55,7 @@ proptest! {
         message in any::<String>(), category in any::<Option<String>>(), link in any::<Option<String>>(),
         data in proptest::option::of(any::<Vec<String>>()),
         id in notification_id(), sent_at in time(), at in cursor(),
+        fingerprint in proptest::option::of(any::<u64>().prop_map(Fingerprint::new)),
     ) {
         let data = data.map(|d| serde_json::value::to_raw_value(&d).expect("strings"));
         let notification = Notification {
@@ -49,7 +66,7 @@ proptest! {
             link: link.as_deref().map(Cow::from),
             data: data.as_deref(),
         };
-        let headers = Headers { id, sent_at, traceparent: None };
+        let headers = Headers { id, sent_at, traceparent: None, fingerprint };
         let record = encode(&notification, &headers).expect("JSON");
         prop_assert_eq!(&record.key, &to.to_string().into_bytes());
 
@@ -87,7 +104,31 @@ proptest! {
     ) {
         let wire = headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
         let _ = decode(value.as_deref(), wire, Cursor::new(0, 0), Timestamp::UNIX_EPOCH);
-        let _ = (text.parse::<Cursor>(), text.parse::<UserId>(), Message::new(text));
+        let _ = (text.parse::<Cursor>(), text.parse::<UserId>(), text.parse::<Fingerprint>());
+        let _ = (UserName::new(&text), Data::parse(&text), Link::new(text.clone()));
+        let _ = (Category::new(text.clone()), Message::new(text));
+    }
+
+    #[test]
+    fn data_means_what_was_written_and_is_one_line(written in json(), spaces in "[ \t\r\n]{0,3}") {
+        // Space wherever JSON allows it: no string in here has a bracket or a comma.
+        let space = |c| match c {
+            '[' | ']' | ',' | ':' => format!("{spaces}{c}{spaces}"),
+            c => String::from(c),
+        };
+        let spaced: String = written.to_string().chars().map(space).collect();
+        let data = Data::parse(&spaced).expect("JSON");
+        let kept = data.as_ref().map_or("null", |data| data.as_json().get());
+        prop_assert!(!kept.contains(['\n', '\r']));
+        prop_assert_eq!(serde_json::from_str::<serde_json::Value>(kept).expect("JSON"), written);
+    }
+
+    #[test]
+    fn a_link_that_is_taken_never_leads_to_another_host_in_disguise(text in "[/\\\\a-z:.]{0,12}|https?://[a-z/\\\\]{0,9}") {
+        if let Ok(link) = Link::new(text) {
+            let link = link.as_str().replace('\\', "/");
+            prop_assert!(link.starts_with("http") || !link.starts_with("//"), "{link}");
+        }
     }
 }
 

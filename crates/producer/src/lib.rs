@@ -1,12 +1,17 @@
-//! The producer: `POST /send`.
+//! The producer: `POST /send`, and `/users`.
 //!
 //! A send's way: [`routes`] → [`send::request`] (form or JSON, parsed into what may be sent) →
 //! [`directory`] (who the two users are) → [`send`] (the notification) → [`publish`] (a record of
-//! the log) → the answer, once the log has acknowledged.
+//! the log) → the answer, once the log has acknowledged. [`bulk`] goes the same way with many sends
+//! of one request at once.
 
 pub mod settings;
+pub mod cors;
 pub mod routes;
+mod schema;
 pub mod send;
+pub mod bulk;
+mod users;
 pub mod directory;
 pub mod publish;
 
@@ -16,7 +21,7 @@ use service::http;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use directory::Directory;
+use directory::{Directory, Names};
 use publish::Publisher;
 pub use settings::Settings;
 
@@ -48,7 +53,10 @@ pub async fn run(
     }
     let topic = settings.topics.topic(&TopicNames::of(&settings.topics.topic).notifications);
     let publisher = Publisher::new(log, topic, settings.partitioner);
-    let app = routes::router(&settings, directory.clone(), publisher.clone());
+    let names = Names::new(directory.clone(), settings.directory_cache);
+    let app = routes::router(&settings, directory.clone(), names.clone(), publisher.clone());
+
+    let watching = tokio::spawn(names.watch());
 
     let stop_serving = CancellationToken::new();
     let server =
@@ -64,6 +72,7 @@ pub async fn run(
     stop_serving.cancel();
     let _ = server.await;
     publisher.flush(settings.http.drain_timeout).await;
+    watching.abort();
     directory.close().await;
     Ok(outcome?)
 }

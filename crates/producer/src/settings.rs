@@ -7,10 +7,13 @@ use log::settings::{KafkaArgs, TopicArgs};
 use model::Partitioner;
 use service::{http::HttpLimits, settings::Secret, telemetry::TelemetryArgs};
 
+use crate::cors::Origins;
+
 /// Takes notifications and publishes them.
 ///
 /// POST /send looks both users up in PostgreSQL, writes a record for each recipient to Kafka, and
-/// answers once Kafka has acknowledged.
+/// answers once Kafka has acknowledged. It takes a form, JSON, or a line of JSON for each of many
+/// sends. /users says who the users are, and changes them.
 #[derive(Parser, Clone, Debug)]
 #[command(
     name = "producer",
@@ -100,7 +103,31 @@ pub struct Settings {
           value_parser = service::settings::duration, help_heading = "Sending")]
     pub send_timeout: Duration,
 
-    /// Make the users' table at the start, if it is missing
+    /// Names that are kept in memory, at most; 0 looks every user up each time. A name is kept only
+    /// while PostgreSQL tells of changes, which `producer migrate` makes it do
+    #[arg(
+        long,
+        env = "DIRECTORY_CACHE",
+        default_value_t = 100_000,
+        value_name = "ENTRIES",
+        help_heading = "PostgreSQL"
+    )]
+    pub directory_cache: u64,
+
+    /// Web pages that may send from a browser, as origins such as `https://app.example.org`,
+    /// separated by commas. Without it none may. `*` is refused: it would let any page that a person
+    /// opens send in their place
+    #[arg(
+        long,
+        env = "PRODUCER_CORS_ORIGINS",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "ORIGINS",
+        help_heading = "Sending"
+    )]
+    pub cors_origins: Origins,
+
+    /// Make the users' table at the start, if it is missing, or bring it up to date
     #[arg(long, env = "PRODUCER_MIGRATE", help_heading = "PostgreSQL")]
     pub migrate: bool,
 

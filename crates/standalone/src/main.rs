@@ -39,17 +39,13 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         cli.insecure,
     )
     .await?;
+    let settings = cli.producer(consumer.local_addr()?.port())?;
     let parts = Parts::open(&cli.data_dir).await?;
     welcome(&cli, &producer, &consumer)?;
 
     let shutdown = shutdown::signal();
-    let sending = producer::run(
-        cli.producer(),
-        parts.log(),
-        parts.directory.clone(),
-        producer,
-        shutdown.clone(),
-    );
+    let sending =
+        producer::run(settings, parts.log(), parts.directory.clone(), producer, shutdown.clone());
     let reading = consumer::run(cli.consumer(), parts.log(), consumer, shutdown.clone());
     // Whichever fails takes the other along: half of a standalone is no use to anybody.
     let (sending, reading) =

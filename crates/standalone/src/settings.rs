@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use producer::cors::{InvalidOrigin, Origins};
 use service::telemetry::TelemetryArgs;
 
 /// Everything in one process, nothing to install: producer and consumer on an embedded, durable
@@ -50,6 +51,21 @@ pub(crate) struct Cli {
           value_parser = service::settings::duration)]
     send_timeout: std::time::Duration,
 
+    /// Names of users that are kept in memory, at most; 0 looks every user up each time
+    #[arg(long, env = "DIRECTORY_CACHE", default_value_t = 100_000, value_name = "ENTRIES")]
+    directory_cache: u64,
+
+    /// Web pages that may send from a browser, as origins such as `https://app.example.org`,
+    /// separated by commas; those that this process serves itself may anyway
+    #[arg(
+        long,
+        env = "PRODUCER_CORS_ORIGINS",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "ORIGINS"
+    )]
+    cors_origins: Origins,
+
     #[command(flatten)]
     pub(crate) telemetry: TelemetryArgs,
 }
@@ -66,14 +82,22 @@ impl Cli {
         self.consumer.clone()
     }
 
-    pub(crate) fn producer(&self) -> producer::Settings {
-        producer::Settings {
+    /// The pages that the consumer serves on this port may send.
+    pub(crate) fn producer(&self, consumer_port: u16) -> Result<producer::Settings, InvalidOrigin> {
+        // Browsers leave out the port that HTTP has anyway.
+        let port = if consumer_port == 80 { String::new() } else { format!(":{consumer_port}") };
+        let origins = ["localhost", "127.0.0.1"].map(|host| format!("http://{host}{port}"));
+        Ok(producer::Settings {
             topics: self.consumer.topics.clone(),
             partitioner: self.consumer.partitioner,
             send_timeout: self.send_timeout,
+            directory_cache: self.directory_cache,
+            cors_origins: origins
+                .iter()
+                .try_fold(self.cors_origins.clone(), |all, origin| all.and(origin))?,
             // The directory's table is made when the folder is opened.
             migrate: false,
             http: self.consumer.http.clone(),
-        }
+        })
     }
 }

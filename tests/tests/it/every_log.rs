@@ -7,6 +7,7 @@ mod foreign;
 mod reading;
 mod receipts;
 mod live;
+mod publishing;
 
 /// The same tests for each kind of log.
 macro_rules! on_every_log {
@@ -47,5 +48,13 @@ on_every_log! {
     super::live::slow_reader as a_slow_reader_gets_a_gap_and_slows_nobody,
     super::live::bounds as live_streams_are_bounded_and_kept_alive,
     super::live::refusals as a_wrong_stream_request_is_told_what_is_wrong,
+    super::publishing::retry as a_retry_with_the_same_key_is_the_same_notification_and_shown_once,
+    super::publishing::reused_key as a_key_that_was_used_for_something_else_is_refused,
+    super::publishing::content as a_category_a_link_and_data_reach_the_recipient,
+    super::publishing::bulk as a_bulk_is_answered_line_by_line_in_order,
+    super::publishing::large_bulk as a_bulk_larger_than_every_limit_arrives_in_order,
+    super::publishing::many as a_send_to_thousands_reaches_each_of_them,
+    super::publishing::users as users_are_listed_shown_written_and_removed,
+    super::publishing::cors as only_pages_of_named_origins_may_send,
     super::foreign::order as one_sender_s_notifications_stay_in_order,
 }

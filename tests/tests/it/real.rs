@@ -1,6 +1,9 @@
 //! What only a real Kafka and a real PostgreSQL can show.
 
-use std::process::Command;
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use e2e::{
     World,
@@ -9,6 +12,8 @@ use e2e::{
     until,
     world::{home, unique},
 };
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tokio::time::sleep;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka and PostgreSQL: task test:real"]
@@ -74,8 +79,13 @@ async fn postgres_away_is_a_503_and_its_return_is_found_without_a_restart() {
 
     for way in ["kill", "stop", "pause"] {
         server.does(way);
-        let response = world.post_form("from_id=1&to_id=2&message=nobody+knows+them").await;
-        assert_eq!(response.status(), 503, "{way}");
+        // Names that are known count until the lost connection is noticed, which takes seconds where
+        // there is no sign of it.
+        let response = until(|| async {
+            let response = world.post_form("from_id=1&to_id=3&message=perhaps").await;
+            if response.status() == 503 { Ok(response) } else { Err(way) }
+        })
+        .await;
         assert!(response.headers().contains_key("retry-after"));
         let said = response.text().await.expect("a body");
         assert!(
@@ -92,6 +102,132 @@ async fn postgres_away_is_a_503_and_its_return_is_found_without_a_restart() {
         world.send(1, 2, way).await;
     }
     world.expect_inbox(2, &["before".into(), "kill".into(), "stop".into(), "pause".into()]).await;
+}
+
+/// A connection to the world's users, as another program would have it.
+async fn users(world: &World) -> PgConnection {
+    let Parts::Real { database_url, .. } = &world.parts else { unreachable!("a real world") };
+    PgConnection::connect(database_url).await.expect("a connection")
+}
+
+async fn rename(users: &mut PgConnection, name: &str) {
+    let statement = sqlx::query("UPDATE users SET name = $1 WHERE id = 1").bind(name);
+    assert_eq!(statement.execute(users).await.expect("done").rows_affected(), 1);
+}
+
+/// Sends from user 1 and returns who the recipient sees as its sender.
+async fn sender_s_name(world: &World, message: &str) -> String {
+    world.send(1, 2, message).await;
+    until(|| async {
+        let page = world.read(2).await;
+        let last = page["notifications"].as_array().and_then(|all| all.last().cloned());
+        let last = last.unwrap_or_default();
+        let name = last["from"]["name"].as_str().unwrap_or_default().to_owned();
+        if last["message"] == message { Ok(name) } else { Err(last) }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Kafka and PostgreSQL: task test:real"]
+async fn a_user_renamed_or_deleted_with_plain_sql_is_seen_by_the_next_send_within_a_second() {
+    let world = World::real().await;
+    let mut users = users(&world).await;
+    world.send(1, 2, "ready").await;
+    // Long enough for the cache to be trusted, and used.
+    for n in 0..5 {
+        let name = format!("Emma {n}");
+        sender_s_name(&world, "cached").await;
+        rename(&mut users, &name).await;
+        let renamed = Instant::now();
+        let mut tries = 0;
+        while sender_s_name(&world, &format!("{n}-{tries}")).await != name {
+            tries += 1;
+            assert!(renamed.elapsed() < Duration::from_secs(1), "{name} after {tries}");
+        }
+        sleep(Duration::from_millis(300)).await;
+    }
+    sqlx::query("DELETE FROM users WHERE id = 1").execute(&mut users).await.expect("done");
+    let deleted = Instant::now();
+    while world.post_form("from_id=1&to_id=3&message=gone").await.status() != 404 {
+        assert!(deleted.elapsed() < Duration::from_secs(1), "user 1 can still send");
+    }
+    sqlx::query("TRUNCATE users").execute(&mut users).await.expect("done");
+    let emptied = Instant::now();
+    while world.post_form("from_id=3&to_id=4&message=gone").await.status() != 404 {
+        assert!(emptied.elapsed() < Duration::from_secs(1), "user 3 can still send");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Kafka and PostgreSQL: task test:real"]
+async fn a_producer_that_cannot_hear_of_changes_serves_no_stale_name() {
+    let world = World::real().await;
+    let mut users = users(&world).await;
+    world.send(1, 2, "ready").await;
+    let listeners = "FROM pg_stat_activity WHERE datname = current_database() \
+                     AND pid <> pg_backend_pid() AND query LIKE '%pg_notify($1%'";
+    for n in 0..5 {
+        sender_s_name(&world, &format!("cached {n}")).await;
+        until(|| async {
+            let kill =
+                AssertSqlSafe(format!("SELECT count(pg_terminate_backend(pid)) {listeners}"));
+            let killed: i64 = sqlx::query_scalar(kill)
+                .fetch_one(&mut self::users(&world).await)
+                .await
+                .expect("done");
+            if killed == 1 { Ok(()) } else { Err(killed) }
+        })
+        .await;
+        until(|| async {
+            let left = AssertSqlSafe(format!("SELECT count(*) {listeners}"));
+            let left: i64 = sqlx::query_scalar(left)
+                .fetch_one(&mut self::users(&world).await)
+                .await
+                .expect("done");
+            if left == 0 { Ok(()) } else { Err(left) }
+        })
+        .await;
+        let name = format!("Emma {n}");
+        rename(&mut users, &name).await;
+        assert_eq!(sender_s_name(&world, &n.to_string()).await, name);
+    }
+
+    // And so with a table whose triggers are missing, as soon as that is noticed.
+    sqlx::query("DROP FUNCTION users_changed CASCADE").execute(&mut users).await.expect("done");
+    sleep(Duration::from_secs(5)).await;
+    for name in ["Emma", "Emma again"] {
+        rename(&mut users, name).await;
+        assert_eq!(sender_s_name(&world, name).await, name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Kafka and PostgreSQL: task test:real"]
+async fn known_names_need_no_database_until_it_is_known_to_be_away() {
+    let server = Instance::start("postgres");
+    let brokers = std::env::var("TEST_KAFKA_BROKERS").expect("TEST_KAFKA_BROKERS");
+    let topic = unique("notifications");
+    let parts = Parts::on(brokers, &server.address, &topic.replace('-', "_")).await;
+    let world = World::on(parts, topic).await;
+    world.send(1, 2, "ready").await;
+    // The listener needs a moment at the start, and may lose its race with a try of its own.
+    until(|| async {
+        world.send(1, 2, "known").await;
+        server.does("pause");
+        let status = world.post_form("from_id=1&to_id=2&message=cached").await.status().as_u16();
+        server.does("resume");
+        if status == 200 { Ok(()) } else { Err(status) }
+    })
+    .await;
+    server.does("pause");
+    let paused = Instant::now();
+    while world.post_form("from_id=1&to_id=3&message=m").await.status() == 200 {
+        assert!(paused.elapsed() < Duration::from_secs(8), "a name is trusted for too long");
+        sleep(Duration::from_millis(50)).await;
+    }
+    server.does("resume");
+    world.send(1, 4, "back").await;
 }
 
 fn kcat(world: &World, line: &str, arguments: &[&str]) {

@@ -78,6 +78,25 @@ async fn an_interrupted_standalone_ends_well_and_shows_the_same_inboxes_when_it_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_pages_of_its_consumer_may_send_and_no_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let standalone = Standalone::start(folder.path()).await;
+    let by_name = standalone.consumer.replace("127.0.0.1", "localhost");
+    for (origin, may) in
+        [(&standalone.consumer, true), (&by_name, true), (&standalone.producer, false)]
+    {
+        let preflight = reqwest::Client::new()
+            .request(reqwest::Method::OPTIONS, format!("{}/send", standalone.producer))
+            .header("origin", origin)
+            .header("access-control-request-method", "POST");
+        let answer = preflight.send().await.expect("an answer");
+        let allowed = answer.headers().get("access-control-allow-origin");
+        let allowed = allowed.and_then(|value| value.to_str().ok());
+        assert_eq!(allowed, may.then_some(origin.as_str()), "{origin}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_taken_port_and_a_used_folder_are_named_with_what_to_do() {
     let folder = tempfile::tempdir().expect("a folder");
     let running = Standalone::start(folder.path()).await;

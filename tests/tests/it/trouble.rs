@@ -2,9 +2,24 @@
 
 use std::time::Duration;
 
-use e2e::{World, parts::Parts, until};
-use log::mock::Cluster;
-use serde_json::Value;
+use e2e::{
+    World,
+    parts::Parts,
+    until::{DEADLINE, until},
+};
+use futures_util::{StreamExt as _, stream};
+use log::{
+    Log,
+    kafka::{Kafka, KafkaSettings},
+    mock::Cluster,
+};
+use reqwest::Body;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 
 #[allow(clippy::panic)] // A test that asks for this is wrong.
 fn cluster(world: &World) -> &Cluster {
@@ -56,6 +71,168 @@ async fn an_acknowledgement_that_is_late_is_a_504_that_says_what_it_means() {
     // In this case it was delivered after all, as the answer said that it might be.
     cluster(&world).set_round_trip(Duration::ZERO);
     world.expect_inbox(2, &["quick".into(), "slow".into()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_send_with_a_key_is_safe_to_repeat() {
+    let mut world = World::mock().await;
+    world.stop_producer().await;
+    world.start_producer(&["--send-timeout", "500ms"]).await;
+    world.send(1, 2, "quick").await;
+    let send = async || {
+        let request = world.http().post(world.producer("/send")).header("idempotency-key", "k");
+        let body = json!({"from_id": 1, "to_id": 2, "message": "slow"});
+        request.json(&body).send().await.expect("an answer")
+    };
+
+    cluster(&world).set_round_trip(Duration::from_secs(2));
+    let late = send().await;
+    assert_eq!(late.status(), 504);
+    let problem: Value = late.json().await.expect("JSON");
+    let said = problem["message"].as_str().expect("a message");
+    assert!(said.contains("Retry with the same Idempotency-Key"), "{said}");
+
+    cluster(&world).set_round_trip(Duration::ZERO);
+    let sent = until(|| async {
+        let response = send().await;
+        if response.status() == 200 { Ok(response) } else { Err(response.status()) }
+    })
+    .await;
+    let sent: Value = sent.json().await.expect("JSON");
+    world.send(1, 2, "last").await;
+    world.expect_inbox(2, &["quick".into(), "slow".into(), "last".into()]).await;
+    assert_eq!(world.read(2).await["notifications"][1]["id"], sent["sent"][0]["id"]);
+}
+
+/// With a producer whose queue has room for two records.
+async fn narrow_world() -> World {
+    let mut world = World::mock().await;
+    world.stop_producer().await;
+    let settings = KafkaSettings {
+        brokers: cluster(&world).brokers(),
+        client_id: "test-narrow-producer".into(),
+        properties: vec![("queue.buffering.max.messages".into(), "2".into())],
+    };
+    world.start_producer_on(Log::Kafka(Kafka::new(settings).expect("clients")), &[]).await;
+    world.send(1, 2, "ready").await;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_is_a_503_that_says_who_was_reached_and_who_was_not() {
+    let world = narrow_world().await;
+    cluster(&world).set_round_trip(Duration::from_millis(500));
+    let send = async || {
+        let request = world.http().post(world.producer("/send")).header("idempotency-key", "k");
+        let body = json!({"from_id": 1, "to_id": [1, 2, 3, 4], "message": "m"});
+        request.json(&body).send().await.expect("an answer")
+    };
+    let response = send().await;
+    assert_eq!(response.status(), 503);
+    assert!(response.headers().contains_key("retry-after"));
+    let problem: Value = response.json().await.expect("JSON");
+    let to = |list: &Value| {
+        let list = list.as_array().expect("a list").iter();
+        list.map(|entry| entry["to_id"].as_i64().expect("an id")).collect::<Vec<_>>()
+    };
+    assert_eq!((to(&problem["sent"]), to(&problem["failed"])), (vec![1, 2], vec![3, 4]));
+    let failed = &problem["failed"][0];
+    assert_eq!(failed["status"], 503);
+    assert!(failed["message"].as_str().is_some_and(|m| m.starts_with("Too many notifications")));
+
+    // With the key the whole of it may be repeated: those who were reached are not sent to again.
+    cluster(&world).set_round_trip(Duration::ZERO);
+    let sent: Value = send().await.json().await.expect("JSON");
+    assert_eq!(to(&sent["sent"]), [1, 2, 3, 4]);
+    assert_eq!(sent["sent"][0], problem["sent"][0]);
+    for user in [1, 3, 4] {
+        world.expect_inbox(user, &["m".into()]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bulk_waits_for_room_in_a_full_queue() {
+    let world = narrow_world().await;
+    cluster(&world).set_round_trip(Duration::from_millis(20));
+    let lines: Vec<_> = (0..40).map(|n| line(2, &n.to_string())).collect();
+    let request = world.http().post(world.producer("/send")).body(lines.concat());
+    let response = request.header("content-type", "application/x-ndjson").send().await;
+    let text = response.expect("an answer").text().await.expect("a body");
+    assert_eq!(text.lines().filter(|line| line.contains("\"status\":200")).count(), 40, "{text}");
+    let mut expected = vec!["ready".to_owned()];
+    expected.extend((0..40).map(|n| n.to_string()));
+    world.expect_inbox(2, &expected).await;
+}
+
+fn line(to: i64, message: &str) -> String {
+    format!("{{\"from_id\":1,\"to_id\":{to},\"message\":\"{message}\"}}\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bulk_that_stalls_is_told_so_after_the_results_of_what_came() {
+    let mut world = World::mock().await;
+    world.stop_producer().await;
+    world.start_producer(&["--body-timeout", "500ms"]).await;
+    world.send(1, 2, "ready").await;
+    let begun = format!("{}{}{{\"from_id\":1,", line(2, "a"), line(2, "b"));
+    let body = stream::iter([Ok::<_, std::io::Error>(begun)]).chain(stream::pending());
+    let request = world.http().post(world.producer("/send")).body(Body::wrap_stream(body));
+    let response = request.header("content-type", "application/x-ndjson").send().await;
+    let text = response.expect("an answer").text().await.expect("a whole body");
+    let results: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let statuses: Vec<_> = results.iter().map(|r| (&r["line"], &r["status"])).collect();
+    let expected = [(1, 200), (2, 200), (3, 408)].map(|(l, s)| (json!(l), json!(s)));
+    assert_eq!(statuses, expected.iter().map(|(l, s)| (l, s)).collect::<Vec<_>>());
+    world.expect_inbox(2, &["ready".into(), "a".into(), "b".into()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_had_no_end_when_the_bulk_broke_off_is_not_sent() {
+    let world = World::mock().await;
+    world.send(1, 2, "ready").await;
+    let address = world.producer("");
+    let mut client =
+        TcpStream::connect(address.trim_start_matches("http://")).await.expect("a connection");
+    let lines = format!("{}{}{}", line(2, "a"), line(2, "b"), line(2, "c").trim_end());
+    let head = "POST /send HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\n\
+                content-length: 100000\r\n\r\n";
+    client.write_all(format!("{head}{lines}").as_bytes()).await.expect("written");
+    // The results of what came whole arrive while the rest is still awaited.
+    let mut answer = String::new();
+    while answer.matches("\"status\":200").count() < 2 {
+        let mut bytes = [0; 4096];
+        let read = timeout(DEADLINE, client.read(&mut bytes)).await.expect("in time");
+        answer.push_str(&String::from_utf8_lossy(&bytes[..read.expect("an answer")]));
+    }
+    drop(client);
+    sleep(Duration::from_millis(100)).await;
+    world.send(1, 2, "after").await;
+    world.expect_inbox(2, &["ready", "a", "b", "after"].map(str::to_owned)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bulk_whose_answers_nobody_reads_is_not_read_either_and_ends_with_its_client() {
+    let world = World::mock().await;
+    world.send(1, 2, "ready").await;
+    let address = world.producer("");
+    let mut client =
+        TcpStream::connect(address.trim_start_matches("http://")).await.expect("a connection");
+    let head = "POST /send HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\n\
+                content-length: 1000000000\r\n\r\n";
+    client.write_all(head.as_bytes()).await.expect("written");
+    let lines = "{\"from_id\":\"nobody\"}\n".repeat(3000);
+    let mut written = 0;
+    while timeout(Duration::from_secs(3), client.write_all(lines.as_bytes())).await.is_ok() {
+        written += lines.len();
+        assert!(written < 64 << 20, "{written} bytes are neither answered nor refused");
+    }
+    // Others are served all the while, and after it.
+    world.send(1, 2, "beside it").await;
+    drop(client);
+    sleep(Duration::from_millis(100)).await;
+    world.send(1, 2, "after it").await;
+    world.expect_inbox(2, &["ready".into(), "beside it".into(), "after it".into()]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

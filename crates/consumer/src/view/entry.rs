@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{Headers, Notification, NotificationId};
+use model::{Fingerprint, Headers, Notification, NotificationId};
 
 /// A notification in an inbox.
 #[derive(Debug, Clone)]
@@ -13,6 +13,9 @@ pub struct Entry {
     pub sent_at_ms: i64,
     /// Its identity; an inbox holds no two of the same.
     pub id: NotificationId,
+    /// Of its content, if its sender gave an Idempotency-Key: another content under the same id is
+    /// another notification, under a key that was used before.
+    pub fingerprint: Option<Fingerprint>,
     /// What readers may filter by.
     pub category: Option<Arc<str>>,
     /// Whether its recipient has seen it.
@@ -51,6 +54,7 @@ impl Entry {
             offset,
             sent_at_ms: headers.sent_at.as_millisecond(),
             id: headers.id,
+            fingerprint: headers.fingerprint,
             category: notification.category.as_deref().map(Arc::from),
             read: false,
             json: Some(json.into()),

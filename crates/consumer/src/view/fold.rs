@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashSet,
+    fmt::Display,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -20,6 +21,9 @@ pub trait Ownership: Send + 'static {
     /// The partition is ours no longer.
     fn revoked(&mut self, partition: i32);
 }
+
+/// Why a second notification of one id, which is not the first one again, is set aside.
+const REUSED: &str = "its Idempotency-Key was used before, for a notification with another content";
 
 /// Says that a partition is live, which either of the two folds may be the one to find out.
 pub type SayLive = Arc<dyn Fn(i32) + Send + Sync>;
@@ -99,13 +103,18 @@ impl<O: Ownership> Fold for Notifications<O> {
                 self.view.counters.duplicates.fetch_add(1, Ordering::Relaxed);
                 Verdict::Folded
             }
+            Ok(Some(Added::Conflict)) => {
+                self.view.counters.conflicts.fetch_add(1, Ordering::Relaxed);
+                say_set_aside(&self.topic, record, &REUSED);
+                Verdict::Poison(REUSED.into())
+            }
             Ok(None) => Verdict::Folded,
             Err(poison) => {
                 self.view.counters.poison.fetch_add(1, Ordering::Relaxed);
                 if let Some(partition) = self.view.partition(record.partition) {
                     partition.fold(Source::Notifications, record.offset, |_| ());
                 }
-                say_poison(&self.topic, record, &poison);
+                say_set_aside(&self.topic, record, &poison);
                 Verdict::Poison(poison.to_string())
             }
         }
@@ -169,7 +178,7 @@ impl Fold for Receipts {
             Err(poison) => {
                 self.view.counters.poison.fetch_add(1, Ordering::Relaxed);
                 partition.fold(Source::Receipts, record.offset, |_| ());
-                say_poison(&self.topic, record, &poison);
+                say_set_aside(&self.topic, record, &poison);
                 Verdict::Poison(poison.to_string())
             }
         }
@@ -195,9 +204,9 @@ fn caught_up(view: &View, source: Source, number: i32, say_live: &SayLive) {
     }
 }
 
-fn say_poison(topic: &str, record: &Record<'_>, poison: &record::Poison) {
+fn say_set_aside(topic: &str, record: &Record<'_>, why: &dyn Display) {
     tracing::warn!(
         kafka.topic = topic, kafka.partition = record.partition, kafka.offset = record.offset,
-        reason = %poison, "skipped a record that this topic is not for",
+        reason = %why, "set a record aside",
     );
 }

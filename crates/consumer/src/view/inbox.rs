@@ -44,6 +44,8 @@ pub enum Added {
     New,
     /// The inbox holds one of the same id already; nothing changed.
     Duplicate,
+    /// The same, but with another content: an Idempotency-Key was used twice.
+    Conflict,
 }
 
 /// Why entries are not in an inbox any more.
@@ -87,8 +89,11 @@ impl Inbox {
     /// Adds an entry, whose offset is above all others, and evicts what is beyond the limits.
     pub fn add(&mut self, mut entry: Entry, limits: Limits, now_ms: i64) -> Added {
         let hash = short_hash(&entry.id);
-        if self.position(&entry.id, hash).is_some() {
-            return Added::Duplicate;
+        let same = self.position(&entry.id, hash).and_then(|index| self.entries.get(index));
+        if let Some(same) = same {
+            let both = same.fingerprint.zip(entry.fingerprint);
+            let other = both.is_some_and(|(one, other)| one != other);
+            return if other { Added::Conflict } else { Added::Duplicate };
         }
         if let Some(action) = self.take_pending(&entry.id) {
             apply(&mut entry, action);

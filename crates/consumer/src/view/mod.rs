@@ -62,6 +62,8 @@ pub struct Counters {
     pub folded: AtomicU64,
     /// Notifications whose id their inbox already held.
     pub duplicates: AtomicU64,
+    /// Notifications set aside because their Idempotency-Key was used before for something else.
+    pub conflicts: AtomicU64,
     /// Records that were no notifications.
     pub poison: AtomicU64,
     /// Notifications found in a partition that is not their recipient's home.

@@ -1,13 +1,18 @@
 //! The directory: who the users are. PostgreSQL in production, SQLite embedded; the same questions
-//! to both.
+//! to both. [`Names`] is how sends ask: through a cache that is never trusted without a reason.
 
 mod postgres;
 mod sqlite;
+mod names;
+mod cache;
+mod listener;
 
 use std::{collections::HashMap, path::Path, time::Duration};
 
-use model::{User, UserId};
+use model::{User, UserId, UserName};
 use serde_json::Value;
+
+pub use names::{Away, Names, People};
 
 /// How long a connection or an answer may take before the directory counts as away.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -50,6 +55,15 @@ pub enum OpenError {
     "the users' table cannot be made or brought up to date: {0}. Is the database there, and may this user create tables?"
 )]
 pub struct MigrateError(#[from] sqlx::migrate::MigrateError);
+
+/// What writing a user did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// There was none with this id.
+    Created,
+    /// There was one, who has this name now.
+    Changed,
+}
 
 impl Directory {
     /// The directory in PostgreSQL, at most `connections` at a time. Does not connect yet:
@@ -96,11 +110,51 @@ impl Directory {
                 Self::Sqlite(pool) => sqlite::users(pool, &numbers).await,
             }
         });
-        let user = |(id, name): (i64, String)| {
-            let id = UserId::new(id).ok()?;
-            Some((id, User { id, name: name.into() }))
-        };
+        Ok(rows.await?.into_iter().filter_map(user).map(|user| (user.id, user)).collect())
+    }
+
+    /// At most `limit` users, by their ids, after the one with the id `after` (0: from the first).
+    ///
+    /// # Errors
+    /// As [`users`](Self::users).
+    pub async fn page(&self, after: i64, limit: u32) -> Result<Vec<User<'static>>, DirectoryError> {
+        let rows = in_time(async {
+            match self {
+                Self::Postgres(pool) => postgres::page(pool, after, limit).await,
+                Self::Sqlite(pool) => sqlite::page(pool, after, limit).await,
+            }
+        });
         Ok(rows.await?.into_iter().filter_map(user).collect())
+    }
+
+    /// Makes this user, or gives them this name. Whoever keeps [`Names`] has to
+    /// [`forget`](Names::forget) this one.
+    ///
+    /// # Errors
+    /// As [`users`](Self::users); whether it was done is then not known.
+    pub async fn put(&self, id: UserId, name: &UserName) -> Result<Put, DirectoryError> {
+        let created = in_time(async {
+            match self {
+                Self::Postgres(pool) => postgres::put(pool, id.get(), name.as_str()).await,
+                Self::Sqlite(pool) => sqlite::put(pool, id.get(), name.as_str()).await,
+            }
+        });
+        Ok(if created.await? { Put::Created } else { Put::Changed })
+    }
+
+    /// Removes this user, and says whether there was one. Whoever keeps [`Names`] has to
+    /// [`forget`](Names::forget) this one.
+    ///
+    /// # Errors
+    /// As [`users`](Self::users); whether it was done is then not known.
+    pub async fn delete(&self, id: UserId) -> Result<bool, DirectoryError> {
+        let deleted = in_time(async {
+            match self {
+                Self::Postgres(pool) => postgres::delete(pool, id.get()).await,
+                Self::Sqlite(pool) => sqlite::delete(pool, id.get()).await,
+            }
+        });
+        Ok(deleted.await?)
     }
 
     /// For `/readyz`: whether the directory answers, and has its table.
@@ -128,6 +182,11 @@ impl Directory {
             Self::Sqlite(pool) => pool.close().await,
         }
     }
+}
+
+/// A row as a user; none where the table holds what is no user to us.
+fn user((id, name): (i64, String)) -> Option<User<'static>> {
+    Some(User { id: UserId::new(id).ok()?, name: name.into() })
 }
 
 /// PostgreSQL's `undefined_table`, and SQLite's way of saying so.

@@ -27,3 +27,32 @@ pub(super) async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
 pub(super) async fn users(pool: &PgPool, ids: &[i64]) -> Result<Vec<(i64, String)>, sqlx::Error> {
     sqlx::query_as("SELECT id, name FROM users WHERE id = ANY($1)").bind(ids).fetch_all(pool).await
 }
+
+pub(super) async fn page(
+    pool: &PgPool,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<(i64, String)>, sqlx::Error> {
+    sqlx::query_as("SELECT id, name FROM users WHERE id > $1 ORDER BY id LIMIT $2")
+        .bind(after)
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await
+}
+
+/// Whether the row is new: one that was updated carries the transaction that did so in `xmax`.
+pub(super) async fn put(pool: &PgPool, id: i64, name: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "INSERT INTO users (id, name) VALUES ($1, $2) \
+         ON CONFLICT (id) DO UPDATE SET name = excluded.name RETURNING xmax = 0",
+    )
+    .bind(id)
+    .bind(name)
+    .fetch_one(pool)
+    .await
+}
+
+pub(super) async fn delete(pool: &PgPool, id: i64) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query("DELETE FROM users WHERE id = $1").bind(id).execute(pool).await?;
+    Ok(done.rows_affected() > 0)
+}

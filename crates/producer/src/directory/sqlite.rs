@@ -40,3 +40,35 @@ pub(super) async fn users(
         .fetch_all(pool)
         .await
 }
+
+pub(super) async fn page(
+    pool: &SqlitePool,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<(i64, String)>, sqlx::Error> {
+    sqlx::query_as("SELECT id, name FROM users WHERE id > ? ORDER BY id LIMIT ?")
+        .bind(after)
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await
+}
+
+/// Whether the row is new.
+pub(super) async fn put(pool: &SqlitePool, id: i64, name: &str) -> Result<bool, sqlx::Error> {
+    loop {
+        let insert = "INSERT INTO users (id, name) VALUES (?, ?) ON CONFLICT (id) DO NOTHING";
+        let update = "UPDATE users SET name = ?2 WHERE id = ?1";
+        for (statement, created) in [(insert, true), (update, false)] {
+            let done = sqlx::query(statement).bind(id).bind(name).execute(pool).await?;
+            if done.rows_affected() > 0 {
+                return Ok(created);
+            }
+        }
+        // Deleted between the two: once more.
+    }
+}
+
+pub(super) async fn delete(pool: &SqlitePool, id: i64) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query("DELETE FROM users WHERE id = ?").bind(id).execute(pool).await?;
+    Ok(done.rows_affected() > 0)
+}

@@ -1,153 +1,168 @@
 //! Sending: both users looked up, a record for each recipient, an answer once all are acknowledged.
 
 pub mod request;
+pub mod idempotency;
+pub mod keys;
+pub mod delivery;
 
 use std::{borrow::Cow, time::Duration};
 
 use axum::http::StatusCode;
 use jiff::Timestamp;
-use log::{Ack, AppendError, Position};
-use model::{Cursor, Headers, Notification, NotificationId, UserId, headers::to_millisecond};
+use log::AppendError;
+use model::{
+    Category, Data, Headers, Link, Notification, NotificationId, User, headers::to_millisecond,
+};
 use serde::Serialize;
 use service::problem::Problem;
+use tokio::time::Instant;
 
-use crate::{directory::Directory, publish::Publisher};
+use crate::{
+    directory::{Away, Names, People},
+    publish::Publisher,
+};
+use delivery::{AllSent, Delivery, Record, State};
+use idempotency::{IdempotencyKey, fingerprint};
+use keys::Keys;
 use request::Send;
 
 /// What a client that is to come again soon is told to wait.
-const SOON: Duration = Duration::from_secs(1);
+pub(crate) const SOON: Duration = Duration::from_secs(1);
 
 /// What an accepted send is answered with.
 #[derive(Debug, Serialize)]
-pub struct Sent {
+pub struct Accepted {
     message: &'static str,
-    sent: Vec<Delivery>,
+    sent: AllSent,
 }
 
-/// One recipient's notification, in the log.
-#[derive(Debug, Serialize)]
-pub struct Delivery {
-    to_id: UserId,
-    id: NotificationId,
-    cursor: Cursor,
-}
-
-/// What sending needs.
+/// What sending needs. A cheap handle, to be cloned.
 #[derive(Clone)]
 pub struct Sender {
     /// Who the users are.
-    pub directory: Directory,
+    pub names: Names,
     /// The way into the log.
     pub publisher: Publisher,
+    /// The Idempotency-Keys of late.
+    pub keys: Keys,
     /// How long an acknowledgement may take.
     pub deadline: Duration,
 }
 
 impl Sender {
-    /// Sends to every recipient. Either all users exist, or nothing is sent.
+    /// Sends to every recipient. Either all users exist, or nothing is sent; with a key, either all
+    /// of it is new or the same as before, or nothing is sent.
     ///
     /// # Errors
-    /// 404 for an unknown user, 503 when the directory or the log is away, 504 when the log did
-    /// not acknowledge in time; see DESIGN.md §6.
-    pub async fn send(&self, send: &Send) -> Result<Sent, Problem> {
-        let notifications = self.address(send).await?;
+    /// 404 for an unknown user, 422 for a key that was used for something else, 503 when the
+    /// directory or the log is away, 504 when the log did not acknowledge in time; see DESIGN.md §6.
+    pub async fn send(
+        &self,
+        send: &Send,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Accepted, Problem> {
+        let people = self.names.of(std::iter::once(send.from).chain(send.to.iter().copied())).await;
+        let mut delivery = self.address(send, key, &people)?;
         // All are queued before any is waited for: the order of one sender's notifications is the
         // order in which their requests came.
-        let queued: Vec<_> = notifications
-            .iter()
-            .map(|(notification, headers)| {
-                (notification.to.id, &headers.id, self.publisher.publish(notification, headers))
-            })
-            .collect();
-        let deadline = tokio::time::Instant::now() + self.deadline;
-        let mut sent = Vec::with_capacity(queued.len());
-        let mut failed: Vec<(UserId, AppendError)> = Vec::new();
-        for (to_id, id, ack) in queued {
-            match acknowledged(ack, deadline).await {
-                Ok(Position { partition, offset }) => {
-                    sent.push(Delivery {
-                        to_id,
-                        id: id.clone(),
-                        cursor: Cursor::new(partition, offset),
-                    });
+        while !self.queue(&mut delivery, send, &people) {
+            delivery.give_up_next();
+        }
+        delivery.settle(&self.keys).await;
+        match delivery.outcome() {
+            Ok(sent) => Ok(Accepted { message: "Notification sent successfully!", sent }),
+            Err(problem) => {
+                if let Some(error) = delivery.error() {
+                    tracing::warn!(%error, recipients = send.to.len(), "a send was not acknowledged");
                 }
-                Err(error) => failed.push((to_id, error)),
+                Err(problem)
             }
         }
-        // What is unknown of one recipient must not be hidden by what is certain of another.
-        let unknown = |error: &AppendError| matches!(error, AppendError::TimedOut(_));
-        match failed.iter().max_by_key(|(_, error)| unknown(error)) {
-            None => Ok(Sent { message: "Notification sent successfully!", sent }),
-            Some((_, error)) => Err(not_sent(error, &sent, &failed)),
-        }
     }
 
-    /// The notifications of a send, with the names that the directory has now.
-    async fn address<'s>(
+    /// A delivery of which nothing is queued yet, but of which some may be in the log already.
+    ///
+    /// # Errors
+    /// 404, 422 and 503, as [`send`](Self::send).
+    pub(crate) fn address(
         &self,
-        send: &'s Send,
-    ) -> Result<Vec<(Notification<'s>, Headers)>, Problem> {
-        let everybody: Vec<_> = std::iter::once(send.from).chain(send.to.iter().copied()).collect();
-        let users = self.directory.users(&everybody).await.map_err(|error| {
-            tracing::warn!(%error, "a send was refused");
+        send: &Send,
+        key: Option<&IdempotencyKey>,
+        people: &People,
+    ) -> Result<Delivery, Problem> {
+        let away = |Away| {
             Problem::unavailable("The user directory is not available; try again shortly", SOON)
-        })?;
-        let unknown: Vec<_> = everybody.iter().filter(|id| !users.contains_key(id)).collect();
-        let Some(from) = users.get(&send.from).filter(|_| unknown.is_empty()) else {
-            return Err(Problem::not_found("User not found").with("unknown", unknown));
         };
+        let mut unknown = Vec::new();
+        for &id in std::iter::once(&send.from).chain(&send.to) {
+            if people.get(id).map_err(away)?.is_none() {
+                unknown.push(id);
+            }
+        }
+        if !unknown.is_empty() {
+            return Err(Problem::not_found("User not found").with("unknown", unknown));
+        }
+        let id = |to| match key {
+            Some(key) => key.id(send.from, to),
+            None => NotificationId::generate(),
+        };
+        let unsent = |&to| Record { to, id: id(to), state: State::Unsent };
+        let mut delivery = Delivery {
+            records: send.to.iter().map(unsent).collect(),
+            fingerprint: key.map(|_| fingerprint(send)),
+            deadline: Instant::now() + self.deadline,
+        };
+        if let Some(fingerprint) = delivery.fingerprint {
+            let ids = delivery.records.iter().map(|record| &record.id);
+            let known = self.keys.claim(ids, fingerprint).map_err(|_| {
+                Problem::new(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "This Idempotency-Key was used for another notification; nothing was sent",
+                )
+            })?;
+            for (record, known) in delivery.records.iter_mut().zip(known) {
+                if let Some(position) = known {
+                    record.state = State::Sent(position);
+                }
+            }
+        }
+        Ok(delivery)
+    }
+
+    /// Queues what is not queued yet, in order and without waiting; false when the queue is full
+    /// before all of it is.
+    pub(crate) fn queue(&self, delivery: &mut Delivery, send: &Send, people: &People) -> bool {
+        let Ok(Some(from)) = people.get(send.from) else { return true };
         let sent_at = to_millisecond(Timestamp::now());
-        let recipients = send.to.iter().filter_map(|id| users.get(id));
-        Ok(recipients
-            .map(|to| {
-                let notification = Notification {
-                    from: from.clone(),
-                    to: to.clone(),
-                    message: Cow::Borrowed(send.message.as_str()),
-                    category: None,
-                    link: None,
-                    data: None,
-                };
-                let headers =
-                    Headers { id: NotificationId::generate(), sent_at, traceparent: None };
-                (notification, headers)
-            })
-            .collect())
+        for record in &mut delivery.records {
+            if !matches!(record.state, State::Unsent) {
+                continue;
+            }
+            let Ok(Some(to)) = people.get(record.to) else { continue };
+            let headers = Headers {
+                id: record.id.clone(),
+                sent_at,
+                traceparent: None,
+                fingerprint: delivery.fingerprint,
+            };
+            record.state = match self.publisher.publish(&notification(&from, to, send), &headers) {
+                Ok(ack) => State::Waiting(ack),
+                Err(AppendError::Full) => return false,
+                Err(error) => State::Failed(error),
+            };
+        }
+        true
     }
 }
 
-async fn acknowledged(
-    ack: Result<Ack, AppendError>,
-    deadline: tokio::time::Instant,
-) -> Result<Position, AppendError> {
-    let late = |_| Err(AppendError::TimedOut("the deadline of the request".into()));
-    tokio::time::timeout_at(deadline, ack?).await.unwrap_or_else(late)
-}
-
-/// The problem of a send of which at least one record was not acknowledged. It names what was
-/// sent and what was not, so that the client need not repeat everything.
-fn not_sent(error: &AppendError, sent: &[Delivery], failed: &[(UserId, AppendError)]) -> Problem {
-    tracing::warn!(%error, sent = sent.len(), failed = failed.len(), "a send was not acknowledged");
-    let problem = match error {
-        AppendError::Full => {
-            Problem::unavailable("Too many notifications are being sent; try again shortly", SOON)
-        }
-        AppendError::Unreachable(_) | AppendError::Refused(_) => {
-            Problem::unavailable("Notifications cannot be published now; try again shortly", SOON)
-        }
-        AppendError::TimedOut(_) => Problem::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            "The outcome is unknown: the notification was not acknowledged in time. It may still be \
-             delivered, and sending it again may show it twice",
-        ),
-        AppendError::TooLarge => Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "The notification is larger than the log allows",
-        ),
-    };
-    if sent.is_empty() && failed.len() == 1 {
-        return problem;
+/// With the names that the directory has now.
+fn notification<'n>(from: &User<'n>, to: User<'n>, send: &'n Send) -> Notification<'n> {
+    Notification {
+        from: from.clone(),
+        to,
+        message: Cow::Borrowed(send.message.as_str()),
+        category: send.category.as_ref().map(Category::as_str).map(Cow::Borrowed),
+        link: send.link.as_ref().map(Link::as_str).map(Cow::Borrowed),
+        data: send.data.as_ref().map(Data::as_json),
     }
-    let failed: Vec<_> = failed.iter().map(|(to_id, _)| to_id).collect();
-    problem.with("sent", sent).with("failed", failed)
 }

@@ -1,13 +1,16 @@
-//! What a client asks for, as form or JSON, parsed into what may be sent. Past this module nothing
-//! is checked again.
+//! What a client asks for, as form, JSON or a line of a bulk, parsed into what may be sent. Past this
+//! module nothing is checked again.
 
-use std::fmt::Display;
+use std::{collections::HashSet, fmt::Display, str::FromStr};
 
 use axum::http::StatusCode;
-use model::{Message, UserId};
+use model::{Category, Data, Link, Message, UserId, user::InvalidUserId};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use service::problem::Problem;
+use smallvec::SmallVec;
+
+use super::idempotency::IdempotencyKey;
 
 /// A request to send one message to one or several people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,9 +18,15 @@ pub struct Send {
     /// The sender.
     pub from: UserId,
     /// The recipients: at least one, at most [`MAX_RECIPIENTS`], each once, in the order given.
-    pub to: Vec<UserId>,
+    pub to: SmallVec<[UserId; 2]>,
     /// What is said.
     pub message: Message,
+    /// What kind of notification it is.
+    pub category: Option<Category>,
+    /// Where a click leads.
+    pub link: Option<Link>,
+    /// Anything else, for the recipient's program.
+    pub data: Option<Data>,
 }
 
 /// How many recipients one request may have.
@@ -31,86 +40,147 @@ impl Send {
     pub fn parse(media_type: Option<&str>, body: &[u8]) -> Result<Self, Problem> {
         match media_type {
             Some("application/x-www-form-urlencoded") => Self::from_form(body),
-            Some("application/json") => Self::from_json(body),
+            Some("application/json") => Ok(Self::from_json("body", body)?.0),
             other => Err(Problem::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 format!(
-                    "the body must be application/x-www-form-urlencoded or application/json, not {}",
+                    "the body must be application/x-www-form-urlencoded, application/json or \
+                     application/x-ndjson, not {}",
                     other.unwrap_or("without a Content-Type"),
                 ),
             )),
         }
     }
 
+    /// Parses a line of a bulk: as JSON, and perhaps with an `idempotency_key` of its own.
+    ///
+    /// # Errors
+    /// 400, which says which field is wrong and why.
+    pub fn parse_line(line: &[u8]) -> Result<(Self, Option<IdempotencyKey>), Problem> {
+        let (send, key) = Self::from_json("line", line)?;
+        let key = key.map(|json| {
+            let key = string("idempotency_key", json)?;
+            IdempotencyKey::new(key).map_err(|why| Problem::bad_request("idempotency_key", why))
+        });
+        Ok((send, key.transpose()?))
+    }
+
     fn from_form(body: &[u8]) -> Result<Self, Problem> {
         let mut fields = Fields::default();
+        let mut data = None;
         for (name, value) in form_urlencoded::parse(body) {
             match &*name {
-                "from_id" => once("from_id", &mut fields.from, id("from_id", &value)?)?,
-                "to_id" => fields.to.push(id("to_id", &value)?),
+                "from_id" => once("from_id", &mut fields.from, parsed("from_id", value.trim())?)?,
+                "to_id" => fields.to.push(parsed("to_id", value.trim())?),
                 "message" => once("message", &mut fields.message, value.into_owned())?,
+                "category" => once("category", &mut fields.category, value.into_owned())?,
+                "link" => once("link", &mut fields.link, value.into_owned())?,
+                "data" => once("data", &mut data, value)?,
                 // A field that we do not know may be meant for a later version of us.
                 _ => {}
             }
         }
+        fields.data = data.as_deref();
         fields.check()
     }
 
-    fn from_json(body: &[u8]) -> Result<Self, Problem> {
-        #[derive(Deserialize)]
-        struct Body {
-            from_id: Option<Value>,
-            to_id: Option<Value>,
-            message: Option<Value>,
+    /// `what` is what this is, for people: a body or a line.
+    fn from_json<'b>(what: &str, body: &'b [u8]) -> Result<(Self, Option<&'b RawValue>), Problem> {
+        let not_object = |error: &dyn Display| {
+            let message = format!("the {what} is not a JSON object: {error}");
+            Problem::new(StatusCode::BAD_REQUEST, message)
+        };
+        // serde would also take a list of the fields' values.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(not_object(&"it does not begin with {"));
         }
-        let body: Body = serde_json::from_slice(body).map_err(|error| {
-            Problem::new(StatusCode::BAD_REQUEST, format!("the body is not a JSON object: {error}"))
-        })?;
-        let from = body.from_id.map(|value| json_id("from_id", &value)).transpose()?;
-        let mut fields = Fields { from, ..Fields::default() };
-        match body.to_id {
-            Some(Value::Array(list)) => {
-                for value in &list {
-                    fields.to.push(json_id("to_id", value)?);
+        let json: Json<'_> = serde_json::from_slice(body).map_err(|error| not_object(&error))?;
+        let optional =
+            |field, json: Option<&RawValue>| json.map(|json| string(field, json)).transpose();
+        let mut fields = Fields {
+            from: json.from_id.map(|json| parsed("from_id", json.get())).transpose()?,
+            message: optional("message", json.message)?,
+            category: optional("category", json.category)?,
+            link: optional("link", json.link)?,
+            data: json.data.map(RawValue::get),
+            ..Fields::default()
+        };
+        match json.to_id.map(RawValue::get) {
+            Some(list) if list.starts_with('[') => {
+                let list: Vec<&RawValue> = serde_json::from_str(list)
+                    .map_err(|_| Problem::bad_request("to_id", InvalidUserId))?;
+                for id in list {
+                    fields.to.push(parsed("to_id", id.get())?);
                 }
             }
-            Some(value) => fields.to.push(json_id("to_id", &value)?),
+            Some(id) => fields.to.push(parsed("to_id", id)?),
             None => {}
         }
-        fields.message = match body.message {
-            Some(Value::String(text)) => Some(text),
-            Some(_) => return Err(Problem::bad_request("message", "must be a string")),
-            None => None,
-        };
-        fields.check()
+        Ok((fields.check()?, json.idempotency_key))
     }
+}
+
+/// The fields as JSON has them: what each is, is found out with its name at hand. `null` is as good
+/// as nothing.
+#[derive(Deserialize)]
+struct Json<'b> {
+    #[serde(borrow)]
+    from_id: Option<&'b RawValue>,
+    #[serde(borrow)]
+    to_id: Option<&'b RawValue>,
+    #[serde(borrow)]
+    message: Option<&'b RawValue>,
+    #[serde(borrow)]
+    category: Option<&'b RawValue>,
+    #[serde(borrow)]
+    link: Option<&'b RawValue>,
+    #[serde(borrow)]
+    data: Option<&'b RawValue>,
+    #[serde(borrow)]
+    idempotency_key: Option<&'b RawValue>,
 }
 
 /// The fields as they come, in whatever order.
 #[derive(Default)]
-struct Fields {
+struct Fields<'b> {
     from: Option<UserId>,
-    to: Vec<UserId>,
+    to: SmallVec<[UserId; 2]>,
     message: Option<String>,
+    category: Option<String>,
+    link: Option<String>,
+    /// JSON text.
+    data: Option<&'b str>,
 }
 
-impl Fields {
-    fn check(self) -> Result<Send, Problem> {
+impl Fields<'_> {
+    fn check(mut self) -> Result<Send, Problem> {
         let missing = |field| Problem::bad_request(field, "is missing");
         let from = self.from.ok_or_else(|| missing("from_id"))?;
-        let mut seen = std::collections::HashSet::new();
-        let to: Vec<_> = self.to.into_iter().filter(|id| seen.insert(*id)).collect();
-        if to.is_empty() {
+        if self.to.len() > 1 {
+            let mut seen = HashSet::with_capacity(self.to.len());
+            self.to.retain(|id| seen.insert(*id));
+        }
+        if self.to.is_empty() {
             return Err(missing("to_id"));
         }
-        if to.len() > MAX_RECIPIENTS {
-            let why =
-                format!("must name at most {MAX_RECIPIENTS} recipients, but names {}", to.len());
+        if self.to.len() > MAX_RECIPIENTS {
+            let found = self.to.len();
+            let why = format!("must name at most {MAX_RECIPIENTS} recipients, but names {found}");
             return Err(Problem::bad_request("to_id", why));
         }
         let message = self.message.ok_or_else(|| missing("message"))?;
-        let message = Message::new(message).map_err(|why| Problem::bad_request("message", why))?;
-        Ok(Send { from, to, message })
+        Ok(Send {
+            from,
+            to: self.to,
+            message: Message::new(message).map_err(|why| Problem::bad_request("message", why))?,
+            category: (self.category.map(Category::new).transpose())
+                .map_err(|why| Problem::bad_request("category", why))?,
+            link: (self.link.map(Link::new).transpose())
+                .map_err(|why| Problem::bad_request("link", why))?,
+            data: (self.data.map(Data::parse).transpose())
+                .map_err(|why| Problem::bad_request("data", why))?
+                .flatten(),
+        })
     }
 }
 
@@ -121,27 +191,24 @@ fn once<T>(field: &str, slot: &mut Option<T>, value: T) -> Result<(), Problem> {
     }
 }
 
-fn id(field: &str, text: &str) -> Result<UserId, Problem> {
-    text.trim().parse().map_err(|why: model::user::InvalidUserId| invalid(field, why))
+/// An id, which JSON spells as a form does.
+fn parsed<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|why| Problem::bad_request(field, why))
 }
 
-fn json_id(field: &str, value: &Value) -> Result<UserId, Problem> {
-    match value {
-        Value::Number(number) => {
-            let number = number.as_i64().ok_or(model::user::InvalidUserId);
-            number.and_then(UserId::new).map_err(|why| invalid(field, why))
-        }
-        _ => Err(invalid(field, model::user::InvalidUserId)),
+fn string(field: &str, json: &RawValue) -> Result<String, Problem> {
+    // Borrowed where nothing is escaped, which spares most strings a second buffer.
+    match serde_json::from_str::<&str>(json.get()) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(_) => serde_json::from_str(json.get())
+            .map_err(|_| Problem::bad_request(field, "must be a string")),
     }
-}
-
-fn invalid(field: &str, why: impl Display) -> Problem {
-    Problem::bad_request(field, why)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const FORM: Option<&str> = Some("application/x-www-form-urlencoded");
     const JSON: Option<&str> = Some("application/json");
@@ -192,6 +259,10 @@ mod tests {
         ] {
             assert_eq!(why(JSON, body), expected, "{body}");
         }
+        assert!(
+            why(JSON, r#"[2,1,"hi",null,null,null,null]"#)
+                .starts_with("the body is not a JSON object")
+        );
         assert!(why(JSON, "[]").starts_with("the body is not a JSON object"));
         assert!(why(JSON, "{").starts_with("the body is not a JSON object"));
     }
@@ -200,5 +271,111 @@ mod tests {
     fn another_media_type_is_named_in_the_refusal() {
         assert!(why(Some("text/plain"), "").ends_with("not text/plain"));
         assert!(why(None, "").ends_with("without a Content-Type"));
+    }
+
+    #[test]
+    fn a_category_a_link_and_data_are_the_same_in_a_form_and_in_json() {
+        let json = Send::parse(
+            JSON,
+            br#"{"from_id":2,"to_id":1,"message":"hi","category":"photo \u2764","link":"/p/7?a=b","data":{ "a": [1.0] }}"#,
+        );
+        let form = Send::parse(
+            FORM,
+            "from_id=2&to_id=1&message=hi&category=photo+%E2%9D%A4&link=/p/7?a%3Db&data={\"a\":[1.0]}"
+                .as_bytes(),
+        );
+        let send = json.expect("valid");
+        assert_eq!(send, form.expect("valid"));
+        assert_eq!(send.category.as_ref().map(Category::as_str), Some("photo \u{2764}"));
+        assert_eq!(send.link.as_ref().map(Link::as_str), Some("/p/7?a=b"));
+        assert_eq!(send.data.as_ref().map(|data| data.as_json().get()), Some(r#"{"a":[1.0]}"#));
+    }
+
+    #[test]
+    fn null_is_as_good_as_nothing() {
+        let with = Send::parse(
+            JSON,
+            br#"{"from_id":2,"to_id":1,"message":"hi","category":null,"link":null,"data":null}"#,
+        );
+        let without = Send::parse(JSON, br#"{"from_id":2,"to_id":1,"message":"hi"}"#);
+        assert_eq!(with.expect("valid"), without.expect("valid"));
+        let form = Send::parse(FORM, b"from_id=2&to_id=1&message=hi&data=null").expect("valid");
+        assert_eq!(form.data, None);
+        assert_eq!(why(JSON, r#"{"from_id":2,"to_id":null,"message":"hi"}"#), "to_id: is missing");
+    }
+
+    #[test]
+    fn a_wrong_category_link_or_data_is_named_with_the_reason() {
+        let body = |more: &str| format!(r#"{{"from_id":2,"to_id":1,"message":"hi",{more}}}"#);
+        let huge = format!(r#""data":"{}""#, "x".repeat(Data::MAX_BYTES));
+        for (more, expected) in [
+            (r#""category":" ""#, "category: must not be empty"),
+            (r#""category":7"#, "category: must be a string"),
+            (r#""category":"a\nb""#, "category: must not have control characters"),
+            (r#""link":"//x""#, "link: must be an http:// or https:// URL"),
+            (r#""link":["/"]"#, "link: must be a string"),
+            (&huge, "data: must have at most 16384 bytes, but has 16386"),
+        ] {
+            assert!(why(JSON, &body(more)).starts_with(expected), "{expected}");
+        }
+        let form = "from_id=2&to_id=1&message=hi";
+        assert_eq!(why(FORM, &format!("{form}&data=hello")), "data: must be JSON");
+        assert_eq!(why(FORM, &format!("{form}&data=1&data=2")), "data: must be given once");
+        assert_eq!(why(FORM, &format!("{form}&link=/a&link=/b")), "link: must be given once");
+    }
+
+    #[test]
+    fn a_line_is_json_and_may_have_a_key() {
+        let line = br#"{"from_id":2,"to_id":1,"message":"hi","idempotency_key":"k-1"}"#;
+        let (send, key) = Send::parse_line(line).expect("valid");
+        assert_eq!(send.to.as_slice(), [UserId::new(1).expect("positive")]);
+        assert_eq!(key, IdempotencyKey::new("k-1".into()).ok());
+        for (line, expected) in [
+            ("hello", "the line is not a JSON object: it does not begin with {"),
+            (
+                r#"{"from_id":2,"to_id":1,"message":"hi","idempotency_key":"a b"}"#,
+                "idempotency_key: must be 1 to 255 visible ASCII characters",
+            ),
+            (
+                r#"{"from_id":2,"to_id":1,"message":"hi","idempotency_key":1}"#,
+                "idempotency_key: must be a string",
+            ),
+        ] {
+            let problem = Send::parse_line(line.as_bytes()).expect_err("a problem");
+            assert_eq!(problem.message(), expected);
+        }
+    }
+
+    #[test]
+    fn ten_thousand_recipients_are_the_most() {
+        let body = |most: usize| {
+            let ids: Vec<_> = (1..=most).chain(1..=2).map(|n| n.to_string()).collect();
+            format!(r#"{{"from_id":1,"to_id":[{}],"message":"hi"}}"#, ids.join(","))
+        };
+        let send = Send::parse(JSON, body(MAX_RECIPIENTS).as_bytes()).expect("valid");
+        assert_eq!(send.to.len(), MAX_RECIPIENTS);
+        assert!(why(JSON, &body(MAX_RECIPIENTS + 1)).starts_with("to_id: must name at most 10000"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_parsing_panic(body in any::<Vec<u8>>(), json in "[{}\\[\\]\":,a-z0-9_ ]{0,60}") {
+            for body in [body.as_slice(), json.as_bytes()] {
+                let _ = (Send::parse(FORM, body), Send::parse(JSON, body), Send::parse_line(body));
+            }
+        }
+
+        #[test]
+        fn what_json_says_is_what_is_sent(
+            from in 1..i64::MAX, to in proptest::collection::vec(1..i64::MAX, 1..5),
+            message in "\\PC{1,40}[a-z]", category in proptest::option::of("[a-zé\"\\\\]{1,64}"),
+        ) {
+            let body = serde_json::json!({"from_id": from, "to_id": to, "message": message, "category": category});
+            let send = Send::parse(JSON, body.to_string().as_bytes()).expect("valid");
+            prop_assert_eq!(send.from.get(), from);
+            prop_assert!(send.to.iter().all(|id| to.contains(&id.get())));
+            prop_assert_eq!(send.message.as_str(), message);
+            prop_assert_eq!(send.category.as_ref().map(Category::as_str), category.as_deref());
+        }
     }
 }

@@ -1,0 +1,170 @@
+//! The results of a bulk, in the order of its lines, as lines of JSON. It makes them only as fast as
+//! the client reads them.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::body::Body;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_util::{FutureExt as _, stream};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use service::problem::Problem;
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::sleep,
+};
+
+use crate::send::{
+    delivery::{AllSent, Delivery},
+    keys::Keys,
+};
+
+/// As many bytes of results as go out together, where that many are ready.
+const CHUNK: usize = 16 << 10;
+/// How long results that are ready wait for company. Acknowledgements come in crowds, one right after
+/// the other: to follow each as it comes would cost a wake-up and a write to the network for each.
+const LINGER: Duration = Duration::from_millis(1);
+
+/// What became of one line.
+pub(crate) struct Answer {
+    pub(crate) line: u64,
+    pub(crate) outcome: Outcome,
+    /// A part of the window, which is free again when this answer is made.
+    pub(crate) room: Option<OwnedSemaphorePermit>,
+}
+
+pub(crate) enum Outcome {
+    /// Its records are queued, or acknowledged even.
+    Sending(Delivery),
+    /// It was not sent.
+    Refused(Problem),
+}
+
+/// What is known while the answers are made.
+struct Answers {
+    queue: mpsc::Receiver<Answer>,
+    /// One that was begun with and is not acknowledged yet.
+    pending: Option<Answer>,
+    keys: Keys,
+    /// Lines answered, and those of them that were not sent.
+    count: u64,
+    failed: u64,
+}
+
+/// The body of the response.
+pub(crate) fn body(queue: mpsc::Receiver<Answer>, keys: Keys) -> Body {
+    let answers = Answers { queue, pending: None, keys, count: 0, failed: 0 };
+    Body::from_stream(stream::unfold(answers, async |mut answers| {
+        let chunk = answers.chunk().await;
+        chunk.map(|chunk| (Ok::<_, Infallible>(chunk), answers))
+    }))
+}
+
+impl Answers {
+    /// The next results: at least one, and those after it that are ready by now. None at the end.
+    async fn chunk(&mut self) -> Option<Bytes> {
+        let mut chunk = BytesMut::new();
+        let mut lingered = false;
+        while chunk.len() < CHUNK {
+            let mut answer = match self.pending.take() {
+                Some(answer) => answer,
+                None if chunk.is_empty() => match self.queue.recv().await {
+                    Some(answer) => answer,
+                    None => {
+                        tracing::debug!(lines = self.count, failed = self.failed, "a bulk ended");
+                        return None;
+                    }
+                },
+                None => match self.queue.try_recv() {
+                    Ok(answer) => answer,
+                    Err(_) if lingered => break,
+                    Err(_) => {
+                        lingered = true;
+                        sleep(LINGER).await;
+                        continue;
+                    }
+                },
+            };
+            if let Outcome::Sending(delivery) = &mut answer.outcome {
+                if chunk.is_empty() {
+                    delivery.settle(&self.keys).await;
+                } else if delivery.settle(&self.keys).now_or_never().is_none() {
+                    self.pending = Some(answer);
+                    // What is ready must not wait any longer for what is not.
+                    if lingered {
+                        break;
+                    }
+                    lingered = true;
+                    sleep(LINGER).await;
+                    continue;
+                }
+            }
+            self.count += 1;
+            self.failed += u64::from(!write(&answer, &mut chunk));
+            drop(answer.room);
+        }
+        Some(chunk.freeze())
+    }
+}
+
+/// Writes the line's result; whether it was sent.
+fn write(answer: &Answer, to: &mut BytesMut) -> bool {
+    let outcome = match &answer.outcome {
+        Outcome::Sending(delivery) => delivery.outcome(),
+        Outcome::Refused(problem) => Err(problem.clone()),
+    };
+    let sent = outcome.is_ok();
+    let result = match outcome {
+        Ok(sent) => {
+            serde_json::to_writer(to.writer(), &Sent { line: answer.line, status: 200, sent })
+        }
+        Err(problem) => serde_json::to_writer(to.writer(), &refused(answer.line, &problem)),
+    };
+    debug_assert!(result.is_ok(), "only text and numbers, into memory");
+    to.put_u8(b'\n');
+    sent
+}
+
+#[derive(Serialize)]
+struct Sent {
+    line: u64,
+    status: u16,
+    sent: AllSent,
+}
+
+/// The problem's members, without those that only repeat its status and its message.
+#[derive(Serialize)]
+struct Refused<'p> {
+    line: u64,
+    status: u16,
+    message: &'p str,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+fn refused(line: u64, problem: &Problem) -> Refused<'_> {
+    let more = match serde_json::to_value(problem) {
+        Ok(Value::Object(mut members)) => {
+            for repeated in ["type", "title", "status", "detail", "message"] {
+                members.remove(repeated);
+            }
+            members
+        }
+        _ => Map::new(),
+    };
+    Refused { line, status: problem.status().as_u16(), message: problem.message(), more }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_line_says_its_number_the_status_the_message_and_the_field() {
+        let problem = Problem::bad_request("to_id", "is missing");
+        assert_eq!(
+            serde_json::to_string(&refused(2, &problem)).expect("JSON"),
+            r#"{"line":2,"status":400,"message":"to_id: is missing","field":"to_id"}"#
+        );
+    }
+}

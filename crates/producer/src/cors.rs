@@ -1,0 +1,134 @@
+//! Which web pages may send from a browser (CORS): none, but for those whose origin is named.
+
+use std::{str::FromStr, time::Duration};
+
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use tower_http::cors::CorsLayer;
+
+/// How long a browser may remember that it may.
+const MAX_AGE: Duration = Duration::from_secs(60 * 60);
+
+/// The pages that may send, by their origins. None by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origins(Vec<HeaderValue>);
+
+/// Why a text is not a list of [`Origins`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidOrigin {
+    /// Any origin at all.
+    #[error(
+        "* would let any web page that a person opens send in their place; name the origins of your own pages"
+    )]
+    Any,
+    /// Not as browsers spell an origin.
+    #[error(
+        "{0:?} is not an origin such as https://app.example.org or http://localhost:3000: scheme, host and port, in lower case and without a path"
+    )]
+    Form(String),
+}
+
+impl Origins {
+    /// These pages too.
+    ///
+    /// # Errors
+    /// [`InvalidOrigin`].
+    pub fn and(mut self, origin: &str) -> Result<Self, InvalidOrigin> {
+        let origin = one(origin)?;
+        if !self.0.contains(&origin) {
+            self.0.push(origin);
+        }
+        Ok(self)
+    }
+
+    /// What tells browsers so.
+    pub(crate) fn layer(&self) -> CorsLayer {
+        CorsLayer::new()
+            .allow_origin(self.0.clone())
+            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+            .allow_headers([
+                header::CONTENT_TYPE,
+                header::AUTHORIZATION,
+                HeaderName::from_static("idempotency-key"),
+            ])
+            .expose_headers([header::RETRY_AFTER])
+            .max_age(MAX_AGE)
+    }
+}
+
+impl FromStr for Origins {
+    type Err = InvalidOrigin;
+
+    /// Origins separated by commas; an empty text has none.
+    fn from_str(text: &str) -> Result<Self, InvalidOrigin> {
+        let mut origins = text.split(',').map(str::trim).filter(|origin| !origin.is_empty());
+        origins.try_fold(Self::default(), Self::and)
+    }
+}
+
+/// An origin as a browser sends it (RFC 6454, section 6.1), because it is compared letter by letter.
+fn one(text: &str) -> Result<HeaderValue, InvalidOrigin> {
+    if text == "*" {
+        return Err(InvalidOrigin::Any);
+    }
+    let form = || InvalidOrigin::Form(text.to_owned());
+    let (scheme, host) = text.split_once("://").ok_or_else(form)?;
+    let scheme_is = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c);
+    let host_is = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-_:[]".contains(c);
+    let fine = !scheme.is_empty()
+        && scheme.chars().all(scheme_is)
+        && !host.is_empty()
+        && host.chars().all(host_is);
+    // Browsers leave out the port that the scheme has anyway.
+    let spelled_out = matches!(
+        (scheme, host.rsplit_once(':')),
+        ("http", Some((_, "80"))) | ("https", Some((_, "443")))
+    );
+    if !fine || spelled_out {
+        return Err(form());
+    }
+    HeaderValue::from_str(text).map_err(|_| form())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origins(text: &str) -> Result<Vec<String>, InvalidOrigin> {
+        let origins: Origins = text.parse()?;
+        Ok(origins.0.iter().map(|o| o.to_str().expect("ASCII").to_owned()).collect())
+    }
+
+    #[test]
+    fn origins_are_named_exactly_and_by_default_there_are_none() {
+        assert_eq!(origins(""), Ok(vec![]));
+        assert_eq!(
+            origins(
+                "https://app.example.org, http://localhost:3000,http://[::1]:8081,,https://app.example.org"
+            ),
+            Ok(vec![
+                "https://app.example.org".into(),
+                "http://localhost:3000".into(),
+                "http://[::1]:8081".into()
+            ])
+        );
+        for text in [
+            "localhost:3000",
+            "http://localhost:3000/",
+            "https://Example.org",
+            "https://example.org:443",
+            "http://example.org:80",
+            "null",
+            "https://*.example.org",
+            "https://",
+            "://x",
+            "https://user@example.org",
+        ] {
+            assert_eq!(origins(text), Err(InvalidOrigin::Form(text.into())), "{text}");
+        }
+    }
+
+    #[test]
+    fn any_origin_is_refused_with_the_reason() {
+        assert_eq!(origins("https://a.example,*"), Err(InvalidOrigin::Any));
+    }
+}

@@ -1,0 +1,192 @@
+//! Names that were looked up before. Bounded, without those who do not exist, and only asked while
+//! somebody vouches for it: see [`Cache::trust_until`].
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use model::UserId;
+use parking_lot::Mutex;
+
+/// Ids that share a count of changes. A change of one keeps a look-up of its neighbours that runs
+/// at the moment from being remembered, which costs them another look-up and nothing else.
+const SHARES: usize = 256;
+
+pub(super) struct Cache {
+    /// With the generation in which each was remembered: those of earlier ones do not count.
+    names: moka::sync::Cache<UserId, (u64, Arc<str>)>,
+    generation: AtomicU64,
+    /// How often each share of the ids was changed. Its lock is held while a name is remembered or
+    /// forgotten, so that of the two the latter always wins.
+    changes: Mutex<[u64; SHARES]>,
+    /// Milliseconds since `start`.
+    trusted_until: AtomicU64,
+    start: Instant,
+}
+
+/// What had been changed before a look-up began.
+pub(super) struct Before {
+    generation: u64,
+    changes: [u64; SHARES],
+}
+
+impl Cache {
+    /// Of at most `entries` names; not trusted yet.
+    pub(super) fn new(entries: u64) -> Self {
+        Self {
+            names: moka::sync::Cache::new(entries),
+            generation: AtomicU64::new(0),
+            changes: Mutex::new([0; SHARES]),
+            trusted_until: AtomicU64::new(0),
+            start: Instant::now(),
+        }
+    }
+
+    /// This user's name, if it is known and still true.
+    pub(super) fn get(&self, id: UserId) -> Option<Arc<str>> {
+        if self.elapsed(Instant::now()) >= self.trusted_until.load(Ordering::Acquire) {
+            return None;
+        }
+        let (generation, name) = self.names.get(&id)?;
+        (generation == self.generation.load(Ordering::Acquire)).then_some(name)
+    }
+
+    /// To be asked before a look-up begins whose result is to be [remembered](Self::remember).
+    pub(super) fn before(&self) -> Before {
+        let changes = *self.changes.lock();
+        Before { generation: self.generation.load(Ordering::Acquire), changes }
+    }
+
+    /// Remembers what a look-up found, except for those who were changed since it began: it may
+    /// have seen them as they were.
+    pub(super) fn remember<'n>(
+        &self,
+        before: &Before,
+        found: impl IntoIterator<Item = (UserId, &'n Arc<str>)>,
+    ) {
+        let changes = self.changes.lock();
+        let generation = self.generation.load(Ordering::Acquire);
+        if generation != before.generation {
+            return;
+        }
+        for (id, name) in found {
+            if changes[share(id)] == before.changes[share(id)] {
+                self.names.insert(id, (generation, Arc::clone(name)));
+            }
+        }
+    }
+
+    /// This user was changed.
+    pub(super) fn forget(&self, id: UserId) {
+        let mut changes = self.changes.lock();
+        changes[share(id)] += 1;
+        self.names.invalidate(&id);
+    }
+
+    /// Anybody may have been changed.
+    pub(super) fn forget_all(&self) {
+        let _held = self.changes.lock();
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.names.invalidate_all();
+    }
+
+    /// Until then every change is certain to reach [`forget`](Self::forget). To be said again and
+    /// again by the one who sees to it; after a time without, [`forget_all`](Self::forget_all)
+    /// first.
+    pub(super) fn trust_until(&self, until: Instant) {
+        self.trusted_until.store(self.elapsed(until), Ordering::Release);
+    }
+
+    /// For ever: whoever changes users calls [`forget`](Self::forget) itself.
+    pub(super) fn trust(&self) {
+        self.trusted_until.store(u64::MAX, Ordering::Release);
+    }
+
+    /// Changes may be missed from now on.
+    pub(super) fn distrust(&self) {
+        self.trusted_until.store(0, Ordering::Release);
+    }
+
+    fn elapsed(&self, until: Instant) -> u64 {
+        let elapsed: Duration = until.saturating_duration_since(self.start);
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+fn share(id: UserId) -> usize {
+    usize::try_from(id.get().unsigned_abs() % SHARES as u64).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: i64) -> UserId {
+        UserId::new(n).expect("positive")
+    }
+
+    fn trusted() -> Cache {
+        let cache = Cache::new(100);
+        cache.trust();
+        cache
+    }
+
+    fn look_up(cache: &Cache, before: &Before, n: i64, name: &str) {
+        cache.remember(before, [(id(n), &name.into())]);
+    }
+
+    #[test]
+    fn a_name_is_remembered_until_it_is_changed() {
+        let cache = trusted();
+        look_up(&cache, &cache.before(), 1, "Emma");
+        assert_eq!(cache.get(id(1)).as_deref(), Some("Emma"));
+        assert_eq!(cache.get(id(2)), None);
+        cache.forget(id(1));
+        assert_eq!(cache.get(id(1)), None);
+    }
+
+    #[test]
+    fn a_name_that_was_read_before_a_change_is_not_remembered_after_it() {
+        let cache = trusted();
+        let before = cache.before();
+        cache.forget(id(1));
+        look_up(&cache, &before, 1, "Emma as she was");
+        look_up(&cache, &before, 2, "Bruno");
+        assert_eq!(cache.get(id(1)), None);
+        assert_eq!(cache.get(id(2)).as_deref(), Some("Bruno"), "who was not changed");
+
+        let before = cache.before();
+        cache.forget_all();
+        look_up(&cache, &before, 2, "Bruno as he was");
+        assert_eq!(cache.get(id(2)), None);
+        look_up(&cache, &cache.before(), 2, "Bruno");
+        assert_eq!(cache.get(id(2)).as_deref(), Some("Bruno"));
+    }
+
+    #[test]
+    fn a_cache_that_nobody_vouches_for_is_not_asked() {
+        let cache = Cache::new(100);
+        look_up(&cache, &cache.before(), 1, "Emma");
+        assert_eq!(cache.get(id(1)), None, "at first");
+        cache.trust_until(Instant::now() + Duration::from_secs(60));
+        assert_eq!(cache.get(id(1)).as_deref(), Some("Emma"));
+        cache.trust_until(Instant::now());
+        assert_eq!(cache.get(id(1)), None, "when the time is over");
+        cache.trust();
+        cache.distrust();
+        assert_eq!(cache.get(id(1)), None, "when it is taken back");
+    }
+
+    #[test]
+    fn it_stays_within_its_bound() {
+        let cache = trusted();
+        let names: Vec<(UserId, Arc<str>)> = (1..=5000).map(|n| (id(n), "x".into())).collect();
+        cache.remember(&cache.before(), names.iter().map(|(id, name)| (*id, name)));
+        cache.names.run_pending_tasks();
+        assert!(cache.names.entry_count() <= 100, "{}", cache.names.entry_count());
+    }
+}

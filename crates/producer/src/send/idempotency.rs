@@ -1,0 +1,233 @@
+//! The Idempotency-Key: what it may be, which notification it makes, and how to tell that it was used
+//! for another one
+//! (<https://datatracker.ietf.org/doc/html/draft-ietf-httpapi-idempotency-key-header>).
+
+use axum::http::HeaderMap;
+use model::{Fingerprint, NotificationId, UserId};
+use service::problem::Problem;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::request::Send;
+
+/// The header's name, and so the field that a 400 names.
+pub const HEADER: &str = "Idempotency-Key";
+
+/// What a sender calls one send by: however often they send it, it is one notification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey(String);
+
+/// Why a text is not an [`IdempotencyKey`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidKey {
+    /// Too short, too long, or of other characters.
+    #[error("must be 1 to {max} visible ASCII characters", max = IdempotencyKey::MAX_LEN)]
+    Characters,
+    /// Begins as a structured field's string and does not end as one.
+    #[error("must be a string in double quotes, or bare")]
+    Quotes,
+    /// There twice.
+    #[error("must be given once")]
+    Twice,
+}
+
+impl IdempotencyKey {
+    /// The longest key, in characters.
+    pub const MAX_LEN: usize = 255;
+
+    /// The key itself, without quotes.
+    ///
+    /// # Errors
+    /// [`InvalidKey::Characters`].
+    pub fn new(key: String) -> Result<Self, InvalidKey> {
+        let visible = key.bytes().all(|byte| byte.is_ascii_graphic());
+        if visible && (1..=Self::MAX_LEN).contains(&key.len()) {
+            Ok(Self(key))
+        } else {
+            Err(InvalidKey::Characters)
+        }
+    }
+
+    /// The key of a request: a string as RFC 9651, section 3.3.3 has it, or the same without
+    /// quotes, as most clients write it.
+    ///
+    /// # Errors
+    /// 400, which says what is wrong.
+    pub fn of(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
+        let mut values = headers.get_all(HEADER).iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        let text = value.to_str().map_err(|_| InvalidKey::Characters);
+        let key = match values.next() {
+            Some(_) => Err(InvalidKey::Twice),
+            None => text.and_then(|text| unquoted(text.trim())).and_then(Self::new),
+        };
+        key.map(Some).map_err(|why| Problem::bad_request(HEADER, why))
+    }
+
+    /// The key of one line of a bulk whose header has this key.
+    #[must_use]
+    pub fn of_line(&self, line: u64) -> Self {
+        Self(format!("{}#{line}", self.0))
+    }
+
+    /// The id of the notification that this key makes between these two: the same each time.
+    #[must_use]
+    pub fn id(&self, from: UserId, to: UserId) -> NotificationId {
+        let mut hash = Sha256::new();
+        part(&mut hash, b"notifications/id/1");
+        part(&mut hash, &from.get().to_be_bytes());
+        part(&mut hash, &to.get().to_be_bytes());
+        part(&mut hash, self.0.as_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hash.finalize()[..16]);
+        NotificationId::Uuid(Uuid::new_v8(bytes))
+    }
+}
+
+/// What a send says, whoever it is for.
+#[must_use]
+pub fn fingerprint(send: &Send) -> Fingerprint {
+    let mut hash = Sha256::new();
+    part(&mut hash, b"notifications/fingerprint/1");
+    part(&mut hash, send.message.as_str().as_bytes());
+    for optional in [
+        send.category.as_ref().map(model::Category::as_str),
+        send.link.as_ref().map(model::Link::as_str),
+        send.data.as_ref().map(|data| data.as_json().get()),
+    ] {
+        hash.update([u8::from(optional.is_some())]);
+        part(&mut hash, optional.unwrap_or_default().as_bytes());
+    }
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&hash.finalize()[..8]);
+    Fingerprint::new(u64::from_be_bytes(bytes))
+}
+
+/// With its length before it, so that no two lists of parts run together to the same bytes.
+fn part(hash: &mut Sha256, bytes: &[u8]) {
+    hash.update((bytes.len() as u64).to_be_bytes());
+    hash.update(bytes);
+}
+
+fn unquoted(text: &str) -> Result<String, InvalidKey> {
+    let Some(rest) = text.strip_prefix('"') else { return Ok(text.to_owned()) };
+    let mut key = String::with_capacity(rest.len());
+    let mut characters = rest.chars();
+    loop {
+        match characters.next() {
+            Some('"') if characters.as_str().is_empty() => return Ok(key),
+            Some('\\') => match characters.next() {
+                Some(escaped @ ('"' | '\\')) => key.push(escaped),
+                _ => return Err(InvalidKey::Quotes),
+            },
+            Some('"') | None => return Err(InvalidKey::Quotes),
+            Some(character) => key.push(character),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+    use proptest::prelude::*;
+
+    fn key(values: &[&[u8]]) -> Result<Option<String>, String> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(HEADER, HeaderValue::from_bytes(value).expect("a header's value"));
+        }
+        let key = IdempotencyKey::of(&headers).map_err(|problem| problem.message().to_owned());
+        key.map(|key| key.map(|key| key.0))
+    }
+
+    fn send(text: &str) -> Send {
+        Send::parse(Some("application/json"), text.as_bytes()).expect("valid")
+    }
+
+    #[test]
+    fn a_key_is_a_string_of_visible_characters_with_or_without_quotes() {
+        assert_eq!(key(&[]), Ok(None));
+        for (value, expected) in [
+            ("8e03978e-40d5-43dd-bc93-6894a57f9324", "8e03978e-40d5-43dd-bc93-6894a57f9324"),
+            ("\"8e03978e-40d5\"", "8e03978e-40d5"),
+            (r#""a\"b\\c""#, r#"a"b\c"#),
+            ("a\"b", "a\"b"),
+            (" a ", "a"),
+        ] {
+            assert_eq!(key(&[value.as_bytes()]), Ok(Some(expected.into())), "{value}");
+        }
+        let (long, longest) = ("x".repeat(256), "x".repeat(255));
+        assert_eq!(key(&[longest.as_bytes()]), Ok(Some(longest.clone())));
+        let characters = "Idempotency-Key: must be 1 to 255 visible ASCII characters";
+        for value in [&b""[..], b"\"\"", b"a b", b"\"a b\"", b"\xc3\xa9", long.as_bytes()] {
+            assert_eq!(key(&[value]), Err(characters.into()), "{value:?}");
+        }
+        for value in [&b"\""[..], b"\"a", b"\"a\"b\"", b"\"a\\n\"", b"\"a\";p=1", b"\"a\\"] {
+            let quotes = "Idempotency-Key: must be a string in double quotes, or bare";
+            assert_eq!(key(&[value]), Err(quotes.into()), "{value:?}");
+        }
+        assert_eq!(key(&[b"a", b"a"]), Err("Idempotency-Key: must be given once".into()));
+    }
+
+    #[test]
+    fn an_id_follows_from_the_key_and_the_two_people_and_from_nothing_else() {
+        let key = |text: &str| IdempotencyKey::new(text.into()).expect("a key");
+        let user = |n| UserId::new(n).expect("positive");
+        let id = key("k").id(user(2), user(1));
+        assert_eq!(id, key("k").id(user(2), user(1)));
+        for other in [
+            key("k").id(user(1), user(2)),
+            key("k").id(user(2), user(3)),
+            key("K").id(user(2), user(1)),
+            key("k").of_line(1).id(user(2), user(1)),
+        ] {
+            assert_ne!(id, other);
+        }
+        // Written down, because records in the log have such ids: it must never change.
+        assert_eq!(id.to_string(), "f70c830c-83c2-8f3f-87ae-ac09d553f104");
+        let NotificationId::Uuid(uuid) = id else { unreachable!("a UUID") };
+        assert_eq!(uuid.get_version_num(), 8);
+        assert_eq!(uuid.get_variant(), uuid::Variant::RFC4122);
+    }
+
+    #[test]
+    fn a_fingerprint_follows_from_what_is_said_and_not_from_who_hears_it() {
+        let first = fingerprint(&send(r#"{"from_id":2,"to_id":1,"message":"hi"}"#));
+        assert_eq!(first.to_string(), "211963ae16149b32");
+        let same = fingerprint(&send(r#"{"message":"hi","to_id":[3,4],"from_id":1,"link":null}"#));
+        assert_eq!(first, same);
+        let others = [
+            r#"{"from_id":2,"to_id":1,"message":"hi!"}"#,
+            r#"{"from_id":2,"to_id":1,"message":"hi","category":"x"}"#,
+            r#"{"from_id":2,"to_id":1,"message":"hi","link":"/x"}"#,
+            r#"{"from_id":2,"to_id":1,"message":"hi","data":""}"#,
+            r#"{"from_id":2,"to_id":1,"message":"hi","data":1}"#,
+            r#"{"from_id":2,"to_id":1,"message":"hi","data":1.0}"#,
+            r#"{"from_id":2,"to_id":1,"message":"hi","category":"/x"}"#,
+        ];
+        let mut all: Vec<_> =
+            others.iter().map(|text| fingerprint(&send(text)).to_string()).collect();
+        all.push(first.to_string());
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), others.len() + 1);
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_in_quotes_is_the_key_itself(text in "[!-~]{1,60}") {
+            let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
+            prop_assert_eq!(unquoted(&format!("\"{escaped}\"")), Ok(text));
+        }
+
+        #[test]
+        fn no_header_makes_it_panic(value in any::<Vec<u8>>()) {
+            let mut headers = HeaderMap::new();
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                headers.append(HEADER, value);
+            }
+            let _ = IdempotencyKey::of(&headers);
+        }
+    }
+}

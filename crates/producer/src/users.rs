@@ -1,0 +1,237 @@
+//! `/users`: who can send and be sent to. Asked of the directory itself, never of the cache.
+
+use std::borrow::Cow;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+};
+use model::{User, UserId, UserName};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use service::{
+    extract::{Body, Path, Query, media_type},
+    openapi::{ProblemBody, Refused, RefusedWithBody},
+    problem::Problem,
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    directory::{Directory, DirectoryError, Names, Put},
+    schema,
+    send::SOON,
+};
+
+/// How many users a page has, at the most and where nothing is said.
+const MAX_LIMIT: u32 = 1000;
+const LIMIT: u32 = 100;
+
+/// What these routes need.
+#[derive(Clone)]
+pub(crate) struct Users {
+    pub(crate) directory: Directory,
+    /// To be told of changes, so that this process need not wait for PostgreSQL to tell it.
+    pub(crate) names: Names,
+}
+
+/// The routes.
+pub(crate) fn routes(users: Users) -> OpenApiRouter {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(one, put, delete)).with_state(users)
+}
+
+/// As it comes. All texts, so that what is wrong can be said in our words.
+#[derive(Debug, Default, Deserialize)]
+struct Raw {
+    limit: Option<String>,
+    after: Option<String>,
+}
+
+impl Raw {
+    fn parse(&self) -> Result<(i64, u32), Problem> {
+        let after = self.after.as_deref().map(|text| user_id("after", text)).transpose()?;
+        let limit = self.limit.as_deref().map(|text| {
+            let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+            let why = format!("must be a whole number from 1 to {MAX_LIMIT}");
+            limit.ok_or_else(|| Problem::bad_request("limit", why))
+        });
+        Ok((after.map_or(0, UserId::get), limit.transpose()?.unwrap_or(LIMIT)))
+    }
+}
+
+#[derive(Serialize)]
+struct Page {
+    users: Vec<User<'static>>,
+    /// `after` of the next page, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<UserId>,
+}
+
+/// Users, by id
+#[utoipa::path(get, path = "/users", tag = "users", operation_id = "users", params(
+        ("limit" = Option<u32>, Query, description = "At most so many", minimum = 1, maximum = 1000),
+        ("after" = Option<i64>, Query, description = "Only those with greater ids", minimum = 1)),
+    responses((status = 200, description = "Some of them", body = schema::Users), Refused))]
+async fn list(State(users): State<Users>, Query(raw): Query<Raw>) -> Result<Json<Page>, Problem> {
+    let (after, limit) = raw.parse()?;
+    let most = usize::try_from(limit).unwrap_or(usize::MAX);
+    // One more tells whether there is a next page.
+    let mut found = users.directory.page(after, limit + 1).await.map_err(|error| away(&error))?;
+    let more = found.len() > most;
+    found.truncate(most);
+    let next = found.last().filter(|_| more).map(|user| user.id);
+    Ok(Json(Page { users: found, next }))
+}
+
+/// One user
+#[utoipa::path(get, path = "/users/{id}", tag = "users", operation_id = "user",
+    params(("id" = i64, Path, description = "The user", minimum = 1)),
+    responses(
+        (status = 200, description = "This one", body = schema::User),
+        (status = 404, description = "There is no such user", body = ProblemBody,
+         content_type = "application/problem+json"),
+        Refused))]
+async fn one(
+    State(users): State<Users>,
+    Path(id): Path<String>,
+) -> Result<Json<User<'static>>, Problem> {
+    let id = user_id("id", &id)?;
+    let mut found = users.directory.users(&[id]).await.map_err(|error| away(&error))?;
+    found.remove(&id).map(Json).ok_or_else(not_found)
+}
+
+/// Make a user, or change their name
+#[utoipa::path(put, path = "/users/{id}", tag = "users", operation_id = "put_user",
+    params(("id" = i64, Path, description = "The user", minimum = 1)),
+    request_body = schema::Name,
+    responses(
+        (status = 200, description = "Changed", body = schema::User),
+        (status = 201, description = "Made", body = schema::User),
+        (status = 415, description = "Not JSON", body = ProblemBody,
+         content_type = "application/problem+json"),
+        RefusedWithBody))]
+async fn put(
+    State(users): State<Users>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<(StatusCode, Json<User<'static>>), Problem> {
+    let id = user_id("id", &id)?;
+    let name = name(media_type(&headers).as_deref(), &body)?;
+    let user = User { id, name: Cow::Owned(name.as_str().to_owned()) };
+    let done = users.change(id, async move |directory| directory.put(id, &name).await).await?;
+    let status = match done {
+        Put::Created => StatusCode::CREATED,
+        Put::Changed => StatusCode::OK,
+    };
+    Ok((status, Json(user)))
+}
+
+/// Remove a user
+///
+/// What they were sent stays; nobody can send to them any more.
+#[utoipa::path(delete, path = "/users/{id}", tag = "users", operation_id = "delete_user",
+    params(("id" = i64, Path, description = "The user", minimum = 1)),
+    responses(
+        (status = 204, description = "Removed"),
+        (status = 404, description = "There is no such user", body = ProblemBody,
+         content_type = "application/problem+json"),
+        Refused))]
+async fn delete(State(users): State<Users>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    let id = user_id("id", &id)?;
+    let deleted = users.change(id, async move |directory| directory.delete(id).await).await?;
+    if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(not_found()) }
+}
+
+impl Users {
+    /// Changes this user, and sees to it that they are forgotten in any case: also when it is not
+    /// known whether it was done, and when the client does not wait for the end.
+    async fn change<T, F>(
+        &self,
+        id: UserId,
+        change: impl FnOnce(Directory) -> F,
+    ) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, DirectoryError>> + Send + 'static,
+    {
+        let (change, names) = (change(self.directory.clone()), self.names.clone());
+        let task = tokio::spawn(async move {
+            let done = change.await;
+            names.forget(id);
+            done
+        });
+        let done = task.await.map_err(|_| Problem::internal())?;
+        done.map_err(|error| away(&error))
+    }
+}
+
+fn name(media_type: Option<&str>, body: &[u8]) -> Result<UserName, Problem> {
+    if media_type != Some("application/json") {
+        let found = media_type.unwrap_or("without a Content-Type");
+        let message = format!("the body must be application/json, not {found}");
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+    }
+    let body: Value = serde_json::from_slice(body).map_err(|error| {
+        Problem::new(StatusCode::BAD_REQUEST, format!("the body is not a JSON object: {error}"))
+    })?;
+    match &body["name"] {
+        Value::String(name) => UserName::new(name).map_err(|why| Problem::bad_request("name", why)),
+        Value::Null => Err(Problem::bad_request("name", "is missing")),
+        _ => Err(Problem::bad_request("name", "must be a string")),
+    }
+}
+
+fn user_id(field: &str, text: &str) -> Result<UserId, Problem> {
+    text.parse().map_err(|why: model::user::InvalidUserId| Problem::bad_request(field, why))
+}
+
+fn not_found() -> Problem {
+    Problem::not_found("User not found")
+}
+
+fn away(error: &DirectoryError) -> Problem {
+    tracing::warn!(%error, "a request for users was refused");
+    Problem::unavailable("The user directory is not available; try again shortly", SOON)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_has_100_users_and_at_most_1000() {
+        let parse = |limit: Option<&str>, after: Option<&str>| {
+            let raw = Raw { limit: limit.map(str::to_owned), after: after.map(str::to_owned) };
+            raw.parse().map_err(|problem| problem.message().to_owned())
+        };
+        assert_eq!(parse(None, None), Ok((0, 100)));
+        assert_eq!(parse(Some("1000"), Some("7")), Ok((7, 1000)));
+        for limit in ["0", "1001", "-1", "x", "", "99999999999"] {
+            let why = "limit: must be a whole number from 1 to 1000";
+            assert_eq!(parse(Some(limit), None), Err(why.into()), "{limit:?}");
+        }
+        for after in ["0", "-1", "x", ""] {
+            let why = "after: must be a positive whole number";
+            assert_eq!(parse(None, Some(after)), Err(why.into()), "{after:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_without_a_usable_name_is_told_why() {
+        let why = |body: &str| {
+            let name = name(Some("application/json"), body.as_bytes());
+            name.map_or_else(
+                |problem| problem.message().to_owned(),
+                |name| name.as_str().to_owned(),
+            )
+        };
+        assert_eq!(why(r#"{"name":" Emma "}"#), "Emma");
+        assert_eq!(why("{}"), "name: is missing");
+        assert_eq!(why("[]"), "name: is missing");
+        assert_eq!(why(r#"{"name":7}"#), "name: must be a string");
+        assert_eq!(why(r#"{"name":" "}"#), "name: must not be empty");
+        assert!(why("{").starts_with("the body is not a JSON object"));
+        assert!(name(None, b"{}").is_err_and(|problem| problem.status() == 415));
+    }
+}
