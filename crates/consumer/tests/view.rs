@@ -10,7 +10,8 @@ use consumer::view::{
 use jiff::Timestamp;
 use log::{Extent, Fold, Record, Verdict};
 use model::{
-    Action, Cursor, Headers, Notification, NotificationId, Partitioner, Receipt, User, UserId,
+    Action, Cursor, Fingerprint, Headers, Notification, NotificationId, Partitioner, Receipt, User,
+    UserId,
     record::{encode, encode_receipt},
 };
 use proptest::prelude::*;
@@ -77,6 +78,18 @@ impl Bench {
 
     /// A notification with this id for user `to`, sent so many seconds ago.
     fn notify(&mut self, offset: i64, to: i64, id: NotificationId, ago: i64) -> Verdict {
+        self.notify_keyed(offset, to, id, ago, None)
+    }
+
+    /// The same with a fingerprint, as if its sender had given an Idempotency-Key.
+    fn notify_keyed(
+        &mut self,
+        offset: i64,
+        to: i64,
+        id: NotificationId,
+        ago: i64,
+        fingerprint: Option<Fingerprint>,
+    ) -> Verdict {
         let notification = Notification {
             from: User { id: user(9), name: "Nine".into() },
             to: User { id: user(to), name: "To".into() },
@@ -87,7 +100,7 @@ impl Bench {
         };
         let sent_at = Timestamp::now() - jiff::SignedDuration::from_secs(ago);
         let record =
-            encode(&notification, &Headers { id, sent_at, traceparent: None, fingerprint: None })
+            encode(&notification, &Headers { id, sent_at, traceparent: None, fingerprint })
                 .expect("JSON");
         let headers =
             record.headers.iter().map(|(name, value)| (*name, value.as_slice())).collect();
@@ -410,4 +423,17 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+#[tokio::test]
+async fn a_second_copy_is_dropped_and_a_reused_key_is_set_aside() {
+    let mut bench = Bench::live(Limits::default());
+    let (id, one, other) = (NotificationId::generate(), Fingerprint::new(1), Fingerprint::new(2));
+    assert_eq!(bench.notify_keyed(0, 1, id.clone(), 0, Some(one)), Verdict::Folded);
+    assert_eq!(bench.notify_keyed(1, 1, id.clone(), 0, Some(one)), Verdict::Folded);
+    // Of a record without a fingerprint nobody can say that it is another.
+    assert_eq!(bench.notify_keyed(2, 1, id.clone(), 0, None), Verdict::Folded);
+    let verdict = bench.notify_keyed(3, 1, id, 0, Some(other));
+    assert!(matches!(verdict, Verdict::Poison(why) if why.contains("Idempotency-Key")));
+    assert_eq!(bench.offsets(1, &Query::default()).await, [0]);
 }

@@ -54,7 +54,7 @@ pub(crate) async fn poison(mut world: World) {
     expect_dead_letters(&world, 6).await;
 }
 
-async fn expect_dead_letters(world: &World, count: usize) -> Vec<DeadLetter> {
+pub(crate) async fn expect_dead_letters(world: &World, count: usize) -> Vec<DeadLetter> {
     let (log, topic) = (world.parts.log("test-operator"), TopicNames::of(&world.topic).dlq);
     e2e::until(|| async {
         match dead_letters::read(&log, &topic, PARTITIONS).await {

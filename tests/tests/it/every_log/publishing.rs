@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 
+use consumer::dead_letters;
 use e2e::{World, until};
 use futures_util::{StreamExt as _, stream};
 use reqwest::{Body, Method, Response, StatusCode};
 use serde_json::{Value, json};
+
+use super::foreign::expect_dead_letters;
 
 /// Posts this JSON with this key, and returns the status and the answer.
 async fn keyed(world: &World, key: &str, body: &Value) -> (StatusCode, Value) {
@@ -48,7 +51,7 @@ pub(crate) async fn retry(mut world: World) {
     assert_ne!(other["sent"][0]["id"], answer["sent"][0]["id"]);
 }
 
-pub(crate) async fn reused_key(world: World) {
+pub(crate) async fn reused_key(mut world: World) {
     world.send(1, 2, "first").await;
     let body = |to: Value, message: &str| json!({"from_id": 1, "to_id": to, "message": message});
     assert_eq!(keyed(&world, "k", &body(json!(2), "one")).await.0, 200);
@@ -62,6 +65,20 @@ pub(crate) async fn reused_key(world: World) {
     // So the key is still free for the other.
     assert_eq!(keyed(&world, "k", &body(json!(3), "three")).await.0, 200);
     world.expect_inbox(3, &["three".into()]).await;
+    world.expect_inbox(2, &["first".into(), "one".into()]).await;
+
+    // A new process knows nothing of it; then the view finds out, and the record is set aside.
+    world.stop_producer().await;
+    world.start_producer(&[]).await;
+    until(|| async {
+        let (status, answer) = keyed(&world, "k", &body(json!(2), "two")).await;
+        if status == 200 { Ok(()) } else { Err(answer) }
+    })
+    .await;
+    let letters = expect_dead_letters(&world, 1).await;
+    let mut shown = Vec::new();
+    dead_letters::list(&letters, &mut shown).expect("written");
+    assert!(String::from_utf8_lossy(&shown).contains("its Idempotency-Key was used before"));
     world.expect_inbox(2, &["first".into(), "one".into()]).await;
 
     for key in ["", "\"open", "a b"] {
