@@ -14,7 +14,10 @@ use axum::{
 use bytes::Bytes;
 use jiff::Timestamp;
 use model::{Headers, Notification, NotificationId, Partitioner, headers::to_millisecond, record};
-use producer::{directory::Directory, send::request::Send};
+use producer::{
+    directory::{Directory, Names},
+    send::request::Send,
+};
 use serde_json::{Value, json};
 use service::{
     Problem,
@@ -30,6 +33,8 @@ use crate::kafka::PARTITIONS;
 
 /// As many connections to PostgreSQL as the producer has by default.
 const DATABASE_CONNECTIONS: u32 = 10;
+/// As many names as it remembers by default.
+const DIRECTORY_CACHE: u64 = 100_000;
 
 /// Which limit to serve. Started by the subcommands, not by people.
 #[derive(clap::Subcommand, Debug, Clone)]
@@ -57,12 +62,14 @@ pub(crate) enum Limit {
 impl Limit {
     /// Serves until it is told to stop.
     pub(crate) async fn serve(self) -> Result<(), Box<dyn Error + std::marker::Send + Sync>> {
-        let ready = Health::new().routes();
+        let ready = Router::from(Health::new().routes());
         match self {
             Self::Send { listen, database_url } => {
                 let directory = Directory::postgres(database_url.expose(), DATABASE_CONNECTIONS)?;
+                let names = Names::new(directory, DIRECTORY_CACHE);
+                tokio::spawn(names.clone().watch());
                 let routes =
-                    Router::new().route("/send", post(send)).with_state(directory).merge(ready);
+                    Router::new().route("/send", post(send)).with_state(names).merge(ready);
                 // The same server and the same layers as the producer's.
                 let limits = HttpLimits::default();
                 let app = http::layers(routes, &limits);
@@ -90,20 +97,23 @@ impl Limit {
 /// The producer's handler up to the point where it would append: parse, look up, encode, choose
 /// the partition, answer in the same words.
 async fn send(
-    State(directory): State<Directory>,
+    State(names): State<Names>,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Json<Value>, Problem> {
     let send = Send::parse(media_type(&headers).as_deref(), &body)?;
-    let everybody: Vec<_> = std::iter::once(send.from).chain(send.to.iter().copied()).collect();
-    let users = directory.users(&everybody).await.map_err(|_| Problem::internal())?;
-    let unknown = || Problem::not_found("User not found");
-    let from = users.get(&send.from).ok_or_else(unknown)?;
+    let people = names.of(std::iter::once(send.from).chain(send.to.iter().copied())).await;
+    let user = |id| match people.get(id) {
+        Ok(Some(user)) => Ok(user),
+        Ok(None) => Err(Problem::not_found("User not found")),
+        Err(_) => Err(Problem::internal()),
+    };
+    let from = user(send.from)?;
     let mut sent = Vec::with_capacity(send.to.len());
     for to in &send.to {
         let notification = Notification {
             from: from.clone(),
-            to: users.get(to).ok_or_else(unknown)?.clone(),
+            to: user(*to)?,
             message: Cow::Borrowed(send.message.as_str()),
             category: None,
             link: None,

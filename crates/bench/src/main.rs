@@ -9,7 +9,7 @@
 //! - [`listeners`]: those who follow a stream;
 //! - [`limits`]: servers that do almost nothing;
 //! - [`rounds`]: subject and limits take turns;
-//! - [`send`], [`read`], [`deliver`], [`fanout`], [`rebuild`], [`memory`]: one a subcommand;
+//! - [`send`], [`bulk`], [`read`], [`deliver`], [`fanout`], [`rebuild`], [`memory`]: one a subcommand;
 //! - [`figures`]: medians, spreads, ratios;
 //! - [`report`]: all that as Markdown and JSON.
 
@@ -24,6 +24,7 @@ mod listeners;
 mod limits;
 mod rounds;
 mod send;
+mod bulk;
 mod read;
 mod deliver;
 mod fanout;
@@ -80,6 +81,8 @@ struct Cli {
 enum Command {
     /// POST /send, beside the same handler without Kafka and a bare rdkafka loop
     Send(#[command(flatten)] LoadArgs),
+    /// POST /send of many lines, beside a bare rdkafka loop
+    Bulk(#[command(flatten)] LoadArgs),
     /// GET of a 10-entry inbox, beside axum returning the same bytes from a constant
     Read(#[command(flatten)] LoadArgs),
     /// From a send to its event on a stream, beside rdkafka's own way from produce to consume
@@ -155,6 +158,9 @@ async fn measure(cli: Cli) -> Result<()> {
 async fn sections(site: &mut Site, command: &Command, sections: &mut Vec<Section>) -> Result<()> {
     if let Command::Send(load) | Command::All { load, .. } = command {
         sections.push(send::run(site, load).await?);
+    }
+    if let Command::Bulk(load) | Command::All { load, .. } = command {
+        sections.push(bulk::run(site, load).await?);
     }
     if let Command::Read(load) | Command::All { load, .. } = command {
         sections.push(read::run(site, load).await?);

@@ -19,7 +19,7 @@ use crate::{
 const PRODUCER: &str = "producer";
 const NO_KAFKA: &str = "the same handler without Kafka";
 const BARE: &str = "bare rdkafka loop";
-const MESSAGE: &str = "Bruno commented on your photo: “What a view! Where did you take it, and may I come along next time?”";
+pub(crate) const MESSAGE: &str = "Bruno commented on your photo: “What a view! Where did you take it, and may I come along next time?”";
 /// Those whom the migration makes: the recipients.
 pub(crate) const USERS: [(i64, &str); 4] = [(1, "Emma"), (2, "Bruno"), (3, "Rick"), (4, "Lena")];
 
