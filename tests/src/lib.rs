@@ -7,7 +7,9 @@ pub mod until;
 pub mod parts;
 pub mod world;
 pub mod listener;
+pub mod browser;
 pub mod process;
+pub mod member;
 pub mod real;
 pub mod faults;
 

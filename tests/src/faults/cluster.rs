@@ -1,8 +1,6 @@
 //! One producer and several consumers as processes, on a Kafka and a PostgreSQL of their own.
 //! Everything ends with this, however the run ends.
 
-mod member;
-
 use std::{
     net::TcpStream,
     path::{Path, PathBuf},
@@ -14,10 +12,9 @@ use parking_lot::Mutex;
 use reqwest::StatusCode;
 use sqlx::{Connection, PgConnection};
 
-pub use member::{Member, State};
-
 use super::{journal::Journal, random::Random};
 use crate::{
+    member::{self, Member, State},
     real::Instance,
     world::{PARTITIONS, unique},
 };
@@ -76,6 +73,7 @@ impl Cluster {
                 "producer",
                 programs("producer"),
                 &producer,
+                "--listen",
                 producer_port,
                 folder,
             ),
@@ -83,7 +81,7 @@ impl Cluster {
                 .zip(ports)
                 .map(|(number, port)| {
                     let name = format!("consumer {number}");
-                    Member::new(&name, programs("consumer"), &consumer, port, folder)
+                    Member::new(&name, programs("consumer"), &consumer, "--listen", port, folder)
                 })
                 .collect(),
             database_url: postgres.address.clone(),

@@ -356,7 +356,7 @@ impl Stage {
     fn look_for_the_dead(&self) {
         let cluster = &self.client.cluster;
         let members = cluster.consumers.iter().chain([&cluster.producer]);
-        let dead = members.filter_map(super::cluster::Member::died);
+        let dead = members.filter_map(crate::member::Member::died);
         for how in dead.chain(cluster.broker_died()) {
             self.say(&how);
             self.client.history.lock().found(Wrong::Died, how);

@@ -2,10 +2,12 @@
 //!
 //! What is in [`every_log`] runs on the embedded log, on librdkafka's in-memory broker and on a real
 //! Apache Kafka with a real PostgreSQL. The latter needs both to be there, so it is left out of a
-//! plain `cargo test` and run by `task test:real`.
+//! plain `cargo test` and run by `task test:real`. What is in [`browser`] needs Chromium, and is run
+//! by `task test:browser`.
 
 mod every_log;
 mod standalone;
 mod trouble;
 mod group;
 mod real;
+mod browser;

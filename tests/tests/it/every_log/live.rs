@@ -231,7 +231,13 @@ pub(crate) async fn slow_reader(mut world: World) {
     let (mut seen, mut gaps) = (0, 0);
     let last = world.read(1).await["cursor"].clone();
     while slow.cursor.as_deref() != last.as_str() {
-        let event = slow.next().await.expect("an event");
+        let Some(event) = slow.next().await else {
+            // Closed, because it took nothing for too long; so it comes again.
+            let since = format!("since={}", slow.cursor.as_ref().expect("a cursor"));
+            slow = follow(&world, Transport::Ndjson, 1, &since).await;
+            slow.expect("state").await;
+            continue;
+        };
         match event["event"].as_str() {
             Some("notification") => seen += 1,
             Some("gap") => {

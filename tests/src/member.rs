@@ -44,11 +44,18 @@ struct Life {
 
 impl Member {
     /// A process that does not run yet, of this program with these arguments, listening on this
-    /// port. What it says goes to a file in `folder`.
-    pub fn new(name: &str, program: PathBuf, arguments: &[&str], port: u16, folder: &Path) -> Self {
+    /// port: `flag`, such as `--listen`, says so to it. What it says goes to a file in `folder`.
+    pub fn new(
+        name: &str,
+        program: PathBuf,
+        arguments: &[&str],
+        flag: &str,
+        port: u16,
+        folder: &Path,
+    ) -> Self {
         let address = format!("127.0.0.1:{port}");
         let mut arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        arguments.extend(["--listen".to_owned(), address.clone()]);
+        arguments.extend([flag.to_owned(), address.clone()]);
         Self {
             name: name.to_owned(),
             url: format!("http://{address}"),
@@ -157,7 +164,7 @@ fn signal(name: &str, child: &Child) -> Result<(), String> {
 
 /// Ports that nobody listens on now, below those that the kernel lends to outgoing connections: they
 /// must still be free when a killed process starts again.
-pub(super) fn free_ports(count: usize) -> Vec<u16> {
+pub fn free_ports(count: usize) -> Vec<u16> {
     let start = u16::try_from(uuid::Uuid::now_v7().as_u128() % 12_000).unwrap_or(0);
     let ports = (0..12_000).map(|n| 20_000 + (start + n) % 12_000);
     ports.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).take(count).collect()

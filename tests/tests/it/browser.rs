@@ -1,0 +1,121 @@
+//! The inbox page, in two browsers side by side, while what serves it is killed and comes back.
+//! On a standalone, and on a real Kafka and PostgreSQL.
+
+mod installation;
+mod filled;
+
+use e2e::{
+    browser::{Action, Browser, Page},
+    until,
+};
+use serde_json::json;
+
+use installation::Installation;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Chromium: task test:browser"]
+async fn two_pages_agree_and_survive_a_kill() {
+    agree_and_survive(Installation::standalone().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Chromium, Kafka and PostgreSQL: task test:browser"]
+async fn real_two_pages_agree_and_survive_a_kill() {
+    agree_and_survive(Installation::real().await).await;
+}
+
+async fn agree_and_survive(installation: Installation) {
+    let browser = Browser::start().await;
+    let pages = [browser.page().await, browser.page().await];
+    let [a, b] = &pages;
+    for page in &pages {
+        page.open(&installation.page(1)).await;
+    }
+    both_show(&pages, &[], &[]).await;
+
+    let follows = "Bruno started following you.";
+    assert_eq!(a.compose(2, 1, follows).await, "Sent to Emma.");
+    both_show(&pages, &[follows], &[follows]).await;
+    a.click(follows, Action::ToggleRead).await;
+    both_show(&pages, &[follows], &[]).await;
+    b.click(follows, Action::ToggleRead).await;
+    both_show(&pages, &[follows], &[follows]).await;
+
+    let markup = "<b>Lena</b> <img src=x onerror=alert(1)> & friends";
+    installation.send(4, 1, markup).await;
+    both_show(&pages, &[markup, follows], &[markup, follows]).await;
+    a.mark_all_read().await;
+    both_show(&pages, &[markup, follows], &[]).await;
+    b.click(follows, Action::Dismiss).await;
+    both_show(&pages, &[markup], &[]).await;
+
+    installation.consumer.kill().await.expect("a running process");
+    for page in &pages {
+        until(|| async {
+            let state = page.connection().await;
+            if state == "live" { Err(state) } else { Ok(()) }
+        })
+        .await;
+        assert_eq!(page.messages().await, [markup], "what is known stays in view");
+    }
+    let mut messages = vec![markup];
+    let mut away = Vec::new();
+    if installation.still_sends() {
+        for message in ["Rick commented on your photo.", "Rick likes your photo."] {
+            installation.send(3, 1, message).await;
+            away.insert(0, message);
+        }
+    }
+    let tricky = "A link that must not be one";
+    let record = json!({
+        "from": { "id": 3, "name": "Rick" },
+        "to": { "id": 1, "name": "Emma" },
+        "message": tricky,
+        "link": "javascript:alert(1)",
+    });
+    installation.append(&[(1, record, None)]).await;
+    away.insert(0, tricky);
+    messages.splice(0..0, away.iter().copied());
+    installation.consumer.start().expect("the program");
+    both_show(&pages, &messages, &away).await;
+
+    let back = "Lena shared an album with you.";
+    assert_eq!(b.compose(4, 1, back).await, "Sent to Emma.");
+    messages.insert(0, back);
+    away.insert(0, back);
+    both_show(&pages, &messages, &away).await;
+    for page in &pages {
+        assert_eq!(page.links().await, [""; 0]);
+        assert_eq!(page.console().await, [""; 0]);
+    }
+}
+
+/// Waits until both pages are live and show exactly these messages, newest first, and exactly
+/// those of them as unread, in the list, the badge and the title.
+async fn both_show(pages: &[Page; 2], messages: &[&str], unread: &[&str]) {
+    for page in pages {
+        until(|| async {
+            let seen = (
+                page.connection().await,
+                page.messages().await,
+                page.unread_messages().await,
+                page.unread().await,
+                page.title().await,
+                page.empty().await,
+            );
+            let (connection, listed, not_read, badge, title, empty) = &seen;
+            let titled = match unread.len() {
+                0 => title.starts_with("Inbox"),
+                count => title.starts_with(&format!("({count}) Inbox")),
+            };
+            let so = connection == "live"
+                && listed == messages
+                && not_read == unread
+                && *badge == unread.len()
+                && titled
+                && empty.as_deref() == messages.is_empty().then_some("All clear");
+            if so { Ok(()) } else { Err(seen) }
+        })
+        .await;
+    }
+}
