@@ -47,7 +47,12 @@ impl Parts {
 
     /// A fresh in-memory broker that has this topic and those that go with it.
     pub fn mock(topic: &str, partitions: u32) -> Self {
-        let cluster = Cluster::start().expect("a mock cluster");
+        Self::mock_of(1, topic, partitions)
+    }
+
+    /// So many fresh in-memory brokers that have this topic and those that go with it.
+    pub fn mock_of(brokers: i32, topic: &str, partitions: u32) -> Self {
+        let cluster = Cluster::of(brokers).expect("a mock cluster");
         let names = TopicNames::of(topic);
         for (name, partitions) in [
             (&names.notifications, partitions),

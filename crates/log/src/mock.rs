@@ -14,16 +14,24 @@ use crate::{
     kafka::{Kafka, KafkaSettings},
 };
 
-/// A cluster of one in-memory broker on a free port of the loopback interface.
+/// A cluster of in-memory brokers on free ports of the loopback interface.
 pub struct Cluster(MockCluster<'static, DefaultProducerContext>);
 
 impl Cluster {
-    /// Starts it.
+    /// Starts one of a single broker.
     ///
     /// # Errors
     /// When librdkafka cannot.
     pub fn start() -> Result<Self, Unreachable> {
-        MockCluster::new(1).map(Self).map_err(|error| Unreachable(error.to_string()))
+        Self::of(1)
+    }
+
+    /// Starts one of so many brokers, whose ids begin at 1.
+    ///
+    /// # Errors
+    /// When librdkafka cannot.
+    pub fn of(brokers: i32) -> Result<Self, Unreachable> {
+        MockCluster::new(brokers).map(Self).map_err(|error| Unreachable(error.to_string()))
     }
 
     /// `host:port`.
@@ -51,6 +59,22 @@ impl Cluster {
             client_id: client_id.to_owned(),
             properties: Vec::new(),
         })
+    }
+
+    /// Makes this broker lead a partition.
+    ///
+    /// # Errors
+    /// When there is no such broker.
+    pub fn lead(&self, topic: &str, partition: i32, broker: i32) -> Result<(), Unreachable> {
+        let led = self.0.partition_leader(topic, partition, Some(broker));
+        led.map_err(|error| Unreachable(error.to_string()))
+    }
+
+    /// Has the next append refused with an error after which an idempotent client cannot go on: the
+    /// broker has lost count of its records.
+    pub fn lose_count(&self) {
+        let lost = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+        self.0.request_errors(RDKafkaApiKey::Produce, &[lost]);
     }
 
     /// Takes the broker away, or brings it back.

@@ -50,7 +50,7 @@ async fn a_broker_s_restart_loses_nothing_and_needs_no_restart_of_ours() {
         world.send(1, 2, message).await;
     }
     world.expect_inbox(2, &sent).await;
-    for (round, way) in ["kill", "stop"].into_iter().enumerate() {
+    for (round, way) in ["kill", "stop", "pause"].into_iter().enumerate() {
         broker.does(way);
         assert_eq!(world.inbox(2).await, sent, "still served, until the group's session ends");
         until(|| async {
@@ -59,7 +59,11 @@ async fn a_broker_s_restart_loses_nothing_and_needs_no_restart_of_ours() {
             if status == 503 { Ok(()) } else { Err(status) }
         })
         .await;
-        broker.start_again("kafka");
+        if way == "pause" {
+            broker.does("resume");
+        } else {
+            broker.start_again("kafka");
+        }
         let message = format!("after {round}");
         world.send(1, 2, &message).await;
         sent.push(message);

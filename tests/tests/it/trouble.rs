@@ -6,6 +6,7 @@ use e2e::{
     World,
     parts::Parts,
     until::{DEADLINE, until},
+    world::{PARTITIONS, home, unique},
 };
 use futures_util::{StreamExt as _, stream};
 use log::{
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 #[allow(clippy::panic)] // A test that asks for this is wrong.
@@ -206,7 +207,6 @@ async fn a_line_that_had_no_end_when_the_bulk_broke_off_is_not_sent() {
         answer.push_str(&String::from_utf8_lossy(&bytes[..read.expect("an answer")]));
     }
     drop(client);
-    sleep(Duration::from_millis(100)).await;
     world.send(1, 2, "after").await;
     world.expect_inbox(2, &["ready", "a", "b", "after"].map(str::to_owned)).await;
 }
@@ -230,9 +230,37 @@ async fn a_bulk_whose_answers_nobody_reads_is_not_read_either_and_ends_with_its_
     // Others are served all the while, and after it.
     world.send(1, 2, "beside it").await;
     drop(client);
-    sleep(Duration::from_millis(100)).await;
     world.send(1, 2, "after it").await;
     world.expect_inbox(2, &["ready".into(), "beside it".into(), "after it".into()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_is_found_and_nothing_is_lost_or_doubled() {
+    let topic = unique("notifications");
+    let world = World::on(Parts::mock_of(3, &topic, PARTITIONS), topic).await;
+    let mut sent = Vec::new();
+    for round in 0..6 {
+        for n in 0..20 {
+            let message = format!("{round} {n}");
+            world.send(1, 2, &message).await;
+            sent.push(message);
+        }
+        cluster(&world).lead(&world.topic, home(2), 1 + round % 3).expect("a broker");
+    }
+    world.expect_inbox(2, &sent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_failed_for_good_is_replaced_without_a_restart() {
+    let world = World::mock().await;
+    world.send(1, 2, "before").await;
+    cluster(&world).lose_count();
+    // Whether this one was written nobody can say; what was said of it must not be 200.
+    let response = world.post_form("from_id=1&to_id=3&message=unknown").await;
+    assert!(matches!(response.status().as_u16(), 503 | 504), "{}", response.status());
+    world.send(1, 2, "after").await;
+    world.expect_inbox(2, &["before".into(), "after".into()]).await;
+    world.ready(&world.producer("")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
