@@ -162,9 +162,17 @@ pub struct StreamArgs {
 pub struct PageArgs {
     /// URL at which a browser reaches the producer, which the web page sends to; empty: the page
     /// only reads. The producer must allow the page's origin, see its --cors-origins
-    #[arg(long, env = "CONSUMER_PRODUCER_URL", default_value = "http://localhost:8080",
-          value_name = "URL", value_parser = origin)]
-    pub producer_url: String,
+    /// [default: http://localhost:8080, or in a standalone its own]
+    #[arg(long, env = "CONSUMER_PRODUCER_URL", value_name = "URL", value_parser = origin)]
+    pub producer_url: Option<String>,
+}
+
+impl PageArgs {
+    /// Where the page sends to; nowhere, if this is empty.
+    #[must_use]
+    pub fn producer_url(&self) -> &str {
+        self.producer_url.as_deref().unwrap_or("http://localhost:8080")
+    }
 }
 
 impl Settings {

@@ -39,14 +39,15 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         cli.insecure,
     )
     .await?;
-    let settings = cli.producer(consumer.local_addr()?.port())?;
+    let sends = cli.producer(consumer.local_addr()?.port())?;
+    let reads = cli.consumer(producer.local_addr()?.port());
     let parts = Parts::open(&cli.data_dir).await?;
     welcome(&cli, &producer, &consumer)?;
 
     let shutdown = shutdown::signal();
     let sending =
-        producer::run(settings, parts.log(), parts.directory.clone(), producer, shutdown.clone());
-    let reading = consumer::run(cli.consumer(), parts.log(), consumer, shutdown.clone());
+        producer::run(sends, parts.log(), parts.directory.clone(), producer, shutdown.clone());
+    let reading = consumer::run(reads, parts.log(), consumer, shutdown.clone());
     // Whichever fails takes the other along: half of a standalone is no use to anybody.
     let (sending, reading) =
         tokio::join!(async { sending.await.inspect_err(|_| shutdown.cancel()) }, async {
@@ -76,9 +77,10 @@ fn welcome(cli: &Cli, producer: &TcpListener, consumer: &TcpListener) -> std::io
     let text = format!(
         "\n  Notifications, all in one process. Ctrl-C stops; what was sent stays in {data}\n\n    \
          send   http://{producer}/send\n    read   http://{consumer}/notifications/1\n    \
+         look   http://{consumer}/?user=1\n    docs   http://{producer}/docs and http://{consumer}/docs\n    \
          health http://{producer}/readyz and http://{consumer}/readyz\n\n  Try it:\n\n    \
          curl -X POST http://{producer}/send -d \"from_id=2&to_id=1&message=Bruno started following you.\"\n    \
-         curl http://{consumer}/notifications/1\n\n",
+         curl http://{consumer}/notifications/1\n    curl -N http://{consumer}/notifications/1/stream\n\n",
         data = cli.data_dir.display(),
     );
     // Nobody may be reading, and that is no reason to stop.

@@ -78,8 +78,12 @@ pub(crate) enum Command {
 }
 
 impl Cli {
-    pub(crate) fn consumer(&self) -> consumer::Settings {
-        self.consumer.clone()
+    /// Its page sends to the producer on this port, unless it is told another.
+    pub(crate) fn consumer(&self, producer_port: u16) -> consumer::Settings {
+        let mut settings = self.consumer.clone();
+        let url = || format!("http://localhost:{producer_port}");
+        settings.page.producer_url.get_or_insert_with(url);
+        settings
     }
 
     /// The pages that the consumer serves on this port may send.

@@ -3,7 +3,7 @@
 mod forward;
 mod query;
 mod notifications;
-pub mod live;
+mod live;
 mod stream;
 mod socket;
 mod receipts;

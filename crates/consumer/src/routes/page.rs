@@ -40,7 +40,7 @@ const PARTS: [(&str, &str, &str); 13] = [
 
 pub(super) fn routes(settings: &PageArgs) -> Router<App> {
     // The setting lets only through what an origin is made of, so nothing needs an escape.
-    let producer = &settings.producer_url;
+    let producer = settings.producer_url();
     let html = include_str!("../../page/index.html").replace(PRODUCER, producer);
     let policy = format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \

@@ -12,7 +12,7 @@
 //! - [`entry`]: one notification as it is kept: ready-to-send JSON;
 //! - [`page`]: what a reader asks for and takes away;
 //! - [`feed`]: what a reader who stays is told;
-//! - [`watchers`]: who is to be woken by what.
+//! - `watchers`: who is to be woken by what.
 
 pub mod fold;
 pub mod partition;

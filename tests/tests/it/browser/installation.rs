@@ -39,14 +39,8 @@ impl Installation {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (ports, urls) = addresses();
         let data = folder.path().join("data");
-        let arguments = [
-            "--data-dir",
-            utf8(&data),
-            "--producer-listen",
-            urls[0].trim_start_matches("http://"),
-            "--producer-url",
-            &urls[0],
-        ];
+        let arguments =
+            ["--data-dir", utf8(&data), "--producer-listen", urls[0].trim_start_matches("http://")];
         let consumer = Member::new(
             "standalone",
             program("standalone"),
