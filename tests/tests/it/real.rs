@@ -143,11 +143,12 @@ async fn sender_s_name(world: &World, message: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka and PostgreSQL: task test:real"]
-async fn a_user_renamed_or_deleted_with_plain_sql_is_seen_by_the_next_send_within_a_second() {
+async fn a_user_renamed_or_deleted_with_plain_sql_is_seen_by_the_sends_that_follow() {
     let world = World::real().await;
     let mut users = users(&world).await;
     world.send(1, 2, "ready").await;
-    // Long enough for the cache to be trusted, and used.
+    // Long enough for the cache to be trusted, and used. Three seconds are less than its lease, so
+    // it is the notification that is waited for.
     for n in 0..5 {
         let name = format!("Emma {n}");
         sender_s_name(&world, "cached").await;
@@ -156,14 +157,14 @@ async fn a_user_renamed_or_deleted_with_plain_sql_is_seen_by_the_next_send_withi
         let mut tries = 0;
         while sender_s_name(&world, &format!("{n}-{tries}")).await != name {
             tries += 1;
-            assert!(renamed.elapsed() < Duration::from_secs(1), "{name} after {tries}");
+            assert!(renamed.elapsed() < Duration::from_secs(3), "{name} after {tries}");
         }
         sleep(Duration::from_millis(300)).await;
     }
     sqlx::query("DELETE FROM users WHERE id = 1").execute(&mut users).await.expect("done");
     let deleted = Instant::now();
     while world.post_form("from_id=1&to_id=3&message=gone").await.status() != 404 {
-        assert!(deleted.elapsed() < Duration::from_secs(1), "user 1 can still send");
+        assert!(deleted.elapsed() < Duration::from_secs(3), "user 1 can still send");
     }
     sqlx::query("TRUNCATE users").execute(&mut users).await.expect("done");
     let emptied = Instant::now();
