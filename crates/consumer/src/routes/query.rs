@@ -4,7 +4,7 @@ use std::{fmt::Display, time::Duration};
 
 use axum::http::HeaderValue;
 use jiff::Timestamp;
-use model::Cursor;
+use model::{Category, Cursor};
 use serde::Deserialize;
 use service::{problem::Problem, settings::duration};
 use utoipa::IntoParams;
@@ -14,8 +14,6 @@ use crate::view::{Query, Since, feed::Start};
 /// The longest that a request may wait for something to come.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
 const MAX_LIMIT: usize = 10_000;
-/// In characters; the producer allows no longer category either.
-const MAX_CATEGORY: usize = 64;
 
 /// As it comes. All texts, so that what is wrong can be said in our words.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -128,8 +126,9 @@ fn limit(text: &str) -> Result<usize, Problem> {
 }
 
 fn category(text: &str) -> Result<String, Problem> {
-    if text.is_empty() || text.chars().count() > MAX_CATEGORY {
-        return Err(wrong("category", format!("must have 1 to {MAX_CATEGORY} characters")));
+    let max = Category::MAX_CHARS;
+    if text.is_empty() || text.chars().count() > max {
+        return Err(wrong("category", format!("must have 1 to {max} characters")));
     }
     Ok(text.to_owned())
 }

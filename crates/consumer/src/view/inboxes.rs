@@ -122,13 +122,7 @@ impl Inboxes {
             return Page { items, unread: 0, cursor: here, more: false, gap, version };
         };
         let gap = self.gap(partition, Some(inbox), query.since, oldest);
-        let after = match query.since {
-            // A cursor of another log says nothing about this one.
-            Since::Cursor(cursor) if gap.is_none_or(|gap| gap.reason != GapReason::Unknown) => {
-                cursor.offset
-            }
-            Since::Cursor(_) | Since::Newest | Since::Beginning | Since::Time(_) => -1,
-        };
+        let after = after(query.since, gap);
         let wanted = |entry: &&Entry| {
             entry.offset > after
                 && !matches!(query.since, Since::Time(from) if entry.sent_at_ms < from)
@@ -169,10 +163,7 @@ impl Inboxes {
         let gap = self.gap(partition, inbox, start.since, oldest);
         let shown = || inbox.into_iter().flat_map(|inbox| inbox.shown_after(-1, oldest));
         let offset = match start.since {
-            Since::Cursor(cursor) if gap.is_none_or(|gap| gap.reason != GapReason::Unknown) => {
-                cursor.offset
-            }
-            Since::Cursor(_) | Since::Beginning => -1,
+            Since::Cursor(_) | Since::Beginning => after(start.since, gap),
             Since::Newest => {
                 let before = start.limit.and_then(|limit| shown().rev().nth(limit));
                 before.map_or(-1, |entry| entry.offset)
@@ -289,6 +280,17 @@ pub enum Which {
     Through(i64),
     /// All that there are now.
     All,
+}
+
+/// The offset that a cursor names; −1 where none is given, or the gap says that it is of another log,
+/// which says nothing about this one.
+fn after(since: Since, gap: Option<Gap>) -> i64 {
+    match since {
+        Since::Cursor(cursor) if gap.is_none_or(|gap| gap.reason != GapReason::Unknown) => {
+            cursor.offset
+        }
+        Since::Cursor(_) | Since::Newest | Since::Beginning | Since::Time(_) => -1,
+    }
 }
 
 fn item(partition: i32, entry: &Entry) -> Option<Item> {
