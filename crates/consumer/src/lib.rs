@@ -20,7 +20,7 @@ use std::{sync::Arc, time::Duration};
 
 use log::Log;
 use model::TopicNames;
-use service::http;
+use service::{auth::Auth, http};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,9 @@ pub enum RunError {
     /// The client of the log cannot be made.
     #[error(transparent)]
     Log(#[from] log::Unreachable),
+    /// The keys that verify tokens cannot be used.
+    #[error(transparent)]
+    Keys(#[from] service::auth::KeyError),
     /// The listener has no address.
     #[error(transparent)]
     Listen(#[from] std::io::Error),
@@ -60,6 +63,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let names = TopicNames::of(&settings.topics.topic);
+    let auth = Auth::open("consumer", &settings.auth)?;
     let view =
         Arc::new(View::new(settings.topics.partitions, settings.partitioner, settings.limits()));
     let owners = Owners::new(&settings.advertised(listener.local_addr()?));
@@ -76,7 +80,8 @@ pub async fn run(
         patience,
     };
     let following = Following::new(view, log, names, owners);
-    let app = routes::router(&settings, app, &following);
+    let app = routes::router(&settings, &auth, app, &following);
+    let watching = tokio::spawn(auth.watch());
 
     let server =
         tokio::spawn(http::serve(listener, app, stop_serving.clone(), settings.http.clone()));
@@ -94,5 +99,6 @@ pub async fn run(
     let _ = server.await;
     streams.end(GOODBYE).await;
     following.stop().await;
+    watching.abort();
     outcome
 }

@@ -18,12 +18,16 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
     if let Some(Command::Healthcheck) = cli.command {
         return Ok(health::probe(&cli.listen).await?);
     }
+    if let Some(Command::Token(token)) = &cli.command {
+        return Ok(token.print(&cli.settings.auth)?);
+    }
     let log = cli.kafka.connect("notifications-consumer")?;
     if let Some(Command::Dlq(what)) = cli.command {
         return dead_letters(&log, &cli.settings, what).await;
     }
     let listener = listen::bind("consumer", &cli.listen, "--listen", "CONSUMER_LISTEN").await?;
-    listen::guard(listener.local_addr()?, cli.insecure, "--listen", "CONSUMER_LISTEN")?;
+    let guarded = cli.insecure || cli.settings.auth.is_on();
+    listen::guard(listener.local_addr()?, guarded, "--listen", "CONSUMER_LISTEN")?;
     consumer::run(cli.settings, log, listener, shutdown::signal()).await?;
     Ok(())
 }

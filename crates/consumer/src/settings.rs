@@ -5,7 +5,11 @@ use std::{net::SocketAddr, time::Duration};
 use clap::{Args, Parser, Subcommand, builder::RangedU64ValueParser};
 use log::settings::{GroupArgs, KafkaArgs, TopicArgs};
 use model::{Cursor, Partitioner};
-use service::{http::HttpLimits, telemetry::TelemetryArgs};
+use service::{
+    auth::{AuthArgs, TokenArgs},
+    http::HttpLimits,
+    telemetry::TelemetryArgs,
+};
 
 use crate::view::Limits;
 
@@ -33,7 +37,7 @@ pub struct Cli {
     )]
     pub listen: String,
 
-    /// Listen beyond the loopback interface although nobody is asked who they are
+    /// Listen beyond the loopback interface although authentication is off
     #[arg(long, env = "CONSUMER_INSECURE")]
     pub insecure: bool,
 
@@ -53,6 +57,8 @@ pub struct Cli {
 /// What the consumer can do besides serving.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
+    /// Print a token for development, or for a service of one's own, signed with the secret
+    Token(TokenArgs),
     /// Ask the consumer that runs on this machine whether it lives; for container health checks
     Healthcheck,
     /// Look at the records that were set aside because they are no notifications, or put them back
@@ -108,6 +114,10 @@ pub struct Settings {
     /// The web page
     #[command(flatten)]
     pub page: PageArgs,
+
+    /// Who may ask
+    #[command(flatten)]
+    pub auth: AuthArgs,
 
     /// HTTP
     #[command(flatten)]

@@ -40,6 +40,11 @@ impl Origins {
         Ok(self)
     }
 
+    /// Whether a page of this origin may send.
+    pub(crate) fn has(&self, origin: &HeaderValue) -> bool {
+        self.0.contains(origin)
+    }
+
     /// What tells browsers so.
     pub(crate) fn layer(&self) -> CorsLayer {
         CorsLayer::new()
@@ -50,7 +55,9 @@ impl Origins {
                 header::AUTHORIZATION,
                 HeaderName::from_static("idempotency-key"),
             ])
-            .expose_headers([header::RETRY_AFTER])
+            .expose_headers(
+                [header::RETRY_AFTER].into_iter().chain(crate::rate::HEADERS).collect::<Vec<_>>(),
+            )
             .max_age(MAX_AGE)
     }
 }

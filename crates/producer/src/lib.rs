@@ -8,6 +8,8 @@
 pub mod settings;
 pub mod cors;
 pub mod routes;
+mod access;
+mod rate;
 mod schema;
 pub mod send;
 pub mod bulk;
@@ -17,12 +19,15 @@ pub mod publish;
 
 use log::Log;
 use model::TopicNames;
-use service::http;
-use tokio::net::TcpListener;
+use service::{auth::Auth, http};
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use directory::{Directory, Names};
 use publish::Publisher;
+use rate::Rates;
+use send::{Sender, keys::Keys};
+use settings::SendArgs;
 pub use settings::Settings;
 
 /// Why the producer ended before it was told to.
@@ -34,6 +39,9 @@ pub enum RunError {
     /// The users' table cannot be made or brought up to date.
     #[error(transparent)]
     Migrate(#[from] directory::MigrateError),
+    /// The keys that verify tokens cannot be used.
+    #[error(transparent)]
+    Keys(#[from] service::auth::KeyError),
 }
 
 /// Serves on `listener` until `shutdown`, then drains and flushes. Neither the log nor the
@@ -48,15 +56,28 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
+    let auth = Auth::open("producer", &settings.auth)?;
     if settings.migrate {
         directory.migrate().await?;
     }
     let topic = settings.topics.topic(&TopicNames::of(&settings.topics.topic).notifications);
     let publisher = Publisher::new(log, topic, settings.partitioner);
     let names = Names::new(directory.clone(), settings.directory_cache);
-    let app = routes::router(&settings, directory.clone(), names.clone(), publisher.clone());
+    let SendArgs { rate_limit, rate_burst, send_timeout, .. } = settings.sending;
+    let rates = Rates::new(rate_limit, rate_burst);
+    let sender = Sender {
+        names: names.clone(),
+        publisher: publisher.clone(),
+        keys: Keys::default(),
+        rates: rates.clone(),
+        deadline: send_timeout,
+    };
+    let app = routes::router(&settings, &auth, directory.clone(), sender);
 
-    let watching = tokio::spawn(names.watch());
+    let mut watching = JoinSet::new();
+    watching.spawn(names.watch());
+    watching.spawn(auth.watch());
+    watching.spawn(rates.watch());
 
     let stop_serving = CancellationToken::new();
     let server =
@@ -72,7 +93,7 @@ pub async fn run(
     stop_serving.cancel();
     let _ = server.await;
     publisher.flush(settings.http.drain_timeout).await;
-    watching.abort();
+    watching.shutdown().await;
     directory.close().await;
     Ok(outcome?)
 }

@@ -13,21 +13,23 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
+    match &cli.command {
+        Some(Command::Token(token)) => return Ok(token.print(&cli.settings.auth)?),
+        Some(Command::Healthcheck) => return Ok(health::probe(&cli.listen).await?),
+        Some(Command::Migrate) | None => {}
+    }
     let database = &cli.database;
     let directory =
         Directory::postgres(database.database_url.expose(), database.database_connections)?;
-    match cli.command {
-        Some(Command::Healthcheck) => return Ok(health::probe(&cli.listen).await?),
-        Some(Command::Migrate) => {
-            directory.migrate().await?;
-            tracing::info!("the users' table is up to date");
-            return Ok(());
-        }
-        None => {}
+    if let Some(Command::Migrate) = cli.command {
+        directory.migrate().await?;
+        tracing::info!("the users' table is up to date");
+        return Ok(());
     }
     let log = cli.kafka.connect("notifications-producer")?;
     let listener = listen::bind("producer", &cli.listen, "--listen", "PRODUCER_LISTEN").await?;
-    listen::guard(listener.local_addr()?, cli.insecure, "--listen", "PRODUCER_LISTEN")?;
+    let guarded = cli.insecure || cli.settings.auth.is_on();
+    listen::guard(listener.local_addr()?, guarded, "--listen", "PRODUCER_LISTEN")?;
     producer::run(cli.settings, log, directory, listener, shutdown::signal()).await?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! All routes of the producer, in one table.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
     Json, RequestExt as _, Router,
@@ -8,54 +8,67 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use service::{
-    extract::{Body, BodyTimeout, media_type},
+    admission::shed,
+    auth::{Auth, Caller, TokenIn},
+    extract::{Body, BodyBounds, media_type},
     health::Health,
     http,
     openapi::{self, ProblemBody, RefusedWithBody},
+    origin,
     problem::Problem,
 };
+use tokio::sync::Semaphore;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    Settings, bulk,
-    directory::{Directory, Names},
-    publish::Publisher,
+    Settings, access, bulk,
+    directory::Directory,
     schema,
-    send::{Sender, idempotency::IdempotencyKey, keys::Keys, request::Send},
+    send::{SOON, Sender, idempotency::IdempotencyKey, request::Send},
     users::{self, Users},
 };
 
 /// Every route, with the limits and error bodies that all of them share.
-pub fn router(
+pub(crate) fn router(
     settings: &Settings,
+    auth: &Auth,
     directory: Directory,
-    names: Names,
-    publisher: Publisher,
+    sender: Sender,
 ) -> Router {
-    let (table, log) = (directory.clone(), publisher.clone());
+    let (table, log) = (directory.clone(), sender.publisher.clone());
     let health = Health::new()
         .check("directory", move || table.clone().check())
         .check("kafka", move || log.clone().check());
-    let sender = Sender {
-        names: names.clone(),
-        publisher,
-        keys: Keys::default(),
-        deadline: settings.send_timeout,
-    };
-    let routes = OpenApiRouter::new()
+    let users = Users { directory, names: sender.names.clone() };
+    let bulks = Arc::new(Semaphore::new(settings.sending.max_bulks));
+    let guarded = OpenApiRouter::new()
         .routes(routes!(send))
-        .with_state(sender)
-        .merge(users::routes(Users { directory, names }))
-        .merge(health.routes());
+        .with_state(Sending { sender, bulks })
+        .merge(users::routes(users));
+    let routes = auth.ask(guarded, TokenIn::Header).merge(health.routes());
     let routes = openapi::described(
         routes,
         "Notifications: producer",
         env!("CARGO_PKG_VERSION"),
         "Takes notifications and publishes them; keeps the directory of users.",
     );
+    let routes = if auth.is_on() {
+        routes
+    } else {
+        let allowed = settings.sending.cors_origins.clone();
+        origin::refuse_foreign(routes, move |origin| allowed.has(origin))
+    };
     // Outside of everything else: a browser shows a page no answer without its headers, and an error
     // is an answer too.
-    http::layers(routes, &settings.http).layer(settings.cors_origins.layer())
+    http::layers(routes, &settings.http).layer(settings.sending.cors_origins.layer())
+}
+
+/// What `POST /send` needs.
+#[derive(Clone)]
+struct Sending {
+    sender: Sender,
+    /// A place for each bulk that may be under way.
+    bulks: Arc<Semaphore>,
 }
 
 /// Send a message
@@ -78,18 +91,33 @@ pub fn router(
          content_type = "application/problem+json"),
         (status = 422, description = "The Idempotency-Key was used for something else",
          body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "The sender has sent too much: try again after Retry-After",
+         body = ProblemBody, content_type = "application/problem+json"),
         (status = 504, description = "Not acknowledged in time: the outcome is unknown",
          body = ProblemBody, content_type = "application/problem+json"),
         RefusedWithBody))]
-async fn send(State(sender): State<Sender>, request: Request) -> Result<Response, Problem> {
+async fn send(
+    State(Sending { sender, bulks }): State<Sending>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Problem> {
+    access::may_send(&caller)?;
     let key = IdempotencyKey::of(request.headers())?;
     let media_type = media_type(request.headers()).map(Cow::into_owned);
     if media_type.as_deref() == Some(bulk::MEDIA_TYPE) {
-        let BodyTimeout(patience) = request.extensions().get().copied().unwrap_or_default();
-        return Ok(bulk::send(sender, key, request.into_body(), patience).await);
+        let Ok(place) = bulks.try_acquire_owned() else {
+            shed("bulks");
+            let message = "As many bulks are under way as may be; try again shortly";
+            return Err(Problem::unavailable(message, SOON));
+        };
+        let BodyBounds { timeout, .. } = request.extensions().get().cloned().unwrap_or_default();
+        let bulk = bulk::Asked { sender, caller, key, _place: place };
+        return Ok(bulk::send(bulk, request.into_body(), timeout).await);
     }
     let Body(body) = request.extract().await?;
     let send = Send::parse(media_type.as_deref(), &body)?;
+    access::may_send_as(&caller, send.from)?;
+    let allowance = sender.rates.take(send.from, send.to.len())?;
     let accepted = sender.send(&send, key.as_ref()).await?;
-    Ok(Json(accepted).into_response())
+    Ok((allowance, Json(accepted)).into_response())
 }

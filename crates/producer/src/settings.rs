@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, builder::RangedU64ValueParser};
 use log::settings::{KafkaArgs, TopicArgs};
 use model::Partitioner;
-use service::{http::HttpLimits, settings::Secret, telemetry::TelemetryArgs};
+use service::{
+    auth::{AuthArgs, TokenArgs},
+    http::HttpLimits,
+    settings::Secret,
+    telemetry::TelemetryArgs,
+};
 
 use crate::cors::Origins;
 
@@ -35,7 +40,7 @@ pub struct Cli {
     )]
     pub listen: String,
 
-    /// Listen beyond the loopback interface although nobody is asked who they are
+    /// Listen beyond the loopback interface although authentication is off
     #[arg(long, env = "PRODUCER_INSECURE")]
     pub insecure: bool,
 
@@ -61,6 +66,8 @@ pub struct Cli {
 pub enum Command {
     /// Make the users' table with its first four users, or bring it up to date
     Migrate,
+    /// Print a token for development, or for a service of one's own, signed with the secret
+    Token(TokenArgs),
     /// Ask the producer that runs on this machine whether it lives; for container health checks
     Healthcheck,
 }
@@ -98,10 +105,9 @@ pub struct Settings {
     #[arg(long, env = "KAFKA_PARTITIONER", default_value_t, help_heading = "Topics")]
     pub partitioner: Partitioner,
 
-    /// How long an acknowledgement may take before the answer is 504
-    #[arg(long, env = "PRODUCER_SEND_TIMEOUT", default_value = "10s", value_name = "DURATION",
-          value_parser = service::settings::duration, help_heading = "Sending")]
-    pub send_timeout: Duration,
+    /// Sending
+    #[command(flatten)]
+    pub sending: SendArgs,
 
     /// Names that are kept in memory, at most; 0 looks every user up each time. A name is kept only
     /// while PostgreSQL tells of changes, which `producer migrate` makes it do
@@ -114,6 +120,47 @@ pub struct Settings {
     )]
     pub directory_cache: u64,
 
+    /// Make the users' table at the start, if it is missing, or bring it up to date
+    #[arg(long, env = "PRODUCER_MIGRATE", help_heading = "PostgreSQL")]
+    pub migrate: bool,
+
+    /// Who may ask
+    #[command(flatten)]
+    pub auth: AuthArgs,
+
+    /// HTTP
+    #[command(flatten)]
+    pub http: HttpLimits,
+}
+
+/// What may be sent, by whom, and for how long it is tried.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Sending")]
+pub struct SendArgs {
+    /// How long an acknowledgement may take before the answer is 504
+    #[arg(long, env = "PRODUCER_SEND_TIMEOUT", default_value = "10s", value_name = "DURATION",
+          value_parser = service::settings::duration)]
+    pub send_timeout: Duration,
+
+    /// Notifications a second that one sender may send, one for each recipient; 0: as many as they
+    /// like. More are answered 429; a bulk is slowed down instead
+    #[arg(long, env = "PRODUCER_RATE_LIMIT", default_value_t = 0, value_name = "COUNT")]
+    pub rate_limit: u32,
+
+    /// Notifications that a sender may send at once after a pause; ten seconds' worth, if not given
+    #[arg(
+        long,
+        env = "PRODUCER_RATE_BURST",
+        value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub rate_burst: Option<u32>,
+
+    /// Bulks under way at a time; one more is answered 503. Each may take 16 MiB
+    #[arg(long, env = "PRODUCER_MAX_BULKS", default_value_t = 32, value_name = "COUNT",
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000))]
+    pub max_bulks: usize,
+
     /// Web pages that may send from a browser, as origins such as `https://app.example.org`,
     /// separated by commas. Without it none may. `*` is refused: it would let any page that a person
     /// opens send in their place
@@ -122,16 +169,7 @@ pub struct Settings {
         env = "PRODUCER_CORS_ORIGINS",
         default_value = "",
         hide_default_value = true,
-        value_name = "ORIGINS",
-        help_heading = "Sending"
+        value_name = "ORIGINS"
     )]
     pub cors_origins: Origins,
-
-    /// Make the users' table at the start, if it is missing, or bring it up to date
-    #[arg(long, env = "PRODUCER_MIGRATE", help_heading = "PostgreSQL")]
-    pub migrate: bool,
-
-    /// HTTP
-    #[command(flatten)]
-    pub http: HttpLimits,
 }

@@ -11,6 +11,7 @@ use model::{User, UserId, UserName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use service::{
+    auth::Caller,
     extract::{Body, Path, Query, media_type},
     openapi::{ProblemBody, Refused, RefusedWithBody},
     problem::Problem,
@@ -18,6 +19,7 @@ use service::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    access,
     directory::{Directory, DirectoryError, Names, Put},
     schema,
     send::SOON,
@@ -72,7 +74,12 @@ struct Page {
         ("limit" = Option<u32>, Query, description = "At most so many", minimum = 1, maximum = 1000),
         ("after" = Option<i64>, Query, description = "Only those with greater ids", minimum = 1)),
     responses((status = 200, description = "Some of them", body = schema::Users), Refused))]
-async fn list(State(users): State<Users>, Query(raw): Query<Raw>) -> Result<Json<Page>, Problem> {
+async fn list(
+    State(users): State<Users>,
+    caller: Caller,
+    Query(raw): Query<Raw>,
+) -> Result<Json<Page>, Problem> {
+    access::may_list(&caller)?;
     let (after, limit) = raw.parse()?;
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     // One more tells whether there is a next page.
@@ -93,9 +100,11 @@ async fn list(State(users): State<Users>, Query(raw): Query<Raw>) -> Result<Json
         Refused))]
 async fn one(
     State(users): State<Users>,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<User<'static>>, Problem> {
     let id = user_id("id", &id)?;
+    access::may_see(&caller, id)?;
     let mut found = users.directory.users(&[id]).await.map_err(|error| away(&error))?;
     found.remove(&id).map(Json).ok_or_else(not_found)
 }
@@ -112,10 +121,12 @@ async fn one(
         RefusedWithBody))]
 async fn put(
     State(users): State<Users>,
+    caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<(StatusCode, Json<User<'static>>), Problem> {
+    access::may_change(&caller)?;
     let id = user_id("id", &id)?;
     let name = name(media_type(&headers).as_deref(), &body)?;
     let user = User { id, name: Cow::Owned(name.as_str().to_owned()) };
@@ -137,7 +148,12 @@ async fn put(
         (status = 404, description = "There is no such user", body = ProblemBody,
          content_type = "application/problem+json"),
         Refused))]
-async fn delete(State(users): State<Users>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+async fn delete(
+    State(users): State<Users>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    access::may_change(&caller)?;
     let id = user_id("id", &id)?;
     let deleted = users.change(id, async move |directory| directory.delete(id).await).await?;
     if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(not_found()) }

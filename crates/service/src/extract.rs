@@ -1,7 +1,7 @@
 //! What a handler takes from a request, with rejections that are [`Problem`]s: the body, the
 //! path's parameters, the query, the media type. What the values mean is the handler's matter.
 
-use std::{borrow::Cow, error::Error as _, time::Duration};
+use std::{borrow::Cow, error::Error as _, sync::Arc, time::Duration};
 
 use axum::{
     RequestExt as _,
@@ -12,30 +12,44 @@ use axum::{
     },
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, LengthLimitError};
 use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
-use crate::problem::Problem;
+use crate::{admission::shed, problem::Problem};
 
 /// A whole request body, within the limit that axum's `DefaultBodyLimit` sets for the route
-/// (2 MiB where there is none), and within the time that [`BodyTimeout`] sets.
+/// (2 MiB where there is none), and within [`BodyBounds`].
 ///
 /// Rejections: 413, which names the limit in bytes (and as the member `limit`); 408 when it did
-/// not arrive in time; 400 when the client broke it off.
+/// not arrive in time; 400 when the client broke it off; 503 when there is no memory for it.
 #[derive(Debug, Clone)]
 pub struct Body(pub Bytes);
 
-/// How long a request [`Body`] may take to arrive, from when the handler wants it. A layer of the
-/// server puts it into each request's extensions; where it is missing, it is the default.
-#[derive(Debug, Clone, Copy)]
-pub struct BodyTimeout(pub Duration);
+/// What request [`Body`]s may cost. A layer of the server puts it into each request's extensions;
+/// where it is missing, it is the default.
+#[derive(Debug, Clone)]
+pub struct BodyBounds {
+    /// How long a body may take to arrive, from when the handler wants it.
+    pub timeout: Duration,
+    /// Bytes for all that are arriving now.
+    room: Arc<Semaphore>,
+}
 
-impl Default for BodyTimeout {
+impl BodyBounds {
+    /// So long for each, and so many bytes for all together.
+    #[must_use]
+    pub fn new(timeout: Duration, room: usize) -> Self {
+        Self { timeout, room: Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS))) }
+    }
+}
+
+impl Default for BodyBounds {
     /// 30 s: a body of 1 MiB then needs 280 kbit/s.
     fn default() -> Self {
-        Self(Duration::from_secs(30))
+        Self::new(Duration::from_secs(30), Semaphore::MAX_PERMITS)
     }
 }
 
@@ -43,7 +57,7 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let BodyTimeout(time) = request.extensions().get().copied().unwrap_or_default();
+        let BodyBounds { timeout, room } = request.extensions().get().cloned().unwrap_or_default();
         let announced = request.headers().get(header::CONTENT_LENGTH);
         let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         let body = request.into_limited_body();
@@ -53,10 +67,15 @@ impl<S: Send + Sync> FromRequest<S> for Body {
         if announced > limit && limit.is_some() {
             return Err(too_large(limit)); // Without reading what would be thrown away.
         }
-        match tokio::time::timeout(time, body.collect()).await {
-            Ok(Ok(body)) => Ok(Self(body.to_bytes())),
-            Ok(Err(error)) if is_too_large(&error) => Err(too_large(limit)),
-            Ok(Err(error)) => {
+        match tokio::time::timeout(timeout, collect(body, announced, room)).await {
+            Ok(Ok(body)) => Ok(Self(body)),
+            Ok(Err(Broken::NoRoom)) => {
+                shed("bodies");
+                let message = "Too many large requests are arriving just now; try again shortly.";
+                Err(Problem::unavailable(message, Duration::from_secs(1)))
+            }
+            Ok(Err(Broken::Failed(error))) if is_too_large(&error) => Err(too_large(limit)),
+            Ok(Err(Broken::Failed(error))) => {
                 tracing::debug!(%error, "cannot read a request body");
                 Err(Problem::new(
                     StatusCode::BAD_REQUEST,
@@ -65,11 +84,57 @@ impl<S: Send + Sync> FromRequest<S> for Body {
             }
             Err(_) => Err(Problem::new(
                 StatusCode::REQUEST_TIMEOUT,
-                format!("The request body did not arrive within {} s.", time.as_secs_f64()),
+                format!("The request body did not arrive within {} s.", timeout.as_secs_f64()),
             )),
         }
     }
 }
+
+/// Why a body is not there.
+enum Broken {
+    /// No memory is left for it.
+    NoRoom,
+    Failed(axum::Error),
+}
+
+/// Collects a body, and takes room for its bytes as they come. A body that comes at once, as nearly
+/// all do, is not copied.
+async fn collect(
+    mut body: axum::body::Body,
+    announced: Option<u64>,
+    room: Arc<Semaphore>,
+) -> Result<Bytes, Broken> {
+    let mut taken = None;
+    let mut take = |bytes: usize| {
+        let bytes = u32::try_from(bytes).map_err(|_| Broken::NoRoom)?;
+        let more = Arc::clone(&room).try_acquire_many_owned(bytes).map_err(|_| Broken::NoRoom)?;
+        match &mut taken {
+            None => taken = Some(more),
+            Some(taken) => taken.merge(more),
+        }
+        Ok(())
+    };
+    let (mut first, mut all) = (Bytes::new(), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        // What is no data are trailers, which say nothing to us.
+        let Ok(chunk) = frame.map_err(Broken::Failed)?.into_data() else { continue };
+        take(chunk.len())?;
+        if first.is_empty() && all.is_empty() {
+            first = chunk;
+            continue;
+        }
+        if all.is_empty() {
+            let length = announced.and_then(|length| usize::try_from(length).ok());
+            all.reserve(length.unwrap_or_default().min(MAX_RESERVED));
+            all.extend_from_slice(&std::mem::take(&mut first));
+        }
+        all.extend_from_slice(&chunk);
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// A client that announces much has not sent it yet.
+const MAX_RESERVED: usize = 64 << 10;
 
 fn too_large(limit: Option<u64>) -> Problem {
     let limit = limit.unwrap_or_default();
@@ -261,7 +326,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_never_comes_or_breaks_off_is_the_clients_error() {
         let mut request = Request::post("/").body(chunks(stream::pending())).expect("a request");
-        request.extensions_mut().insert(BodyTimeout(Duration::from_millis(1)));
+        request.extensions_mut().insert(BodyBounds::new(Duration::from_millis(1), 100));
         assert_eq!(ask(sized(), request).await.0, StatusCode::REQUEST_TIMEOUT);
 
         let broken = stream::iter([Ok("x"), Err(std::io::ErrorKind::ConnectionReset.into())]);

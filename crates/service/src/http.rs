@@ -16,7 +16,7 @@ use axum::{
     Extension, Router,
     body::Body,
     extract::DefaultBodyLimit,
-    http::{HeaderValue, Request, header},
+    http::{HeaderName, HeaderValue, Request, header},
     response::{IntoResponse as _, Response},
 };
 use clap::builder::RangedU64ValueParser;
@@ -27,6 +27,7 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -34,8 +35,9 @@ use tower::{Service as _, ServiceBuilder};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
+    admission::{self, Admission},
     endless::{self, Handover},
-    extract::BodyTimeout,
+    extract::BodyBounds,
     fallback,
     request_log::RequestLog,
     settings::{duration, positive_duration},
@@ -49,6 +51,20 @@ pub struct HttpLimits {
     #[arg(long, env = "HTTP_MAX_BODY_BYTES", default_value = "1048576", value_name = "BYTES",
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 30))]
     pub max_body_bytes: usize,
+    /// Memory for request bodies that are still arriving, in bytes; one for which there is none is
+    /// answered with 503.
+    #[arg(long, env = "HTTP_MAX_BODIES_BYTES", default_value = "268435456", value_name = "BYTES",
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 40))]
+    pub max_bodies_bytes: usize,
+    /// Requests under way at a time; one more is answered with 503. Live streams and long polls are
+    /// counted by limits of their own.
+    #[arg(long, env = "HTTP_MAX_REQUESTS", default_value = "2048", value_name = "COUNT",
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    pub max_requests: usize,
+    /// Connections at a time, those of live streams among them; more wait until one ends.
+    #[arg(long, env = "HTTP_MAX_CONNECTIONS", default_value = "30000", value_name = "COUNT",
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    pub max_connections: usize,
     /// The largest request line and headers together, in bytes; larger ones are answered with 431.
     #[arg(long, env = "HTTP_MAX_HEADER_BYTES", default_value = "32768", value_name = "BYTES",
         value_parser = RangedU64ValueParser::<usize>::new().range(MIN_HEADER_BYTES as u64..=1 << 20))]
@@ -66,6 +82,11 @@ pub struct HttpLimits {
     #[arg(long, env = "HTTP_BODY_TIMEOUT", default_value = "30s", value_name = "TIME",
         value_parser = positive_duration)]
     pub body_timeout: Duration,
+    /// How long a request may take until its response begins; then it is answered with 504. Longer
+    /// than any limit of what it does: a long poll waits up to 60 s.
+    #[arg(long, env = "HTTP_REQUEST_TIMEOUT", default_value = "90s", value_name = "TIME",
+        value_parser = positive_duration)]
+    pub request_timeout: Duration,
     /// How long requests under way may take after a signal to shut down; then they are cut off.
     #[arg(long, env = "HTTP_DRAIN_TIMEOUT", default_value = "10s", value_name = "TIME",
         value_parser = duration)]
@@ -77,10 +98,14 @@ impl Default for HttpLimits {
     fn default() -> Self {
         Self {
             max_body_bytes: 1 << 20,
+            max_bodies_bytes: 256 << 20,
+            max_requests: 2048,
+            max_connections: 30_000,
             max_header_bytes: 32 << 10,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(90),
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -108,8 +133,7 @@ const CUT_GRACE: Duration = Duration::from_secs(1);
 /// Puts around a whole router what every service has: the request log, security headers, problem
 /// bodies for all errors, a panic's 500, the body's limits. Call it last, after all routes.
 ///
-/// `X-Content-Type-Options: nosniff` and `Referrer-Policy: no-referrer` are set where a response
-/// does not say otherwise. The body limits hold for extractors; a handler that streams its body
+/// The security headers are set where a response does not say otherwise. The body limits hold for extractors; a handler that streams its body
 /// has to bound it itself, and a route may have its own `DefaultBodyLimit`.
 pub fn layers(router: Router, limits: &HttpLimits) -> Router {
     router.layer(
@@ -119,15 +143,23 @@ pub fn layers(router: Router, limits: &HttpLimits) -> Router {
             .and_then(fallback::problem_bodies)
             .map_response(|response: axum::http::Response<_>| response.into_response())
             .layer(CatchPanicLayer::custom(fallback::panicked))
+            .layer(Admission::new(limits))
             .layer(DefaultBodyLimit::max(limits.max_body_bytes))
-            .layer(Extension(BodyTimeout(limits.body_timeout))),
+            .layer(Extension(BodyBounds::new(limits.body_timeout, limits.max_bodies_bytes))),
     )
 }
 
+/// Nothing here is meant to be shown in a frame, to be loaded by other sites, or to be taken for
+/// what it does not say that it is.
+const SECURITY_HEADERS: [(HeaderName, &str); 4] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
 fn security_headers(mut response: Response) -> Response {
-    for (name, value) in
-        [(header::X_CONTENT_TYPE_OPTIONS, "nosniff"), (header::REFERRER_POLICY, "no-referrer")]
-    {
+    for (name, value) in SECURITY_HEADERS {
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
@@ -151,6 +183,7 @@ pub async fn serve(
         app: app.with_state(()),
         protocol: protocol(&limits),
         header_timeout: limits.header_timeout,
+        places: Arc::new(Semaphore::new(limits.max_connections)),
         shutdown,
         cut: CancellationToken::new(),
     });
@@ -173,10 +206,27 @@ struct Server {
     app: Router,
     protocol: auto::Builder<TokioExecutor>,
     header_timeout: Duration,
+    /// One for each connection that may be open.
+    places: Arc<Semaphore>,
     /// Cancelled: no further request on any connection.
     shutdown: CancellationToken,
     /// Cancelled: the drain's time is up.
     cut: CancellationToken,
+}
+
+impl Server {
+    /// A place for one more connection, when there is one. None: there is no limit any more.
+    async fn place(&self, said: &mut Option<Instant>) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Some(place);
+        }
+        admission::shed("connections");
+        if said.is_none_or(|at| at.elapsed() >= ACCEPT_PAUSE.1) {
+            *said = Some(Instant::now());
+            tracing::warn!("as many connections are open as --max-connections allows; others wait");
+        }
+        Arc::clone(&self.places).acquire_owned().await.ok()
+    }
 }
 
 fn protocol(limits: &HttpLimits) -> auto::Builder<TokioExecutor> {
@@ -202,21 +252,24 @@ fn protocol(limits: &HttpLimits) -> auto::Builder<TokioExecutor> {
 /// Accepts connections until shutdown.
 async fn accept(listener: &TcpListener, server: &Arc<Server>, connections: &TaskTracker) {
     let mut pause = ACCEPT_PAUSE.0;
-    let mut said: Option<Instant> = None;
+    let (mut said, mut said_full): (Option<Instant>, Option<Instant>) = (None, None);
     loop {
         let accepted = tokio::select! {
             biased;
             () = server.shutdown.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            accepted = async {
+                let place = server.place(&mut said_full).await;
+                (listener.accept().await, place)
+            } => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            (Ok((stream, _)), place) => {
                 pause = ACCEPT_PAUSE.0;
-                let connection = connection(Arc::clone(server), connections.clone(), stream);
+                let connection = connection(Arc::clone(server), connections.clone(), stream, place);
                 connections.spawn(connection);
             }
             // That connection is gone; the next one is fine.
-            Err(error)
+            (Err(error), _)
                 if matches!(
                     error.kind(),
                     ErrorKind::ConnectionAborted
@@ -225,7 +278,7 @@ async fn accept(listener: &TcpListener, server: &Arc<Server>, connections: &Task
                 ) => {}
             // No file handles or memory left (EMFILE, ENFILE, ENOBUFS, ENOMEM). Connections that
             // end give them back; trying at once would only burn the processor.
-            Err(error) => {
+            (Err(error), _) => {
                 if said.is_none_or(|at| at.elapsed() >= ACCEPT_PAUSE.1) {
                     said = Some(Instant::now());
                     tracing::warn!(
@@ -244,7 +297,12 @@ async fn accept(listener: &TcpListener, server: &Arc<Server>, connections: &Task
 
 /// One connection, from its first byte to its last, or to the head of an endless response, whose
 /// rest is then written by a task of its own.
-async fn connection(server: Arc<Server>, connections: TaskTracker, stream: TcpStream) {
+async fn connection(
+    server: Arc<Server>,
+    connections: TaskTracker,
+    stream: TcpStream,
+    place: Option<OwnedSemaphorePermit>,
+) {
     // Small writes, such as a stream's events, must not wait for an acknowledgement (Nagle).
     let _ = stream.set_nodelay(true);
     let asked = Arc::new(AtomicBool::new(false));
@@ -282,7 +340,11 @@ async fn connection(server: Arc<Server>, connections: TaskTracker, stream: TcpSt
                         tracing::debug!(target: "http", %error, "a connection failed");
                     }
                     Err((stream, body)) => {
-                        connections.spawn(endless::write(stream, body, server.cut.clone()));
+                        let rest = endless::write(stream, body, server.cut.clone());
+                        connections.spawn(async move {
+                            rest.await;
+                            drop(place);
+                        });
                     }
                 }
                 return;
@@ -329,6 +391,9 @@ mod tests {
         for arguments in [
             ["--max-body-bytes", "0"],
             ["--max-header-bytes", "100"],
+            ["--max-requests", "0"],
+            ["--max-connections", "0"],
+            ["--request-timeout", "0"],
             ["--header-timeout", "0"],
             ["--idle-timeout", "0s"],
             ["--body-timeout", "soon"],

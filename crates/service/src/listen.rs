@@ -55,9 +55,10 @@ pub enum BindError {
     },
     /// Strangers could reach the address, and nothing would keep them out.
     #[error(
-        "refusing to listen on {address}: other machines can reach it, and there is no authentication yet, so anyone \
-         there could act as any user. Choose a loopback address ({flag} 127.0.0.1:{port}, or {env} in the \
-         environment), or add --insecure where the network itself keeps strangers out"
+        "refusing to listen on {address}: other machines can reach it, and authentication is off, so anyone there could \
+         act as any user. Turn it on (--auth-secret-file or --auth-jwks-file), choose a loopback address ({flag} \
+         127.0.0.1:{port}, or {env} in the environment), or add --insecure where the network itself keeps \
+         strangers out"
     )]
     Exposed {
         /// The address.
@@ -71,14 +72,15 @@ pub enum BindError {
     },
 }
 
-/// Refuses an address that is not a loopback one, unless `insecure`. `flag` and `env` are how the
+/// Refuses an address that is not a loopback one, unless `guarded`: callers are asked who they are,
+/// or the operator says that the network keeps strangers out. `flag` and `env` are how the
 /// address is chosen, such as `--listen` and `PRODUCER_LISTEN`.
 ///
 /// # Errors
 /// [`BindError::Exposed`], which says why and what to do.
-pub fn guard(address: SocketAddr, insecure: bool, flag: &str, env: &str) -> Result<(), BindError> {
+pub fn guard(address: SocketAddr, guarded: bool, flag: &str, env: &str) -> Result<(), BindError> {
     // `::ffff:127.0.0.1` is loopback too; the unspecified addresses are every interface, and not.
-    if insecure || address.ip().to_canonical().is_loopback() {
+    if guarded || address.ip().to_canonical().is_loopback() {
         return Ok(());
     }
     Err(BindError::Exposed {

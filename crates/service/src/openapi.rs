@@ -9,7 +9,10 @@ use axum::Router;
 use serde::Serialize;
 use utoipa::{
     IntoResponses, ToSchema,
-    openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder},
+    openapi::{
+        ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder, SecurityRequirement,
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
 };
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config, SwaggerUi};
@@ -25,6 +28,12 @@ where
     title.clone_into(&mut api.info.title);
     version.clone_into(&mut api.info.version);
     api.info.description = Some(about.to_owned());
+    // Asked for where authentication is on.
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+    let components = api.components.get_or_insert_default();
+    components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    api.security =
+        Some(vec![SecurityRequirement::new("bearer", [""; 0]), SecurityRequirement::default()]);
     // What is there by default is the library's own.
     (api.info.contact, api.info.license) = (None, None);
     routes.merge(pages(api))
@@ -72,6 +81,8 @@ impl IntoResponses for Refused {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         problems(&[
             ("400", "Something in the request cannot be used: the message says what and why"),
+            ("401", "A token is needed, or the one that came is not good (any more)"),
+            ("403", "The token is not for this; or a page of another origin asked"),
             ("500", "A defect of ours"),
             (
                 "503",

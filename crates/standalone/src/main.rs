@@ -22,23 +22,17 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         health::probe(&cli.producer_listen).await?;
         return Ok(health::probe(&cli.consumer_listen).await?);
     }
+    if let Some(Command::Token(token)) = &cli.command {
+        return Ok(token.print(cli.auth())?);
+    }
+    let guarded = cli.insecure || cli.auth().is_on();
     // Ports first: it is the likeliest thing to go wrong, and the quickest to find out.
-    let producer = open(
-        "producer",
-        &cli.producer_listen,
-        "--producer-listen",
-        "PRODUCER_LISTEN",
-        cli.insecure,
-    )
-    .await?;
-    let consumer = open(
-        "consumer",
-        &cli.consumer_listen,
-        "--consumer-listen",
-        "CONSUMER_LISTEN",
-        cli.insecure,
-    )
-    .await?;
+    let producer =
+        open("producer", &cli.producer_listen, "--producer-listen", "PRODUCER_LISTEN", guarded)
+            .await?;
+    let consumer =
+        open("consumer", &cli.consumer_listen, "--consumer-listen", "CONSUMER_LISTEN", guarded)
+            .await?;
     let sends = cli.producer(consumer.local_addr()?.port())?;
     let reads = cli.consumer(producer.local_addr()?.port());
     let parts = Parts::open(&cli.data_dir).await?;
@@ -64,10 +58,10 @@ async fn open(
     address: &str,
     flag: &str,
     env: &str,
-    insecure: bool,
+    guarded: bool,
 ) -> Result<TcpListener, Box<dyn Error>> {
     let listener = listen::bind(name, address, flag, env).await?;
-    listen::guard(listener.local_addr()?, insecure, flag, env)?;
+    listen::guard(listener.local_addr()?, guarded, flag, env)?;
     Ok(listener)
 }
 

@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use producer::cors::{InvalidOrigin, Origins};
-use service::telemetry::TelemetryArgs;
+use producer::{cors::InvalidOrigin, settings::SendArgs};
+use service::{
+    auth::{AuthArgs, TokenArgs},
+    telemetry::TelemetryArgs,
+};
 
 /// Everything in one process, nothing to install: producer and consumer on an embedded, durable
 /// log and user directory.
@@ -39,32 +42,19 @@ pub(crate) struct Cli {
     )]
     pub(crate) consumer_listen: String,
 
-    /// Listen beyond the loopback interface although nobody is asked who they are
+    /// Listen beyond the loopback interface although authentication is off
     #[arg(long, env = "STANDALONE_INSECURE")]
     pub(crate) insecure: bool,
 
     #[command(flatten)]
     consumer: consumer::Settings,
 
-    /// How long an acknowledgement may take before the answer is 504
-    #[arg(long, env = "PRODUCER_SEND_TIMEOUT", default_value = "10s", value_name = "DURATION",
-          value_parser = service::settings::duration)]
-    send_timeout: std::time::Duration,
-
     /// Names of users that are kept in memory, at most; 0 looks every user up each time
     #[arg(long, env = "DIRECTORY_CACHE", default_value_t = 100_000, value_name = "ENTRIES")]
     directory_cache: u64,
 
-    /// Web pages that may send from a browser, as origins such as `https://app.example.org`,
-    /// separated by commas; those that this process serves itself may anyway
-    #[arg(
-        long,
-        env = "PRODUCER_CORS_ORIGINS",
-        default_value = "",
-        hide_default_value = true,
-        value_name = "ORIGINS"
-    )]
-    cors_origins: Origins,
+    #[command(flatten)]
+    sending: SendArgs,
 
     #[command(flatten)]
     pub(crate) telemetry: TelemetryArgs,
@@ -73,11 +63,18 @@ pub(crate) struct Cli {
 /// What the standalone can do besides serving.
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum Command {
+    /// Print a token for development, or for a service of one's own, signed with the secret
+    Token(TokenArgs),
     /// Ask the standalone that runs on this machine whether it lives; for container health checks
     Healthcheck,
 }
 
 impl Cli {
+    /// Who may ask either of them.
+    pub(crate) fn auth(&self) -> &AuthArgs {
+        &self.consumer.auth
+    }
+
     /// Its page sends to the producer on this port, unless it is told another.
     pub(crate) fn consumer(&self, producer_port: u16) -> consumer::Settings {
         let mut settings = self.consumer.clone();
@@ -94,13 +91,16 @@ impl Cli {
         Ok(producer::Settings {
             topics: self.consumer.topics.clone(),
             partitioner: self.consumer.partitioner,
-            send_timeout: self.send_timeout,
+            sending: SendArgs {
+                cors_origins: origins
+                    .iter()
+                    .try_fold(self.sending.cors_origins.clone(), |all, origin| all.and(origin))?,
+                ..self.sending.clone()
+            },
             directory_cache: self.directory_cache,
-            cors_origins: origins
-                .iter()
-                .try_fold(self.cors_origins.clone(), |all, origin| all.and(origin))?,
             // The directory's table is made when the folder is opened.
             migrate: false,
+            auth: self.consumer.auth.clone(),
             http: self.consumer.http.clone(),
         })
     }

@@ -7,7 +7,7 @@ use axum::{
     Extension,
     body::{Body, to_bytes},
     extract::{Query, RawPathParams, Request, State},
-    http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
+    http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -20,7 +20,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
 use model::UserId;
-use service::{endless::Endless, problem::Problem};
+use service::{admission::Place, endless::Endless, problem::Problem};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{App, problems::not_live, query::Raw, socket, stream};
@@ -74,6 +74,18 @@ pub(super) async fn to_owner(
     next: Next,
 ) -> Response {
     let app = &forwarder.app;
+    // Who waits for news takes no place among the requests that are worked on.
+    let _waiting = if wait(request.uri()).is_zero() {
+        None
+    } else {
+        match app.streams.place() {
+            Ok(place) => {
+                request.extensions().get::<Place>().inspect(|place| place.leave());
+                Some(place)
+            }
+            Err(problem) => return problem.into_response(),
+        }
+    };
     let id = path.iter().find(|(name, _)| *name == "id").and_then(|(_, id)| id.parse().ok());
     // What names no user is refused by the handler, in its words.
     let Some(home) = id.map(|id: UserId| app.view.home(id)) else { return next.run(request).await };
@@ -91,7 +103,7 @@ pub(super) async fn to_owner(
         && socket::is_asked_for(&parts.headers)
     {
         // Of another origin's page, the owner would only see that it comes from us.
-        if let Err(problem) = socket::same_origin(&parts.headers) {
+        if let Err(problem) = socket::same_origin(&parts.headers, &parts.uri) {
             return problem.into_response();
         }
         client = Some(upgrade);
@@ -166,9 +178,7 @@ impl Forwarder {
             request.headers_mut().extend(socket::UPGRADE);
         }
         request.headers_mut().insert(HOP, HeaderValue::from_static("1"));
-        let wait =
-            Query::<Raw>::try_from_uri(&asked.uri).map(|Query(raw)| raw.wait()).unwrap_or_default();
-        let deadline = self.app.patience + wait + GRACE;
+        let deadline = self.app.patience + wait(&asked.uri) + GRACE;
         let reads = asked.method == Method::GET;
         let answer = match timeout(deadline, self.client.request(request)).await {
             Ok(Ok(answer)) => answer,
@@ -226,6 +236,11 @@ impl Forwarder {
             .map(|body| Body::from_stream(Body::new(body).into_data_stream().take_until(ends)));
         (Extension(Endless), answer).into_response()
     }
+}
+
+/// How long a request to this address asks to wait for news.
+fn wait(uri: &Uri) -> Duration {
+    Query::<Raw>::try_from_uri(uri).map(|Query(raw)| raw.wait()).unwrap_or_default()
 }
 
 /// What came of asking an owner.

@@ -5,8 +5,11 @@ use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use axum::http::StatusCode;
 use model::UserId;
-use service::problem::Problem;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use service::{auth::Caller, problem::Problem};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{App, problems::not_live};
@@ -67,12 +70,20 @@ pub(super) struct Live {
     ended: bool,
     heartbeat: Duration,
     stopping: CancellationToken,
+    /// When the token that opened it is not good any more.
+    expires: Option<Instant>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Live {
-    /// Opens the stream of this user, where there is room for it.
-    pub(super) async fn open(app: &App, user: UserId, start: Start) -> Result<Self, Problem> {
+    /// Opens the stream of this user, where there is room for it. It ends no later than the
+    /// caller's token.
+    pub(super) async fn open(
+        app: &App,
+        user: UserId,
+        start: Start,
+        caller: &Caller,
+    ) -> Result<Self, Problem> {
         let streams = &app.streams;
         let place = streams.place()?;
         let most = streams.settings.max_streams_per_user;
@@ -91,6 +102,7 @@ impl Live {
             ended: false,
             heartbeat: streams.settings.heartbeat,
             stopping: streams.stopping.clone(),
+            expires: caller.expires(),
             _place: place,
         })
     }
@@ -104,9 +116,12 @@ impl Live {
         if !self.opening.is_empty() {
             return Some(std::mem::take(&mut self.opening));
         }
+        let expired = || self.expires.is_some_and(|at| at <= Instant::now());
         let events = tokio::select! {
             biased;
             () = self.stopping.cancelled() => vec![Event::End(Ended::Shutdown)],
+            // Looked at between events, and at the latest with the next heartbeat.
+            () = std::future::ready(()), if expired() => vec![Event::End(Ended::Expired)],
             events = self.feed.next() => events,
             () = tokio::time::sleep(self.heartbeat) => self.feed.heartbeat(),
         };

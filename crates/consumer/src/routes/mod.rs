@@ -1,5 +1,6 @@
 //! All routes of the consumer, in one table.
 
+mod access;
 mod forward;
 mod query;
 mod notifications;
@@ -16,7 +17,11 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Router, middleware};
 use log::Log;
-use service::{health::Health, http, openapi};
+use service::{
+    auth::{Auth, OPERATE, TokenIn},
+    health::Health,
+    http, openapi, origin,
+};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use live::Streams;
@@ -43,24 +48,29 @@ pub struct App {
 }
 
 /// Every route, with the limits and error bodies that all of them share.
-pub fn router(settings: &Settings, app: App, following: &Following) -> Router {
+pub fn router(settings: &Settings, auth: &Auth, app: App, following: &Following) -> Router {
     let (log, partitions) = (following.clone(), following.clone());
     let health = Health::new()
         .check("kafka", move || log.clone().check_log())
         .check("partitions", move || partitions.clone().check_partitions());
     // What concerns one user is answered by the owner of their partition.
     let forwarder = forward::Forwarder::new(app.clone(), settings.http.max_body_bytes);
-    let of_a_user = OpenApiRouter::new()
+    let of_a_user = |routes: OpenApiRouter<App>, token| {
+        let routes = routes
+            .route_layer(middleware::from_fn_with_state(forwarder.clone(), forward::to_owner))
+            .route_layer(middleware::from_fn(access::own_inbox));
+        auth.ask(routes, token)
+    };
+    let inboxes = OpenApiRouter::new()
         .routes(routes!(notifications::list, receipts::dismiss_all))
-        .routes(routes!(stream::open))
-        .routes(routes!(socket::open))
         .routes(routes!(receipts::read))
         .routes(routes!(receipts::unread))
-        .routes(routes!(receipts::dismiss))
-        .route_layer(middleware::from_fn_with_state(forwarder, forward::to_owner));
+        .routes(routes!(receipts::dismiss));
+    let live = OpenApiRouter::new().routes(routes!(stream::open)).routes(routes!(socket::open));
     let routes = OpenApiRouter::new()
-        .merge(of_a_user)
-        .routes(routes!(partitions::list))
+        .merge(of_a_user(inboxes, TokenIn::Header))
+        .merge(of_a_user(live, TokenIn::HeaderOrQuery))
+        .merge(auth.only(OPERATE, OpenApiRouter::new().routes(routes!(partitions::list))))
         .merge(health.routes());
     let routes = openapi::described(
         routes,
@@ -68,6 +78,9 @@ pub fn router(settings: &Settings, app: App, following: &Following) -> Router {
         env!("CARGO_PKG_VERSION"),
         "Serves each user's notifications: at once, by waiting, or live.",
     );
-    let routes = routes.merge(page::routes(&settings.page)).with_state(app);
+    let mut routes = routes.merge(page::routes(&settings.page)).with_state(app);
+    if !auth.is_on() {
+        routes = origin::refuse_foreign(routes, |_| false);
+    }
     http::layers(routes, &settings.http)
 }

@@ -12,8 +12,8 @@ use axum::{
         },
     },
     http::{
-        HeaderMap, HeaderName, HeaderValue, StatusCode,
-        header::{self, CONNECTION, HOST, ORIGIN},
+        HeaderMap, HeaderName, HeaderValue, Uri,
+        header::{self, CONNECTION},
     },
     response::{IntoResponse, Response},
 };
@@ -21,8 +21,10 @@ use model::{Action, UserId};
 use serde::Deserialize;
 use serde_json::json;
 use service::{
+    auth::Caller,
     extract::{Path, Query},
     openapi::{ProblemBody, Refused},
+    origin,
     problem::Problem,
 };
 use tokio::time::timeout;
@@ -74,6 +76,8 @@ pub(super) async fn open(
     State(app): State<App>,
     Path(id): Path<String>,
     Query(raw): Query<Raw>,
+    caller: Caller,
+    uri: Uri,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
@@ -82,8 +86,8 @@ pub(super) async fn open(
     let upgrade = upgrade.map_err(|error| {
         Problem::new(error.status(), format!("This address is for WebSockets: {error}"))
     })?;
-    same_origin(&headers)?;
-    let live = Live::open(&app, user, start).await?;
+    same_origin(&headers, &uri)?;
+    let live = Live::open(&app, user, start, &caller).await?;
     let sockets = app.streams.sockets.clone();
     let upgrade = upgrade
         .max_message_size(MAX_MESSAGE)
@@ -107,18 +111,9 @@ pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
 }
 
 /// A browser lets any page open a WebSocket to anywhere (RFC 6455, section 10.2); only our own
-/// pages may. Programs send no `Origin`.
-pub(super) fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
-    let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    match authority {
-        Some((_, authority)) if Some(authority) == host => Ok(()),
-        _ => Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            "A page of another origin may not open a WebSocket here",
-        )),
-    }
+/// pages may.
+pub(super) fn same_origin(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+    if origin::is_own(headers, uri) { Ok(()) } else { Err(origin::foreign()) }
 }
 
 /// Something that a client asked for and that is under way.
@@ -174,6 +169,7 @@ async fn tell(socket: &mut WebSocket, event: &Event) -> bool {
     match ended {
         Ended::Moved => close(socket, close_code::RESTART, "moved").await,
         Ended::Shutdown => close(socket, close_code::AWAY, "shutdown").await,
+        Ended::Expired => close(socket, close_code::POLICY, "expired").await,
     }
     false
 }

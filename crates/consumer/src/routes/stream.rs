@@ -17,6 +17,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream;
 use service::{
+    auth::Caller,
     endless::Endless,
     extract::{Path, Query},
     openapi::{ProblemBody, Refused},
@@ -56,12 +57,13 @@ pub(super) async fn open(
     State(app): State<App>,
     Path(id): Path<String>,
     Query(raw): Query<Raw>,
+    caller: Caller,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let user = user(&id)?;
     let start = raw.start(headers.get(LAST_EVENT_ID))?;
     let framing = Framing::accepted(&headers);
-    let live = Live::open(&app, user, start).await?;
+    let live = Live::open(&app, user, start, &caller).await?;
     // Before the first event, so that it holds however the stream ends.
     let begin = if framing == Framing::Sse { RETRY } else { "" };
     let chunks = stream::unfold((live, begin), move |(mut live, begin)| async move {

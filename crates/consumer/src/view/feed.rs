@@ -77,6 +77,8 @@ pub enum Ended {
     Moved,
     /// The process ends.
     Shutdown,
+    /// The reader may not read any longer.
+    Expired,
 }
 
 /// Why no feed was opened.
@@ -298,6 +300,7 @@ impl Event {
             Self::Gap(gap) => gap.write(json),
             Self::Heartbeat(_) => {}
             Self::End(Ended::Moved) => json.push_str("{\"reason\":\"moved\"}"),
+            Self::End(Ended::Expired) => json.push_str("{\"reason\":\"expired\"}"),
             Self::End(Ended::Shutdown) => json.push_str("{\"reason\":\"shutdown\"}"),
         }
     }

@@ -17,13 +17,14 @@ use axum::{
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
-use service::problem::Problem;
+use service::{auth::Caller, problem::Problem};
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, sleep, timeout},
 };
 
 use crate::{
+    access,
     directory::People,
     send::{Sender, idempotency::IdempotencyKey, request::Send},
 };
@@ -44,23 +45,27 @@ const BATCH_BYTES: usize = 256 << 10;
 /// The pause before a queue that was full is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(2);
 
-/// Sends the lines of this body, and answers at once with a body that has the results. The key is
-/// for lines without one; `patience` is how long more bytes may take to come.
-pub(crate) async fn send(
-    sender: Sender,
-    key: Option<IdempotencyKey>,
-    body: Body,
-    patience: Duration,
-) -> Response {
+/// Who asks for a bulk, and what it needs.
+pub(crate) struct Asked {
+    pub(crate) sender: Sender,
+    pub(crate) caller: Caller,
+    /// For lines without one.
+    pub(crate) key: Option<IdempotencyKey>,
+    /// Among the bulks under way; kept until the last line is queued.
+    pub(crate) _place: OwnedSemaphorePermit,
+}
+
+/// Sends the lines of this body, and answers at once with a body that has the results. `patience`
+/// is how long more bytes may take to come.
+pub(crate) async fn send(asked: Asked, body: Body, patience: Duration) -> Response {
     let mut chunks = Chunks { body, patience, peeked: None };
     // A client that asks whether to go on (Expect: 100-continue) is told so by reading, which has to
     // come before the answer.
     chunks.peek().await;
     let (answers, queue) = mpsc::channel(WINDOW_LINES);
-    let results = answers::body(queue, sender.keys.clone());
+    let results = answers::body(queue, asked.sender.keys.clone());
     let bulk = Bulk {
-        sender,
-        key,
+        asked,
         chunks,
         lines: Lines::default(),
         answers,
@@ -124,8 +129,7 @@ impl Chunks {
 
 /// One bulk, at the reading end.
 struct Bulk {
-    sender: Sender,
-    key: Option<IdempotencyKey>,
+    asked: Asked,
     chunks: Chunks,
     lines: Lines,
     answers: mpsc::Sender<Answer>,
@@ -212,8 +216,12 @@ impl Bulk {
                 (0, Err(problem.with("limit", MAX_LINE)))
             }
         };
-        let of_header = || self.key.as_ref().map(|key| key.of_line(number));
-        let send = send.map(|(send, key)| (send, key.or_else(of_header)));
+        let of_header = || self.asked.key.as_ref().map(|key| key.of_line(number));
+        let send = send.and_then(|(send, key)| {
+            self.asked.caller.must_be_current()?;
+            access::may_send_as(&self.asked.caller, send.from)?;
+            Ok((send, key.or_else(of_header)))
+        });
         let records = send.as_ref().map_or(1, |(send, _)| send.to.len());
         let bytes = bytes.saturating_mul(records);
         Parsed { number, bytes, send }
@@ -224,7 +232,7 @@ impl Bulk {
         let sends = batch.iter().filter_map(|line| line.send.as_ref().ok());
         let everybody =
             sends.flat_map(|(send, _)| std::iter::once(send.from).chain(send.to.iter().copied()));
-        let people = self.sender.names.of(everybody).await;
+        let people = self.asked.sender.names.of(everybody).await;
         let bytes = batch.iter().fold(0, |sum: usize, line| sum.saturating_add(line.bytes));
         // One that is larger than the window has it alone.
         let room = u32::try_from(bytes).unwrap_or(u32::MAX).min(WINDOW_BYTES);
@@ -234,7 +242,7 @@ impl Bulk {
         let (last, mut room) = (batch.last().map(|line| line.number), Some(room));
         for (line, place) in batch.into_iter().zip(places) {
             let outcome = match line.send {
-                Ok((send, key)) => queued(&self.sender, &send, key.as_ref(), &people).await,
+                Ok((send, key)) => queued(&self.asked.sender, &send, key.as_ref(), &people).await,
                 Err(problem) => Outcome::Refused(problem),
             };
             let room = if Some(line.number) == last { room.take() } else { None };
@@ -256,6 +264,14 @@ async fn queued(
     key: Option<&IdempotencyKey>,
     people: &People,
 ) -> Outcome {
+    // A bulk is slowed down to what its sender may send, rather than refused line by line.
+    let deadline = Instant::now() + sender.deadline;
+    while let Err(refused) = sender.rates.take(send.from, send.to.len()) {
+        match refused.retry_after {
+            Some(wait) if Instant::now() + wait < deadline => sleep(wait).await,
+            _ => return Outcome::Refused(refused.into()),
+        }
+    }
     let mut delivery = match sender.address(send, key, people) {
         Ok(delivery) => delivery,
         Err(problem) => return Outcome::Refused(problem),

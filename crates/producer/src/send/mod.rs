@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::{
     directory::{Away, Names, People},
     publish::Publisher,
+    rate::Rates,
 };
 use delivery::{AllSent, Delivery, Record, State};
 use idempotency::{IdempotencyKey, fingerprint};
@@ -45,6 +46,8 @@ pub struct Sender {
     pub publisher: Publisher,
     /// The Idempotency-Keys of late.
     pub keys: Keys,
+    /// How much anybody may send.
+    pub rates: Rates,
     /// How long an acknowledgement may take.
     pub deadline: Duration,
 }

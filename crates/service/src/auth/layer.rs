@@ -1,0 +1,118 @@
+//! Asks every request of a router who sends it.
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse as _, Response},
+};
+
+use utoipa_axum::router::OpenApiRouter;
+
+use super::{Auth, Caller, token::Refusal};
+use crate::problem::Problem;
+
+/// Where a token may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenIn {
+    /// In the header alone.
+    Header,
+    /// Or as `access_token` in the query (RFC 6750, section 2.3): browsers let a page set no header
+    /// for an `EventSource` or a `WebSocket`.
+    HeaderOrQuery,
+}
+
+/// For operators: what the service does, and how it fares.
+pub const OPERATE: &str = "metrics";
+
+impl Auth {
+    /// These routes for those whom a token names. Their handlers find a [`Caller`].
+    pub fn ask<S>(&self, routes: OpenApiRouter<S>, token: TokenIn) -> OpenApiRouter<S>
+    where
+        S: Clone + Send + Sync + 'static,
+    {
+        routes.route_layer(from_fn_with_state((self.clone(), token), authenticate))
+    }
+
+    /// These routes for those alone who have this scope.
+    pub fn only<S>(&self, scope: &'static str, routes: OpenApiRouter<S>) -> OpenApiRouter<S>
+    where
+        S: Clone + Send + Sync + 'static,
+    {
+        self.ask(routes.route_layer(from_fn_with_state(scope, require)), TokenIn::Header)
+    }
+
+    fn count(&self, reason: &'static str) {
+        if let Some(shared) = &self.0 {
+            metrics::counter!("notifications_auth_refused_total", "service" => shared.service, "reason" => reason)
+                .increment(1);
+        }
+    }
+}
+
+async fn authenticate(
+    State((auth, place)): State<(Auth, TokenIn)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let token = bearer(request.headers());
+    let query = (place == TokenIn::HeaderOrQuery).then(|| in_query(request.uri())).flatten();
+    match auth.verify(token.or(query.as_deref())) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            let response = next.run(request).await;
+            if response.status() == StatusCode::FORBIDDEN {
+                auth.count("forbidden");
+            }
+            response
+        }
+        Err(refusal) => {
+            auth.count(match refusal {
+                Refusal::Missing => "missing",
+                Refusal::Expired => "expired",
+                Refusal::Early | Refusal::Audience | Refusal::Issuer | Refusal::Invalid => {
+                    "invalid"
+                }
+            });
+            unauthenticated(refusal).into_response()
+        }
+    }
+}
+
+async fn require(
+    State(scope): State<&'static str>,
+    caller: Caller,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    caller.must_have(scope)?;
+    Ok(next.run(request).await)
+}
+
+/// 401 with what RFC 6750, section 3, asks for.
+pub(super) fn unauthenticated(refusal: Refusal) -> Problem {
+    let how = match refusal {
+        Refusal::Missing => "Bearer realm=\"notifications\"",
+        Refusal::Expired => {
+            "Bearer realm=\"notifications\", error=\"invalid_token\", error_description=\"expired\""
+        }
+        _ => "Bearer realm=\"notifications\", error=\"invalid_token\"",
+    };
+    Problem::new(StatusCode::UNAUTHORIZED, refusal.to_string())
+        .header(header::WWW_AUTHENTICATE, HeaderValue::from_static(how))
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn in_query(uri: &Uri) -> Option<String> {
+    let pairs = uri.query()?.split('&');
+    // A token needs no escapes: base64url and dots (RFC 7515, section 7.1).
+    pairs
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(name, _)| *name == "access_token")
+        .map(|(_, token)| token.to_owned())
+}

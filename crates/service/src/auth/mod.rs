@@ -1,0 +1,98 @@
+//! Who asks: a JSON Web Token (RFC 7519) in `Authorization: Bearer` (RFC 6750) says it, and its
+//! signature proves it. What a caller may do is for the routes, which take a [`Caller`].
+//!
+//! `settings` says where the keys are, `keys` reads them, `token` verifies and makes tokens,
+//! `caller` is what a verified token says, `layer` asks every request of a router.
+
+mod settings;
+mod keys;
+mod token;
+mod caller;
+mod layer;
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::RwLock;
+
+pub use caller::Caller;
+pub use keys::KeyError;
+use keys::{Keys, Sources};
+pub use layer::{OPERATE, TokenIn};
+pub use settings::{AuthArgs, TokenArgs};
+pub use token::Refusal;
+
+/// Verifies tokens. A cheap handle, to be cloned.
+#[derive(Clone)]
+pub struct Auth(Option<Arc<Shared>>);
+
+struct Shared {
+    /// Which service asks, for the metrics.
+    service: &'static str,
+    sources: Sources,
+    /// Replaced as a whole when what the sources hold has changed.
+    keys: RwLock<Arc<Keys>>,
+    audience: String,
+    issuer: Option<String>,
+    reread: Duration,
+}
+
+impl Auth {
+    /// As the settings say; off, if they name no key.
+    ///
+    /// # Errors
+    /// [`KeyError`], when a key cannot be read or is too weak.
+    pub fn open(service: &'static str, args: &AuthArgs) -> Result<Self, KeyError> {
+        let Some(sources) = Sources::of(args)? else { return Ok(Self(None)) };
+        let keys = sources.read()?.into_keys()?;
+        Ok(Self(Some(Arc::new(Shared {
+            service,
+            sources,
+            keys: RwLock::new(Arc::new(keys)),
+            audience: args.auth_audience.clone(),
+            issuer: args.auth_issuer.clone(),
+            reread: args.auth_reread,
+        }))))
+    }
+
+    /// Whether callers are asked who they are.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Reads the keys again and again, so that they can be rotated without a restart; for ever.
+    /// Keys that cannot be read or used leave those of before in place, and are warned of.
+    pub async fn watch(self) {
+        let Some(shared) = self.0 else { return std::future::pending().await };
+        let mut seen = None;
+        loop {
+            tokio::time::sleep(shared.reread).await;
+            let reading = Arc::clone(&shared);
+            let Ok(read) = tokio::task::spawn_blocking(move || reading.sources.read()).await else {
+                continue;
+            };
+            if seen.as_ref() == Some(&read) {
+                continue;
+            }
+            match read.clone().and_then(keys::Material::into_keys) {
+                Ok(keys) => {
+                    // The first time tells nothing: these are the keys of the start.
+                    if seen.is_some() {
+                        tracing::info!(keys = keys.len(), "the keys that verify tokens changed");
+                    }
+                    *shared.keys.write() = Arc::new(keys);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the keys that verify tokens stay as they were");
+                }
+            }
+            seen = Some(read);
+        }
+    }
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.is_on() { "Auth(on)" } else { "Auth(off)" })
+    }
+}
