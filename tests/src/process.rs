@@ -42,12 +42,23 @@ pub struct Standalone {
 impl Standalone {
     /// Starts it on this folder and waits for its welcome, which says where it is.
     pub async fn start(folder: &Path) -> Self {
+        Self::start_with(folder, &[]).await
+    }
+
+    /// The same with these flags besides.
+    pub async fn start_with(folder: &Path, flags: &[&str]) -> Self {
+        Self::start_logging(folder, flags, Stdio::inherit()).await
+    }
+
+    /// The same with its logs sent elsewhere.
+    pub async fn start_logging(folder: &Path, flags: &[&str], logs: Stdio) -> Self {
         let mut child = AsyncCommand::new(program("standalone"))
             .arg("--data-dir")
             .arg(folder)
             .args(["--producer-listen", "127.0.0.1:0", "--consumer-listen", "127.0.0.1:0"])
+            .args(flags)
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(logs)
             .kill_on_drop(true)
             .spawn()
             .expect("a process");
@@ -61,6 +72,15 @@ impl Standalone {
         let producer = url("send ", "/send").await;
         let consumer = url("read ", "/notifications/1").await;
         Self { child, producer, consumer }
+    }
+
+    /// How much memory it has, as the system counts it.
+    pub fn resident_bytes(&self) -> u64 {
+        let pid = self.child.id().expect("a running process");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+        let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
+        kilobytes << 10
     }
 
     /// `kill -9`, while others may be speaking with it.

@@ -76,6 +76,14 @@ impl World {
         world
     }
 
+    /// Starts both again with these flags besides; a producer and a consumer have them alike.
+    pub async fn restart_with(&mut self, flags: &[&str]) {
+        self.stop_producer().await;
+        self.stop_consumer(0).await;
+        self.start_producer(flags).await;
+        self.start_consumer(0, flags).await;
+    }
+
     /// Starts the producer with these flags besides.
     pub async fn start_producer(&mut self, flags: &[&str]) {
         let log = self.parts.log("test-producer");

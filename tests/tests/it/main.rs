@@ -9,5 +9,7 @@ mod every_log;
 mod standalone;
 mod trouble;
 mod group;
+mod guarded;
+mod overload;
 mod real;
 mod browser;

@@ -1,0 +1,166 @@
+//! Far more is asked for than can be done: what is accepted is done as well as ever, the rest is
+//! told to come again, and memory stays what it was.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use e2e::{process::Standalone, until, world::messages};
+use reqwest::{Client, StatusCode, header::RETRY_AFTER};
+use serde_json::{Value, json};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+
+/// Requests under way at a time.
+const PLACES: usize = 2;
+/// Recipients of each send: enough for one to be some work.
+const RECIPIENTS: i64 = 200;
+/// How long each part takes.
+const CALM: Duration = Duration::from_secs(3);
+const STORM: Duration = Duration::from_secs(10);
+/// How many times as much as it can do is asked for.
+const TIMES: f64 = 10.0;
+/// What memory may grow by from the storm's beginning to its end: the inboxes fill meanwhile.
+const GROWTH: u64 = 48 << 20;
+
+#[derive(Debug, Default)]
+struct Counted {
+    statuses: BTreeMap<u16, u64>,
+    /// Of those that were accepted.
+    latencies: Vec<Duration>,
+    /// What was accepted.
+    messages: Vec<String>,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_times_what_it_can_do_is_shed_and_the_rest_is_done_as_well_as_ever() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let places = PLACES.to_string();
+    let flags = ["--max-requests", &places, "--inbox-entries", "100"];
+    let standalone = Arc::new(Standalone::start_with(folder.path(), &flags).await);
+    let client = Client::new();
+    for user in 5..=RECIPIENTS {
+        let url = format!("{}/users/{user}", standalone.producer);
+        let made = client.put(url).json(&json!({ "name": format!("User {user}") })).send().await;
+        assert_eq!(made.expect("an answer").status(), StatusCode::CREATED);
+    }
+    // What it can do: as many clients as there are places, each with one request after the other.
+    let calm = {
+        let mut counted = Counted::default();
+        let begin = Instant::now();
+        let workers = (0..PLACES).map(|worker| {
+            let (client, standalone) = (client.clone(), Arc::clone(&standalone));
+            tokio::spawn(async move {
+                let mut answers = Vec::new();
+                while begin.elapsed() < CALM {
+                    answers.push(send(&client, &standalone, format!("calm {worker}")).await);
+                }
+                answers
+            })
+        });
+        for worker in workers.collect::<Vec<_>>() {
+            worker.await.expect("no panic").into_iter().for_each(|answer| counted.add(answer));
+        }
+        counted
+    };
+    assert!(calm.statuses.keys().eq(&[200]), "{:?}", calm.statuses);
+    let capacity = calm.latencies.len() as f64 / CALM.as_secs_f64();
+
+    // The storm: at ten times that rate, whether answers come or not.
+    let resident = standalone.resident_bytes();
+    let (answers, mut queue) = mpsc::unbounded_channel();
+    let mut ticks = interval(Duration::from_secs_f64(1.0 / (capacity * TIMES)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let begin = Instant::now();
+    let mut asked = 0;
+    while begin.elapsed() < STORM {
+        ticks.tick().await;
+        let (to, through, answers) = (Arc::clone(&standalone), client.clone(), answers.clone());
+        tokio::spawn(async move {
+            let _ = answers.send(send(&through, &to, format!("storm {asked}")).await);
+        });
+        asked += 1;
+        if asked % 500 == 0 {
+            // Whoever looks after it must not take it for dead, nor for something to restart.
+            let health = client.get(format!("{}/livez", standalone.producer));
+            let health = health.timeout(Duration::from_secs(3)).send().await.expect("an answer");
+            assert_eq!(health.status(), StatusCode::OK);
+        }
+    }
+    let offered = f64::from(asked) / begin.elapsed().as_secs_f64();
+    drop(answers);
+    let mut storm = Counted::default();
+    while let Some(answer) = queue.recv().await {
+        storm.add(answer);
+    }
+    let growth = standalone.resident_bytes().saturating_sub(resident);
+    let report = format!(
+        "{capacity:.0} a second can be done, {offered:.0} were asked for: {:?}; accepted p99 {:?}, \
+         {:?} in the calm; memory {} KiB more",
+        storm.statuses,
+        storm.p99(),
+        calm.p99(),
+        growth >> 10,
+    );
+    println!("{report}");
+    assert!(offered > capacity * TIMES * 0.8, "{report}");
+    assert!(storm.statuses.keys().all(|status| matches!(status, 200 | 503)), "{report}");
+    // Nobody who was let in waits for those who were not.
+    assert!(storm.p99() < calm.p99() * 10 + Duration::from_millis(500), "{report}");
+    // Work goes on: shedding costs something, but most of what could be done is done.
+    let done = storm.latencies.len() as f64 / STORM.as_secs_f64();
+    assert!(done > capacity * 0.2, "{report}");
+    assert!(growth < GROWTH, "{report}");
+
+    // And afterwards everything that was accepted is there, once.
+    let newest: Vec<_> = storm.messages.iter().rev().take(50).cloned().collect();
+    until(|| async {
+        let url = format!("{}/notifications/1", standalone.consumer);
+        let page: Value =
+            client.get(url).send().await.expect("an answer").json().await.expect("JSON");
+        let shown = messages(&page);
+        let times = |message: &String| shown.iter().filter(|one| *one == message).count();
+        let wrong: Vec<_> = newest.iter().filter(|message| times(message) != 1).collect();
+        if wrong.is_empty() { Ok(()) } else { Err(format!("{wrong:?}")) }
+    })
+    .await;
+}
+
+/// Sends to everybody; the status, how long it took, the message.
+async fn send(
+    client: &Client,
+    standalone: &Standalone,
+    message: String,
+) -> (StatusCode, Duration, String) {
+    let to: Vec<_> = (1..=RECIPIENTS).collect();
+    let body = json!({ "from_id": 1, "to_id": to, "message": message });
+    let begin = Instant::now();
+    let answer = client.post(format!("{}/send", standalone.producer)).json(&body).send().await;
+    let answer = answer.expect("an answer, whatever it is");
+    let status = answer.status();
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        assert!(answer.headers().contains_key(RETRY_AFTER), "when to come again");
+    }
+    let _ = answer.bytes().await;
+    (status, begin.elapsed(), message)
+}
+
+impl Counted {
+    fn add(&mut self, (status, latency, message): (StatusCode, Duration, String)) {
+        *self.statuses.entry(status.as_u16()).or_default() += 1;
+        if status == StatusCode::OK {
+            self.latencies.push(latency);
+            self.messages.push(message);
+        }
+    }
+
+    fn p99(&self) -> Duration {
+        let mut latencies = self.latencies.clone();
+        latencies.sort_unstable();
+        latencies.get(latencies.len() * 99 / 100).copied().unwrap_or_default()
+    }
+}
