@@ -11,6 +11,7 @@ use std::{
 };
 
 use axum::{
+    Extension,
     extract::{MatchedPath, Request},
     http::{StatusCode, Uri},
     response::{IntoResponse as _, Response},
@@ -18,7 +19,7 @@ use axum::{
 use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tower::{Layer, Service};
 
@@ -29,6 +30,9 @@ const MAX_URI: usize = 16 << 10;
 
 /// When one that found no place may come again.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// How often it is said that requests are turned away, while they are.
+const SAY_AGAIN: Duration = Duration::from_secs(5);
 
 /// What must be answered however much there is to do, or an operator would see nothing and an
 /// orchestrator would restart what only is busy. Each is cheap.
@@ -51,12 +55,31 @@ impl Place {
 pub(crate) struct Admission {
     places: Arc<Semaphore>,
     deadline: Duration,
+    /// When it was last said that requests are turned away, and how many were since.
+    said: Arc<Mutex<(Option<Instant>, u64)>>,
 }
+
+/// Marks the answer to a request that was turned away. There may be thousands a second: the request
+/// log has them at debug, and what happens is said here, once in a while.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TurnedAway;
 
 impl Admission {
     pub(crate) fn new(limits: &HttpLimits) -> Self {
         let places = Arc::new(Semaphore::new(limits.max_requests));
-        Self { places, deadline: limits.request_timeout }
+        Self { places, deadline: limits.request_timeout, said: Arc::default() }
+    }
+
+    fn say(&self) {
+        let mut said = self.said.lock();
+        said.1 += 1;
+        if said.0.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
+            tracing::warn!(
+                http.turned_away = said.1,
+                "as many requests are under way as --max-requests allows; others are told to come again"
+            );
+            *said = (Some(Instant::now()), 0);
+        }
     }
 
     fn admit(
@@ -76,6 +99,7 @@ impl Admission {
             Ok(place) => Ok(Some(place)),
             Err(_) => {
                 shed("requests");
+                self.say();
                 let message = "This service has too much to do just now; try again shortly.";
                 Err(Problem::unavailable(message, AGAIN))
             }
@@ -119,7 +143,10 @@ where
         let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
         let place = match self.admission.admit(request.uri(), route) {
             Ok(place) => Place(Arc::new(Mutex::new(place))),
-            Err(problem) => return Box::pin(async { Ok(problem.into_response()) }),
+            Err(problem) => {
+                let answer = (Extension(TurnedAway), problem).into_response();
+                return Box::pin(async { Ok(answer) });
+            }
         };
         request.extensions_mut().insert(place.clone());
         let deadline = self.admission.deadline;

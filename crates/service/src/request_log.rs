@@ -16,7 +16,7 @@ use axum::{
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
-use crate::problem::Problem;
+use crate::{admission::TurnedAway, problem::Problem};
 
 /// Logs each request under the target `http`: 500 at error, the other 5xx at warn (they are what
 /// a client sees while something else is away), everything else at debug. Within it, events carry
@@ -76,12 +76,14 @@ fn log(method: &Method, route: &str, response: &Response, started: Instant) {
             "request failed"
         ),
         // Not being ready is an answer, which a probe asks for every second.
-        501.. if route != "/readyz" => tracing::warn!(
-            target: "http",
-            { http.method = %method, http.route = route, http.status = status,
-               http.latency_ms = latency(), problem.message = message() },
-            "request failed"
-        ),
+        501.. if route != "/readyz" && response.extensions().get::<TurnedAway>().is_none() => {
+            tracing::warn!(
+                target: "http",
+                { http.method = %method, http.route = route, http.status = status,
+                   http.latency_ms = latency(), problem.message = message() },
+                "request failed"
+            )
+        }
         _ => tracing::debug!(
             target: "http",
             { http.method = %method, http.route = route, http.status = status,

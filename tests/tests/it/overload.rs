@@ -106,7 +106,6 @@ async fn ten_times_what_it_can_do_is_shed_and_the_rest_is_done_as_well_as_ever()
         calm.p99(),
         growth >> 10,
     );
-    println!("{report}");
     assert!(offered > capacity * TIMES * 0.8, "{report}");
     assert!(storm.statuses.keys().all(|status| matches!(status, 200 | 503)), "{report}");
     // Nobody who was let in waits for those who were not.

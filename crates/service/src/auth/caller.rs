@@ -67,8 +67,10 @@ impl Caller {
     #[must_use]
     pub fn expires(&self) -> Option<Instant> {
         let Self::Token(known) = self else { return None };
-        let expires =
-            Duration::try_from_secs_f64(known.expires).ok()? + Duration::from_secs(LEEWAY);
+        // One second more, because a new request is compared in whole seconds: who is sent away
+        // must not be let in again.
+        let leeway = Duration::from_secs(LEEWAY + 1);
+        let expires = Duration::try_from_secs_f64(known.expires).ok()?.checked_add(leeway)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Instant::now().checked_add(expires.saturating_sub(now))
     }
