@@ -8,7 +8,7 @@ use futures_util::{SinkExt, Stream, StreamExt, stream::BoxStream};
 use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::until::DEADLINE;
 
@@ -64,7 +64,10 @@ impl Listener {
                 let base = base.replace("http://", "ws://");
                 let url = format!("{base}/notifications/{user}/ws?{query}");
                 let opened = tokio_tungstenite::connect_async(url).await;
-                let (mut socket, _) = opened.map_err(|error| (0, error.to_string()))?;
+                let (mut socket, _) = opened.map_err(|error| match error {
+                    Error::Http(answer) => (answer.status().as_u16(), String::new()),
+                    error => (0, error.to_string()),
+                })?;
                 let (to_server, mut said) = mpsc::channel::<Value>(8);
                 let (events, received) = mpsc::channel(1024);
                 tokio::spawn(async move {
