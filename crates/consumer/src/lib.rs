@@ -14,14 +14,15 @@ pub mod owners;
 pub mod receipts;
 pub mod progress;
 pub mod routes;
+mod canary;
 pub mod dead_letters;
 
 use std::{sync::Arc, time::Duration};
 
 use log::Log;
 use model::TopicNames;
-use service::{auth::Auth, http};
-use tokio::net::TcpListener;
+use service::{auth::Auth, canary::Canary, http};
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use follow::Following;
@@ -79,9 +80,13 @@ pub async fn run(
         streams: streams.clone(),
         patience,
     };
+    let canary = Canary::new("consumer", settings.canary);
+    let mut way = canary::Way::new(Arc::clone(&view), log.writer(), Arc::clone(&app.topic));
     let following = Following::new(view, log, names, owners);
-    let app = routes::router(&settings, &auth, app, &following);
-    let watching = tokio::spawn(auth.watch());
+    let app = routes::router(&settings, &auth, app, &following, canary.clone());
+    let mut watching = JoinSet::new();
+    watching.spawn(auth.watch());
+    watching.spawn(canary.watch(async move || way.try_next().await));
 
     let server =
         tokio::spawn(http::serve(listener, app, stop_serving.clone(), settings.http.clone()));
@@ -99,6 +104,6 @@ pub async fn run(
     let _ = server.await;
     streams.end(GOODBYE).await;
     following.stop().await;
-    watching.abort();
+    watching.shutdown().await;
     outcome
 }

@@ -115,6 +115,13 @@ pub struct Settings {
     #[command(flatten)]
     pub page: PageArgs,
 
+    /// How often this instance sends a record through the log to itself, one of its partitions after
+    /// the other: if one does not arrive within 5 s, /readyz says so. Not at all, if not given. To
+    /// be given when all instances know it: those of before set such records aside
+    #[arg(long, env = "CONSUMER_CANARY", value_name = "DURATION",
+          value_parser = service::settings::positive_duration)]
+    pub canary: Option<Duration>,
+
     /// Who may ask
     #[command(flatten)]
     pub auth: AuthArgs,

@@ -77,6 +77,17 @@ impl Cluster {
         self.0.request_errors(RDKafkaApiKey::Produce, &[lost]);
     }
 
+    /// Refuses to take records, as a broker does that has too few replicas, or stops to. It answers
+    /// everything else.
+    pub fn refuse_records(&self, refuse: bool) {
+        if refuse {
+            let few = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS;
+            self.0.request_errors(RDKafkaApiKey::Produce, &[few; 10_000]);
+        } else {
+            self.0.clear_request_errors(RDKafkaApiKey::Produce);
+        }
+    }
+
     /// Takes the broker away, or brings it back.
     pub fn set_up(&self, up: bool) {
         let _ = if up { self.0.broker_up(1) } else { self.0.broker_down(1) };

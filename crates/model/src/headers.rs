@@ -27,6 +27,9 @@ const FINGERPRINT: &str = "ce_fingerprint";
 const NAMES: [&str; 8] =
     [SPEC_VERSION, CE_ID, CE_SOURCE, CE_TYPE, CE_TIME, CONTENT_TYPE, TRACEPARENT, FINGERPRINT];
 
+/// The header that says what a record is.
+pub(crate) const KIND: &str = CE_TYPE;
+
 /// The header that holds a record's id.
 pub const ID: &str = CE_ID;
 

@@ -47,6 +47,35 @@ pub fn encode(
     })
 }
 
+/// What a canary's record has in place of a recipient: no user's key.
+const CANARY_KEY: &[u8] = b"canary";
+/// The value of a canary's `ce_type`.
+const CANARY_TYPE: &str = "notification.canary";
+
+/// The record by which a service tries whether what it writes is acknowledged, and read. It is for
+/// nobody: every view passes it over.
+#[must_use]
+pub fn canary(now: Timestamp) -> Encoded {
+    let headers = Headers {
+        id: headers::NotificationId::generate(),
+        sent_at: headers::to_millisecond(now),
+        traceparent: None,
+        fingerprint: None,
+    };
+    Encoded { key: CANARY_KEY.into(), value: b"{}".into(), headers: headers.encode(CANARY_TYPE) }
+}
+
+/// Whether a record with this key and these headers is a [`canary`]'s.
+#[must_use]
+pub fn is_canary<'a>(
+    key: Option<&[u8]>,
+    mut headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+) -> bool {
+    // The key first, because it is there at hand; a foreign record may have any.
+    key == Some(CANARY_KEY)
+        && headers.any(|header| header == (headers::KIND, CANARY_TYPE.as_bytes()))
+}
+
 /// The notification in this record. The key is not looked at: to whom a notification goes is
 /// said by its value, and the key is only how it came to its partition.
 ///

@@ -19,7 +19,11 @@ pub mod publish;
 
 use log::Log;
 use model::TopicNames;
-use service::{auth::Auth, http};
+use service::{
+    auth::Auth,
+    canary::{Canary, Tried},
+    http,
+};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -72,12 +76,21 @@ pub async fn run(
         rates: rates.clone(),
         deadline: send_timeout,
     };
-    let app = routes::router(&settings, &auth, directory.clone(), sender);
+    let canary = Canary::new("producer", settings.canary);
+    let app = routes::router(&settings, &auth, directory.clone(), sender, canary.clone());
 
     let mut watching = JoinSet::new();
     watching.spawn(names.watch());
     watching.spawn(auth.watch());
     watching.spawn(rates.watch());
+    let (tried, mut partition) = (publisher.clone(), 0_u32);
+    watching.spawn(canary.watch(async move || {
+        partition = partition.wrapping_add(1);
+        match tried.try_partition(partition).await {
+            Ok(()) => Tried::Arrived,
+            Err(error) => Tried::Failed(format!("a record was not acknowledged: {error}")),
+        }
+    }));
 
     let stop_serving = CancellationToken::new();
     let server =

@@ -8,8 +8,12 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use log::{Ack, AppendError, Log, NewRecord, Topic, TopicError, Writer};
-use model::{Headers, Notification, Partitioner, record};
+use model::{
+    Headers, Notification, Partitioner,
+    record::{self, Encoded},
+};
 use serde_json::Value;
 
 /// How long to wait before a log that is away is asked again.
@@ -59,16 +63,29 @@ impl Publisher {
         notification: &Notification<'_>,
         headers: &Headers,
     ) -> Result<Ack, AppendError> {
-        if !self.0.prepared.load(Ordering::Acquire) {
-            return Err(AppendError::Unreachable("its topic is not prepared yet".into()));
-        }
         let record = record::encode(notification, headers)
             .map_err(|error| AppendError::Refused(error.to_string()))?;
         let partition = self.0.partitioner.partition(&record.key, self.0.topic.partitions);
-        self.0.writer.append(
-            &self.0.topic.name,
-            NewRecord { partition, key: record.key, value: record.value, headers: record.headers },
-        )
+        self.append(partition, record)
+    }
+
+    /// Writes a record for nobody to this partition, or the first if there is none such, and waits
+    /// until it is acknowledged.
+    ///
+    /// # Errors
+    /// [`AppendError`], when it is not.
+    pub(crate) async fn try_partition(&self, number: u32) -> Result<(), AppendError> {
+        let partition = i32::try_from(number % self.0.topic.partitions.max(1)).unwrap_or_default();
+        let record = record::canary(Timestamp::now());
+        self.append(partition, record)?.await.map(|_| ())
+    }
+
+    fn append(&self, partition: i32, record: Encoded) -> Result<Ack, AppendError> {
+        if !self.0.prepared.load(Ordering::Acquire) {
+            return Err(AppendError::Unreachable("its topic is not prepared yet".into()));
+        }
+        let Encoded { key, value, headers } = record;
+        self.0.writer.append(&self.0.topic.name, NewRecord { partition, key, value, headers })
     }
 
     /// Waits until everything queued is acknowledged, for at most `deadline`.

@@ -10,6 +10,7 @@ use axum::{
 use service::{
     admission::shed,
     auth::{Auth, Caller, TokenIn},
+    canary::Canary,
     extract::{Body, BodyBounds, media_type},
     health::Health,
     http,
@@ -34,11 +35,13 @@ pub(crate) fn router(
     auth: &Auth,
     directory: Directory,
     sender: Sender,
+    canary: Canary,
 ) -> Router {
     let (table, log) = (directory.clone(), sender.publisher.clone());
     let health = Health::new()
         .check("directory", move || table.clone().check())
         .check("kafka", move || log.clone().check());
+    let health = canary.into_check(health);
     let users = Users { directory, names: sender.names.clone() };
     let bulks = Arc::new(Semaphore::new(settings.sending.max_bulks));
     let guarded = OpenApiRouter::new()

@@ -124,6 +124,13 @@ pub struct Settings {
     #[arg(long, env = "PRODUCER_MIGRATE", help_heading = "PostgreSQL")]
     pub migrate: bool,
 
+    /// How often the producer writes a record for nobody, to one partition after the other: if one is
+    /// not acknowledged within 5 s, /readyz says so. Not at all, if not given. To be given when all
+    /// consumers know it: those of before set such records aside
+    #[arg(long, env = "PRODUCER_CANARY", value_name = "DURATION",
+          value_parser = service::settings::positive_duration)]
+    pub canary: Option<Duration>,
+
     /// Who may ask
     #[command(flatten)]
     pub auth: AuthArgs,

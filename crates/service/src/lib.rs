@@ -16,7 +16,8 @@
 //! - [`problem`]: what it answers when it cannot;
 //! - [`fallback`]: the same answer for what never reaches a handler, or leaves it by a panic;
 //! - [`openapi`]: `/openapi.json` and `/docs`;
-//! - [`health`]: `/livez`, `/readyz` and the probe that asks them.
+//! - [`health`]: `/livez`, `/readyz` and the probe that asks them;
+//! - [`canary`]: tries the whole way again and again.
 
 pub mod settings;
 pub mod telemetry;
@@ -34,5 +35,6 @@ pub mod problem;
 pub mod fallback;
 pub mod openapi;
 pub mod health;
+pub mod canary;
 
 pub use problem::Problem;

@@ -82,7 +82,7 @@ fn log(method: &Method, route: &str, response: &Response, started: Instant) {
                 { http.method = %method, http.route = route, http.status = status,
                    http.latency_ms = latency(), problem.message = message() },
                 "request failed"
-            )
+            );
         }
         _ => tracing::debug!(
             target: "http",

@@ -100,6 +100,7 @@ impl Cli {
             directory_cache: self.directory_cache,
             // The directory's table is made when the folder is opened.
             migrate: false,
+            canary: self.consumer.canary,
             auth: self.consumer.auth.clone(),
             http: self.consumer.http.clone(),
         })

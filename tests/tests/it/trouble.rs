@@ -299,3 +299,49 @@ async fn services_that_start_before_kafka_say_so_and_answer_503() {
     world.ready(&world.producer("")).await;
     world.ready(&world.consumer("")).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_answers_and_takes_nothing_turns_readiness_red_where_a_canary_flies() {
+    let mut world = World::mock().await;
+    world.stop_producer().await;
+    world.stop_consumer(0).await;
+    world.start_producer(&["--canary", "100ms"]).await;
+    world.start_consumer(0, &["--canary", "100ms"]).await;
+    let bases = [world.producer(""), world.consumer("")];
+    let arrives = async || {
+        for base in &bases {
+            until(|| async {
+                let ready = world.http().get(format!("{base}/readyz")).send().await;
+                let ready: Value = ready.expect("an answer").json().await.expect("JSON");
+                if ready["checks"]["canary"]["detail"]["seconds"].is_number() {
+                    Ok(())
+                } else {
+                    Err(ready)
+                }
+            })
+            .await;
+        }
+    };
+    arrives().await;
+    world.send(1, 2, "before").await;
+    world.expect_inbox(2, &["before".into()]).await;
+
+    cluster(&world).refuse_records(true);
+    for base in &bases {
+        until(|| async {
+            let ready = world.http().get(format!("{base}/readyz")).send().await;
+            let ready: Value = ready.expect("an answer").json().await.expect("JSON");
+            let checks = &ready["checks"];
+            // The broker itself answers every question.
+            let red = checks["kafka"]["ok"] == true && checks["canary"]["ok"] == false;
+            if red && ready["status"] == 503 { Ok(()) } else { Err(ready) }
+        })
+        .await;
+    }
+    cluster(&world).refuse_records(false);
+    arrives().await;
+    // What the canary wrote is shown to nobody.
+    for user in 1..=4 {
+        assert_eq!(world.inbox(user).await.len(), usize::from(user == 2));
+    }
+}

@@ -19,6 +19,7 @@ use axum::{Router, middleware};
 use log::Log;
 use service::{
     auth::{Auth, OPERATE, TokenIn},
+    canary::Canary,
     health::Health,
     http, openapi, origin,
 };
@@ -48,11 +49,18 @@ pub struct App {
 }
 
 /// Every route, with the limits and error bodies that all of them share.
-pub fn router(settings: &Settings, auth: &Auth, app: App, following: &Following) -> Router {
+pub fn router(
+    settings: &Settings,
+    auth: &Auth,
+    app: App,
+    following: &Following,
+    canary: Canary,
+) -> Router {
     let (log, partitions) = (following.clone(), following.clone());
     let health = Health::new()
         .check("kafka", move || log.clone().check_log())
         .check("partitions", move || partitions.clone().check_partitions());
+    let health = canary.into_check(health);
     // What concerns one user is answered by the owner of their partition.
     let forwarder = forward::Forwarder::new(app.clone(), settings.http.max_body_bytes);
     let of_a_user = |routes: OpenApiRouter<App>, token| {

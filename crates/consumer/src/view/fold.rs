@@ -94,6 +94,12 @@ impl<O: Ownership> Fold for Notifications<O> {
     }
 
     fn record(&mut self, record: &Record<'_>) -> Verdict {
+        if record::is_canary(record.key, record.headers.iter().copied()) {
+            if let Some(partition) = self.view.partition(record.partition) {
+                partition.fold(Source::Notifications, record.offset, |_| ());
+            }
+            return Verdict::Folded;
+        }
         match self.add(record) {
             Ok(Some(Added::New)) => {
                 self.view.counters.folded.fetch_add(1, Ordering::Relaxed);

@@ -194,6 +194,21 @@ impl View {
         partition.when(home, patience, folded).await
     }
 
+    /// Waits until what the log has up to this offset is in the view, for at most `patience`.
+    ///
+    /// # Errors
+    /// [`NotLive`], when it is not.
+    pub async fn reaches(
+        &self,
+        number: i32,
+        offset: i64,
+        patience: Duration,
+    ) -> Result<(), NotLive> {
+        let partition = self.partition(number).ok_or(NotLive::Unowned { partition: number })?;
+        let folded = |inboxes: &inboxes::Inboxes| (inboxes.last() >= offset).then_some(());
+        partition.when(number, patience, folded).await
+    }
+
     /// Forgets what is too old, in every partition that is live.
     pub fn expire(&self) {
         let now_ms = Timestamp::now().as_millisecond();
