@@ -4,6 +4,7 @@
 //! The modules in the order in which a process, and then a request, meets them:
 //! - [`settings`]: `.env`, secrets, durations;
 //! - [`telemetry`]: logs on standard error;
+//! - [`trace`]: spans for a collector, and the context that goes from one process to the next;
 //! - [`program`]: from the first line of `main` to its exit code;
 //! - [`shutdown`]: the token that SIGINT and SIGTERM cancel;
 //! - [`listen`]: which addresses may be listened on, and what it says when one cannot;
@@ -21,6 +22,7 @@
 
 pub mod settings;
 pub mod telemetry;
+pub mod trace;
 pub mod program;
 pub mod shutdown;
 pub mod listen;

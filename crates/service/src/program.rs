@@ -8,6 +8,7 @@ use clap::Parser;
 use crate::{
     settings,
     telemetry::{self, TelemetryArgs},
+    trace,
 };
 
 /// Reads the settings `C` from the environment and the command line and runs `program` with them.
@@ -26,7 +27,11 @@ where
         return fail(name, error);
     }
     let cli = C::parse();
-    if let Err(error) = telemetry::init(logs(&cli)) {
+    let logs = logs(&cli).clone();
+    if let Err(error) = telemetry::init(&logs) {
+        return fail(name, error);
+    }
+    if let Err(error) = trace::init(name, &logs.trace) {
         return fail(name, error);
     }
     // Each open stream is an open file, and many systems allow 1024 unless one asks for more.
@@ -37,7 +42,10 @@ where
         Ok(runtime) => runtime,
         Err(error) => return fail(name, error),
     };
-    match runtime.block_on(program(cli)) {
+    let ended = runtime.block_on(program(cli));
+    drop(runtime);
+    trace::flush();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(name, error),
     }

@@ -8,7 +8,9 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-/// What is logged, and how it looks.
+use crate::trace::TraceArgs;
+
+/// What is logged and traced, and how it looks.
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Logging")]
 pub struct TelemetryArgs {
@@ -19,6 +21,9 @@ pub struct TelemetryArgs {
     /// as info,http=debug. Drivers (librdkafka, sqlx, h2) are at warn unless they are named.
     #[arg(long, env = "RUST_LOG", default_value = DEFAULT_FILTER, value_name = "FILTER")]
     pub log: String,
+    /// Traces.
+    #[command(flatten)]
+    pub trace: TraceArgs,
 }
 
 /// How a log line looks.
