@@ -37,6 +37,7 @@ use crate::{
     endless::{self, Handover},
     extract::BodyTimeout,
     fallback,
+    metrics::Metrics,
     request_log::RequestLog,
     settings::{duration, positive_duration},
 };
@@ -105,16 +106,16 @@ const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration:
 /// How long tasks may take to notice that they were cut off; one that blocks its thread never does.
 const CUT_GRACE: Duration = Duration::from_secs(1);
 
-/// Puts around a whole router what every service has: the request log, security headers, problem
+/// Puts around a whole router what every service has: the request log with its counts, security headers, problem
 /// bodies for all errors, a panic's 500, the body's limits. Call it last, after all routes.
 ///
 /// `X-Content-Type-Options: nosniff` and `Referrer-Policy: no-referrer` are set where a response
 /// does not say otherwise. The body limits hold for extractors; a handler that streams its body
 /// has to bound it itself, and a route may have its own `DefaultBodyLimit`.
-pub fn layers(router: Router, limits: &HttpLimits) -> Router {
+pub fn layers(router: Router, limits: &HttpLimits, metrics: &Metrics) -> Router {
     router.layer(
         ServiceBuilder::new()
-            .layer(RequestLog)
+            .layer(RequestLog(metrics.clone()))
             .map_response(security_headers)
             .and_then(fallback::problem_bodies)
             .map_response(|response: axum::http::Response<_>| response.into_response())
@@ -133,7 +134,7 @@ fn security_headers(mut response: Response) -> Response {
     response
 }
 
-/// Serves `app` on `listener`, HTTP/1.1 and HTTP/2 without TLS (prior knowledge), until `shutdown`
+/// Serves `app` on `listener`, counting connections in `metrics`: HTTP/1.1 and HTTP/2 without TLS (prior knowledge), until `shutdown`
 /// is cancelled. Then it accepts no more, lets the requests under way finish for at most
 /// `limits.drain_timeout`, closes what is left, and returns.
 ///
@@ -145,12 +146,14 @@ pub async fn serve(
     app: Router,
     shutdown: CancellationToken,
     limits: HttpLimits,
+    metrics: Metrics,
 ) {
     let server = Arc::new(Server {
         // Every route is made now, instead of at each request.
         app: app.with_state(()),
         protocol: protocol(&limits),
         header_timeout: limits.header_timeout,
+        metrics,
         shutdown,
         cut: CancellationToken::new(),
     });
@@ -173,6 +176,7 @@ struct Server {
     app: Router,
     protocol: auto::Builder<TokioExecutor>,
     header_timeout: Duration,
+    metrics: Metrics,
     /// Cancelled: no further request on any connection.
     shutdown: CancellationToken,
     /// Cancelled: the drain's time is up.
@@ -247,6 +251,7 @@ async fn accept(listener: &TcpListener, server: &Arc<Server>, connections: &Task
 async fn connection(server: Arc<Server>, connections: TaskTracker, stream: TcpStream) {
     // Small writes, such as a stream's events, must not wait for an acknowledgement (Nagle).
     let _ = stream.set_nodelay(true);
+    let present = server.metrics.traffic().connected();
     let asked = Arc::new(AtomicBool::new(false));
     let handover = Handover::of(stream);
     let service = {
@@ -282,7 +287,11 @@ async fn connection(server: Arc<Server>, connections: TaskTracker, stream: TcpSt
                         tracing::debug!(target: "http", %error, "a connection failed");
                     }
                     Err((stream, body)) => {
-                        connections.spawn(endless::write(stream, body, server.cut.clone()));
+                        let written = endless::write(stream, body, server.cut.clone());
+                        connections.spawn(async move {
+                            let _present = present;
+                            written.await;
+                        });
                     }
                 }
                 return;

@@ -11,7 +11,9 @@ use std::{
 use axum::{Router, routing::get};
 use service::{
     http::{HttpLimits, serve},
-    listen, shutdown, telemetry,
+    listen,
+    metrics::Metrics,
+    shutdown, telemetry,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -93,5 +95,6 @@ async fn process_that_serves() {
     let listener = listen::bind("test", "127.0.0.1:0", "--listen", "LISTEN").await.expect("a port");
     eprintln!("listening on {}", listener.local_addr().expect("an address"));
     let app = Router::new().route("/", get(async || "hello"));
-    serve(listener, app, CancellationToken::new(), HttpLimits::default()).await;
+    serve(listener, app, CancellationToken::new(), HttpLimits::default(), Metrics::of("test"))
+        .await;
 }
