@@ -6,6 +6,10 @@ use uuid::Uuid;
 
 use crate::{Group, Unreachable};
 
+/// How often a client tells its statistics, in milliseconds. Only those do that are polled all the
+/// time: what nobody takes would pile up in memory.
+const STATISTICS: &str = "5000";
+
 /// Where Kafka is and how to speak with it.
 #[derive(Clone, Debug, Default)]
 pub struct KafkaSettings {
@@ -60,6 +64,7 @@ impl KafkaSettings {
     pub(super) fn producer(&self) -> ClientConfig {
         let mut config = self.base();
         config
+            .set("statistics.interval.ms", STATISTICS)
             // Acknowledged means that every in-sync replica has it, once and in order.
             .set("acks", "all")
             .set("enable.idempotence", "true")
@@ -86,6 +91,7 @@ impl KafkaSettings {
             .set("transaction.timeout.ms", "15000")
             .set("message.timeout.ms", "10000")
             .set("linger.ms", "0")
+            .set("statistics.interval.ms", "0")
             // What is too large is for the broker to say: it read the record once already.
             .set("message.max.bytes", "16777216");
         config
@@ -100,6 +106,7 @@ impl KafkaSettings {
     pub(super) fn consumer(&self, group: &Group) -> ClientConfig {
         let mut config = self.base();
         config
+            .set("statistics.interval.ms", STATISTICS)
             .set("group.id", &group.id)
             // The classic protocol: with KIP-848 a poll that comes too late can turn fatal in
             // this librdkafka, and a static member's restart waits for its own session to end.
