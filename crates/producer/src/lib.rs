@@ -14,10 +14,11 @@ pub mod bulk;
 mod users;
 pub mod directory;
 pub mod publish;
+mod metrics;
 
 use log::Log;
 use model::TopicNames;
-use service::http;
+use service::{http, metrics::Metrics};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -48,19 +49,21 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
+    let metrics = Metrics::of("producer");
     if settings.migrate {
         directory.migrate().await?;
     }
     let topic = settings.topics.topic(&TopicNames::of(&settings.topics.topic).notifications);
     let publisher = Publisher::new(log, topic, settings.partitioner);
     let names = Names::new(directory.clone(), settings.directory_cache);
-    let app = routes::router(&settings, directory.clone(), names.clone(), publisher.clone());
+    let (table, publishing) = (directory.clone(), publisher.clone());
+    let app = routes::router(&settings, table, names.clone(), publishing, &metrics);
 
     let watching = tokio::spawn(names.watch());
 
     let stop_serving = CancellationToken::new();
-    let server =
-        tokio::spawn(http::serve(listener, app, stop_serving.clone(), settings.http.clone()));
+    let (stop, limits) = (stop_serving.clone(), settings.http.clone());
+    let server = tokio::spawn(http::serve(listener, app, stop, limits, metrics));
     let outcome = tokio::select! {
         outcome = publisher.prepare() => outcome,
         () = shutdown.cancelled() => Ok(()),

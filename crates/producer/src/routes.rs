@@ -1,6 +1,6 @@
 //! All routes of the producer, in one table.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, future::ready};
 
 use axum::{
     Json, RequestExt as _, Router,
@@ -11,6 +11,7 @@ use service::{
     extract::{Body, BodyTimeout, media_type},
     health::Health,
     http,
+    metrics::{Metrics, Scrape},
     openapi::{self, ProblemBody, RefusedWithBody},
     problem::Problem,
 };
@@ -19,6 +20,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     Settings, bulk,
     directory::{Directory, Names},
+    metrics::{Outcomes, states},
     publish::Publisher,
     schema,
     send::{Sender, idempotency::IdempotencyKey, keys::Keys, request::Send},
@@ -31,22 +33,30 @@ pub fn router(
     directory: Directory,
     names: Names,
     publisher: Publisher,
+    metrics: &Metrics,
 ) -> Router {
     let (table, log) = (directory.clone(), publisher.clone());
     let health = Health::new()
         .check("directory", move || table.clone().check())
         .check("kafka", move || log.clone().check());
+    let cached = names.clone();
+    let scraped = metrics.routes(move |mut scrape: Scrape| {
+        states(&cached, &mut scrape);
+        ready(scrape)
+    });
     let sender = Sender {
         names: names.clone(),
         publisher,
         keys: Keys::default(),
+        outcomes: Outcomes::default(),
         deadline: settings.send_timeout,
     };
     let routes = OpenApiRouter::new()
         .routes(routes!(send))
         .with_state(sender)
         .merge(users::routes(Users { directory, names }))
-        .merge(health.routes());
+        .merge(health.routes())
+        .merge(scraped);
     let routes = openapi::described(
         routes,
         "Notifications: producer",
@@ -55,7 +65,7 @@ pub fn router(
     );
     // Outside of everything else: a browser shows a page no answer without its headers, and an error
     // is an answer too.
-    http::layers(routes, &settings.http).layer(settings.cors_origins.layer())
+    http::layers(routes, &settings.http, metrics).layer(settings.cors_origins.layer())
 }
 
 /// Send a message

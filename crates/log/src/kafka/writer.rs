@@ -13,7 +13,7 @@ use std::{
 
 use parking_lot::RwLock;
 use rdkafka::{
-    ClientConfig, ClientContext as _,
+    ClientConfig,
     config::FromClientConfigAndContext,
     error::KafkaError,
     message::{Header, OwnedHeaders},

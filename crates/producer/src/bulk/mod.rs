@@ -57,7 +57,7 @@ pub(crate) async fn send(
     // come before the answer.
     chunks.peek().await;
     let (answers, queue) = mpsc::channel(WINDOW_LINES);
-    let results = answers::body(queue, sender.keys.clone());
+    let results = answers::body(queue, sender.keys.clone(), sender.outcomes.clone());
     let bulk = Bulk {
         sender,
         key,
@@ -262,7 +262,7 @@ async fn queued(
     };
     while !sender.queue(&mut delivery, send, people) {
         if Instant::now() >= delivery.deadline {
-            delivery.give_up_next();
+            delivery.give_up_next(&sender.outcomes);
         } else {
             sleep(FULL_PAUSE).await;
         }

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::{
     directory::{Away, Names, People},
+    metrics::Outcomes,
     publish::Publisher,
 };
 use delivery::{AllSent, Delivery, Record, State};
@@ -47,6 +48,8 @@ pub struct Sender {
     pub keys: Keys,
     /// How long an acknowledgement may take.
     pub deadline: Duration,
+    /// What became of all of them.
+    pub(crate) outcomes: Outcomes,
 }
 
 impl Sender {
@@ -66,9 +69,9 @@ impl Sender {
         // All are queued before any is waited for: the order of one sender's notifications is the
         // order in which their requests came.
         while !self.queue(&mut delivery, send, &people) {
-            delivery.give_up_next();
+            delivery.give_up_next(&self.outcomes);
         }
-        delivery.settle(&self.keys).await;
+        delivery.settle(&self.keys, &self.outcomes).await;
         match delivery.outcome() {
             Ok(sent) => Ok(Accepted { message: "Notification sent successfully!", sent }),
             Err(problem) => {
@@ -110,6 +113,7 @@ impl Sender {
         let mut delivery = Delivery {
             records: send.to.iter().map(unsent).collect(),
             fingerprint: key.map(|_| fingerprint(send)),
+            queued: None,
             deadline: Instant::now() + self.deadline,
         };
         if let Some(fingerprint) = delivery.fingerprint {
@@ -122,6 +126,7 @@ impl Sender {
             })?;
             for (record, known) in delivery.records.iter_mut().zip(known) {
                 if let Some(position) = known {
+                    self.outcomes.duplicate.increment(1);
                     record.state = State::Sent(position);
                 }
             }
@@ -133,6 +138,7 @@ impl Sender {
     /// before all of it is.
     pub(crate) fn queue(&self, delivery: &mut Delivery, send: &Send, people: &People) -> bool {
         let Ok(Some(from)) = people.get(send.from) else { return true };
+        delivery.queued.get_or_insert_with(Instant::now);
         let sent_at = to_millisecond(Timestamp::now());
         for record in &mut delivery.records {
             if !matches!(record.state, State::Unsent) {
@@ -148,7 +154,10 @@ impl Sender {
             record.state = match self.publisher.publish(&notification(&from, to, send), &headers) {
                 Ok(ack) => State::Waiting(ack),
                 Err(AppendError::Full) => return false,
-                Err(error) => State::Failed(error),
+                Err(error) => {
+                    self.outcomes.failed(&error);
+                    State::Failed(error)
+                }
             };
         }
         true
