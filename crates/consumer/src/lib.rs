@@ -20,7 +20,7 @@ use std::{sync::Arc, time::Duration};
 
 use log::Log;
 use model::TopicNames;
-use service::http;
+use service::{http, metrics::Metrics};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +59,7 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
+    let metrics = Metrics::of("consumer");
     let names = TopicNames::of(&settings.topics.topic);
     let view =
         Arc::new(View::new(settings.topics.partitions, settings.partitioner, settings.limits()));
@@ -76,10 +77,10 @@ pub async fn run(
         patience,
     };
     let following = Following::new(view, log, names, owners);
-    let app = routes::router(&settings, app, &following);
+    let app = routes::router(&settings, app, &following, &metrics);
 
-    let server =
-        tokio::spawn(http::serve(listener, app, stop_serving.clone(), settings.http.clone()));
+    let (stop, limits) = (stop_serving.clone(), settings.http.clone());
+    let server = tokio::spawn(http::serve(listener, app, stop, limits, metrics));
     let outcome = tokio::select! {
         outcome = following.start(&settings) => outcome,
         () = shutdown.cancelled() => Ok(()),

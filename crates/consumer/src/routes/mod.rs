@@ -9,6 +9,7 @@ mod socket;
 mod receipts;
 mod page;
 mod partitions;
+mod states;
 mod schema;
 mod problems;
 
@@ -16,7 +17,12 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Router, middleware};
 use log::Log;
-use service::{health::Health, http, openapi};
+use service::{
+    health::Health,
+    http,
+    metrics::{Metrics, Scrape},
+    openapi,
+};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use live::Streams;
@@ -43,11 +49,12 @@ pub struct App {
 }
 
 /// Every route, with the limits and error bodies that all of them share.
-pub fn router(settings: &Settings, app: App, following: &Following) -> Router {
+pub fn router(settings: &Settings, app: App, following: &Following, metrics: &Metrics) -> Router {
     let (log, partitions) = (following.clone(), following.clone());
     let health = Health::new()
         .check("kafka", move || log.clone().check_log())
         .check("partitions", move || partitions.clone().check_partitions());
+    let scraped = app.clone();
     // What concerns one user is answered by the owner of their partition.
     let forwarder = forward::Forwarder::new(app.clone(), settings.http.max_body_bytes);
     let of_a_user = OpenApiRouter::new()
@@ -61,7 +68,8 @@ pub fn router(settings: &Settings, app: App, following: &Following) -> Router {
     let routes = OpenApiRouter::new()
         .merge(of_a_user)
         .routes(routes!(partitions::list))
-        .merge(health.routes());
+        .merge(health.routes())
+        .merge(metrics.routes(move |scrape: Scrape| states::tell(scraped.clone(), scrape)));
     let routes = openapi::described(
         routes,
         "Notifications: consumer",
@@ -69,5 +77,5 @@ pub fn router(settings: &Settings, app: App, following: &Following) -> Router {
         "Serves each user's notifications: at once, by waiting, or live.",
     );
     let routes = routes.merge(page::routes(&settings.page)).with_state(app);
-    http::layers(routes, &settings.http)
+    http::layers(routes, &settings.http, metrics)
 }

@@ -29,7 +29,7 @@ use tokio::time::timeout;
 
 use super::{
     App,
-    live::{Live, write_json},
+    live::{Kind, Live, write_json},
     problems::user,
     query::{Raw, StartParams},
     receipts::{Chosen, record},
@@ -83,7 +83,7 @@ pub(super) async fn open(
         Problem::new(error.status(), format!("This address is for WebSockets: {error}"))
     })?;
     same_origin(&headers)?;
-    let live = Live::open(&app, user, start).await?;
+    let live = Live::open(&app, user, start, Kind::Socket).await?;
     let sockets = app.streams.sockets.clone();
     let upgrade = upgrade
         .max_message_size(MAX_MESSAGE)
