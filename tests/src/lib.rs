@@ -7,6 +7,7 @@ pub mod until;
 pub mod parts;
 pub mod world;
 pub mod listener;
+pub mod scrape;
 pub mod browser;
 pub mod process;
 pub mod member;
