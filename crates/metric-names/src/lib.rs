@@ -473,7 +473,7 @@ mod tests {
 
     #[test]
     fn every_metric_is_among_all_and_named_as_prometheus_wants_it() {
-        let here = include_str!("lib.rs").matches(": Metric = Metric::new(").count() - 1;
+        let here = include_str!("lib.rs").matches("\npub const ").count() - 1;
         assert_eq!(ALL.len(), here, "a constant is not in ALL");
         let names: HashSet<_> = ALL.iter().map(|metric| metric.name).collect();
         assert_eq!(names.len(), ALL.len(), "a name is there twice");

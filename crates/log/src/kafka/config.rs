@@ -6,8 +6,7 @@ use uuid::Uuid;
 
 use crate::{Group, Unreachable};
 
-/// How often a client tells its statistics, in milliseconds. Only those do that are polled all the
-/// time: what nobody takes would pile up in memory.
+/// How often a client tells its statistics, in milliseconds.
 const STATISTICS: &str = "5000";
 
 /// Where Kafka is and how to speak with it.
@@ -58,7 +57,7 @@ impl KafkaSettings {
     }
 
     pub(super) fn admin(&self) -> ClientConfig {
-        self.finish(self.base())
+        silent(self.finish(self.base()))
     }
 
     pub(super) fn producer(&self) -> ClientConfig {
@@ -91,10 +90,9 @@ impl KafkaSettings {
             .set("transaction.timeout.ms", "15000")
             .set("message.timeout.ms", "10000")
             .set("linger.ms", "0")
-            .set("statistics.interval.ms", "0")
             // What is too large is for the broker to say: it read the record once already.
             .set("message.max.bytes", "16777216");
-        config
+        silent(config)
     }
 
     /// Reads what it is told. librdkafka wants a group's name even of those that join none; this
@@ -135,4 +133,11 @@ impl KafkaSettings {
         }
         self.finish(config)
     }
+}
+
+/// Of a client that is not polled all the time: statistics that nobody takes would pile up in memory,
+/// even those that a person asked for.
+fn silent(mut config: ClientConfig) -> ClientConfig {
+    config.set("statistics.interval.ms", "0");
+    config
 }

@@ -7,10 +7,7 @@ use metric_names::{
 };
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
-use rdkafka::{
-    Statistics,
-    statistics::{Broker, Window},
-};
+use rdkafka::{Statistics, statistics::Broker};
 
 /// Which of our clients it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,11 +67,12 @@ impl Told {
         for (state, count) in [("up", up), ("down", down)] {
             gauge!(KAFKA_BROKERS.name, "client" => client, "state" => state).set(count as f64);
         }
-        let windows = || brokers().filter_map(|b| b.rtt.as_ref()).filter(|rtt| rtt.cnt > 0);
-        let quantiles: [(_, fn(&Window) -> i64); 2] = [("p50", |w| w.p50), ("p99", |w| w.p99)];
-        for (quantile, of) in quantiles {
-            // While nothing was asked, the last round trip is all that is known.
-            if let Some(micros) = windows().map(of).max() {
+        // While nothing was asked, the last round trip is all that is known.
+        let windows = brokers().filter_map(|b| b.rtt.as_ref()).filter(|rtt| rtt.cnt > 0);
+        let slowest =
+            windows.map(|rtt| (rtt.p50, rtt.p99)).reduce(|a, b| (a.0.max(b.0), a.1.max(b.1)));
+        if let Some((p50, p99)) = slowest {
+            for (quantile, micros) in [("p50", p50), ("p99", p99)] {
                 gauge!(KAFKA_ROUND_TRIP.name, "client" => client, "quantile" => quantile)
                     .set(micros as f64 / 1e6);
             }

@@ -112,7 +112,7 @@ impl std::fmt::Debug for Metrics {
 /// What is counted, for Prometheus
 #[utoipa::path(get, path = "/metrics", tag = "operation", operation_id = "metrics",
     responses((status = 200, description = "Every metric of this service, in Prometheus' text format",
-        body = String, content_type = "text/plain; version=0.0.4")))]
+        body = String, content_type = "text/plain")))]
 async fn page(State(Page { metrics, ask }): State<Page>) -> Response {
     let Shared { service, recorder, traffic } = &*metrics.0;
     let mut scrape = Scrape::of(service);
