@@ -1,6 +1,6 @@
 //! `GET /partitions`: every partition, what it does here, and who owns it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{Json, extract::State};
 use serde::Serialize;
@@ -48,7 +48,7 @@ pub(super) async fn list(State(app): State<App>) -> Json<Partitions> {
 
 /// How many records each partition that is live here has in the log and not in the view. None where
 /// the log does not say.
-pub(super) async fn lags(app: &App) -> HashMap<i32, i64> {
+pub(super) async fn lags(app: &App) -> BTreeMap<i32, i64> {
     let live: Vec<_> = app
         .view
         .partitions()
