@@ -8,6 +8,7 @@ pub mod parts;
 pub mod world;
 pub mod listener;
 pub mod tokens;
+pub mod scrape;
 pub mod browser;
 pub mod process;
 pub mod member;

@@ -24,6 +24,7 @@ use service::{
     extract::{Body, media_type},
     health::Health,
     http::{self, HttpLimits},
+    metrics::Metrics,
     settings::Secret,
     shutdown,
 };
@@ -72,9 +73,10 @@ impl Limit {
                     Router::new().route("/send", post(send)).with_state(names).merge(ready);
                 // The same server and the same layers as the producer's.
                 let limits = HttpLimits::default();
-                let app = http::layers(routes, &limits);
-                http::serve(TcpListener::bind(listen).await?, app, shutdown::signal(), limits)
-                    .await;
+                let metrics = Metrics::of("producer");
+                let app = http::layers(routes, &limits, &metrics);
+                let listener = TcpListener::bind(listen).await?;
+                http::serve(listener, app, shutdown::signal(), limits, metrics).await;
             }
             Self::Constant { listen, body } => {
                 let body = Bytes::from(std::fs::read(body)?);

@@ -21,7 +21,7 @@ use std::{sync::Arc, time::Duration};
 
 use log::Log;
 use model::TopicNames;
-use service::{auth::Auth, canary::Canary, http};
+use service::{auth::Auth, canary::Canary, http, metrics::Metrics};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +63,7 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
+    let metrics = Metrics::of("consumer");
     let names = TopicNames::of(&settings.topics.topic);
     let auth = Auth::open("consumer", &settings.auth)?;
     let view =
@@ -83,13 +84,13 @@ pub async fn run(
     let canary = Canary::new("consumer", settings.canary);
     let mut way = canary::Way::new(Arc::clone(&view), log.writer(), Arc::clone(&app.topic));
     let following = Following::new(view, log, names, owners);
-    let app = routes::router(&settings, &auth, app, &following, canary.clone());
+    let app = routes::router(&settings, &auth, app, &following, canary.clone(), &metrics);
     let mut watching = JoinSet::new();
     watching.spawn(auth.watch());
     watching.spawn(canary.watch(async move || way.try_next().await));
 
-    let server =
-        tokio::spawn(http::serve(listener, app, stop_serving.clone(), settings.http.clone()));
+    let (stop, limits) = (stop_serving.clone(), settings.http.clone());
+    let server = tokio::spawn(http::serve(listener, app, stop, limits, metrics));
     let outcome = tokio::select! {
         outcome = following.start(&settings) => outcome,
         () = shutdown.cancelled() => Ok(()),

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use consumer::view::{
-    Limits, NotLive, Page, Query, Since, View,
+    Held, Limits, NotLive, Page, Query, Since, View,
     fold::{Notifications, Ownership, Receipts, SayLive},
     page::GapReason,
 };
@@ -141,6 +141,10 @@ impl Bench {
         let page = self.read(to, query).await.expect("live");
         page.items.iter().map(|item| item.at.offset).collect()
     }
+}
+
+fn held(bench: &Bench) -> Held {
+    bench.view.partition(0).expect("the only partition").held()
 }
 
 fn since(offset: i64) -> Query {
@@ -291,6 +295,31 @@ async fn an_inbox_of_which_everything_is_too_old_takes_no_memory_and_its_gap_is_
 }
 
 #[tokio::test]
+async fn what_left_the_inboxes_is_counted_by_its_reason_over_all_assignments() {
+    let limits = Limits { entries: 2, age: Duration::from_secs(3600) };
+    let mut bench = Bench::live(limits);
+    let replay = |bench: &mut Bench| {
+        for offset in 0..5 {
+            bench.notify(offset, 1, id(usize::try_from(offset).expect("small")), 0);
+        }
+        bench.notify(5, 2, id(5), 7200);
+        // Who is dismissed leaves no inbox any more.
+        bench.notify(6, 3, id(6), 0);
+        bench.receipt(0, 3, Action::Dismissed, vec![id(6)]);
+    };
+    replay(&mut bench);
+    let gone = |held: Held| (held.tally.entries, held.tally.evicted, held.tally.expired);
+    assert_eq!((held(&bench).users, gone(held(&bench))), (3, (2, 3, 1)));
+    bench.notifications.revoked(0);
+    assert_eq!((held(&bench).users, gone(held(&bench))), (0, (0, 3, 1)));
+    bench.assign(0);
+    replay(&mut bench);
+    assert_eq!(gone(held(&bench)), (2, 6, 2), "rebuilding counts too");
+    bench.go_live();
+    assert_eq!(gone(held(&bench)), (2, 6, 2));
+}
+
+#[tokio::test]
 async fn an_instance_that_was_stopped_for_long_does_not_answer_from_memory() {
     // The lease is 5 s of real time.
     let mut bench = Bench::live(Limits::default());
@@ -331,6 +360,9 @@ fn event() -> impl Strategy<Value = Event> {
 /// Everything that a reader can see of an inbox.
 async fn seen(bench: &Bench) -> (String, (i64, i64, i64)) {
     let page = bench.read(1, &Query::default()).await.expect("live");
+    let tally = held(bench).tally;
+    assert_eq!(tally.entries, page.items.len());
+    assert_eq!(tally.bytes, page.items.iter().map(|item| item.json.len()).sum::<usize>());
     (page.to_json(), page.version)
 }
 

@@ -30,6 +30,9 @@ pub mod settings;
 
 use std::time::Duration;
 
+use metric_names::{DEAD_LETTERS, REBALANCES};
+use metrics::counter;
+
 pub use reader::{Assigner, Extent, Fold, Follower, Reader, Verdict};
 pub use record::{NewRecord, Position, Record};
 pub use topic::{Topic, TopicError};
@@ -109,6 +112,11 @@ impl Log {
         quarantine: Option<&str>,
         fold: F,
     ) -> Result<Reader, Unreachable> {
+        // There from the start, because what appears with its first count cannot be told a rate of.
+        for kind in ["assigned", "revoked", "lost"] {
+            counter!(REBALANCES.name, "kind" => kind).increment(0);
+        }
+        counter!(DEAD_LETTERS.name).increment(0);
         match self {
             Self::Kafka(log) => log.join(topic, group, quarantine, fold),
             Self::Embedded(log) => Ok(log.join(topic, &group.id, quarantine, fold)),

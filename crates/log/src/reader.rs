@@ -8,6 +8,8 @@ use std::{
     thread::JoinHandle,
 };
 
+use metric_names::DEAD_LETTERS;
+use metrics::counter;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
@@ -118,6 +120,15 @@ pub(crate) struct Signs {
     pub(crate) quarantined: AtomicU64,
     pub(crate) unquarantined: AtomicU64,
     pub(crate) trouble: Mutex<Option<String>>,
+}
+
+impl Signs {
+    /// So many more records were copied to the dead-letter topic.
+    pub(crate) fn set_aside(&self, records: usize) {
+        let records = records as u64;
+        self.quarantined.fetch_add(records, Ordering::Relaxed);
+        counter!(DEAD_LETTERS.name).increment(records);
+    }
 }
 
 /// A running reader of partitions that it is told, in no group. It ends when it is told to, when

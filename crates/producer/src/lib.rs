@@ -16,6 +16,7 @@ pub mod bulk;
 mod users;
 pub mod directory;
 pub mod publish;
+mod metrics;
 
 use log::Log;
 use model::TopicNames;
@@ -23,11 +24,13 @@ use service::{
     auth::Auth,
     canary::{Canary, Tried},
     http,
+    metrics::Metrics,
 };
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use directory::{Directory, Names};
+use metrics::Outcomes;
 use publish::Publisher;
 use rate::Rates;
 use send::{Sender, keys::Keys};
@@ -60,6 +63,7 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
+    let metrics = Metrics::of("producer");
     let auth = Auth::open("producer", &settings.auth)?;
     if settings.migrate {
         directory.migrate().await?;
@@ -74,10 +78,12 @@ pub async fn run(
         publisher: publisher.clone(),
         keys: Keys::default(),
         rates: rates.clone(),
+        outcomes: Outcomes::default(),
         deadline: send_timeout,
     };
     let canary = Canary::new("producer", settings.canary);
-    let app = routes::router(&settings, &auth, directory.clone(), sender, canary.clone());
+    let table = directory.clone();
+    let app = routes::router(&settings, &auth, table, sender, canary.clone(), &metrics);
 
     let mut watching = JoinSet::new();
     watching.spawn(names.watch());
@@ -93,8 +99,8 @@ pub async fn run(
     }));
 
     let stop_serving = CancellationToken::new();
-    let server =
-        tokio::spawn(http::serve(listener, app, stop_serving.clone(), settings.http.clone()));
+    let (stop, limits) = (stop_serving.clone(), settings.http.clone());
+    let server = tokio::spawn(http::serve(listener, app, stop, limits, metrics));
     let outcome = tokio::select! {
         outcome = publisher.prepare() => outcome,
         () = shutdown.cancelled() => Ok(()),

@@ -12,6 +12,8 @@ use governor::{
     middleware::StateInformationMiddleware,
     state::keyed::DashMapStateStore,
 };
+use metric_names::RATE_LIMITED;
+use metrics::counter;
 use model::UserId;
 use service::problem::Problem;
 
@@ -75,7 +77,7 @@ impl Rates {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let Some(count) = NonZeroU32::new(count) else { return Ok(Allowance(None)) };
         let refused = |retry_after| {
-            metrics::counter!("notifications_rate_limited_total").increment(1);
+            counter!(RATE_LIMITED.name, "service" => "producer").increment(1);
             Err(Refused { retry_after, shared: Arc::clone(shared) })
         };
         match shared.buckets.check_key_n(&from, count) {

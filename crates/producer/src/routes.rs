@@ -1,6 +1,6 @@
 //! All routes of the producer, in one table.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, future::ready, sync::Arc};
 
 use axum::{
     Json, RequestExt as _, Router,
@@ -8,12 +8,13 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use service::{
-    admission::shed,
-    auth::{Auth, Caller, TokenIn},
+    admission::Place,
+    auth::{Auth, Caller, OPERATE, TokenIn},
     canary::Canary,
     extract::{Body, BodyBounds, media_type},
     health::Health,
     http,
+    metrics::{Metrics, Scrape},
     openapi::{self, ProblemBody, RefusedWithBody},
     origin,
     problem::Problem,
@@ -24,6 +25,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     Settings, access, bulk,
     directory::Directory,
+    metrics::states,
     schema,
     send::{SOON, Sender, idempotency::IdempotencyKey, request::Send},
     users::{self, Users},
@@ -36,19 +38,28 @@ pub(crate) fn router(
     directory: Directory,
     sender: Sender,
     canary: Canary,
+    metrics: &Metrics,
 ) -> Router {
     let (table, log) = (directory.clone(), sender.publisher.clone());
     let health = Health::new()
         .check("directory", move || table.clone().check())
         .check("kafka", move || log.clone().check());
     let health = canary.into_check(health);
+    let cached = sender.names.clone();
+    let scraped = metrics.routes(move |mut scrape: Scrape| {
+        states(&cached, &mut scrape);
+        ready(scrape)
+    });
     let users = Users { directory, names: sender.names.clone() };
     let bulks = Arc::new(Semaphore::new(settings.sending.max_bulks));
     let guarded = OpenApiRouter::new()
         .routes(routes!(send))
         .with_state(Sending { sender, bulks })
         .merge(users::routes(users));
-    let routes = auth.ask(guarded, TokenIn::Header).merge(health.routes());
+    let routes = auth
+        .ask(guarded, TokenIn::Header)
+        .merge(auth.only(OPERATE, scraped))
+        .merge(health.routes());
     let routes = openapi::described(
         routes,
         "Notifications: producer",
@@ -63,7 +74,7 @@ pub(crate) fn router(
     };
     // Outside of everything else: a browser shows a page no answer without its headers, and an error
     // is an answer too.
-    http::layers(routes, &settings.http).layer(settings.sending.cors_origins.layer())
+    http::layers(routes, &settings.http, metrics).layer(settings.sending.cors_origins.layer())
 }
 
 /// What `POST /send` needs.
@@ -105,22 +116,23 @@ async fn send(
     request: Request,
 ) -> Result<Response, Problem> {
     access::may_send(&caller)?;
+    let trace = request.extensions().get().copied();
     let key = IdempotencyKey::of(request.headers())?;
     let media_type = media_type(request.headers()).map(Cow::into_owned);
     if media_type.as_deref() == Some(bulk::MEDIA_TYPE) {
         let Ok(place) = bulks.try_acquire_owned() else {
-            shed("bulks");
+            request.extensions().get::<Place>().inspect(|place| place.shed("bulks"));
             let message = "As many bulks are under way as may be; try again shortly";
             return Err(Problem::unavailable(message, SOON));
         };
         let BodyBounds { timeout, .. } = request.extensions().get().cloned().unwrap_or_default();
-        let bulk = bulk::Asked { sender, caller, key, _place: place };
+        let bulk = bulk::Asked { sender, caller, key, trace, _place: place };
         return Ok(bulk::send(bulk, request.into_body(), timeout).await);
     }
     let Body(body) = request.extract().await?;
     let send = Send::parse(media_type.as_deref(), &body)?;
     access::may_send_as(&caller, send.from)?;
     let allowance = sender.rates.take(send.from, send.to.len())?;
-    let accepted = sender.send(&send, key.as_ref()).await?;
+    let accepted = sender.send(&send, key.as_ref(), trace).await?;
     Ok((allowance, Json(accepted)).into_response())
 }

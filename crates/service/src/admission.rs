@@ -23,7 +23,7 @@ use tokio::{
 };
 use tower::{Layer, Service};
 
-use crate::{http::HttpLimits, problem::Problem};
+use crate::{http::HttpLimits, metrics::Metrics, problem::Problem};
 
 /// The longest path and query, in bytes. A cursor and a token fit in a quarter of it.
 const MAX_URI: usize = 16 << 10;
@@ -41,18 +41,27 @@ const ALWAYS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 /// The place that a request has among those under way, in its extensions. A handler that is going
 /// to wait for long gives it back, and takes one among those who wait.
 #[derive(Debug, Clone)]
-pub struct Place(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+pub struct Place {
+    permit: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+    metrics: Metrics,
+}
 
 impl Place {
     /// Lets another request in instead of this one.
     pub fn leave(&self) {
-        *self.0.lock() = None;
+        *self.permit.lock() = None;
+    }
+
+    /// Counts the request as turned away, for this reason.
+    pub fn shed(&self, reason: &'static str) {
+        self.metrics.shed(reason);
     }
 }
 
 /// Lets so many requests in at a time.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
+    metrics: Metrics,
     places: Arc<Semaphore>,
     deadline: Duration,
     /// When it was last said that requests are turned away, and how many were since.
@@ -65,9 +74,9 @@ pub(crate) struct Admission {
 pub(crate) struct TurnedAway;
 
 impl Admission {
-    pub(crate) fn new(limits: &HttpLimits) -> Self {
+    pub(crate) fn new(limits: &HttpLimits, metrics: Metrics) -> Self {
         let places = Arc::new(Semaphore::new(limits.max_requests));
-        Self { places, deadline: limits.request_timeout, said: Arc::default() }
+        Self { metrics, places, deadline: limits.request_timeout, said: Arc::default() }
     }
 
     fn say(&self) {
@@ -98,18 +107,13 @@ impl Admission {
         match Arc::clone(&self.places).try_acquire_owned() {
             Ok(place) => Ok(Some(place)),
             Err(_) => {
-                shed("requests");
+                self.metrics.shed("requests");
                 self.say();
                 let message = "This service has too much to do just now; try again shortly.";
                 Err(Problem::unavailable(message, AGAIN))
             }
         }
     }
-}
-
-/// Counts what was turned away, and why.
-pub fn shed(reason: &'static str) {
-    metrics::counter!("notifications_http_shed_total", "reason" => reason).increment(1);
 }
 
 impl<S> Layer<S> for Admission {
@@ -142,7 +146,10 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
         let place = match self.admission.admit(request.uri(), route) {
-            Ok(place) => Place(Arc::new(Mutex::new(place))),
+            Ok(permit) => Place {
+                permit: Arc::new(Mutex::new(permit)),
+                metrics: self.admission.metrics.clone(),
+            },
             Err(problem) => {
                 let answer = (Extension(TurnedAway), problem).into_response();
                 return Box::pin(async { Ok(answer) });
@@ -156,7 +163,7 @@ where
             // Whoever keeps the request's extensions does not keep its place.
             place.leave();
             answer.unwrap_or_else(|_| {
-                shed("deadline");
+                place.shed("deadline");
                 let message = format!(
                     "No answer within {} s; whether the request was carried out is not known.",
                     deadline.as_secs_f64()

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use metric_names::{CANARY_FAILURES, CANARY_LAST_SUCCESS, CANARY_SECONDS};
+use metrics::{counter, gauge, histogram};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
@@ -66,11 +68,9 @@ impl Canary {
         let failed_before = matches!(*last, Some(Err(_)));
         match tried {
             Tried::Arrived => {
-                metrics::histogram!("notifications_canary_seconds", "service" => self.service)
-                    .record(took);
+                histogram!(CANARY_SECONDS.name, "service" => self.service).record(took);
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                metrics::gauge!("notifications_canary_last_success_timestamp_seconds", "service" => self.service)
-                    .set(now.as_secs_f64());
+                gauge!(CANARY_LAST_SUCCESS.name, "service" => self.service).set(now.as_secs_f64());
                 if failed_before {
                     tracing::info!(took_ms = took.as_millis(), "the canary arrives again");
                 }
@@ -79,8 +79,7 @@ impl Canary {
             // What failed elsewhere before says nothing any more.
             Tried::Nothing => *last = None,
             Tried::Failed(why) => {
-                metrics::counter!("notifications_canary_failures_total", "service" => self.service)
-                    .increment(1);
+                counter!(CANARY_FAILURES.name, "service" => self.service).increment(1);
                 if !failed_before {
                     tracing::error!(why, "the canary does not arrive");
                 }

@@ -18,7 +18,7 @@ use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
-use crate::{admission::shed, problem::Problem};
+use crate::{admission::Place, problem::Problem};
 
 /// A whole request body, within the limit that axum's `DefaultBodyLimit` sets for the route
 /// (2 MiB where there is none), and within [`BodyBounds`].
@@ -58,6 +58,7 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let BodyBounds { timeout, room } = request.extensions().get().cloned().unwrap_or_default();
+        let place = request.extensions().get::<Place>().cloned();
         let announced = request.headers().get(header::CONTENT_LENGTH);
         let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         let body = request.into_limited_body();
@@ -70,7 +71,7 @@ impl<S: Send + Sync> FromRequest<S> for Body {
         match tokio::time::timeout(timeout, collect(body, announced, room)).await {
             Ok(Ok(body)) => Ok(Self(body)),
             Ok(Err(Broken::NoRoom)) => {
-                shed("bodies");
+                place.inspect(|place| place.shed("bodies"));
                 let message = "Too many large requests are arriving just now; try again shortly.";
                 Err(Problem::unavailable(message, Duration::from_secs(1)))
             }

@@ -35,10 +35,11 @@ use tower::{Service as _, ServiceBuilder};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
-    admission::{self, Admission},
+    admission::Admission,
     endless::{self, Handover},
     extract::BodyBounds,
     fallback,
+    metrics::Metrics,
     request_log::RequestLog,
     settings::{duration, positive_duration},
 };
@@ -130,20 +131,20 @@ const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration:
 /// How long tasks may take to notice that they were cut off; one that blocks its thread never does.
 const CUT_GRACE: Duration = Duration::from_secs(1);
 
-/// Puts around a whole router what every service has: the request log, security headers, problem
+/// Puts around a whole router what every service has: the request log with its counts, security headers, problem
 /// bodies for all errors, a panic's 500, the body's limits. Call it last, after all routes.
 ///
 /// The security headers are set where a response does not say otherwise. The body limits hold for extractors; a handler that streams its body
 /// has to bound it itself, and a route may have its own `DefaultBodyLimit`.
-pub fn layers(router: Router, limits: &HttpLimits) -> Router {
+pub fn layers(router: Router, limits: &HttpLimits, metrics: &Metrics) -> Router {
     router.layer(
         ServiceBuilder::new()
-            .layer(RequestLog)
+            .layer(RequestLog(metrics.clone()))
             .map_response(security_headers)
             .and_then(fallback::problem_bodies)
             .map_response(|response: axum::http::Response<_>| response.into_response())
             .layer(CatchPanicLayer::custom(fallback::panicked))
-            .layer(Admission::new(limits))
+            .layer(Admission::new(limits, metrics.clone()))
             .layer(DefaultBodyLimit::max(limits.max_body_bytes))
             .layer(Extension(BodyBounds::new(limits.body_timeout, limits.max_bodies_bytes))),
     )
@@ -165,7 +166,7 @@ fn security_headers(mut response: Response) -> Response {
     response
 }
 
-/// Serves `app` on `listener`, HTTP/1.1 and HTTP/2 without TLS (prior knowledge), until `shutdown`
+/// Serves `app` on `listener`, counting connections in `metrics`: HTTP/1.1 and HTTP/2 without TLS (prior knowledge), until `shutdown`
 /// is cancelled. Then it accepts no more, lets the requests under way finish for at most
 /// `limits.drain_timeout`, closes what is left, and returns.
 ///
@@ -177,6 +178,7 @@ pub async fn serve(
     app: Router,
     shutdown: CancellationToken,
     limits: HttpLimits,
+    metrics: Metrics,
 ) {
     let server = Arc::new(Server {
         // Every route is made now, instead of at each request.
@@ -184,6 +186,7 @@ pub async fn serve(
         protocol: protocol(&limits),
         header_timeout: limits.header_timeout,
         places: Arc::new(Semaphore::new(limits.max_connections)),
+        metrics,
         shutdown,
         cut: CancellationToken::new(),
     });
@@ -208,6 +211,7 @@ struct Server {
     header_timeout: Duration,
     /// One for each connection that may be open.
     places: Arc<Semaphore>,
+    metrics: Metrics,
     /// Cancelled: no further request on any connection.
     shutdown: CancellationToken,
     /// Cancelled: the drain's time is up.
@@ -220,7 +224,7 @@ impl Server {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Some(place);
         }
-        admission::shed("connections");
+        self.metrics.shed("connections");
         if said.is_none_or(|at| at.elapsed() >= ACCEPT_PAUSE.1) {
             *said = Some(Instant::now());
             tracing::warn!("as many connections are open as --max-connections allows; others wait");
@@ -305,6 +309,7 @@ async fn connection(
 ) {
     // Small writes, such as a stream's events, must not wait for an acknowledgement (Nagle).
     let _ = stream.set_nodelay(true);
+    let present = server.metrics.traffic().connected();
     let asked = Arc::new(AtomicBool::new(false));
     let handover = Handover::of(stream);
     let service = {
@@ -340,10 +345,10 @@ async fn connection(
                         tracing::debug!(target: "http", %error, "a connection failed");
                     }
                     Err((stream, body)) => {
-                        let rest = endless::write(stream, body, server.cut.clone());
+                        let written = endless::write(stream, body, server.cut.clone());
                         connections.spawn(async move {
-                            rest.await;
-                            drop(place);
+                            let _present = (place, present);
+                            written.await;
                         });
                     }
                 }

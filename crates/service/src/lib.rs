@@ -9,6 +9,7 @@
 //! - [`shutdown`]: the token that SIGINT and SIGTERM cancel;
 //! - [`listen`]: which addresses may be listened on, and what it says when one cannot;
 //! - [`http`]: the server: connections, limits, drain;
+//! - [`metrics`]: what is counted, as text for Prometheus;
 //! - [`endless`]: responses that may go on for ever, outside hyper;
 //! - [`admission`]: who is let in while there is much to do;
 //! - [`extract`]: what a handler takes from a request;
@@ -27,6 +28,7 @@ pub mod program;
 pub mod shutdown;
 pub mod listen;
 pub mod http;
+pub mod metrics;
 pub mod endless;
 mod request_log;
 pub mod admission;

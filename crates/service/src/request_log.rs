@@ -1,11 +1,12 @@
 //! One line a request, at its end: the method, the route, the status, how long until the response
-//! began. Never the path or the query as they were sent, because ids and tokens are in them.
+//! began. The same is counted, from one measurement, and traced. Never the path or the query as they
+//! were sent, because ids and tokens are in them.
 
 use std::{
     convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -16,22 +17,28 @@ use axum::{
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
-use crate::{admission::TurnedAway, problem::Problem};
+use crate::{
+    admission::TurnedAway,
+    metrics::Metrics,
+    problem::Problem,
+    trace::{RequestSpan, TraceParent},
+};
 
-/// Logs each request under the target `http`: 500 at error, the other 5xx at warn (they are what
-/// a client sees while something else is away), everything else at debug. Within it, events carry
+/// Counts each request, and logs it under the target `http`: 500 at error, the other 5xx at warn
+/// (they are what a client sees while something else is away), everything else at debug. A handler
+/// finds its place in the trace, a [`TraceParent`], in the request's extensions. Within it, events carry
 /// the method and the route where `http=debug` is on; otherwise no span is made.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RequestLog;
+#[derive(Debug, Clone)]
+pub(crate) struct RequestLog(pub(crate) Metrics);
 
 #[derive(Debug, Clone)]
-pub(crate) struct Logged<S>(S);
+pub(crate) struct Logged<S>(S, Metrics);
 
 impl<S> Layer<S> for RequestLog {
     type Service = Logged<S>;
 
     fn layer(&self, inner: S) -> Logged<S> {
-        Logged(inner)
+        Logged(inner, self.0.clone())
     }
 }
 
@@ -48,25 +55,39 @@ where
         self.0.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, mut request: Request) -> Self::Future {
         let started = Instant::now();
+        let metrics = self.1.clone();
+        let present = metrics.traffic().asked();
         let method = request.method().clone();
         let route = request.extensions().get::<MatchedPath>().cloned();
         let name = route.as_ref().map_or("-", MatchedPath::as_str);
         let span = tracing::debug_span!(target: "http", "request", http.method = %method, http.route = name);
+        let parent = TraceParent::of(request.headers());
+        let traced = RequestSpan::begin(&method, name, parent);
+        if let Some(place) = traced.as_ref().map(RequestSpan::place).or(parent) {
+            request.extensions_mut().insert(place);
+        }
         let response = span.in_scope(|| self.0.call(request)).instrument(span);
         Box::pin(async move {
             let response = response.await?;
-            log(&method, route.as_ref().map_or("-", MatchedPath::as_str), &response, started);
+            let took = started.elapsed();
+            drop(present);
+            if let Some(traced) = traced {
+                traced.end(response.status().as_u16());
+            }
+            let name = route.as_ref().map_or("-", MatchedPath::as_str);
+            metrics.traffic().answered(&method, name, response.status(), took);
+            log(&method, name, &response, took);
             Ok(response)
         })
     }
 }
 
-fn log(method: &Method, route: &str, response: &Response, started: Instant) {
+fn log(method: &Method, route: &str, response: &Response, took: Duration) {
     let status = response.status().as_u16();
     // To the microsecond: what is finer is noise.
-    let latency = || started.elapsed().as_micros() as f64 / 1000.0;
+    let latency = || took.as_micros() as f64 / 1000.0;
     let message = || response.extensions().get::<Problem>().map(Problem::message);
     match status {
         500 => tracing::error!(
@@ -100,7 +121,6 @@ mod tests {
     use std::{
         io,
         sync::{Arc, Mutex, PoisonError},
-        time::Duration,
     };
     use tower::ServiceExt as _;
 
@@ -132,7 +152,7 @@ mod tests {
             .route("/inbox/{id}", get(async || "hello"))
             .route("/away", get(async || Problem::unavailable("Kafka is away.", Duration::ZERO)))
             .route("/broken", get(async || StatusCode::INTERNAL_SERVER_ERROR))
-            .layer(RequestLog);
+            .layer(RequestLog(Metrics::of("test")));
         {
             let _guard = tracing::subscriber::set_default(subscriber);
             for path in ["/inbox/4711?access_token=hunter2", "/away", "/broken", "/nowhere/4711"] {

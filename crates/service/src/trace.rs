@@ -7,7 +7,7 @@ use std::{
     fmt,
     str::FromStr,
     sync::OnceLock,
-    time::{Duration, SystemTime},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use axum::http::{HeaderMap, HeaderName, Method};
@@ -213,15 +213,18 @@ impl RequestSpan {
     }
 }
 
-/// Records that a notification, which was sent at `sent`, is in the view: a span from one to the
-/// other, as a part of the trace that its record carries. Nothing, where that is not recorded.
-pub fn delivered(traceparent: Option<&str>, sent: SystemTime, partition: i32, offset: i64) {
+/// Records that a notification, which was sent at this time (milliseconds since 1970), is in the
+/// view: a span from one to the other, as a part of the trace that its record carries. Nothing, where that is not recorded.
+pub fn delivered(traceparent: &str, sent_at_ms: i64, partition: i32, offset: i64) {
     let Some((_, tracer)) = TRACER.get() else { return };
-    let parent = traceparent.and_then(|text| text.parse::<TraceParent>().ok());
-    let Some(parent) = parent.filter(|parent| parent.is_sampled()) else { return };
+    let Ok(parent) = traceparent.parse::<TraceParent>() else { return };
+    if !parent.is_sampled() {
+        return;
+    }
+    let sent = Duration::from_millis(u64::try_from(sent_at_ms).unwrap_or_default());
     let builder = SpanBuilder::from_name("notifications process")
         .with_kind(SpanKind::Consumer)
-        .with_start_time(sent)
+        .with_start_time(UNIX_EPOCH + sent)
         .with_attributes([
             KeyValue::new("messaging.system", "kafka"),
             KeyValue::new("messaging.operation.type", "process"),

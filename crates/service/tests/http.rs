@@ -1,6 +1,6 @@
 //! The server as its clients meet it: over TCP, with small limits where a limit is the subject.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json, Router,
@@ -18,6 +18,7 @@ use service::{
     health::Health,
     http::{HttpLimits, layers, serve},
     listen,
+    metrics::{Metrics, Scrape, names::PARTITIONS},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -42,12 +43,16 @@ struct Server {
 
 impl Server {
     async fn start(app: Router, limits: HttpLimits) -> Self {
+        Self::counting(app, limits, Metrics::of("test")).await
+    }
+
+    async fn counting(app: Router, limits: HttpLimits, metrics: Metrics) -> Self {
         let listener =
             listen::bind("test", "127.0.0.1:0", "--listen", "LISTEN").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let shutdown = CancellationToken::new();
-        let app = layers(app, &limits);
-        let ended = tokio::spawn(serve(listener, app, shutdown.clone(), limits));
+        let app = layers(app, &limits, &metrics);
+        let ended = tokio::spawn(serve(listener, app, shutdown.clone(), limits, metrics));
         Self { address, shutdown, ended }
     }
 
@@ -131,7 +136,11 @@ async fn every_error_of_every_route_is_a_problem() {
         .route("/text", get(async || (StatusCode::INTERNAL_SERVER_ERROR, "password is hunter2")))
         .route("/problem", get(async || Problem::not_found("User not found")))
         .nest("/nested", Router::new().route("/x", get(async || ())));
-    let app = layers(routes, &HttpLimits { max_body_bytes: 4, ..HttpLimits::default() });
+    let app = layers(
+        routes,
+        &HttpLimits { max_body_bytes: 4, ..HttpLimits::default() },
+        &Metrics::of("test"),
+    );
     for (method, path, body, status, message) in [
         ("GET", "/nowhere", "", 404, "There is nothing at this address."),
         ("GET", "/nested/nowhere", "", 404, "There is nothing at this address."),
@@ -191,7 +200,7 @@ async fn an_answer_is_left_as_it_is_but_for_the_security_headers() {
     let own = async || ([(header::REFERRER_POLICY, "same-origin")], Json(json!({ "a": 1 })));
     let error = async || (StatusCode::CONFLICT, Json(json!({ "mine": true })));
     let routes = Router::new().route("/", get(own)).route("/error", get(error));
-    let app = layers(routes, &HttpLimits::default());
+    let app = layers(routes, &HttpLimits::default(), &Metrics::of("test"));
     let (status, headers, body) = ask(&app, request("GET", "/", "")).await;
     assert_eq!((status, body), (StatusCode::OK, json!({ "a": 1 })));
     assert_eq!(headers[header::REFERRER_POLICY], "same-origin");
@@ -414,4 +423,95 @@ async fn an_endless_response_goes_when_its_client_does_and_is_cut_at_the_drain_d
     server.shutdown.cancel();
     assert_eq!(other.rest().await, "", "cut, without the chunk that says that all is there");
     server.ended().await;
+}
+
+/// The value of the line that begins so.
+fn value(text: &str, line: &str) -> f64 {
+    let rest = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
+    rest.map_or(0.0, |value| value.parse().expect("a number"))
+}
+
+async fn scrape(app: &Router) -> String {
+    let request = Request::get("/metrics").body(Body::empty()).expect("a request");
+    let response = app.clone().oneshot(request).await.expect("infallible");
+    assert_eq!(
+        response.headers()[header::CONTENT_TYPE],
+        "text/plain; version=0.0.4; charset=utf-8"
+    );
+    let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+    String::from_utf8(body.into()).expect("text")
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_route_and_never_by_path_and_states_are_asked_for() {
+    let metrics = Metrics::of("counting");
+    let routes = metrics.routes(async |mut scrape: Scrape| {
+        scrape.add(&PARTITIONS, &[("state", "live")], 12.0);
+        scrape
+    });
+    let routes = Router::from(routes).route("/inbox/{id}", get(async || "hello"));
+    let app = layers(routes, &HttpLimits::default(), &metrics);
+    for (method, path) in [
+        ("GET", "/inbox/4711?access_token=hunter2"),
+        ("GET", "/inbox/4712"),
+        ("FROB", "/inbox/4711"),
+        ("GET", "/nowhere/4711"),
+    ] {
+        let request = Request::builder().method(method).uri(path).body(Body::empty());
+        app.clone().oneshot(request.expect("a request")).await.expect("infallible");
+    }
+    let text = scrape(&app).await;
+    assert!(
+        !text.contains("4711") && !text.contains("hunter2") && !text.contains("FROB"),
+        "{text}"
+    );
+    let of = |method: &str, route: &str, status: u16| {
+        let line = format!(
+            "notifications_http_requests_total{{service=\"counting\",method=\"{method}\",\
+             route=\"{route}\",status=\"{status}\"}}"
+        );
+        value(&text, &line)
+    };
+    assert_eq!(of("GET", "/inbox/{id}", 200), 2.0, "{text}");
+    assert_eq!((of("OTHER", "/inbox/{id}", 405), of("GET", "-", 404)), (1.0, 1.0), "{text}");
+    let seconds = "notifications_http_request_duration_seconds";
+    let route = "service=\"counting\",route=\"/inbox/{id}\"";
+    assert_eq!(value(&text, &format!("{seconds}_count{{{route}}}")), 3.0, "{text}");
+    assert_eq!(value(&text, &format!("{seconds}_bucket{{{route},le=\"+Inf\"}}")), 3.0, "{text}");
+    assert!(text.contains(&format!("{seconds}_bucket{{{route},le=\"0.0005\"}}")), "{text}");
+    // This one is under way.
+    assert_eq!(value(&text, "notifications_http_requests_in_flight{service=\"counting\"}"), 1.0);
+    assert_eq!(value(&text, "notifications_partitions{state=\"live\"}"), 12.0);
+    assert!(text.contains("notifications_build_info{service=\"counting\",version=\""), "{text}");
+}
+
+#[tokio::test]
+async fn connections_are_counted_as_long_as_they_are_open_streams_too() {
+    let metrics = Metrics::of("connecting");
+    let stream = async || {
+        let events =
+            Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, Infallible>>());
+        (Extension(Endless), events)
+    };
+    let routes = Router::from(metrics.routes(async |scrape: Scrape| scrape));
+    let app = routes.route("/stream", get(stream));
+    let server = Server::counting(app.clone(), HttpLimits::default(), metrics).await;
+    let open = async |expected: f64| {
+        let reached = async {
+            let line = "notifications_http_connections{service=\"connecting\"}";
+            while value(&scrape(&app).await, line) != expected {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(FAR, reached).await.expect("as many connections");
+    };
+    let idle = server.connect().await;
+    let mut streaming = server.connect().await;
+    streaming.send("GET /stream HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    streaming.until("\r\n\r\n").await;
+    open(2.0).await;
+    drop(idle);
+    open(1.0).await;
+    drop(streaming);
+    open(0.0).await;
 }

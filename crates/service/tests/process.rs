@@ -11,7 +11,10 @@ use std::{
 use axum::{Router, routing::get};
 use service::{
     http::{HttpLimits, serve},
-    listen, shutdown, telemetry,
+    listen,
+    metrics::Metrics,
+    shutdown, telemetry,
+    trace::TraceArgs,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -87,11 +90,15 @@ fn a_server_that_ran_out_of_file_handles_serves_again_when_it_has_some() {
 #[tokio::test]
 #[ignore = "a process for another test"]
 async fn process_that_serves() {
-    let logs =
-        telemetry::TelemetryArgs { log_format: telemetry::LogFormat::Json, log: "info".into() };
+    let logs = telemetry::TelemetryArgs {
+        log_format: telemetry::LogFormat::Json,
+        log: "info".into(),
+        trace: TraceArgs { otlp_endpoint: None, trace_ratio: 0.0 },
+    };
     telemetry::init(&logs).expect("logs");
     let listener = listen::bind("test", "127.0.0.1:0", "--listen", "LISTEN").await.expect("a port");
     eprintln!("listening on {}", listener.local_addr().expect("an address"));
     let app = Router::new().route("/", get(async || "hello"));
-    serve(listener, app, CancellationToken::new(), HttpLimits::default()).await;
+    serve(listener, app, CancellationToken::new(), HttpLimits::default(), Metrics::of("test"))
+        .await;
 }

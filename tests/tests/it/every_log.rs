@@ -8,6 +8,7 @@ mod reading;
 mod receipts;
 mod live;
 mod publishing;
+mod metrics;
 
 /// The same tests for each kind of log.
 macro_rules! on_every_log {
@@ -56,5 +57,8 @@ on_every_log! {
     super::publishing::many as a_send_to_thousands_reaches_each_of_them,
     super::publishing::users as users_are_listed_shown_written_and_removed,
     super::publishing::cors as only_pages_of_named_origins_may_send,
+    super::metrics::counted as metrics_say_what_happened,
+    super::metrics::rebuilt as metrics_say_that_a_partition_was_rebuilt,
+    super::metrics::described as metrics_are_in_the_description,
     super::foreign::order as one_sender_s_notifications_stay_in_order,
 }

@@ -3,9 +3,11 @@
 use e2e::{
     World,
     listener::{Listener, Transport},
+    scrape::Scrape,
     until,
     world::{PARTITIONS, messages},
 };
+use metric_names::{FORWARDED, STREAMS};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,6 +87,14 @@ async fn any_answers(mut world: World) {
             }
         }
     }
+    // Of the two at which each user is followed, one is not the owner.
+    let mut forwarded = 0.0;
+    for number in [0, 1] {
+        let scrape = Scrape::of(&world, &world.consumer_number(number, "")).await;
+        forwarded += scrape.sum(STREAMS.name, &[("kind", "forwarded")]);
+        assert!(scrape.sum(FORWARDED.name, &[("outcome", "answered")]) >= 12.0);
+    }
+    assert_eq!(forwarded, 12.0);
     for user in 1..=4 {
         world.send(1, user, "live").await;
     }

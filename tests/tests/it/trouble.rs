@@ -5,6 +5,7 @@ use std::time::Duration;
 use e2e::{
     World,
     parts::Parts,
+    scrape::Scrape,
     until::{DEADLINE, until},
     world::{PARTITIONS, home, unique},
 };
@@ -14,6 +15,7 @@ use log::{
     kafka::{Kafka, KafkaSettings},
     mock::Cluster,
 };
+use metric_names::{KAFKA_BROKERS, KAFKA_ROUND_TRIP, LAG, PARTITIONS as STATES, REBALANCES};
 use reqwest::Body;
 use serde_json::{Value, json};
 use tokio::{
@@ -54,6 +56,32 @@ async fn a_broker_that_is_away_is_a_503_and_its_return_is_found_without_a_restar
     cluster(&world).set_up(true);
     world.send(1, 2, "after").await;
     world.expect_inbox(2, &["before".into(), "after".into()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_answered_while_the_broker_is_away_without_the_lag() {
+    let world = World::mock().await;
+    world.ready(&world.consumer("")).await;
+    let scraped = async || Scrape::of(&world, &world.consumer("")).await;
+    // librdkafka tells its numbers every 5 s.
+    let before = until(|| async {
+        let scrape = scraped().await;
+        let told = |client| scrape.count(KAFKA_BROKERS.name, &[("client", client)]) == 2;
+        let all = ["writer", "reader", "follower"].into_iter().all(told)
+            && scrape.count(KAFKA_ROUND_TRIP.name, &[("quantile", "p99")]) >= 1
+            && scrape.count(LAG.name, &[]) == PARTITIONS as usize;
+        if all { Ok(scrape) } else { Err(scrape) }
+    })
+    .await;
+    assert!(before.sum(REBALANCES.name, &[("kind", "assigned")]) >= 1.0);
+
+    cluster(&world).set_up(false);
+    let away = until(|| async {
+        let scrape = scraped().await;
+        if scrape.count(LAG.name, &[]) == 0 { Ok(scrape) } else { Err(scrape) }
+    })
+    .await;
+    assert_eq!(away.count(STATES.name, &[]), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,11 +19,13 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
+use metric_names::FORWARDED;
+use metrics::{Counter, counter};
 use model::UserId;
 use service::{admission::Place, endless::Endless, problem::Problem};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{App, problems::not_live, query::Raw, socket, stream};
+use super::{App, live::Kind, problems::not_live, query::Raw, socket, stream};
 use crate::{owners::Claim, view::NotLive};
 
 /// Marks a request that an instance passed on; it is not passed on again.
@@ -50,6 +52,22 @@ pub(super) struct Forwarder {
     app: App,
     client: Client<HttpConnector, Full<Bytes>>,
     max_body_bytes: usize,
+    asked: Asked,
+}
+
+/// What came of asking owners.
+#[derive(Clone)]
+struct Asked {
+    answered: Counter,
+    misdirected: Counter,
+    failed: Counter,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        let of = |outcome: &'static str| counter!(FORWARDED.name, "outcome" => outcome);
+        Self { answered: of("answered"), misdirected: of("misdirected"), failed: of("failed") }
+    }
 }
 
 impl Forwarder {
@@ -62,7 +80,7 @@ impl Forwarder {
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_timer(TokioTimer::new())
             .build(connector);
-        Self { app, client, max_body_bytes }
+        Self { app, client, max_body_bytes, asked: Asked::default() }
     }
 }
 
@@ -78,7 +96,7 @@ pub(super) async fn to_owner(
     let _waiting = if wait(request.uri()).is_zero() {
         None
     } else {
-        match app.streams.place() {
+        match app.streams.place(Kind::Waiting) {
             Ok(place) => {
                 request.extensions().get::<Place>().inspect(|place| place.leave());
                 Some(place)
@@ -180,7 +198,16 @@ impl Forwarder {
         request.headers_mut().insert(HOP, HeaderValue::from_static("1"));
         let deadline = self.app.patience + wait(&asked.uri) + GRACE;
         let reads = asked.method == Method::GET;
-        let answer = match timeout(deadline, self.client.request(request)).await {
+        let asked = timeout(deadline, self.client.request(request)).await;
+        let outcome = match &asked {
+            Ok(Ok(answer)) if answer.status() == StatusCode::MISDIRECTED_REQUEST => {
+                &self.asked.misdirected
+            }
+            Ok(Ok(_)) => &self.asked.answered,
+            Ok(Err(_)) | Err(_) => &self.asked.failed,
+        };
+        outcome.increment(1);
+        let answer = match asked {
             Ok(Ok(answer)) => answer,
             // What changes something may have been done although nobody said so.
             Ok(Err(error)) if !error.is_connect() && !reads => return Ok(Answer::Unknown),
@@ -211,7 +238,7 @@ impl Forwarder {
         if !upgraded && !stream::is_stream(answer.headers()) {
             return answer.map(Body::new).into_response();
         }
-        let place = match streams.place() {
+        let place = match streams.place(Kind::Forwarded) {
             Ok(place) => place,
             Err(problem) => return problem.into_response(),
         };

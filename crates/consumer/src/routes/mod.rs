@@ -10,6 +10,7 @@ mod socket;
 mod receipts;
 mod page;
 mod partitions;
+mod states;
 mod schema;
 mod problems;
 
@@ -21,7 +22,9 @@ use service::{
     auth::{Auth, OPERATE, TokenIn},
     canary::Canary,
     health::Health,
-    http, openapi, origin,
+    http,
+    metrics::{Metrics, Scrape},
+    openapi, origin,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -55,12 +58,14 @@ pub fn router(
     app: App,
     following: &Following,
     canary: Canary,
+    metrics: &Metrics,
 ) -> Router {
     let (log, partitions) = (following.clone(), following.clone());
     let health = Health::new()
         .check("kafka", move || log.clone().check_log())
         .check("partitions", move || partitions.clone().check_partitions());
     let health = canary.into_check(health);
+    let scraped = app.clone();
     // What concerns one user is answered by the owner of their partition.
     let forwarder = forward::Forwarder::new(app.clone(), settings.http.max_body_bytes);
     let of_a_user = |routes: OpenApiRouter<App>, token| {
@@ -75,10 +80,13 @@ pub fn router(
         .routes(routes!(receipts::unread))
         .routes(routes!(receipts::dismiss));
     let live = OpenApiRouter::new().routes(routes!(stream::open)).routes(routes!(socket::open));
+    let operation = OpenApiRouter::new()
+        .routes(routes!(partitions::list))
+        .merge(metrics.routes(move |scrape: Scrape| states::tell(scraped.clone(), scrape)));
     let routes = OpenApiRouter::new()
         .merge(of_a_user(inboxes, TokenIn::Header))
         .merge(of_a_user(live, TokenIn::HeaderOrQuery))
-        .merge(auth.only(OPERATE, OpenApiRouter::new().routes(routes!(partitions::list))))
+        .merge(auth.only(OPERATE, operation))
         .merge(health.routes());
     let routes = openapi::described(
         routes,
@@ -90,5 +98,5 @@ pub fn router(
     if !auth.is_on() {
         routes = origin::refuse_foreign(routes, |_| false);
     }
-    http::layers(routes, &settings.http)
+    http::layers(routes, &settings.http, metrics)
 }

@@ -1,6 +1,6 @@
 //! `GET /partitions`: every partition, what it does here, and who owns it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{Json, extract::State};
 use serde::Serialize;
@@ -36,6 +36,19 @@ struct Partition {
 #[utoipa::path(get, path = "/partitions", tag = "operation", operation_id = "partitions",
     responses((status = 200, description = "All of them", body = Partitions), Refused))]
 pub(super) async fn list(State(app): State<App>) -> Json<Partitions> {
+    let lags = lags(&app).await;
+    let partitions = app.view.partitions().map(|(partition, state)| Partition {
+        partition,
+        status: state.status(),
+        lag: lags.get(&partition).copied(),
+        owner: app.owners.of(partition).map(|claim| claim.url),
+    });
+    Json(Partitions { partitions: partitions.collect() })
+}
+
+/// How many records each partition that is live here has in the log and not in the view. None where
+/// the log does not say.
+pub(super) async fn lags(app: &App) -> BTreeMap<i32, i64> {
     let live: Vec<_> = app
         .view
         .partitions()
@@ -46,16 +59,7 @@ pub(super) async fn list(State(app): State<App>) -> Json<Partitions> {
         .collect();
     let numbers: Vec<_> = live.iter().map(|(number, _)| *number).collect();
     let ends = app.log.ends(&app.topic, &numbers, DEADLINE).await.unwrap_or_default();
-    let lags: HashMap<_, _> = live
-        .iter()
-        .zip(ends)
-        .map(|((number, position), end)| (*number, (end - 1 - position).max(0)))
-        .collect();
-    let partitions = app.view.partitions().map(|(partition, state)| Partition {
-        partition,
-        status: state.status(),
-        lag: lags.get(&partition).copied(),
-        owner: app.owners.of(partition).map(|claim| claim.url),
-    });
-    Json(Partitions { partitions: partitions.collect() })
+    let lag =
+        |((number, position), end): (&(i32, i64), i64)| (*number, (end - 1 - position).max(0));
+    live.iter().zip(ends).map(lag).collect()
 }

@@ -31,7 +31,7 @@ use tokio::time::timeout;
 
 use super::{
     App,
-    live::{Live, write_json},
+    live::{Kind, Live, write_json},
     problems::user,
     query::{Raw, StartParams},
     receipts::{Chosen, record},
@@ -87,7 +87,7 @@ pub(super) async fn open(
         Problem::new(error.status(), format!("This address is for WebSockets: {error}"))
     })?;
     same_origin(&headers, &uri)?;
-    let live = Live::open(&app, user, start, &caller).await?;
+    let live = Live::open(&app, user, start, &caller, Kind::Socket).await?;
     let sockets = app.streams.sockets.clone();
     let upgrade = upgrade
         .max_message_size(MAX_MESSAGE)

@@ -26,7 +26,7 @@ use service::{
 
 use super::{
     App,
-    live::{Live, write_json},
+    live::{Kind, Live, write_json},
     problems::user,
     query::{Raw, StartParams},
 };
@@ -63,7 +63,7 @@ pub(super) async fn open(
     let user = user(&id)?;
     let start = raw.start(headers.get(LAST_EVENT_ID))?;
     let framing = Framing::accepted(&headers);
-    let live = Live::open(&app, user, start, &caller).await?;
+    let live = Live::open(&app, user, start, &caller, framing.kind()).await?;
     // Before the first event, so that it holds however the stream ends.
     let begin = if framing == Framing::Sse { RETRY } else { "" };
     let chunks = stream::unfold((live, begin), move |(mut live, begin)| async move {
@@ -111,6 +111,13 @@ impl Framing {
         match self {
             Self::Sse => "text/event-stream",
             Self::Lines => NDJSON,
+        }
+    }
+
+    fn kind(self) -> Kind {
+        match self {
+            Self::Sse => Kind::Sse,
+            Self::Lines => Kind::Ndjson,
         }
     }
 

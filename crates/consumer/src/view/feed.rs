@@ -102,6 +102,8 @@ pub struct Feed {
     category: Option<Box<str>>,
     /// Everything up to this offset has been told.
     after: i64,
+    /// The newest offset when this began: what comes after it is new.
+    opened_at: i64,
     /// Every receipt up to this offset has been told.
     receipts_after: i64,
     /// More is there than the last batch held.
@@ -135,11 +137,11 @@ impl Feed {
         let begin = |inboxes: &Inboxes| {
             let beginning = inboxes.begin(home, user, &start, oldest);
             let state = state(inboxes, user, beginning.at, oldest);
-            (inboxes.last_receipt(), state, beginning)
+            (inboxes.last(), inboxes.last_receipt(), state, beginning)
         };
         // A cursor from the answer to a send may be a moment ahead of the view.
         let caught_up = |inboxes: &Inboxes| (inboxes.last() >= reached).then(|| begin(inboxes));
-        let (receipts_after, state, beginning) =
+        let (opened_at, receipts_after, state, beginning) =
             match partition.when(home, patience, caught_up).await {
                 Err(NotLive::Behind { partition: number, position }) => partition
                     .if_live(begin)
@@ -150,8 +152,16 @@ impl Feed {
         let mut events = vec![Event::State(state)];
         events.extend(beginning.gap.map(Event::Gap));
         let (after, category) = (beginning.after, start.category);
-        let feed = Self { view, watch, user, home, category, after, receipts_after, more: true };
+        let more = true;
+        let feed =
+            Self { view, watch, user, home, category, after, opened_at, receipts_after, more };
         Ok((feed, events))
+    }
+
+    /// Whether this was not there yet when the feed was opened.
+    #[must_use]
+    pub fn is_new(&self, item: &Item) -> bool {
+        item.at.offset > self.opened_at
     }
 
     /// What comes next, at least one event. Safe to drop while it waits.

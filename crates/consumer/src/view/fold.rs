@@ -9,10 +9,19 @@ use std::{
 
 use jiff::Timestamp;
 use log::{Extent, Fold, Record, Verdict};
+use metric_names::{DELIVERY_SECONDS, REBUILD_SECONDS};
+use metrics::{Histogram, histogram};
 use model::{Cursor, record};
+use service::trace;
 use tokio::runtime::Handle;
 
-use super::{View, entry::Entry, inbox::Added, partition::Partition, rebuild::Source};
+use super::{
+    View,
+    entry::Entry,
+    inbox::Added,
+    partition::{Folded, Partition},
+    rebuild::Source,
+};
 
 /// Somebody who must know which partitions are ours.
 pub trait Ownership: Send + 'static {
@@ -38,6 +47,8 @@ pub struct Notifications<O> {
     runtime: Handle,
     /// Partitions in which a misplaced record was found, so that each is said once.
     misplaced: HashSet<i32>,
+    /// From a notification's time to its being in the view.
+    applied: Histogram,
 }
 
 impl<O: Ownership> Notifications<O> {
@@ -45,7 +56,8 @@ impl<O: Ownership> Notifications<O> {
     #[must_use]
     pub fn into(view: Arc<View>, topic: String, ownership: O, say_live: SayLive) -> Self {
         let runtime = Handle::current();
-        Self { view, topic, ownership, say_live, runtime, misplaced: HashSet::new() }
+        let applied = histogram!(DELIVERY_SECONDS.name, "stage" => "applied");
+        Self { view, topic, ownership, say_live, runtime, misplaced: HashSet::new(), applied }
     }
 
     fn add(&mut self, record: &Record<'_>) -> Result<Option<Added>, record::Poison> {
@@ -54,28 +66,40 @@ impl<O: Ownership> Notifications<O> {
         let (notification, headers) =
             record::decode(record.value, record.headers.iter().copied(), at, time)?;
         let user = notification.to.id;
+        let traced = trace::is_recorded().then(|| headers.traceparent.clone()).flatten();
         let entry = Entry::new(record.offset, &notification, headers)?;
-        if self.view.home(user) != record.partition {
-            self.view.counters.misplaced.fetch_add(1, Ordering::Relaxed);
-            if self.misplaced.insert(record.partition) {
-                tracing::warn!(
-                    kafka.topic = self.topic, kafka.partition = record.partition,
-                    kafka.offset = record.offset, user.id = user.get(),
-                    partitioner = %self.view.partitioner,
-                    "a record is not in its recipient's partition: its producer uses another \
-                     partitioner. Said once a partition; see the setting --partitioner",
-                );
-            }
+        let misplaced = self.view.home(user) != record.partition;
+        if misplaced && self.misplaced.insert(record.partition) {
+            tracing::warn!(
+                kafka.topic = self.topic, kafka.partition = record.partition,
+                kafka.offset = record.offset, user.id = user.get(),
+                partitioner = %self.view.partitioner,
+                "a record is not in its recipient's partition: its producer uses another \
+                 partitioner. Said once a partition; see the setting --partitioner",
+            );
         }
+        let sent_at_ms = entry.sent_at_ms;
         let (limits, now_ms) = (self.view.limits, Timestamp::now().as_millisecond());
+        let age_ms = now_ms.saturating_sub(sent_at_ms).max(0);
         let Some(partition) = self.view.partition(record.partition) else { return Ok(None) };
-        let added = partition.fold(Source::Notifications, record.offset, |inboxes| {
+        let folded = partition.fold(Source::Notifications, record.offset, |inboxes| {
             inboxes.add(user, entry, limits, now_ms)
         });
-        if added == Some(Added::New) {
+        let Some(Folded { what, live }) = folded else { return Ok(None) };
+        if what == Added::New {
+            let counters = &self.view.counters;
+            let counted = if misplaced { &counters.misplaced } else { &counters.folded };
+            counted.fetch_add(1, Ordering::Relaxed);
+            // A replay says nothing of how long anything takes, and has no time to lose.
+            if live {
+                self.applied.record(age_ms as f64 / 1000.0);
+                if let Some(traceparent) = traced {
+                    trace::delivered(&traceparent, sent_at_ms, record.partition, record.offset);
+                }
+            }
             partition.wake(user);
         }
-        Ok(added)
+        Ok(Some(what))
     }
 }
 
@@ -101,10 +125,6 @@ impl<O: Ownership> Fold for Notifications<O> {
             return Verdict::Folded;
         }
         match self.add(record) {
-            Ok(Some(Added::New)) => {
-                self.view.counters.folded.fetch_add(1, Ordering::Relaxed);
-                Verdict::Folded
-            }
             Ok(Some(Added::Duplicate)) => {
                 self.view.counters.duplicates.fetch_add(1, Ordering::Relaxed);
                 Verdict::Folded
@@ -114,7 +134,7 @@ impl<O: Ownership> Fold for Notifications<O> {
                 say_set_aside(&self.topic, record, &REUSED);
                 Verdict::Poison(REUSED.into())
             }
-            Ok(None) => Verdict::Folded,
+            Ok(Some(Added::New) | None) => Verdict::Folded,
             Err(poison) => {
                 self.view.counters.poison.fetch_add(1, Ordering::Relaxed);
                 if let Some(partition) = self.view.partition(record.partition) {
@@ -175,14 +195,17 @@ impl Fold for Receipts {
         let limits = self.view.limits;
         match record::decode_receipt(record.value) {
             Ok(receipt) => {
-                partition.fold(Source::Receipts, record.offset, |inboxes| {
+                let folded = partition.fold(Source::Receipts, record.offset, |inboxes| {
                     inboxes.mark(&receipt, record.offset, limits);
                 });
+                if folded.is_some() {
+                    self.view.counters.receipts.fetch_add(1, Ordering::Relaxed);
+                }
                 partition.wake_for(receipt, record.offset);
                 Verdict::Folded
             }
             Err(poison) => {
-                self.view.counters.poison.fetch_add(1, Ordering::Relaxed);
+                self.view.counters.poison_receipts.fetch_add(1, Ordering::Relaxed);
                 partition.fold(Source::Receipts, record.offset, |_| ());
                 say_set_aside(&self.topic, record, &poison);
                 Verdict::Poison(poison.to_string())
@@ -201,6 +224,7 @@ impl Fold for Receipts {
 
 fn caught_up(view: &View, source: Source, number: i32, say_live: &SayLive) {
     if let Some(took) = view.partition(number).and_then(|partition| partition.caught_up(source)) {
+        histogram!(REBUILD_SECONDS.name).record(took);
         tracing::info!(
             kafka.partition = number,
             rebuild_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),

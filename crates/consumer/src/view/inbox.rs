@@ -69,6 +69,32 @@ pub struct Evicted {
     pub reason: Eviction,
 }
 
+/// What many inboxes hold together. Kept up to date by each change, so that nobody has to look
+/// through them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Entries that are not dismissed.
+    pub entries: usize,
+    /// Bytes of their JSON.
+    pub bytes: usize,
+    /// Entries whose place newer ones took; only ever grows.
+    pub evicted: u64,
+    /// Entries that became too old; only ever grows.
+    pub expired: u64,
+}
+
+impl Tally {
+    fn add(&mut self, json: &str) {
+        self.entries += 1;
+        self.bytes += json.len();
+    }
+
+    fn remove(&mut self, json: &str) {
+        self.entries -= 1;
+        self.bytes -= json.len();
+    }
+}
+
 /// An inbox.
 #[derive(Debug, Default)]
 pub struct Inbox {
@@ -87,7 +113,13 @@ pub struct Inbox {
 
 impl Inbox {
     /// Adds an entry, whose offset is above all others, and evicts what is beyond the limits.
-    pub fn add(&mut self, mut entry: Entry, limits: Limits, now_ms: i64) -> Added {
+    pub fn add(
+        &mut self,
+        mut entry: Entry,
+        limits: Limits,
+        now_ms: i64,
+        tally: &mut Tally,
+    ) -> Added {
         let hash = short_hash(&entry.id);
         let same = self.position(&entry.id, hash).and_then(|index| self.entries.get(index));
         if let Some(same) = same {
@@ -98,31 +130,46 @@ impl Inbox {
         if let Some(action) = self.take_pending(&entry.id) {
             apply(&mut entry, action);
         }
+        if let Some(json) = &entry.json {
+            tally.add(json);
+        }
         while self.entries.len() >= limits.entries.max(1) {
-            self.evict(Eviction::Evicted);
+            self.evict(Eviction::Evicted, tally);
         }
         self.entries.push_back(entry);
         self.hashes.push_back(hash);
-        self.expire(limits, now_ms);
+        self.expire(limits, now_ms, tally);
         Added::New
     }
 
     /// Applies a receipt at this offset of the receipts' topic.
-    pub fn mark(&mut self, action: Action, ids: &[NotificationId], offset: i64, limits: Limits) {
+    pub fn mark(
+        &mut self,
+        action: Action,
+        ids: &[NotificationId],
+        offset: i64,
+        limits: Limits,
+        tally: &mut Tally,
+    ) {
         self.touched = offset + 1;
         for id in ids {
             match self.position(id, short_hash(id)).and_then(|index| self.entries.get_mut(index)) {
-                Some(entry) => apply(entry, action),
+                Some(entry) => {
+                    if let (Action::Dismissed, Some(json)) = (action, &entry.json) {
+                        tally.remove(json);
+                    }
+                    apply(entry, action);
+                }
                 None => self.wait_for(id, action, offset, limits),
             }
         }
     }
 
     /// Evicts what is too old. To be called now and then for inboxes that nothing is added to.
-    pub fn expire(&mut self, limits: Limits, now_ms: i64) {
+    pub fn expire(&mut self, limits: Limits, now_ms: i64, tally: &mut Tally) {
         let oldest = limits.oldest(now_ms);
         while self.entries.front().is_some_and(|entry| entry.sent_at_ms < oldest) {
-            self.evict(Eviction::Expired);
+            self.evict(Eviction::Expired, tally);
         }
     }
 
@@ -176,9 +223,17 @@ impl Inbox {
         self.entries.iter().position(|entry| entry.id == *id)
     }
 
-    fn evict(&mut self, reason: Eviction) {
+    fn evict(&mut self, reason: Eviction, tally: &mut Tally) {
         self.hashes.pop_front();
         if let Some(entry) = self.entries.pop_front() {
+            // What was dismissed is gone already, for its recipient.
+            if let Some(json) = &entry.json {
+                tally.remove(json);
+                match reason {
+                    Eviction::Evicted => tally.evicted += 1,
+                    Eviction::Expired => tally.expired += 1,
+                }
+            }
             self.evicted =
                 Some(Evicted { through: entry.offset, sent_at_ms: entry.sent_at_ms, reason });
         }

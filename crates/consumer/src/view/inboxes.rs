@@ -7,7 +7,7 @@ use model::{Action, Cursor, NotificationId, Receipt, UserId};
 use super::{
     entry::Entry,
     feed::Start,
-    inbox::{Added, Evicted, Inbox, Limits},
+    inbox::{Added, Evicted, Inbox, Limits, Tally},
     page::{Gap, GapReason, Item, Page, Query, Since},
     rebuild::Source,
 };
@@ -16,6 +16,7 @@ use super::{
 #[derive(Debug)]
 pub struct Inboxes {
     users: HashMap<UserId, Inbox>,
+    tally: Tally,
     /// The last offset that was folded of each topic; −1 before any.
     last: [i64; 2],
     /// The notifications are complete from this offset on: the first that the log had at the
@@ -25,7 +26,7 @@ pub struct Inboxes {
 
 impl Default for Inboxes {
     fn default() -> Self {
-        Self { users: HashMap::new(), last: [-1, -1], low: 0 }
+        Self { users: HashMap::new(), tally: Tally::default(), last: [-1, -1], low: 0 }
     }
 }
 
@@ -34,6 +35,12 @@ impl Inboxes {
     #[must_use]
     pub fn users(&self) -> usize {
         self.users.len()
+    }
+
+    /// What all of them hold together.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.tally
     }
 
     /// The last offset of the notifications that was folded; −1 before any.
@@ -61,18 +68,18 @@ impl Inboxes {
     }
 
     pub(super) fn add(&mut self, user: UserId, entry: Entry, limits: Limits, now_ms: i64) -> Added {
-        self.users.entry(user).or_default().add(entry, limits, now_ms)
+        self.users.entry(user).or_default().add(entry, limits, now_ms, &mut self.tally)
     }
 
     pub(super) fn mark(&mut self, receipt: &Receipt, offset: i64, limits: Limits) {
         let inbox = self.users.entry(receipt.user_id).or_default();
-        inbox.mark(receipt.action, &receipt.ids, offset, limits);
+        inbox.mark(receipt.action, &receipt.ids, offset, limits, &mut self.tally);
     }
 
     pub(super) fn expire(&mut self, limits: Limits, now_ms: i64) {
-        let low = &mut self.low;
+        let (low, tally) = (&mut self.low, &mut self.tally);
         self.users.retain(|_, inbox| {
-            inbox.expire(limits, now_ms);
+            inbox.expire(limits, now_ms, tally);
             if inbox.is_empty() {
                 // What is forgotten with it must not be missed silently by an old cursor.
                 let evicted = inbox.evicted(i64::MIN);

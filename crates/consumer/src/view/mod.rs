@@ -36,7 +36,7 @@ pub use feed::Feed;
 pub use inbox::Limits;
 pub use inboxes::Which;
 pub use page::{Page, Query, Since};
-pub use partition::{NotLive, Partition};
+pub use partition::{Held, NotLive, Partition};
 
 /// How long after the log's thread last said that its assignment holds the view still answers:
 /// half of the group's session (10 s), after which another instance may own the partitions. A
@@ -58,7 +58,7 @@ pub struct View {
 /// What happened since the start; only ever grows.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Notifications folded, replays included.
+    /// Notifications folded into their recipient's home, replays included.
     pub folded: AtomicU64,
     /// Notifications whose id their inbox already held.
     pub duplicates: AtomicU64,
@@ -66,8 +66,12 @@ pub struct Counters {
     pub conflicts: AtomicU64,
     /// Records that were no notifications.
     pub poison: AtomicU64,
-    /// Notifications found in a partition that is not their recipient's home.
+    /// Notifications folded into a partition that is not their recipient's home.
     pub misplaced: AtomicU64,
+    /// Receipts folded, replays included.
+    pub receipts: AtomicU64,
+    /// Records that should have been receipts, and were not.
+    pub poison_receipts: AtomicU64,
 }
 
 impl View {

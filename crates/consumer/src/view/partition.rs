@@ -4,7 +4,10 @@
 //! are cloned, never across an await, and writers of one partition never stop readers of another.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -14,6 +17,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::{
+    inbox::Tally,
     inboxes::Inboxes,
     rebuild::{Progress, Rebuild, Source},
     watchers::{Watch, Watchers},
@@ -26,6 +30,24 @@ pub struct Partition {
     /// Touched after every change that somebody may wait for, if somebody does.
     changed: watch::Sender<()>,
     watchers: Arc<Watchers>,
+    /// Entries that were evicted, and that expired, at earlier assignments.
+    gone: [AtomicU64; 2],
+}
+
+/// What a partition holds, live or not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Users with an inbox.
+    pub users: usize,
+    /// What their inboxes hold. What left them is counted since the process began.
+    pub tally: Tally,
+}
+
+/// What came of folding a record.
+pub(super) struct Folded<R> {
+    pub(super) what: R,
+    /// Whether the partition answers, so that somebody may have waited for this.
+    pub(super) live: bool,
 }
 
 #[derive(Debug, Default)]
@@ -85,7 +107,12 @@ pub enum Status {
 
 impl Default for Partition {
     fn default() -> Self {
-        Self { state: RwLock::default(), changed: watch::Sender::new(()), watchers: Arc::default() }
+        Self {
+            state: RwLock::default(),
+            changed: watch::Sender::new(()),
+            watchers: Arc::default(),
+            gone: Default::default(),
+        }
     }
 }
 
@@ -100,6 +127,21 @@ impl Partition {
                 Status::Live { users: inboxes.users(), position: inboxes.last() }
             }
         }
+    }
+
+    /// What the partition holds. Takes as long however much that is.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        let state = self.state.read();
+        let mut held = match &*state {
+            State::Unowned => Held::default(),
+            State::Rebuilding(_, inboxes) | State::Live(inboxes) => {
+                Held { users: inboxes.users(), tally: inboxes.tally() }
+            }
+        };
+        held.tally.evicted += self.gone[0].load(Ordering::Relaxed);
+        held.tally.expired += self.gone[1].load(Ordering::Relaxed);
+        held
     }
 
     /// Whether this instance owns the partition, live or not.
@@ -198,16 +240,16 @@ impl Partition {
         source: Source,
         offset: i64,
         fold: impl FnOnce(&mut Inboxes) -> R,
-    ) -> Option<R> {
+    ) -> Option<Folded<R>> {
         let folded = match &mut *self.state.write() {
             State::Rebuilding(rebuild, inboxes) => {
                 rebuild.advance(source, offset);
                 inboxes.advance(source, offset);
-                fold(inboxes)
+                Folded { what: fold(inboxes), live: false }
             }
             State::Live(inboxes) => {
                 inboxes.advance(source, offset);
-                fold(inboxes)
+                Folded { what: fold(inboxes), live: true }
             }
             State::Unowned => return None,
         };
@@ -275,7 +317,15 @@ impl Partition {
     }
 
     fn change(&self, state: State) -> State {
-        let old = std::mem::replace(&mut *self.state.write(), state);
+        let mut now = self.state.write();
+        let old = std::mem::replace(&mut *now, state);
+        if let State::Rebuilding(_, inboxes) | State::Live(inboxes) = &old {
+            // Under the lock, so that their number never goes back.
+            let Tally { evicted, expired, .. } = inboxes.tally();
+            self.gone[0].fetch_add(evicted, Ordering::Relaxed);
+            self.gone[1].fetch_add(expired, Ordering::Relaxed);
+        }
+        drop(now);
         self.touch();
         old
     }

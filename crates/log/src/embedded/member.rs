@@ -230,7 +230,7 @@ impl Member {
             let known = known.entry(number).or_default();
             *known = position.max(*known);
         }
-        self.signs.quarantined.fetch_add(poison as u64, Ordering::Relaxed);
+        self.signs.set_aside(poison);
     }
 
     fn failed(&mut self, error: &str) {

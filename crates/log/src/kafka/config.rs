@@ -6,6 +6,9 @@ use uuid::Uuid;
 
 use crate::{Group, Unreachable};
 
+/// How often a client tells its statistics, in milliseconds.
+const STATISTICS: &str = "5000";
+
 /// Where Kafka is and how to speak with it.
 #[derive(Clone, Debug, Default)]
 pub struct KafkaSettings {
@@ -54,12 +57,13 @@ impl KafkaSettings {
     }
 
     pub(super) fn admin(&self) -> ClientConfig {
-        self.finish(self.base())
+        silent(self.finish(self.base()))
     }
 
     pub(super) fn producer(&self) -> ClientConfig {
         let mut config = self.base();
         config
+            .set("statistics.interval.ms", STATISTICS)
             // Acknowledged means that every in-sync replica has it, once and in order.
             .set("acks", "all")
             .set("enable.idempotence", "true")
@@ -88,7 +92,7 @@ impl KafkaSettings {
             .set("linger.ms", "0")
             // What is too large is for the broker to say: it read the record once already.
             .set("message.max.bytes", "16777216");
-        config
+        silent(config)
     }
 
     /// Reads what it is told. librdkafka wants a group's name even of those that join none; this
@@ -100,6 +104,7 @@ impl KafkaSettings {
     pub(super) fn consumer(&self, group: &Group) -> ClientConfig {
         let mut config = self.base();
         config
+            .set("statistics.interval.ms", STATISTICS)
             .set("group.id", &group.id)
             // The classic protocol: with KIP-848 a poll that comes too late can turn fatal in
             // this librdkafka, and a static member's restart waits for its own session to end.
@@ -128,4 +133,11 @@ impl KafkaSettings {
         }
         self.finish(config)
     }
+}
+
+/// Of a client that is not polled all the time: statistics that nobody takes would pile up in memory,
+/// even those that a person asked for.
+fn silent(mut config: ClientConfig) -> ClientConfig {
+    config.set("statistics.interval.ms", "0");
+    config
 }

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::statistics::{Role, Told};
 use parking_lot::Mutex;
 use rdkafka::{
     ClientContext, Statistics, config::RDKafkaLogLevel, error::KafkaError, types::RDKafkaErrorCode,
@@ -14,9 +15,9 @@ use rdkafka::{
 /// and attempt.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
-/// Passes a client's words on, and remembers whether something looked wrong.
-#[derive(Default)]
+/// Passes a client's words and numbers on, and remembers whether something looked wrong.
 pub(super) struct ClientLog {
+    told: Told,
     /// Set when the client lost its brokers or failed for good; whoever looks after the client
     /// takes it.
     suspect: AtomicBool,
@@ -24,6 +25,11 @@ pub(super) struct ClientLog {
 }
 
 impl ClientLog {
+    pub(super) fn of(role: Role) -> Self {
+        let (told, suspect, said) = (Told::by(role), AtomicBool::new(false), Mutex::default());
+        Self { told, suspect, said }
+    }
+
     /// Says that the client should be looked at.
     pub(super) fn suspect(&self) {
         self.suspect.store(true, Ordering::Release);
@@ -65,7 +71,9 @@ impl ClientContext for ClientLog {
         }
     }
 
-    fn stats(&self, _: Statistics) {}
+    fn stats(&self, statistics: Statistics) {
+        self.told.take(&statistics);
+    }
 
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {

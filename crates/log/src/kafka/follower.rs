@@ -17,7 +17,7 @@ use rdkafka::{
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{KafkaSettings, context::ClientLog, folding::Folding};
+use super::{KafkaSettings, context::ClientLog, folding::Folding, statistics::Role};
 use crate::{
     Fold, Follower, Unreachable,
     reader::{Command, Signs},
@@ -62,7 +62,7 @@ pub(super) fn follow<F: Fold>(
 }
 
 fn connect(config: &ClientConfig) -> Result<Client, Unreachable> {
-    BaseConsumer::from_config_and_context(config, ClientLog::default())
+    BaseConsumer::from_config_and_context(config, ClientLog::of(Role::Follower))
         .map_err(|error| Unreachable(format!("Kafka consumer: {error}")))
 }
 

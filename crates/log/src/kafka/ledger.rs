@@ -278,7 +278,7 @@ impl Ledger {
 
     /// These were copied, and the group's progress is beyond them.
     pub(super) fn copied(&self, batch: &Batch) {
-        self.signs.quarantined.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        self.signs.set_aside(batch.len());
         for (assignment, poison) in batch {
             self.known(*assignment, poison.offset + 1);
         }

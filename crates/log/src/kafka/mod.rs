@@ -4,6 +4,7 @@
 
 mod config;
 mod context;
+mod statistics;
 mod topics;
 mod writer;
 mod questions;
@@ -23,6 +24,7 @@ pub use writer::{KafkaAck, KafkaWriter};
 
 use crate::{Fold, Follower, Group, Reader, Topic, TopicError, Unreachable};
 use context::ClientLog;
+use statistics::Role;
 
 /// Apache Kafka, reached through librdkafka. A cheap handle, to be cloned.
 #[derive(Clone)]
@@ -41,8 +43,9 @@ impl Kafka {
     /// [`Unreachable`], when a setting is wrong; it says which.
     pub fn new(settings: KafkaSettings) -> Result<Self, Unreachable> {
         settings.check()?;
-        let admin = AdminClient::from_config_and_context(&settings.admin(), ClientLog::default())
-            .map_err(|error| Unreachable(format!("Kafka client: {error}")))?;
+        let admin =
+            AdminClient::from_config_and_context(&settings.admin(), ClientLog::of(Role::Admin))
+                .map_err(|error| Unreachable(format!("Kafka client: {error}")))?;
         let writer = KafkaWriter::start(&settings)?;
         Ok(Self { settings: Arc::new(settings), admin: Arc::new(admin), writer })
     }

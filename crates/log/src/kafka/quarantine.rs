@@ -20,6 +20,7 @@ use super::{
     context::ClientLog,
     ledger::{Batch, Ledger},
     questions::Assignment,
+    statistics::Role,
 };
 use crate::poison::Poison;
 
@@ -140,7 +141,7 @@ impl Copier {
 
     fn connect(&mut self) -> Result<Client, KafkaError> {
         self.ready = false;
-        BaseProducer::from_config_and_context(&self.config, Quiet(ClientLog::default()))
+        BaseProducer::from_config_and_context(&self.config, Quiet(ClientLog::of(Role::Quarantine)))
     }
 
     fn transact(

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use metric_names::REBALANCES;
+use metrics::counter;
 use parking_lot::Mutex;
 use rdkafka::{
     ClientConfig, ClientContext, Offset, Statistics, TopicPartitionList,
@@ -21,7 +23,7 @@ use rdkafka::{
 
 use super::{
     KafkaSettings, commits, context::ClientLog, folding::Folding, ledger::Ledger,
-    quarantine::Copier,
+    quarantine::Copier, statistics::Role,
 };
 use crate::{Fold, Group, Reader, Unreachable, reader::Signs};
 
@@ -55,7 +57,7 @@ pub(super) fn join<F: Fold>(
         topic: topic.to_owned(),
         group: group.id.clone(),
         signs: Arc::clone(&signs),
-        folder: Arc::new(Folder { log: ClientLog::default(), folding: Mutex::new(folding) }),
+        folder: Arc::new(Folder { log: ClientLog::of(Role::Reader), folding: Mutex::new(folding) }),
     };
     // Made here, so that a wrong setting is an error at start.
     let first = member.connect()?;
@@ -114,6 +116,9 @@ impl<F: Fold> Member<F> {
         }
         // Whatever comes now, nobody may be answered from partitions that may be another's.
         let all = folding.assigned();
+        if !stop.load(Ordering::Acquire) && !all.is_empty() {
+            rebalanced("lost");
+        }
         let told = folding.revoke(&all);
         commit(&consumer, &self.topic, &told);
         ledger.close(Duration::ZERO);
@@ -174,6 +179,10 @@ fn commit<F: Fold>(consumer: &Client<F>, topic: &str, positions: &[(i32, i64)]) 
     }
 }
 
+fn rebalanced(kind: &'static str) {
+    counter!(REBALANCES.name, "kind" => kind).increment(1);
+}
+
 fn uncommitted(error: &KafkaError) {
     tracing::debug!(%error, "progress was not committed; the next commit covers it");
 }
@@ -183,7 +192,9 @@ impl<F: Fold> ClientContext for Shared<F> {
         self.folder.log.log(level, facility, message);
     }
 
-    fn stats(&self, _: Statistics) {}
+    fn stats(&self, statistics: Statistics) {
+        self.folder.log.stats(statistics);
+    }
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.folder.log.error(error, reason);
@@ -199,6 +210,7 @@ impl<F: Fold> ConsumerContext for Shared<F> {
         }
         match rebalance {
             Rebalance::Assign(list) => {
+                rebalanced("assigned");
                 for element in &mut list.elements() {
                     // The view is in memory, so it starts from the beginning, whatever the group
                     // has committed.
@@ -209,6 +221,7 @@ impl<F: Fold> ConsumerContext for Shared<F> {
                 }
             }
             Rebalance::Revoke(list) => {
+                rebalanced(if consumer.assignment_lost() { "lost" } else { "revoked" });
                 let elements = list.elements();
                 let partitions: Vec<_> =
                     elements.iter().map(TopicPartitionListElem::partition).collect();

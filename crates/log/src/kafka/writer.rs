@@ -21,7 +21,7 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-use super::{KafkaSettings, context::ClientLog};
+use super::{KafkaSettings, context::ClientLog, statistics::Role};
 use crate::{AppendError, NewRecord, Position, Unreachable};
 
 /// How often the supervisor looks, and how long it lets a broker think about an answer.
@@ -56,7 +56,9 @@ impl rdkafka::ClientContext for Watched {
         self.0.log(level, facility, message);
     }
 
-    fn stats(&self, _: rdkafka::Statistics) {}
+    fn stats(&self, statistics: rdkafka::Statistics) {
+        self.0.stats(statistics);
+    }
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.0.error(error, reason);
@@ -66,7 +68,7 @@ impl rdkafka::ClientContext for Watched {
 impl KafkaWriter {
     pub(super) fn start(settings: &KafkaSettings) -> Result<Self, Unreachable> {
         let config = settings.producer();
-        let watch = Arc::new(ClientLog::default());
+        let watch = Arc::new(ClientLog::of(Role::Writer));
         let client = connect(&config, &watch)?;
         let shared = Arc::new(Shared {
             config,

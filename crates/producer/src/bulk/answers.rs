@@ -14,9 +14,12 @@ use tokio::{
     time::sleep,
 };
 
-use crate::send::{
-    delivery::{AllSent, Delivery},
-    keys::Keys,
+use crate::{
+    metrics::{BulkLines, Outcomes},
+    send::{
+        delivery::{AllSent, Delivery},
+        keys::Keys,
+    },
 };
 
 /// As many bytes of results as go out together, where that many are ready.
@@ -24,6 +27,9 @@ const CHUNK: usize = 16 << 10;
 /// How long results that are ready wait for company. Acknowledgements come in crowds, one right after
 /// the other: to follow each as it comes would cost a wake-up and a write to the network for each.
 const LINGER: Duration = Duration::from_millis(1);
+
+/// The status of a line that was sent.
+const OK: u16 = 200;
 
 /// What became of one line.
 pub(crate) struct Answer {
@@ -46,14 +52,17 @@ struct Answers {
     /// One that was begun with and is not acknowledged yet.
     pending: Option<Answer>,
     keys: Keys,
+    outcomes: Outcomes,
+    lines: BulkLines,
     /// Lines answered, and those of them that were not sent.
     count: u64,
     failed: u64,
 }
 
 /// The body of the response.
-pub(crate) fn body(queue: mpsc::Receiver<Answer>, keys: Keys) -> Body {
-    let answers = Answers { queue, pending: None, keys, count: 0, failed: 0 };
+pub(crate) fn body(queue: mpsc::Receiver<Answer>, keys: Keys, outcomes: Outcomes) -> Body {
+    let (lines, count, failed) = (BulkLines::default(), 0, 0);
+    let answers = Answers { queue, pending: None, keys, outcomes, lines, count, failed };
     Body::from_stream(stream::unfold(answers, async |mut answers| {
         let chunk = answers.chunk().await;
         chunk.map(|chunk| (Ok::<_, Infallible>(chunk), answers))
@@ -87,8 +96,8 @@ impl Answers {
             };
             if let Outcome::Sending(delivery) = &mut answer.outcome {
                 if chunk.is_empty() {
-                    delivery.settle(&self.keys).await;
-                } else if delivery.settle(&self.keys).now_or_never().is_none() {
+                    delivery.settle(&self.keys, &self.outcomes).await;
+                } else if delivery.settle(&self.keys, &self.outcomes).now_or_never().is_none() {
                     self.pending = Some(answer);
                     // What is ready must not wait any longer for what is not.
                     if lingered {
@@ -100,29 +109,29 @@ impl Answers {
                 }
             }
             self.count += 1;
-            self.failed += u64::from(!write(&answer, &mut chunk));
+            let status = write(&answer, &mut chunk);
+            self.lines.answered(status);
+            self.failed += u64::from(status != OK);
             drop(answer.room);
         }
         Some(chunk.freeze())
     }
 }
 
-/// Writes the line's result; whether it was sent.
-fn write(answer: &Answer, to: &mut BytesMut) -> bool {
+/// Writes the line's result; its status.
+fn write(answer: &Answer, to: &mut BytesMut) -> u16 {
     let outcome = match &answer.outcome {
         Outcome::Sending(delivery) => delivery.outcome(),
         Outcome::Refused(problem) => Err(problem.clone()),
     };
-    let sent = outcome.is_ok();
+    let status = outcome.as_ref().map_or_else(|problem| problem.status().as_u16(), |_| OK);
     let result = match outcome {
-        Ok(sent) => {
-            serde_json::to_writer(to.writer(), &Sent { line: answer.line, status: 200, sent })
-        }
+        Ok(sent) => serde_json::to_writer(to.writer(), &Sent { line: answer.line, status, sent }),
         Err(problem) => serde_json::to_writer(to.writer(), &refused(answer.line, &problem)),
     };
     debug_assert!(result.is_ok(), "only text and numbers, into memory");
     to.put_u8(b'\n');
-    sent
+    status
 }
 
 #[derive(Serialize)]

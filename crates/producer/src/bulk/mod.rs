@@ -17,7 +17,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
-use service::{auth::Caller, problem::Problem};
+use service::{auth::Caller, problem::Problem, trace::TraceParent};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, sleep, timeout},
@@ -51,6 +51,8 @@ pub(crate) struct Asked {
     pub(crate) caller: Caller,
     /// For lines without one.
     pub(crate) key: Option<IdempotencyKey>,
+    /// The place of all of it in a trace.
+    pub(crate) trace: Option<TraceParent>,
     /// Among the bulks under way; kept until the last line is queued.
     pub(crate) _place: OwnedSemaphorePermit,
 }
@@ -63,7 +65,8 @@ pub(crate) async fn send(asked: Asked, body: Body, patience: Duration) -> Respon
     // come before the answer.
     chunks.peek().await;
     let (answers, queue) = mpsc::channel(WINDOW_LINES);
-    let results = answers::body(queue, asked.sender.keys.clone());
+    let Sender { keys, outcomes, .. } = &asked.sender;
+    let results = answers::body(queue, keys.clone(), outcomes.clone());
     let bulk = Bulk {
         asked,
         chunks,
@@ -242,7 +245,9 @@ impl Bulk {
         let (last, mut room) = (batch.last().map(|line| line.number), Some(room));
         for (line, place) in batch.into_iter().zip(places) {
             let outcome = match line.send {
-                Ok((send, key)) => queued(&self.asked.sender, &send, key.as_ref(), &people).await,
+                Ok((send, key)) => {
+                    queued(&self.asked.sender, &send, key.as_ref(), self.asked.trace, &people).await
+                }
                 Err(problem) => Outcome::Refused(problem),
             };
             let room = if Some(line.number) == last { room.take() } else { None };
@@ -262,6 +267,7 @@ async fn queued(
     sender: &Sender,
     send: &Send,
     key: Option<&IdempotencyKey>,
+    trace: Option<TraceParent>,
     people: &People,
 ) -> Outcome {
     // A bulk is slowed down to what its sender may send, rather than refused line by line.
@@ -272,13 +278,13 @@ async fn queued(
             _ => return Outcome::Refused(refused.into()),
         }
     }
-    let mut delivery = match sender.address(send, key, people) {
+    let mut delivery = match sender.address(send, key, trace, people) {
         Ok(delivery) => delivery,
         Err(problem) => return Outcome::Refused(problem),
     };
     while !sender.queue(&mut delivery, send, people) {
         if Instant::now() >= delivery.deadline {
-            delivery.give_up_next();
+            delivery.give_up_next(&sender.outcomes);
         } else {
             sleep(FULL_PAUSE).await;
         }

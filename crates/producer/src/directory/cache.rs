@@ -48,11 +48,23 @@ impl Cache {
 
     /// This user's name, if it is known and still true.
     pub(super) fn get(&self, id: UserId) -> Option<Arc<str>> {
-        if self.elapsed(Instant::now()) >= self.trusted_until.load(Ordering::Acquire) {
+        if !self.is_trusted() {
             return None;
         }
         let (generation, name) = self.names.get(&id)?;
         (generation == self.generation.load(Ordering::Acquire)).then_some(name)
+    }
+
+    /// Whether somebody vouches for it now.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.elapsed(Instant::now()) < self.trusted_until.load(Ordering::Acquire)
+    }
+
+    /// How many names it holds.
+    pub(super) fn len(&self) -> u64 {
+        // Otherwise what was remembered or forgotten last is not counted yet.
+        self.names.run_pending_tasks();
+        self.names.entry_count()
     }
 
     /// To be asked before a look-up begins whose result is to be [remembered](Self::remember).

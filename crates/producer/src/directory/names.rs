@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{Directory, cache::Cache, listener};
+use crate::metrics::Lookups;
 
 /// How many queries may run at the same time.
 const MOST_QUERIES: usize = 4;
@@ -28,6 +29,7 @@ struct Shared {
     /// None where it is turned off.
     cache: Option<Cache>,
     waiting: Mutex<Waiting>,
+    lookups: Lookups,
 }
 
 /// Look-ups that no query has begun for.
@@ -77,7 +79,8 @@ impl Names {
         if let (Some(cache), Directory::Sqlite(_)) = (&cache, &directory) {
             cache.trust();
         }
-        Self(Arc::new(Shared { directory, cache, waiting: Mutex::default() }))
+        let (waiting, lookups) = (Mutex::default(), Lookups::default());
+        Self(Arc::new(Shared { directory, cache, waiting, lookups }))
     }
 
     /// Keeps the cache in step with PostgreSQL, until it is dropped.
@@ -107,12 +110,21 @@ impl Names {
                 None => missing.push(id),
             }
         }
+        let lookups = &self.0.lookups;
+        lookups.hit.increment(people.names.len() as u64);
         if !missing.is_empty() {
+            let asked = missing.len() as u64;
             match self.look_up(missing.clone()).await {
-                Ok(found) => people.names.extend(
-                    missing.iter().filter_map(|id| Some((*id, Arc::clone(found.get(id)?)))),
-                ),
-                Err(away) => people.away = Some(away),
+                Ok(found) => {
+                    lookups.miss.increment(asked);
+                    people.names.extend(
+                        missing.iter().filter_map(|id| Some((*id, Arc::clone(found.get(id)?)))),
+                    );
+                }
+                Err(away) => {
+                    lookups.failed.increment(asked);
+                    people.away = Some(away);
+                }
             }
         }
         people
@@ -133,6 +145,11 @@ impl Names {
             }
         }
         answered.await.unwrap_or(Err(Away))
+    }
+
+    /// How many names the cache holds, and whether it is trusted now; none where there is no cache.
+    pub(crate) fn cache_state(&self) -> Option<(u64, bool)> {
+        self.0.cache.as_ref().map(|cache| (cache.len(), cache.is_trusted()))
     }
 
     /// This user was changed: nobody is to be told the name that they had.

@@ -6,11 +6,12 @@ use futures_util::FutureExt as _;
 use log::{Ack, AppendError, Position};
 use model::{Cursor, Fingerprint, NotificationId, UserId};
 use serde::Serialize;
-use service::problem::Problem;
+use service::{problem::Problem, trace::TraceParent};
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout_at};
 
 use super::{SOON, keys::Keys};
+use crate::metrics::Outcomes;
 
 /// One recipient's notification, in the log.
 #[derive(Debug, Serialize)]
@@ -36,6 +37,10 @@ pub(crate) struct Delivery {
     pub(crate) records: SmallVec<[Record; 1]>,
     /// There where the send has an Idempotency-Key.
     pub(crate) fingerprint: Option<Fingerprint>,
+    /// Its place in a trace, which the records carry on.
+    pub(crate) trace: Option<TraceParent>,
+    /// When the first of its records was appended.
+    pub(crate) queued: Option<Instant>,
     /// When to give up waiting.
     pub(crate) deadline: Instant,
 }
@@ -61,14 +66,22 @@ pub(crate) enum State {
 
 impl Delivery {
     /// Waits for every acknowledgement, until the deadline. May be dropped and called again.
-    pub(crate) async fn settle(&mut self, keys: &Keys) {
+    pub(crate) async fn settle(&mut self, keys: &Keys, outcomes: &Outcomes) {
         let keyed = self.fingerprint.is_some();
+        let settled = |record: &mut Record, outcome: Result<Position, AppendError>| {
+            match &outcome {
+                Ok(_) => outcomes
+                    .acknowledged(self.queued.map_or_else(Default::default, |at| at.elapsed())),
+                Err(error) => outcomes.failed(error),
+            }
+            record.settled(outcome, keyed, keys);
+        };
         let records = &mut self.records;
         let all = async {
             for record in records.iter_mut() {
                 if let State::Waiting(ack) = &mut record.state {
                     let outcome = ack.await;
-                    record.settled(outcome, keyed, keys);
+                    settled(record, outcome);
                 }
             }
         };
@@ -80,15 +93,16 @@ impl Delivery {
             if let State::Waiting(ack) = &mut record.state {
                 let late = || Err(AppendError::TimedOut("the deadline of the request".into()));
                 let outcome = ack.now_or_never().unwrap_or_else(late);
-                record.settled(outcome, keyed, keys);
+                settled(record, outcome);
             }
         }
     }
 
     /// Does without the first record that is not queued yet, because the queue is full.
-    pub(crate) fn give_up_next(&mut self) {
+    pub(crate) fn give_up_next(&mut self, outcomes: &Outcomes) {
         let mut unsent = self.records.iter_mut().filter(|r| matches!(r.state, State::Unsent));
         if let Some(record) = unsent.next() {
+            outcomes.failed(&AppendError::Full);
             record.state = State::Failed(AppendError::Full);
         }
     }

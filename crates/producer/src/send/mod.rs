@@ -14,11 +14,12 @@ use model::{
     Category, Data, Headers, Link, Notification, NotificationId, User, headers::to_millisecond,
 };
 use serde::Serialize;
-use service::problem::Problem;
+use service::{problem::Problem, trace::TraceParent};
 use tokio::time::Instant;
 
 use crate::{
     directory::{Away, Names, People},
+    metrics::Outcomes,
     publish::Publisher,
     rate::Rates,
 };
@@ -50,6 +51,8 @@ pub struct Sender {
     pub rates: Rates,
     /// How long an acknowledgement may take.
     pub deadline: Duration,
+    /// What became of all of them.
+    pub(crate) outcomes: Outcomes,
 }
 
 impl Sender {
@@ -63,15 +66,16 @@ impl Sender {
         &self,
         send: &Send,
         key: Option<&IdempotencyKey>,
+        trace: Option<TraceParent>,
     ) -> Result<Accepted, Problem> {
         let people = self.names.of(std::iter::once(send.from).chain(send.to.iter().copied())).await;
-        let mut delivery = self.address(send, key, &people)?;
+        let mut delivery = self.address(send, key, trace, &people)?;
         // All are queued before any is waited for: the order of one sender's notifications is the
         // order in which their requests came.
         while !self.queue(&mut delivery, send, &people) {
-            delivery.give_up_next();
+            delivery.give_up_next(&self.outcomes);
         }
-        delivery.settle(&self.keys).await;
+        delivery.settle(&self.keys, &self.outcomes).await;
         match delivery.outcome() {
             Ok(sent) => Ok(Accepted { message: "Notification sent successfully!", sent }),
             Err(problem) => {
@@ -91,6 +95,7 @@ impl Sender {
         &self,
         send: &Send,
         key: Option<&IdempotencyKey>,
+        trace: Option<TraceParent>,
         people: &People,
     ) -> Result<Delivery, Problem> {
         let away = |Away| {
@@ -113,6 +118,8 @@ impl Sender {
         let mut delivery = Delivery {
             records: send.to.iter().map(unsent).collect(),
             fingerprint: key.map(|_| fingerprint(send)),
+            trace,
+            queued: None,
             deadline: Instant::now() + self.deadline,
         };
         if let Some(fingerprint) = delivery.fingerprint {
@@ -125,6 +132,7 @@ impl Sender {
             })?;
             for (record, known) in delivery.records.iter_mut().zip(known) {
                 if let Some(position) = known {
+                    self.outcomes.duplicate.increment(1);
                     record.state = State::Sent(position);
                 }
             }
@@ -136,6 +144,7 @@ impl Sender {
     /// before all of it is.
     pub(crate) fn queue(&self, delivery: &mut Delivery, send: &Send, people: &People) -> bool {
         let Ok(Some(from)) = people.get(send.from) else { return true };
+        delivery.queued.get_or_insert_with(Instant::now);
         let sent_at = to_millisecond(Timestamp::now());
         for record in &mut delivery.records {
             if !matches!(record.state, State::Unsent) {
@@ -145,13 +154,16 @@ impl Sender {
             let headers = Headers {
                 id: record.id.clone(),
                 sent_at,
-                traceparent: None,
+                traceparent: delivery.trace.map(|trace| trace.to_string()),
                 fingerprint: delivery.fingerprint,
             };
             record.state = match self.publisher.publish(&notification(&from, to, send), &headers) {
                 Ok(ack) => State::Waiting(ack),
                 Err(AppendError::Full) => return false,
-                Err(error) => State::Failed(error),
+                Err(error) => {
+                    self.outcomes.failed(&error);
+                    State::Failed(error)
+                }
             };
         }
         true

@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
+use metric_names::AUTH_REFUSED;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{Auth, Caller, token::Refusal};
@@ -44,7 +45,7 @@ impl Auth {
 
     fn count(&self, reason: &'static str) {
         if let Some(shared) = &self.0 {
-            metrics::counter!("notifications_auth_refused_total", "service" => shared.service, "reason" => reason)
+            metrics::counter!(AUTH_REFUSED.name, "service" => shared.service, "reason" => reason)
                 .increment(1);
         }
     }

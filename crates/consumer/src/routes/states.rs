@@ -1,0 +1,85 @@
+//! What the consumer is asked at a scrape of `/metrics`: how its partitions are, what they hold, who
+//! listens. It takes as long however many entries there are.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use metric_names::{
+    ENTRIES, ENTRY_BYTES, EVICTED, FOLDED, INBOXES, LAG, PARTITIONS, REBUILD_RECORDS, STREAMS,
+};
+use service::metrics::Scrape;
+
+use super::{App, live::Kind, partitions::lags};
+use crate::view::{Counters, View, partition::Status};
+
+/// Adds all of it.
+pub(super) async fn tell(app: App, mut scrape: Scrape) -> Scrape {
+    partitions(&app.view, &mut scrape);
+    holdings(&app.view, &mut scrape);
+    records(app.view.counters(), &mut scrape);
+    for kind in Kind::ALL {
+        scrape.add(&STREAMS, &[("kind", kind.as_str())], app.streams.open(kind) as f64);
+    }
+    for (partition, lag) in lags(&app).await {
+        scrape.add(&LAG, &[("partition", &partition.to_string())], lag as f64);
+    }
+    scrape
+}
+
+fn partitions(view: &View, scrape: &mut Scrape) {
+    let (mut unowned, mut rebuilding, mut live) = (0, 0, 0);
+    let (mut done, mut total) = (0, 0);
+    for (_, partition) in view.partitions() {
+        match partition.status() {
+            Status::Unowned => unowned += 1,
+            Status::Live { .. } => live += 1,
+            Status::Rebuilding(progress) => {
+                rebuilding += 1;
+                done += progress.records;
+                total += progress.total.unwrap_or(progress.records);
+            }
+        }
+    }
+    for (state, count) in [("unowned", unowned), ("rebuilding", rebuilding), ("live", live)] {
+        scrape.add(&PARTITIONS, &[("state", state)], f64::from(count));
+    }
+    for (kind, records) in [("done", done), ("total", total)] {
+        scrape.add(&REBUILD_RECORDS, &[("kind", kind)], records as f64);
+    }
+}
+
+fn holdings(view: &View, scrape: &mut Scrape) {
+    let (mut inboxes, mut entries, mut bytes) = (0, 0, 0);
+    let (mut evicted, mut expired) = (0, 0);
+    for (_, partition) in view.partitions() {
+        let held = partition.held();
+        inboxes += held.users;
+        entries += held.tally.entries;
+        bytes += held.tally.bytes;
+        evicted += held.tally.evicted;
+        expired += held.tally.expired;
+    }
+    scrape.add(&INBOXES, &[], inboxes as f64);
+    scrape.add(&ENTRIES, &[], entries as f64);
+    scrape.add(&ENTRY_BYTES, &[], bytes as f64);
+    for (reason, count) in [("entries", evicted), ("age", expired)] {
+        scrape.add(&EVICTED, &[("reason", reason)], count as f64);
+    }
+}
+
+fn records(counters: &Counters, scrape: &mut Scrape) {
+    let Counters { folded, duplicates, conflicts, poison, misplaced, receipts, poison_receipts } =
+        counters;
+    let outcomes: [(_, _, &AtomicU64); 7] = [
+        ("notifications", "applied", folded),
+        ("notifications", "duplicate", duplicates),
+        ("notifications", "conflict", conflicts),
+        ("notifications", "misplaced", misplaced),
+        ("notifications", "poison", poison),
+        ("receipts", "applied", receipts),
+        ("receipts", "poison", poison_receipts),
+    ];
+    for (topic, outcome, count) in outcomes {
+        let labels = [("topic", topic), ("outcome", outcome)];
+        scrape.add(&FOLDED, &labels, count.load(Ordering::Relaxed) as f64);
+    }
+}

@@ -1,0 +1,90 @@
+//! What `GET /metrics` says, read as strictly as Prometheus would.
+
+use std::collections::BTreeMap;
+
+use metric_names::{ALL, Metric};
+use reqwest::StatusCode;
+
+use crate::World;
+
+/// One answer.
+#[derive(Debug)]
+pub struct Scrape {
+    /// As it came.
+    pub text: String,
+    /// By name and labels.
+    values: BTreeMap<(String, BTreeMap<String, String>), f64>,
+}
+
+impl Scrape {
+    /// Of the service at this URL.
+    pub async fn of(world: &World, base: &str) -> Self {
+        let response = world.http().get(format!("{base}/metrics")).send().await.expect("an answer");
+        assert_eq!(response.status(), StatusCode::OK);
+        let media_type = response.headers()["content-type"].to_str().expect("text").to_owned();
+        assert!(media_type.starts_with("text/plain; version=0.0.4"), "{media_type}");
+        Self::parse(response.text().await.expect("text"))
+    }
+
+    fn parse(text: String) -> Self {
+        let mut values = BTreeMap::new();
+        let mut family: Option<&Metric> = None;
+        let mut described = Vec::new();
+        for line in text.lines() {
+            if let Some(comment) = line.strip_prefix("# ") {
+                let mut words = comment.splitn(3, ' ');
+                let (what, name, rest) = (words.next(), words.next(), words.next());
+                let metric = ALL.iter().find(|metric| Some(metric.name) == name);
+                let metric = metric.unwrap_or_else(|| unreachable!("an unknown metric: {line}"));
+                match what {
+                    Some("HELP") => {
+                        assert_eq!(rest, Some(metric.help));
+                        assert!(!described.contains(&metric.name), "two families: {line}");
+                        described.push(metric.name);
+                    }
+                    Some("TYPE") => assert_eq!(rest, Some(metric.kind.as_str())),
+                    _ => unreachable!("neither help nor type: {line}"),
+                }
+                family = Some(metric);
+                continue;
+            }
+            let (series, value) = line.rsplit_once(' ').expect("a value");
+            let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+            let labels = labels.strip_suffix('}').expect("an end of the labels");
+            let labels: BTreeMap<_, _> = labels
+                .split_terminator("\",")
+                .map(|label| label.split_once("=\"").expect("a label"))
+                .map(|(name, value)| (name.to_owned(), value.trim_end_matches('"').to_owned()))
+                .collect();
+            let family = family.expect("a family").name;
+            assert!(name.starts_with(family), "{line} in {family}");
+            let value: f64 = value.parse().expect("a number");
+            let before = values.insert((name.to_owned(), labels), value);
+            assert_eq!(before, None, "twice: {line}");
+        }
+        Self { text, values }
+    }
+
+    /// The sum of the values of this name that have all of these labels; 0 without any.
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.matching(name, labels).sum()
+    }
+
+    /// How many values there are of this name with all of these labels.
+    pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> usize {
+        self.matching(name, labels).count()
+    }
+
+    /// How many values a histogram with all of these labels has seen.
+    pub fn seen(&self, histogram: &Metric, labels: &[(&str, &str)]) -> f64 {
+        self.sum(&format!("{}_count", histogram.name), labels)
+    }
+
+    fn matching(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = f64> {
+        let matches = move |found: &BTreeMap<String, String>| {
+            labels.iter().all(|(name, value)| found.get(*name).is_some_and(|v| v == value))
+        };
+        let of_name = self.values.iter().filter(move |((found, _), _)| found == name);
+        of_name.filter(move |((_, found), _)| matches(found)).map(|(_, value)| *value)
+    }
+}
