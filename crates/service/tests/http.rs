@@ -279,6 +279,86 @@ async fn headers_over_the_limit_are_answered_with_431() {
 }
 
 #[tokio::test]
+async fn an_address_over_the_limit_is_answered_with_414() {
+    let path = format!("/?{}", "x".repeat(17 << 10));
+    let app = layers(hello(), &HttpLimits::default(), &Metrics::of("test"));
+    let request = Request::get(path).body(Body::empty()).expect("a request");
+    assert_eq!(ask(&app, request).await.0, StatusCode::URI_TOO_LONG);
+}
+
+#[tokio::test]
+async fn requests_beyond_those_that_may_be_under_way_are_turned_away_and_health_is_not() {
+    let (started, release) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let app = slow(&started, &release).route("/livez", get(async || "live"));
+    let limits = HttpLimits { max_requests: 2, ..HttpLimits::default() };
+    let app = layers(app, &limits, &Metrics::of("test"));
+    let under_way: Vec<_> =
+        (0..2).map(|_| tokio::spawn(app.clone().oneshot(request("GET", "/", "")))).collect();
+    started.acquire_many(2).await.expect("two have started").forget();
+    let (status, headers, problem) = ask(&app, request("GET", "/", "")).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(
+        (&headers[header::RETRY_AFTER], &problem["retry_after"]),
+        (&"1".parse().expect("1"), &json!(1))
+    );
+    assert_eq!(ask(&app, request("GET", "/livez", "")).await.0, StatusCode::OK);
+    release.add_permits(3);
+    for one in under_way {
+        let response = one.await.expect("no panic").expect("infallible");
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+    // Their places are free again.
+    assert_eq!(ask(&app, request("GET", "/", "")).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_answered_with_504_and_gives_its_place_back() {
+    let app = Router::new()
+        .route("/", get(async || std::future::pending::<()>().await))
+        .route("/other", get(async || "hello"));
+    let limits = HttpLimits { max_requests: 1, request_timeout: NEAR, ..HttpLimits::default() };
+    let app = layers(app, &limits, &Metrics::of("test"));
+    assert_eq!(ask(&app, request("GET", "/", "")).await.0, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(ask(&app, request("GET", "/other", "")).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn bodies_that_arrive_share_a_bounded_memory() {
+    let app = Router::new().route("/", post(async |extract::Body(body)| body.len().to_string()));
+    let limits = HttpLimits { max_bodies_bytes: 10, ..HttpLimits::default() };
+    let server = Server::start(app.clone(), limits.clone()).await;
+    // One that is slow has taken room for what has come.
+    let mut slow = server.connect().await;
+    slow.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\n12345678").await;
+    let ask = async || {
+        let mut other = server.connect().await;
+        other.send("POST / HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 4\r\n\r\n1234").await;
+        other.rest().await
+    };
+    timeout(FAR, async { while !ask().await.starts_with("HTTP/1.1 503 ") {} })
+        .await
+        .expect("no room");
+    slow.send("9").await;
+    assert!(slow.until("\r\n\r\n").await.starts_with("HTTP/1.1 200 "));
+    let answer = ask().await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_one_to_end() {
+    let limits = HttpLimits { max_connections: 1, ..HttpLimits::default() };
+    let server = Server::start(hello(), limits).await;
+    let mut first = server.connect().await;
+    first.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    first.until("hello").await;
+    let mut second = server.connect().await;
+    second.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    assert!(timeout(NEAR, second.until("hello")).await.is_err(), "not let in");
+    drop(first);
+    second.until("hello").await;
+}
+
+#[tokio::test]
 async fn http_2_is_served_on_the_same_port() {
     let server = Server::start(hello(), HttpLimits::default()).await;
     let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();

@@ -60,5 +60,6 @@ on_every_log! {
     super::metrics::counted as metrics_say_what_happened,
     super::metrics::rebuilt as metrics_say_that_a_partition_was_rebuilt,
     super::metrics::described as metrics_are_in_the_description,
+    super::publishing::rate_limit as a_sender_who_sends_too_much_is_told_when_to_come_again,
     super::foreign::order as one_sender_s_notifications_stay_in_order,
 }

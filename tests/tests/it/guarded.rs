@@ -35,12 +35,13 @@ enum Kind {
 }
 
 /// Every route, and what it is. A route that is not here fails the test.
-const ROUTES: [(&str, &str, Kind); 21] = [
+const ROUTES: [(&str, &str, Kind); 23] = [
     ("producer", "POST /send", Kind::Send),
     ("producer", "GET /users", Kind::Users),
     ("producer", "GET /users/{id}", Kind::User),
     ("producer", "PUT /users/{id}", Kind::Change),
     ("producer", "DELETE /users/{id}", Kind::Change),
+    ("producer", "GET /metrics", Kind::Operation),
     ("producer", "GET /livez", Kind::Open),
     ("producer", "GET /readyz", Kind::Open),
     ("producer", "GET /openapi.json", Kind::Open),
@@ -53,6 +54,7 @@ const ROUTES: [(&str, &str, Kind); 21] = [
     ("consumer", "POST /notifications/{id}/unread", Kind::Inbox),
     ("consumer", "DELETE /notifications/{id}/{notification}", Kind::Inbox),
     ("consumer", "GET /partitions", Kind::Operation),
+    ("consumer", "GET /metrics", Kind::Operation),
     ("consumer", "GET /livez", Kind::Open),
     ("consumer", "GET /readyz", Kind::Open),
     ("consumer", "GET /openapi.json", Kind::Open),

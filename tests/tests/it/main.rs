@@ -11,5 +11,6 @@ mod trouble;
 mod group;
 mod guarded;
 mod overload;
+mod traced;
 mod real;
 mod browser;

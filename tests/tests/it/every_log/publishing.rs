@@ -326,5 +326,39 @@ pub(crate) async fn cors(mut world: World) {
     let response = request.send().await.expect("an answer");
     assert_eq!(response.status(), 400);
     assert_eq!(response.headers()["access-control-allow-origin"], "https://app.example.org");
-    assert_eq!(response.headers()["access-control-expose-headers"], "retry-after");
+    let exposed = response.headers()["access-control-expose-headers"].to_str().expect("text");
+    assert!(
+        exposed.contains("retry-after") && exposed.contains("ratelimit-remaining"),
+        "{exposed}"
+    );
+}
+
+pub(super) async fn rate_limit(mut world: World) {
+    world.stop_producer().await;
+    world.start_producer(&["--rate-limit", "1", "--rate-burst", "3"]).await;
+    world.ready(&world.producer("")).await;
+    let send = async |from: i64, to: &[i64]| {
+        let answer =
+            world.post_json(&json!({ "from_id": from, "to_id": to, "message": "hello" })).await;
+        let header = |name: &str| {
+            answer.headers().get(name).map(|value| value.to_str().unwrap_or_default().to_owned())
+        };
+        let said = ["ratelimit-limit", "ratelimit-remaining", "retry-after"].map(header);
+        (answer.status().as_u16(), said)
+    };
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(send(1, &[2, 3]).await, (200, [text("3"), text("1"), None]));
+    // A send is one for each recipient, and all of it or nothing.
+    let (status, [limit, left, again]) = send(1, &[2, 3, 4]).await;
+    assert_eq!((status, limit, left), (429, text("3"), text("0")));
+    assert!(again.is_some_and(|again| (1..=2).contains(&again.parse().unwrap_or(0))));
+    // Nobody else has to wait for that, and what never can be sent is said.
+    assert_eq!(send(2, &[1]).await.0, 200);
+    assert_eq!(send(3, &[1, 2, 3, 4]).await.0, 400);
+    // A bulk waits for its turn.
+    let line = "{\"from_id\":4,\"to_id\":2,\"message\":\"one of many\"}\n";
+    let request = world.http().post(world.producer("/send")).body(line.repeat(5));
+    let request = request.header("content-type", "application/x-ndjson");
+    let answer = request.send().await.expect("an answer").text().await.expect("lines");
+    assert_eq!(answer.matches("\"status\":200").count(), 5, "{answer}");
 }
