@@ -68,7 +68,8 @@ pub async fn run(
     let auth = Auth::open("consumer", &settings.auth)?;
     let view =
         Arc::new(View::new(settings.topics.partitions, settings.partitioner, settings.limits()));
-    let owners = Owners::new(&settings.advertised(listener.local_addr()?));
+    let address = listener.local_addr()?;
+    let owners = Owners::new(&settings.advertised(address));
     let patience = settings.inbox.patience;
     let stop_serving = CancellationToken::new();
     let streams = Streams::new(settings.streams.clone(), stop_serving.clone());
@@ -84,7 +85,8 @@ pub async fn run(
     let canary = Canary::new("consumer", settings.canary);
     let mut way = canary::Way::new(Arc::clone(&view), log.writer(), Arc::clone(&app.topic));
     let following = Following::new(view, log, names, owners);
-    let app = routes::router(&settings, &auth, app, &following, canary.clone(), &metrics);
+    let local = address.ip().to_canonical().is_loopback();
+    let app = routes::router(&settings, &auth, app, &following, canary.clone(), &metrics, local);
     let mut watching = JoinSet::new();
     watching.spawn(auth.watch());
     watching.spawn(canary.watch(async move || way.try_next().await));

@@ -46,6 +46,9 @@ pub enum RunError {
     /// The users' table cannot be made or brought up to date.
     #[error(transparent)]
     Migrate(#[from] directory::MigrateError),
+    /// The listener has no address.
+    #[error(transparent)]
+    Listen(#[from] std::io::Error),
     /// The keys that verify tokens cannot be used.
     #[error(transparent)]
     Keys(#[from] service::auth::KeyError),
@@ -83,7 +86,8 @@ pub async fn run(
     };
     let canary = Canary::new("producer", settings.canary);
     let table = directory.clone();
-    let app = routes::router(&settings, &auth, table, sender, canary.clone(), &metrics);
+    let local = listener.local_addr()?.ip().to_canonical().is_loopback();
+    let app = routes::router(&settings, &auth, table, sender, canary.clone(), &metrics, local);
 
     let mut watching = JoinSet::new();
     watching.spawn(names.watch());

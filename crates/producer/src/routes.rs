@@ -39,6 +39,7 @@ pub(crate) fn router(
     sender: Sender,
     canary: Canary,
     metrics: &Metrics,
+    local: bool,
 ) -> Router {
     let (table, log) = (directory.clone(), sender.publisher.clone());
     let health = Health::new()
@@ -70,7 +71,7 @@ pub(crate) fn router(
         routes
     } else {
         let allowed = settings.sending.cors_origins.clone();
-        origin::refuse_foreign(routes, move |origin| allowed.has(origin))
+        origin::refuse_foreign(routes, local, move |origin| allowed.has(origin))
     };
     // Outside of everything else: a browser shows a page no answer without its headers, and an error
     // is an answer too.

@@ -334,6 +334,12 @@ async fn a_page_of_another_origin_changes_nothing_where_nobody_is_asked() {
         let answer = request.body(form).send().await.expect("an answer");
         assert_eq!(answer.status().as_u16(), expected, "{origin}");
     }
+    // A name that somebody points at this machine makes their page's origin ours.
+    for (host, expected) in [("evil.example", 403), ("localhost:8081", 200)] {
+        let request = world.http().get(world.consumer("/notifications/1")).header("host", host);
+        let answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status().as_u16(), expected, "{host}");
+    }
     let request = world.http().delete(world.consumer("/notifications/1"));
     let answer = request.header("origin", "http://evil.example").send().await.expect("an answer");
     assert_eq!(answer.status(), StatusCode::FORBIDDEN);

@@ -59,6 +59,7 @@ pub fn router(
     following: &Following,
     canary: Canary,
     metrics: &Metrics,
+    local: bool,
 ) -> Router {
     let (log, partitions) = (following.clone(), following.clone());
     let health = Health::new()
@@ -96,7 +97,7 @@ pub fn router(
     );
     let mut routes = routes.merge(page::routes(&settings.page)).with_state(app);
     if !auth.is_on() {
-        routes = origin::refuse_foreign(routes, |_| false);
+        routes = origin::refuse_foreign(routes, local, |_| false);
     }
     http::layers(routes, &settings.http, metrics)
 }
