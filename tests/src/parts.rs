@@ -111,7 +111,7 @@ pub fn kafka(brokers: &str, client_id: &str) -> Log {
     let settings = KafkaSettings {
         brokers: brokers.to_owned(),
         client_id: client_id.to_owned(),
-        properties: Vec::new(),
+        ..KafkaSettings::default()
     };
     Log::Kafka(Kafka::new(settings).expect("clients"))
 }

@@ -21,7 +21,10 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-use super::{KafkaSettings, context::ClientLog};
+use super::{
+    KafkaSettings,
+    context::{ClientLog, Refusal},
+};
 use crate::{AppendError, NewRecord, Position, Unreachable};
 
 /// How often the supervisor looks, and how long it lets a broker think about an answer.
@@ -107,6 +110,11 @@ impl KafkaWriter {
         }
     }
 
+    /// Why the brokers turn us away, if they do.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.0.watch.refusal()
+    }
+
     pub(crate) async fn flush(&self, deadline: Duration) -> bool {
         let client = self.0.client.read().clone();
         // librdkafka's flush blocks its thread.
@@ -147,6 +155,9 @@ fn supervise(shared: &Weak<Shared>) {
         let answers =
             client.client().fetch_metadata(Some("__consumer_offsets"), PING_DEADLINE).is_ok();
         shared.reachable.store(answers, Ordering::Release);
+        if answers {
+            shared.watch.answered();
+        }
         if answers != was_reachable {
             if answers {
                 tracing::info!("Kafka is reachable again; records are accepted");
