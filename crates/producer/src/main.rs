@@ -13,17 +13,15 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
+    if let Some(Command::Healthcheck) = cli.command {
+        return Ok(health::probe(&cli.listen).await?);
+    }
     let database = &cli.database;
-    let directory =
-        Directory::postgres(database.database_url.expose(), database.database_connections)?;
-    match cli.command {
-        Some(Command::Healthcheck) => return Ok(health::probe(&cli.listen).await?),
-        Some(Command::Migrate) => {
-            directory.migrate().await?;
-            tracing::info!("the users' table is up to date");
-            return Ok(());
-        }
-        None => {}
+    let directory = Directory::postgres(database.url()?.expose(), database.database_connections)?;
+    if let Some(Command::Migrate) = cli.command {
+        directory.migrate().await?;
+        tracing::info!("the users' table is up to date");
+        return Ok(());
     }
     let log = cli.kafka.connect("notifications-producer")?;
     let listener = listen::bind("producer", &cli.listen, "--listen", "PRODUCER_LISTEN").await?;
