@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
+use rdkafka::ClientConfig;
 use uuid::Uuid;
 
 use super::security::Security;
@@ -67,8 +67,6 @@ impl KafkaSettings {
             .set("socket.keepalive.enable", "true")
             // A broker that comes back is found within two seconds, not ten.
             .set("reconnect.backoff.max.ms", "2000");
-        // Without it a broker that expects TLS is nothing but silent.
-        config.set_log_level(RDKafkaLogLevel::Info);
         self.security.configure(&mut config);
         config
     }

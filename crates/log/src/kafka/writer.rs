@@ -14,7 +14,7 @@ use std::{
 use parking_lot::RwLock;
 use rdkafka::{
     ClientConfig,
-    config::FromClientConfigAndContext,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::KafkaError,
     message::{Header, OwnedHeaders},
     producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _},
@@ -55,7 +55,7 @@ struct Shared {
 struct Watched(Arc<ClientLog>);
 
 impl rdkafka::ClientContext for Watched {
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.0.log(level, facility, message);
     }
 
@@ -68,7 +68,9 @@ impl rdkafka::ClientContext for Watched {
 
 impl KafkaWriter {
     pub(super) fn start(settings: &KafkaSettings) -> Result<Self, Unreachable> {
-        let config = settings.producer();
+        let mut config = settings.producer();
+        // That a broker hung up on us, as one does that expects TLS, is said no louder.
+        config.set_log_level(RDKafkaLogLevel::Info);
         let watch = Arc::new(ClientLog::default());
         let client = connect(&config, &watch)?;
         let shared = Arc::new(Shared {
