@@ -4,7 +4,7 @@
 use log::{
     Log,
     embedded::Embedded,
-    kafka::{Kafka, KafkaSettings},
+    kafka::{Kafka, KafkaSettings, security::Security},
     mock::Cluster,
 };
 use model::TopicNames;
@@ -32,6 +32,8 @@ pub enum Parts {
     Real {
         /// `host:port`.
         brokers: String,
+        /// How to speak with it.
+        security: Box<Security>,
         /// With a database of the test's own.
         database_url: String,
     },
@@ -74,13 +76,25 @@ impl Parts {
 
     /// This broker, and a new database of this name in this server.
     pub async fn on(brokers: String, server: &str, database: &str) -> Self {
+        Self::secured(brokers, Security::default(), server, database).await
+    }
+
+    /// The same with a broker that wants TLS or a login.
+    pub async fn secured(
+        brokers: String,
+        security: Security,
+        server: &str,
+        database: &str,
+    ) -> Self {
         let mut connection = PgConnection::connect(server).await.expect("a PostgreSQL server");
         sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {database}")))
             .execute(&mut connection)
             .await
             .expect("a database of the test's own");
-        let (before, _) = server.rsplit_once('/').expect("a URL with a database");
-        Self::Real { brokers, database_url: format!("{before}/{database}") }
+        let (path, query) = server.split_once('?').unwrap_or((server, ""));
+        let (before, _) = path.rsplit_once('/').expect("a URL with a database");
+        let database_url = format!("{before}/{database}?{query}");
+        Self::Real { brokers, security: Box::new(security), database_url }
     }
 
     /// New clients of the log.
@@ -88,7 +102,7 @@ impl Parts {
         match self {
             Self::Embedded { log, .. } => Log::Embedded(log.clone()),
             Self::Mock { cluster, .. } => Log::Kafka(cluster.connect(client_id).expect("clients")),
-            Self::Real { brokers, .. } => kafka(brokers, client_id),
+            Self::Real { brokers, security, .. } => kafka(brokers, security, client_id),
         }
     }
 
@@ -107,11 +121,12 @@ impl Parts {
 }
 
 /// Clients of the broker at this address, whether it is there or not.
-pub fn kafka(brokers: &str, client_id: &str) -> Log {
+fn kafka(brokers: &str, security: &Security, client_id: &str) -> Log {
     let settings = KafkaSettings {
         brokers: brokers.to_owned(),
         client_id: client_id.to_owned(),
-        properties: Vec::new(),
+        security: security.clone(),
+        ..KafkaSettings::default()
     };
     Log::Kafka(Kafka::new(settings).expect("clients"))
 }

@@ -22,6 +22,10 @@ pub fn program(name: &str) -> PathBuf {
     BUILT.get_or_init(|| {
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--workspace", "--bins", "--quiet"]);
+        // As this was built, or everything would be built again.
+        if cfg!(feature = "tls") {
+            build.args(["--features", "tls"]);
+        }
         if target.ends_with("release") {
             build.arg("--release");
         }

@@ -18,9 +18,18 @@ pub struct Instance {
 impl Instance {
     /// Starts a `kafka` or a `postgres`.
     pub fn start(kind: &str) -> Self {
+        Self::start_with(kind, &[])
+    }
+
+    /// Starts one to which nobody speaks without TLS.
+    pub fn start_secure(kind: &str) -> Self {
+        Self::start_with(kind, &["--secure"])
+    }
+
+    fn start_with(kind: &str, flags: &[&str]) -> Self {
         // Made first, so that what does not start is removed too.
         let mut instance = Self { name: unique(kind), address: String::new() };
-        instance.address = script(&["start", kind, &instance.name]);
+        instance.address = script(&[&["start", kind, &instance.name], flags].concat());
         instance
     }
 
@@ -31,7 +40,16 @@ impl Instance {
 
     /// What it says, for whoever wonders why it ended.
     pub fn log(&self) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/real").join(&self.name).join("log")
+        self.folder().join("log")
+    }
+
+    /// A file of one that was started secure, such as `ca.pem`.
+    pub fn secret(&self, file: &str) -> String {
+        self.folder().join("secure").join(file).display().to_string()
+    }
+
+    fn folder(&self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/real").join(&self.name)
     }
 
     /// Does `stop`, `kill`, `pause` or `resume` with it.

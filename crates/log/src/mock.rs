@@ -57,7 +57,7 @@ impl Cluster {
         Kafka::new(KafkaSettings {
             brokers: self.brokers(),
             client_id: client_id.to_owned(),
-            properties: Vec::new(),
+            ..KafkaSettings::default()
         })
     }
 

@@ -1,7 +1,9 @@
 //! Where the log is and what its topics are like, as flags and environment variables that every
 //! service shares.
 
-use std::time::Duration;
+mod security;
+
+use std::{fmt, time::Duration};
 
 use clap::Args;
 
@@ -11,15 +13,21 @@ use crate::{
     topic::Cleanup,
 };
 
+pub use security::{Protocol, SecurityArgs};
+
 /// Where Kafka is.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Kafka")]
 pub struct KafkaArgs {
     /// Brokers to start from, as host:port, separated by commas
     #[arg(long, env = "KAFKA_BROKERS", default_value = "localhost:9092", value_name = "HOST:PORT")]
     pub kafka_brokers: String,
 
-    /// Any other setting of librdkafka; may be repeated. As an environment variable: separated by
+    /// How to speak with it
+    #[command(flatten)]
+    pub security: SecurityArgs,
+
+    /// Any other setting of librdkafka, which wins over ours; may be repeated. As an environment variable: separated by
     /// commas
     #[arg(
         long = "kafka-property", env = "KAFKA_PROPERTIES", hide_env_values = true,
@@ -76,9 +84,22 @@ impl KafkaArgs {
         Kafka::new(KafkaSettings {
             brokers: self.kafka_brokers.clone(),
             client_id: client_id.to_owned(),
+            security: self.security.security()?,
             properties: self.kafka_properties.clone(),
         })
         .map(Log::Kafka)
+    }
+}
+
+/// Without the values of properties, which may be secrets.
+impl fmt::Debug for KafkaArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.kafka_properties.iter().map(|(name, _)| name).collect();
+        f.debug_struct("KafkaArgs")
+            .field("kafka_brokers", &self.kafka_brokers)
+            .field("security", &self.security)
+            .field("kafka_properties", &names)
+            .finish()
     }
 }
 

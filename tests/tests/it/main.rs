@@ -2,7 +2,7 @@
 //!
 //! What is in [`every_log`] runs on the embedded log, on librdkafka's in-memory broker and on a real
 //! Apache Kafka with a real PostgreSQL. The latter needs both to be there, so it is left out of a
-//! plain `cargo test` and run by `task test:real`. What is in [`browser`] needs Chromium, and is run
+//! plain `cargo test` and run by `task test:real`; what is in `secured` also needs the feature `tls`. What is in [`browser`] needs Chromium, and is run
 //! by `task test:browser`.
 
 mod every_log;
@@ -13,4 +13,6 @@ mod guarded;
 mod overload;
 mod traced;
 mod real;
+#[cfg(feature = "tls")]
+mod secured;
 mod browser;

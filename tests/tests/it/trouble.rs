@@ -141,6 +141,7 @@ async fn narrow_world() -> World {
         brokers: cluster(&world).brokers(),
         client_id: "test-narrow-producer".into(),
         properties: vec![("queue.buffering.max.messages".into(), "2".into())],
+        ..KafkaSettings::default()
     };
     world.start_producer_on(Log::Kafka(Kafka::new(settings).expect("clients")), &[]).await;
     world.send(1, 2, "ready").await;

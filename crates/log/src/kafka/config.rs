@@ -1,39 +1,63 @@
 //! The settings of every librdkafka client, in one place. The reason for each value that differs
 //! from librdkafka's default stands beside it.
 
+use std::fmt;
+
 use rdkafka::ClientConfig;
 use uuid::Uuid;
 
+use super::security::Security;
 use crate::{Group, Unreachable};
 
 /// How often a client tells its statistics, in milliseconds.
 const STATISTICS: &str = "5000";
 
 /// Where Kafka is and how to speak with it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct KafkaSettings {
     /// `host:port`, separated by commas: any of the brokers, the others are found through them.
     pub brokers: String,
     /// How this process calls itself in the brokers' logs and quotas.
     pub client_id: String,
-    /// Any other librdkafka settings, applied last and to every client; TLS and SASL are such.
+    /// TLS and SASL.
+    pub security: Security,
+    /// Any other librdkafka settings, applied last and to every client.
     pub properties: Vec<(String, String)>,
 }
 
+/// Without the values of properties, which may be secrets.
+impl fmt::Debug for KafkaSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.properties.iter().map(|(name, _)| name).collect();
+        f.debug_struct("KafkaSettings")
+            .field("brokers", &self.brokers)
+            .field("client_id", &self.client_id)
+            .field("security", &self.security)
+            .field("properties", &names)
+            .finish()
+    }
+}
+
 impl KafkaSettings {
-    /// Refuses what this build cannot do, before a client does it with a less helpful text.
+    /// Refuses what this build cannot do, before a client does it with a less helpful text. Without
+    /// OpenSSL librdkafka knows no TLS, and of SASL's mechanisms PLAIN alone.
     pub(super) fn check(&self) -> Result<(), Unreachable> {
-        let secure = |(name, value): &(String, String)| {
-            name == "security.protocol" && !value.eq_ignore_ascii_case("plaintext")
-        };
-        if !cfg!(feature = "tls") && self.properties.iter().any(secure) {
-            return Err(Unreachable(
-                "security.protocol asks for TLS or SASL, but this build has neither: build with \
-                 --features tls (it needs libssl-dev and pkg-config)"
-                    .into(),
-            ));
+        if cfg!(feature = "tls") {
+            return Ok(());
         }
-        Ok(())
+        let config = self.admin();
+        let asked = |name| config.get(name).unwrap_or_default().to_ascii_uppercase();
+        let protocol = asked("security.protocol");
+        let plain = [asked("sasl.mechanism"), asked("sasl.mechanisms")].contains(&"PLAIN".into());
+        let what = match protocol.as_str() {
+            "SSL" | "SASL_SSL" => "TLS",
+            "SASL_PLAINTEXT" if !plain => "a mechanism of SASL other than PLAIN",
+            _ => return Ok(()),
+        };
+        Err(Unreachable(format!(
+            "Kafka is to be reached with {what}, which this build cannot do: build with \
+             --features tls (it needs libssl-dev and pkg-config)"
+        )))
     }
 
     fn base(&self) -> ClientConfig {
@@ -46,6 +70,7 @@ impl KafkaSettings {
             .set("socket.keepalive.enable", "true")
             // A broker that comes back is found within two seconds, not ten.
             .set("reconnect.backoff.max.ms", "2000");
+        self.security.configure(&mut config);
         config
     }
 

@@ -2,6 +2,7 @@
 //!
 //! It owns the clients and their settings; it never knows what a record means.
 
+pub mod security;
 mod config;
 mod context;
 mod statistics;
@@ -55,7 +56,12 @@ impl Kafka {
     }
 
     pub(crate) async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
-        topics::ensure(&self.admin, &self.settings.brokers, topics).await
+        topics::ensure(&self.admin, &self.settings.brokers, topics).await.map_err(|error| {
+            match error {
+                TopicError::Unreachable(error) => self.advise(error).into(),
+                other => other,
+            }
+        })
     }
 
     pub(crate) async fn ends(
@@ -68,7 +74,16 @@ impl Kafka {
     }
 
     pub(crate) async fn ping(&self, deadline: Duration) -> Result<(), Unreachable> {
-        topics::ping(&self.admin, &self.settings.brokers, deadline).await
+        let pinged = topics::ping(&self.admin, &self.settings.brokers, deadline).await;
+        pinged.map_err(|error| self.advise(error))
+    }
+
+    /// Adds what a person can do, where the brokers are there and turn us away.
+    fn advise(&self, error: Unreachable) -> Unreachable {
+        match self.writer.refusal() {
+            Some(refusal) => Unreachable(format!("{error}: {}", refusal.advice())),
+            None => error,
+        }
     }
 
     pub(crate) fn join<F: Fold>(

@@ -14,14 +14,18 @@ use std::{
 use parking_lot::RwLock;
 use rdkafka::{
     ClientConfig,
-    config::FromClientConfigAndContext,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::KafkaError,
     message::{Header, OwnedHeaders},
     producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _},
     types::RDKafkaErrorCode,
 };
 
-use super::{KafkaSettings, context::ClientLog, statistics::Role};
+use super::{
+    KafkaSettings,
+    context::{ClientLog, Refusal},
+    statistics::Role,
+};
 use crate::{AppendError, NewRecord, Position, Unreachable};
 
 /// How often the supervisor looks, and how long it lets a broker think about an answer.
@@ -52,7 +56,7 @@ struct Shared {
 struct Watched(Arc<ClientLog>);
 
 impl rdkafka::ClientContext for Watched {
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.0.log(level, facility, message);
     }
 
@@ -67,7 +71,9 @@ impl rdkafka::ClientContext for Watched {
 
 impl KafkaWriter {
     pub(super) fn start(settings: &KafkaSettings) -> Result<Self, Unreachable> {
-        let config = settings.producer();
+        let mut config = settings.producer();
+        // That a broker hung up on us, as one does that expects TLS, is said no louder.
+        config.set_log_level(RDKafkaLogLevel::Info);
         let watch = Arc::new(ClientLog::of(Role::Writer));
         let client = connect(&config, &watch)?;
         let shared = Arc::new(Shared {
@@ -107,6 +113,11 @@ impl KafkaWriter {
                 Err(error)
             }
         }
+    }
+
+    /// Why the brokers turn us away, if they do.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.0.watch.refusal()
     }
 
     pub(crate) async fn flush(&self, deadline: Duration) -> bool {
@@ -149,6 +160,9 @@ fn supervise(shared: &Weak<Shared>) {
         let answers =
             client.client().fetch_metadata(Some("__consumer_offsets"), PING_DEADLINE).is_ok();
         shared.reachable.store(answers, Ordering::Release);
+        if answers {
+            shared.watch.answered();
+        }
         if answers != was_reachable {
             if answers {
                 tracing::info!("Kafka is reachable again; records are accepted");

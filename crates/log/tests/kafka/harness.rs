@@ -114,7 +114,7 @@ pub(crate) fn connect(brokers: &str) -> Log {
     // The in-memory broker lets every rebalance but the first wait for most of a session.
     let properties = [("session.timeout.ms", "2500"), ("heartbeat.interval.ms", "300")];
     let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    let settings = KafkaSettings { brokers, client_id, properties };
+    let settings = KafkaSettings { brokers, client_id, properties, ..KafkaSettings::default() };
     Log::Kafka(Kafka::new(settings).expect("the clients"))
 }
 

@@ -36,9 +36,22 @@ pub struct DirectoryError(#[from] sqlx::Error);
 pub enum OpenError {
     /// Not a URL of PostgreSQL.
     #[error(
-        "--database-url (DATABASE_URL) is not a PostgreSQL URL such as postgres://user:password@host:5432/database"
+        "--database-url (DATABASE_URL) is not a PostgreSQL URL such as postgres://user:password@host:5432/database?sslmode=verify-full; sslmode is disable, prefer, require, verify-ca or verify-full"
     )]
     Url,
+    /// It asks for TLS, which this build has not.
+    #[error(
+        "the database's URL asks for TLS (sslmode={0}), which this build cannot do: build with --features tls"
+    )]
+    NoTls(&'static str),
+    /// A certificate of it cannot be read, or is not enough.
+    #[error("the database's URL, {parameter}: {reason}")]
+    Certificate {
+        /// The parameter's name.
+        parameter: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The file cannot be opened.
     #[error("the user directory {path} cannot be opened: {error}")]
     File {
@@ -70,7 +83,7 @@ impl Directory {
     /// PostgreSQL may come later than we do.
     ///
     /// # Errors
-    /// [`OpenError::Url`].
+    /// [`OpenError`], when the URL cannot be used, or not by this build.
     pub fn postgres(url: &str, connections: u32) -> Result<Self, OpenError> {
         postgres::open(url, connections).map(Self::Postgres)
     }
@@ -170,7 +183,8 @@ impl Directory {
             }
             Err(error) => {
                 tracing::debug!(%error, "the directory is not ready");
-                Err("the user directory does not answer".into())
+                let refusal = postgres::refusal(&error.0).map(|why| format!(": {why}"));
+                Err(format!("the user directory does not answer{}", refusal.unwrap_or_default()))
             }
         }
     }

@@ -1,14 +1,16 @@
 //! The directory in PostgreSQL.
 
+use std::{fs::File, io::ErrorKind};
+
 use sqlx::{
     PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 
 use super::{DEADLINE, MigrateError, OpenError};
 
 pub(super) fn open(url: &str, connections: u32) -> Result<PgPool, OpenError> {
-    let options: PgConnectOptions = url.parse().map_err(|_| OpenError::Url)?;
+    let options = options(url)?;
     let pool = PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(DEADLINE)
@@ -17,6 +19,76 @@ pub(super) fn open(url: &str, connections: u32) -> Result<PgPool, OpenError> {
         .test_before_acquire(true)
         .connect_lazy_with(options.application_name("notifications-producer"));
     Ok(pool)
+}
+
+/// What the URL asks for. What it can never get is an error now, not at every connection.
+fn options(url: &str) -> Result<PgConnectOptions, OpenError> {
+    let mut options: PgConnectOptions = url.parse().map_err(|_| OpenError::Url)?;
+    let files = files(url);
+    for (parameter, path) in &files {
+        // A certificate may also be there in full.
+        if !path.trim().starts_with("-----BEGIN") {
+            File::open(path).map_err(|error| OpenError::Certificate {
+                parameter: (*parameter).to_owned(),
+                reason: format!("cannot read {path}: {error}"),
+            })?;
+        }
+    }
+    let has = |name| files.iter().any(|(parameter, _)| *parameter == name);
+    if has("sslcert") != has("sslkey") {
+        return Err(OpenError::Certificate {
+            parameter: "sslcert and sslkey".into(),
+            reason: "a certificate and its key are only of use together".into(),
+        });
+    }
+    // As libpq does it, and unlike sqlx: whoever names an authority wants it to be asked.
+    if matches!(options.get_ssl_mode(), PgSslMode::Require) && has("sslrootcert") {
+        options = options.ssl_mode(PgSslMode::VerifyCa);
+    }
+    if !cfg!(feature = "tls") {
+        match options.get_ssl_mode() {
+            PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer => {}
+            PgSslMode::Require => return Err(OpenError::NoTls("require")),
+            PgSslMode::VerifyCa => return Err(OpenError::NoTls("verify-ca")),
+            PgSslMode::VerifyFull => return Err(OpenError::NoTls("verify-full")),
+        }
+    }
+    Ok(options)
+}
+
+/// The certificates and keys that the URL names, under libpq's names.
+fn files(url: &str) -> Vec<(&'static str, String)> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let query = query.split_once('#').map_or(query, |(query, _)| query);
+    let files = form_urlencoded::parse(query.as_bytes()).filter_map(|(name, path)| {
+        let name = match &*name {
+            "sslrootcert" | "ssl-root-cert" | "ssl-ca" => "sslrootcert",
+            "sslcert" | "ssl-cert" => "sslcert",
+            "sslkey" | "ssl-key" => "sslkey",
+            _ => return None,
+        };
+        Some((name, path.into_owned()))
+    });
+    files.collect()
+}
+
+/// Why a server that is there turns us away, as far as strangers may know.
+pub(super) fn refusal(error: &sqlx::Error) -> Option<&'static str> {
+    match error {
+        sqlx::Error::Database(error) => match error.code().as_deref() {
+            Some("28P01" | "28000") => {
+                Some("it refuses the user: check the name and the password in the database's URL")
+            }
+            Some("3D000") => Some("it has no such database"),
+            _ => None,
+        },
+        sqlx::Error::Tls(_) => Some("no TLS with it: check sslmode in the database's URL"),
+        // What rustls finds wrong comes as data that is none.
+        sqlx::Error::Io(error) if error.kind() == ErrorKind::InvalidData => {
+            Some("its certificate is not trusted: check sslrootcert and the host in its URL")
+        }
+        _ => None,
+    }
 }
 
 pub(super) async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
@@ -55,4 +127,54 @@ pub(super) async fn put(pool: &PgPool, id: i64, name: &str) -> Result<bool, sqlx
 pub(super) async fn delete(pool: &PgPool, id: i64) -> Result<bool, sqlx::Error> {
     let done = sqlx::query("DELETE FROM users WHERE id = $1").bind(id).execute(pool).await?;
     Ok(done.rows_affected() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(query: &str) -> String {
+        let url = format!("postgres://u:hunter2@h/d?{query}");
+        let error = options(&url).expect_err("a wrong URL").to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+        error
+    }
+
+    #[test]
+    fn a_build_without_tls_says_so_at_once() {
+        for mode in ["require", "verify-ca", "verify-full"] {
+            let opened = options(&format!("postgres://u:hunter2@h/d?sslmode={mode}"));
+            if cfg!(feature = "tls") {
+                assert!(opened.is_ok(), "{mode}");
+            } else {
+                let error = opened.expect_err("no TLS in this build").to_string();
+                assert!(error.contains(mode) && error.contains("--features tls"), "{error}");
+            }
+        }
+        for mode in ["disable", "prefer"] {
+            assert!(options(&format!("postgres://u@h/d?sslmode={mode}")).is_ok(), "{mode}");
+        }
+        assert!(error("sslmode=always").contains("verify-full"));
+    }
+
+    #[test]
+    fn a_certificate_that_cannot_be_read_is_named() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        let path = file.path().to_str().expect("a readable path");
+        assert!(
+            error("sslrootcert=/no/such.pem").contains("sslrootcert: cannot read /no/such.pem")
+        );
+        assert!(error(&format!("sslcert={path}")).contains("together"));
+        assert!(options(&format!("postgres://u@h/d?sslcert={path}&sslkey={path}")).is_ok());
+        assert!(options("postgres://u@h/d?ssl-ca=-----BEGIN%20CERTIFICATE-----").is_ok());
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn who_names_an_authority_wants_it_to_be_asked() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        let path = file.path().to_str().expect("a readable path");
+        let opened = options(&format!("postgres://u@h/d?sslmode=require&sslrootcert={path}"));
+        assert!(matches!(opened.expect("a right URL").get_ssl_mode(), PgSslMode::VerifyCa));
+    }
 }

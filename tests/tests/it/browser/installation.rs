@@ -59,7 +59,7 @@ impl Installation {
         let topic = unique("notifications");
         let group = format!("{topic}-group");
         let parts = Parts::real(&topic.replace('-', "_")).await;
-        let Parts::Real { brokers, database_url } = &parts else { unreachable!("asked for") };
+        let Parts::Real { brokers, database_url, .. } = &parts else { unreachable!("asked for") };
         let common = ["--kafka-brokers", brokers, "--topic", &topic];
         let sends = ["--database-url", database_url, "--migrate", "--cors-origins", &urls[1]];
         let reads = ["--group", &group, "--producer-url", &urls[0]];
