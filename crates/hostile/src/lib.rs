@@ -150,7 +150,7 @@ fn long() -> impl Strategy<Value = String> {
 
 /// Brackets within brackets, more than a parser that calls itself for each has a stack for.
 fn deep() -> impl Strategy<Value = String> {
-    let levels = prop_oneof![8 => 0..200_usize, 1 => 0..100_000_usize];
+    let levels = prop_oneof![20 => 0..200_usize, 1 => 0..20_000_usize];
     (levels, any::<bool>()).prop_map(|(levels, objects)| {
         let (open, close) = if objects { ("{\"a\":", "}") } else { ("[", "]") };
         format!("{}0{}", open.repeat(levels), close.repeat(levels))
