@@ -239,6 +239,60 @@ impl Fold for OwnersFold {
 }
 
 #[cfg(test)]
+mod fuzz {
+    use hostile::{broken, bytes, json, text};
+    use proptest::{option, prelude::*, sample::select};
+
+    use super::*;
+
+    fn claim() -> impl Strategy<Value = Vec<u8>> {
+        const STATES: [ClaimState; 3] =
+            [ClaimState::Rebuilding, ClaimState::Live, ClaimState::Released];
+        let partition = prop_oneof![4 => 0..4_i32, 1 => any::<i32>()];
+        (partition, any::<u128>(), text(), select(&STATES[..])).prop_map(
+            |(partition, instance, url, state)| {
+                let instance = Uuid::from_u128(instance);
+                serde_json::to_vec(&Claim { partition, instance, url, state }).expect("JSON")
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_claim_is_poison_or_kept_as_it_was_written(
+            key in option::of(bytes()),
+            value in option::of(prop_oneof![
+                1 => bytes(), 1 => json().prop_map(String::into_bytes), 5 => broken(claim()),
+            ]),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+            let _within = runtime.enter();
+            let mut owners = Owners::new("http://me");
+            // A foreign claim to what is ours is answered, whatever it says.
+            owners.assigned(3);
+            let verdict = OwnersFold::into(&owners).record(&Record {
+                partition: 0,
+                offset: 0,
+                timestamp_ms: 0,
+                key: key.as_deref(),
+                value: value.as_deref(),
+                headers: smallvec::SmallVec::new(),
+            });
+            let claim: Option<Claim> = value.and_then(|value| serde_json::from_slice(&value).ok());
+            let held: Vec<_> = owners.0.owners.read().values().cloned().collect();
+            match claim {
+                Some(claim) if claim.state != ClaimState::Released => {
+                    let written = serde_json::to_vec(&claim).expect("JSON");
+                    prop_assert_eq!(serde_json::from_slice::<Claim>(&written).ok(), Some(claim.clone()));
+                    prop_assert_eq!(held, [claim]);
+                }
+                _ => prop_assert!(held.is_empty(), "{:?} by {:?}", held, verdict),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

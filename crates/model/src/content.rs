@@ -3,6 +3,8 @@
 
 use serde_json::value::RawValue;
 
+use crate::readable;
+
 /// A message that may be sent: not blank, at most [`Message::MAX_CHARS`] characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message(String);
@@ -169,12 +171,21 @@ pub enum InvalidData {
     /// Something else.
     #[error("must be JSON")]
     NotJson,
+    /// Nests deeper than [`Data::MAX_DEPTH`].
+    #[error("must nest at most {max} arrays and objects", max = Data::MAX_DEPTH)]
+    TooDeep,
+    /// JSON as its grammar has it, and yet no text or no number.
+    #[error("must not have half a surrogate pair, or a number that no double holds")]
+    NotPortable,
 }
 
 impl Data {
     /// The longest data as written, in bytes: an inbox of the default 1000 entries that all have as
     /// much stays within 16 MiB.
     pub const MAX_BYTES: usize = 16 << 10;
+    /// How many arrays and objects may stand within each other. A bound of ours: some parsers take no
+    /// more than 64, and data stands within a page or an event.
+    pub const MAX_DEPTH: usize = 32;
 
     /// The text as data; none where it is `null`.
     ///
@@ -185,6 +196,7 @@ impl Data {
             return Err(InvalidData::TooLong(text.len()));
         }
         let value: &RawValue = serde_json::from_str(text).map_err(|_| InvalidData::NotJson)?;
+        readable::check(value)?;
         let value =
             RawValue::from_string(compact(value.get())).map_err(|_| InvalidData::NotJson)?;
         Ok((value.get() != "null").then_some(Self(value)))
@@ -285,6 +297,24 @@ mod tests {
         let longest = format!("/{}", "é".repeat(Link::MAX_CHARS - 1));
         assert!(Link::new(longest.clone()).is_ok());
         assert_eq!(Link::new(longest + "x"), Err(InvalidLink::TooLong(Link::MAX_CHARS + 1)));
+    }
+
+    #[test]
+    fn data_is_json_that_every_program_reads() {
+        let nested = |open: &str, close: &str, levels: usize| {
+            format!("{}0{}", open.repeat(levels), close.repeat(levels))
+        };
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            assert!(Data::parse(&nested(open, close, Data::MAX_DEPTH)).is_ok());
+            for levels in [Data::MAX_DEPTH + 1, 1000] {
+                let data = Data::parse(&nested(open, close, levels));
+                assert_eq!(data, Err(InvalidData::TooDeep), "{open}");
+            }
+        }
+        for text in [r#""\ud800""#, r#"{"\udc00":1}"#, r#"["\ud800\u0041"]"#, "1e999", "[-1E400]"] {
+            assert_eq!(Data::parse(text), Err(InvalidData::NotPortable), "{text}");
+        }
+        assert!(Data::parse(r#"["\ud83d\udca9","\u0000",1e308,1e-999]"#).is_ok());
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl<'de> serde::Deserialize<'de> for NotificationId {
 }
 
 /// What a notification says, in 64 bits: two records of one id that have different ones are a reused
-/// Idempotency-Key. As text: 16 lower-case hexadecimal digits.
+/// Idempotency-Key. As text: 16 lower-case hexadecimal digits, not all 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(NonZeroU64); // So that an entry without one is no larger.
 
@@ -130,7 +130,7 @@ impl Fingerprint {
 
 /// Why a text is not a [`Fingerprint`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be 16 lower-case hexadecimal digits")]
+#[error("must be 16 lower-case hexadecimal digits, not all 0")]
 pub struct InvalidFingerprint;
 
 impl fmt::Display for Fingerprint {
@@ -154,7 +154,8 @@ impl FromStr for Fingerprint {
         if s.len() != 16 || !s.bytes().all(digit) {
             return Err(InvalidFingerprint);
         }
-        u64::from_str_radix(s, 16).map(Self::new).map_err(|_| InvalidFingerprint)
+        let bits = u64::from_str_radix(s, 16).ok().and_then(NonZeroU64::new);
+        bits.map(Self).ok_or(InvalidFingerprint)
     }
 }
 
@@ -235,7 +236,8 @@ mod tests {
     fn a_fingerprint_is_16_lower_case_hexadecimal_digits_and_nothing_else() {
         assert_eq!("00000000000000ff".parse(), Ok(Fingerprint::new(255)));
         assert_eq!(Fingerprint::new(255).to_string(), "00000000000000ff");
-        for bad in ["", "ff", "00000000000000FF", "+0000000000000ff", "00000000000000ff0"] {
+        let zero = "0".repeat(16); // As no fingerprint is written.
+        for bad in ["", "ff", "00000000000000FF", "+0000000000000ff", "00000000000000ff0", &zero] {
             assert_eq!(bad.parse::<Fingerprint>(), Err(InvalidFingerprint), "{bad:?}");
         }
     }

@@ -3,9 +3,11 @@
 use jiff::Timestamp;
 
 use crate::{
+    content::InvalidData,
     cursor::Cursor,
     headers::{self, Headers},
     notification::Notification,
+    readable,
     receipt::{self, Receipt},
 };
 
@@ -30,6 +32,9 @@ pub enum Poison {
     /// Not JSON, or not of the right shape, or no recipient with a positive id.
     #[error("the value is not what this topic holds: {0}")]
     Shape(#[from] serde_json::Error),
+    /// Its data would make its recipient's inbox unreadable to some programs.
+    #[error("its data {0}")]
+    Data(#[from] InvalidData),
 }
 
 /// The record of this notification.
@@ -88,7 +93,9 @@ pub fn decode<'a>(
     timestamp: Timestamp,
 ) -> Result<(Notification<'a>, Headers), Poison> {
     let value = value.ok_or(Poison::Empty)?;
-    let notification = serde_json::from_slice(value)?;
+    let notification: Notification<'_> = serde_json::from_slice(value)?;
+    // Its length is another producer's own affair, as that of its message is.
+    notification.data.map_or(Ok(()), readable::check)?;
     Ok((notification, Headers::decode(headers, at, timestamp)))
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct Send {
     /// Where a click leads: `http://…`, `https://…`, or a path of your own site, `/…`.
     #[schema(required = false, max_length = 2048, example = "/users/2")]
     link: Option<String>,
-    /// Any JSON, at most 16 KiB, for the recipient's program.
+    /// Any JSON, at most 16 KiB and 32 levels, for the recipient's program.
     #[schema(required = false)]
     data: Option<Value>,
 }

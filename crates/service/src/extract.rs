@@ -259,6 +259,38 @@ pub fn media_type(headers: &HeaderMap) -> Option<Cow<'_, str>> {
 }
 
 #[cfg(test)]
+mod fuzz {
+    use axum::http::HeaderValue;
+    use hostile::{broken, bytes};
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_media_type_that_is_taken_is_one_in_lower_case(
+            values in vec(
+                prop_oneof![
+                    bytes(),
+                    broken("[a-zA-Z]{1,9}/[a-zA-Z+-]{1,9} ?(; ?charset=[a-z]{1,4})?".prop_map(String::into_bytes)),
+                ],
+                0..3,
+            ),
+        ) {
+            let mut headers = HeaderMap::new();
+            for value in values.iter().filter_map(|value| HeaderValue::from_bytes(value).ok()) {
+                headers.append(header::CONTENT_TYPE, value);
+            }
+            if let Some(essence) = media_type(&headers) {
+                prop_assert_eq!(headers.len(), 1);
+                prop_assert_eq!(essence.trim().to_ascii_lowercase(), essence.as_ref());
+                prop_assert!(essence.contains('/') && !essence.contains(';'));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use axum::{

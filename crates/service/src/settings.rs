@@ -171,6 +171,29 @@ pub fn positive_duration(text: &str) -> Result<Duration, InvalidDuration> {
 }
 
 #[cfg(test)]
+mod fuzz {
+    use hostile::{broken_text, text};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_duration_that_is_taken_is_bounded_and_read_again_as_it_was_written(
+            span in prop_oneof![text(), broken_text("[0-9]{1,20} ?(ms|s|m|h|d)?")],
+        ) {
+            let Ok(found) = duration(&span) else {
+                prop_assert!(positive_duration(&span).is_err());
+                return Ok(());
+            };
+            prop_assert!(found <= MAX_DURATION);
+            prop_assert_eq!(duration(&format!("{}ms", found.as_millis())), Ok(found));
+            prop_assert_eq!(positive_duration(&span).is_ok(), !found.is_zero());
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -72,3 +72,39 @@ fn matches(headers: &HeaderMap, tag: &str) -> bool {
         .flat_map(|value| value.split(','))
         .any(|known| opaque(known) == opaque(tag) || known.trim() == "*")
 }
+
+#[cfg(test)]
+mod fuzz {
+    use axum::http::HeaderValue;
+    use hostile::{broken, bytes};
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    const TAG: &str = "W/\"3.7.-1.2.1\"";
+
+    proptest! {
+        #[test]
+        fn only_a_header_that_names_the_tag_or_a_star_matches(
+            values in vec(
+                prop_oneof![
+                    bytes(),
+                    broken("((W/)?\"[0-9.-]{0,9}\" ?, ?){0,3}(W/)?\"3.7.-1.2.1\"( ?, ?\\*)?".prop_map(String::into_bytes)),
+                ],
+                0..4,
+            ),
+        ) {
+            let mut headers = HeaderMap::new();
+            for value in values.iter().filter_map(|value| HeaderValue::from_bytes(value).ok()) {
+                headers.append(IF_NONE_MATCH, value);
+            }
+            let texts = || headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+            let named = texts().any(|value| value.contains("\"3.7.-1.2.1\""));
+            let star = texts().any(|value| value.contains('*'));
+            prop_assert!(!matches(&headers, TAG) || named || star);
+            // Whatever else a client names, what it names is found.
+            headers.append(IF_NONE_MATCH, HeaderValue::from_static("\"x\", W/\"3.7.-1.2.1\""));
+            prop_assert!(matches(&headers, TAG));
+        }
+    }
+}

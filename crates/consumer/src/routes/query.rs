@@ -153,3 +153,111 @@ fn wait(text: &str) -> Result<Duration, Problem> {
 fn wrong(field: &str, why: impl Display) -> Problem {
     Problem::bad_request(field, why)
 }
+
+#[cfg(test)]
+mod fuzz {
+    use axum::{extract::Query as Asked, http::Uri};
+    use hostile::{broken_text, text};
+    use proptest::{option, prelude::*};
+
+    use super::*;
+
+    const HOME: i32 = 3;
+
+    fn cursor() -> impl Strategy<Value = String> {
+        prop_oneof!["[0-4]-[0-9]{1,6}", "3-[0-9]{1,6}", Just("3-start".into())]
+    }
+
+    fn span() -> impl Strategy<Value = String> {
+        "[0-9]{1,4}(ms|s|m|h|d)?"
+    }
+
+    fn time() -> impl Strategy<Value = String> {
+        let day = "-?[0-9]{4,6}-[01][0-9]-[0-3][0-9]";
+        let hour = "T[0-2][0-9]:[0-5][0-9]:[0-6][0-9](\\.[0-9]{1,9})?(Z|[+-][0-2][0-9]:[0-5][0-9])";
+        (day, hour).prop_map(|(day, hour)| day + &hour)
+    }
+
+    fn value(valid: impl Strategy<Value = String>) -> impl Strategy<Value = Option<String>> {
+        option::of(prop_oneof![1 => text(), 4 => broken_text(valid)])
+    }
+
+    fn raw() -> impl Strategy<Value = Raw> {
+        let since = value(prop_oneof![cursor(), time(), span(), Just("all".into())]);
+        let limit = value("[0-9]{1,6}".boxed());
+        let unread = value("true|false|");
+        let category = value("[a-zé ]{0,80}".boxed());
+        (since, limit, unread, category, value(cursor()), value(span())).prop_map(
+            |(since, limit, unread, category, at_least, wait)| Raw {
+                since,
+                limit,
+                unread,
+                category,
+                at_least,
+                wait,
+            },
+        )
+    }
+
+    fn is_within_bounds(limit: Option<usize>, category: Option<&str>) -> Result<(), TestCaseError> {
+        prop_assert!(limit.is_none_or(|limit| (1..=MAX_LIMIT).contains(&limit)));
+        let length = category.map_or(1, |category| category.chars().count());
+        prop_assert!((1..=Category::MAX_CHARS).contains(&length));
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_asked_is_refused_or_within_bounds(raw in raw()) {
+            // Asked before the rest is looked at.
+            let (wait, depends) = (raw.wait(), raw.depends_on_time());
+            prop_assert!(wait <= MAX_WAIT);
+            let query = match raw.parse(HOME) {
+                Ok(query) => query,
+                Err(problem) => {
+                    prop_assert_eq!(problem.status().as_u16(), 400);
+                    return Ok(());
+                }
+            };
+            is_within_bounds(query.limit, query.category.as_deref())?;
+            prop_assert_eq!(query.wait, wait);
+            prop_assert!(query.at_least.is_none_or(|at| at.partition == HOME && at.offset >= -1));
+            // Two who ask later for the same are answered the same, or the answer is no such one.
+            if let (Since::Time(_), false) = (query.since, depends) {
+                prop_assert_eq!(raw.parse(HOME).map(|again| again.since).ok(), Some(query.since));
+            }
+            prop_assert!(!depends || matches!(query.since, Since::Time(_)));
+        }
+
+        #[test]
+        fn where_a_stream_begins_is_refused_or_within_bounds(
+            raw in raw(), last in option::of(prop_oneof![text(), broken_text(cursor())]),
+        ) {
+            let last = last.and_then(|last| HeaderValue::try_from(last).ok());
+            let asked = raw.unread.is_some() || raw.at_least.is_some() || raw.wait.is_some();
+            match raw.start(last.as_ref()) {
+                Ok(start) => {
+                    prop_assert!(!asked);
+                    is_within_bounds(start.limit, start.category.as_deref())?;
+                    if let Some(last) = last.filter(|last| !last.is_empty()) {
+                        let cursor = last.to_str().ok().and_then(|last| last.parse().ok());
+                        prop_assert_eq!(cursor.map(Since::Cursor), Some(start.since));
+                    }
+                }
+                Err(problem) => prop_assert_eq!(problem.status().as_u16(), 400),
+            }
+        }
+
+        #[test]
+        fn no_query_makes_it_stumble(
+            query in prop_oneof![text(), broken_text("((since|limit|wait|category)=[0-9a-z%+-]{0,9}&){0,6}")],
+        ) {
+            if let Ok(uri) = format!("/notifications/1?{query}").parse::<Uri>()
+                && let Ok(Asked(raw)) = Asked::<Raw>::try_from_uri(&uri)
+            {
+                let _ = (raw.parse(HOME), raw.start(None));
+                prop_assert!(raw.wait() <= MAX_WAIT);
+            }
+        }
+    }
+}

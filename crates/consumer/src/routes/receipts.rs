@@ -1,12 +1,17 @@
 //! What a recipient does with notifications: `POST …/read`, `POST …/unread`, `DELETE …`.
 
+use std::fmt;
+
 use axum::{
     extract::State,
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
 use model::{Action, Cursor, NotificationId, UserId};
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, Visitor},
+};
 use service::{
     extract::{Body, Path},
     openapi::{ProblemBody, Refused, RefusedWithBody},
@@ -24,8 +29,7 @@ use crate::view::{Query, Which};
 const MAX_IDS: usize = 1000;
 
 /// `{"ids":["…"]}`, `{"through":"3-1042"}`, or nothing.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default)]
 pub(super) struct Chosen {
     ids: Option<Vec<NotificationId>>,
     through: Option<Cursor>,
@@ -151,6 +155,46 @@ impl IntoResponse for Done {
     }
 }
 
+impl<'de> Deserialize<'de> for Chosen {
+    /// Written out, because serde's own would also take a list of the fields' values: `[null,null]`
+    /// would choose all.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ChosenVisitor)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Field {
+    Ids,
+    Through,
+}
+
+struct ChosenVisitor;
+
+impl<'de> Visitor<'de> for ChosenVisitor {
+    type Value = Chosen;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Chosen, A::Error> {
+        let (mut ids, mut through) = (None, None);
+        while let Some(field) = object.next_key()? {
+            match field {
+                Field::Ids if ids.is_some() => return Err(A::Error::duplicate_field("ids")),
+                Field::Ids => ids = Some(object.next_value()?),
+                Field::Through if through.is_some() => {
+                    return Err(A::Error::duplicate_field("through"));
+                }
+                Field::Through => through = Some(object.next_value()?),
+            }
+        }
+        Ok(Chosen { ids: ids.flatten(), through: through.flatten() })
+    }
+}
+
 impl Chosen {
     /// What a body says; nothing chooses all.
     fn parse(body: &[u8]) -> Result<Self, Problem> {
@@ -182,6 +226,93 @@ impl Chosen {
             }
             Self { through: Some(through), .. } => Ok(Which::Through(through.offset)),
             Self { ids: None, through: None } => Ok(Which::All),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn which(body: &str) -> Result<Which, String> {
+        let chosen = Chosen::parse(body.as_bytes()).and_then(|chosen| chosen.which(3));
+        chosen.map_err(|problem| problem.message().to_owned())
+    }
+
+    #[test]
+    fn nothing_or_an_object_without_a_choice_chooses_all_and_nothing_else_does() {
+        for all in ["", " \n", "{}", r#"{"ids":null}"#, r#"{"through":null,"ids":null}"#] {
+            assert!(matches!(which(all), Ok(Which::All)), "{all:?}");
+        }
+        for refused in ["[null,null]", "[]", "null", "true", "\"all\"", r#"{"all":true}"#] {
+            let why = which(refused).expect_err("a problem");
+            assert!(why.starts_with("body: must be {\"ids\""), "{refused}: {why}");
+        }
+    }
+
+    #[test]
+    fn a_choice_is_made_once_and_one_way() {
+        for refused in [
+            r#"{"ids":["a"],"ids":["b"]}"#,
+            r#"{"through":"3-1","through":"3-2"}"#,
+            r#"{"ids":null,"ids":["b"]}"#,
+            r#"{"ids":["a"],"through":"3-1"}"#,
+        ] {
+            assert!(which(refused).is_err(), "{refused}");
+        }
+        assert!(matches!(which(r#"{"through":"3-7"}"#), Ok(Which::Through(7))));
+        assert!(matches!(which(r#"{"ids":["a","b","a"]}"#), Ok(Which::Ids(ids)) if ids.len() == 2));
+    }
+}
+
+#[cfg(test)]
+pub(super) mod fuzz {
+    use hostile::{broken, bytes, json, string};
+    use model::headers::MAX_ID_LEN;
+    use proptest::{collection::vec, prelude::*, sample::select};
+
+    use super::*;
+
+    const HOME: i32 = 3;
+
+    /// A body that chooses something, or nearly.
+    pub(in crate::routes) fn chosen() -> impl Strategy<Value = Vec<u8>> {
+        let ids = vec(prop_oneof![string(), "\"[0-9]-[0-9]{1,3}\""], 0..5);
+        let many = (MAX_IDS - 1..MAX_IDS + 2)
+            .prop_map(|times| format!("{{\"ids\":[{}]}}", vec!["\"a\""; times].join(",")));
+        let body = prop_oneof![
+            4 => ids.prop_map(|ids| format!("{{\"ids\":[{}]}}", ids.join(","))),
+            3 => "\\{\"through\":\"[34]-([0-9]{1,19}|start)\"\\}",
+            1 => many,
+            1 => select(&["{}", "[null,null]", "[]", "null"][..]).prop_map(String::from),
+            1 => (select(&["ids", "through", "all"][..]), json())
+                .prop_map(|(name, value)| format!("{{\"{name}\":{value}}}")),
+            1 => json(),
+        ];
+        broken(body.prop_map(String::into_bytes))
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_is_refused_or_chooses_what_it_says(body in prop_oneof![1 => bytes(), 6 => chosen()]) {
+            let which = match Chosen::parse(&body).and_then(|chosen| chosen.which(HOME)) {
+                Ok(which) => which,
+                Err(problem) => {
+                    prop_assert_eq!(problem.status().as_u16(), 400);
+                    return Ok(());
+                }
+            };
+            let text = String::from_utf8_lossy(&body);
+            let text = text.trim();
+            prop_assert!(text.is_empty() || text.starts_with('{'), "{} chose {:?}", text, which);
+            match which {
+                Which::Ids(ids) => {
+                    prop_assert!(ids.len() <= MAX_IDS && text.contains("ids"));
+                    prop_assert!(ids.iter().all(|id| id.to_string().len() <= MAX_ID_LEN));
+                }
+                Which::Through(offset) => prop_assert!(offset >= -1 && text.contains("through")),
+                Which::All => prop_assert!(!text.contains('"') || text.contains("null")),
+            }
         }
     }
 }

@@ -187,19 +187,52 @@ async fn close(socket: &mut WebSocket, code: u16, reason: &'static str) {
 /// `{"event":"error","data":{…}}` with a problem's body.
 async fn obey(app: &App, user: UserId, text: &str) -> String {
     let done = async {
-        let command: Command = serde_json::from_str(text).map_err(|error| {
-            let expected = r#"{"read":{"ids":["…"]}}, {"read":{"through":"3-1042"}} or {"read":{}}; or unread, or dismiss, in place of read"#;
-            Problem::bad_request("message", format!("must be {expected}: {error}"))
-        })?;
-        let (action, chosen) = match command {
-            Command::Read(chosen) => (Action::Read, chosen),
-            Command::Unread(chosen) => (Action::Unread, chosen),
-            Command::Dismiss(chosen) => (Action::Dismissed, chosen),
-        };
+        let (action, chosen) = said(text)?;
         record(app, user, action, &chosen.which(app.view.home(user))?).await
     };
     match done.await {
         Ok(done) => format!("{{\"event\":\"done\",\"data\":{}}}", done.to_json()),
         Err(problem) => json!({ "event": "error", "data": problem }).to_string(),
+    }
+}
+
+/// What a client says.
+fn said(text: &str) -> Result<(Action, Chosen), Problem> {
+    let command: Command = serde_json::from_str(text).map_err(|error| {
+        let expected = r#"{"read":{"ids":["…"]}}, {"read":{"through":"3-1042"}} or {"read":{}}; or unread, or dismiss, in place of read"#;
+        Problem::bad_request("message", format!("must be {expected}: {error}"))
+    })?;
+    Ok(match command {
+        Command::Read(chosen) => (Action::Read, chosen),
+        Command::Unread(chosen) => (Action::Unread, chosen),
+        Command::Dismiss(chosen) => (Action::Dismissed, chosen),
+    })
+}
+
+#[cfg(test)]
+mod fuzz {
+    use hostile::{broken_text, text};
+    use proptest::{prelude::*, sample::select};
+
+    use super::{super::receipts::fuzz::chosen, *};
+
+    proptest! {
+        #[test]
+        fn a_message_is_refused_or_chooses_what_it_says(
+            message in prop_oneof![
+                1 => text(),
+                6 => broken_text((select(&["read", "unread", "dismiss", "x"][..]), chosen()).prop_map(
+                    |(action, chosen)| format!("{{\"{action}\":{}}}", String::from_utf8_lossy(&chosen)),
+                )),
+            ],
+        ) {
+            match said(&message) {
+                Err(problem) => prop_assert_eq!(problem.status().as_u16(), 400),
+                Ok((_, chosen)) => {
+                    // An object within an object, or nothing was chosen.
+                    prop_assert!(message.matches('{').count() >= 2, "{} is {:?}", message, chosen);
+                }
+            }
+        }
     }
 }

@@ -6,6 +6,8 @@
 
 mod lines;
 mod answers;
+#[cfg(test)]
+mod fuzz;
 
 use std::{sync::Arc, time::Duration};
 

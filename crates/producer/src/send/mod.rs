@@ -4,6 +4,8 @@ pub mod request;
 pub mod idempotency;
 pub mod keys;
 pub mod delivery;
+#[cfg(test)]
+mod fuzz;
 
 use std::{borrow::Cow, time::Duration};
 

@@ -359,13 +359,6 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_body_makes_parsing_panic(body in any::<Vec<u8>>(), json in "[{}\\[\\]\":,a-z0-9_ ]{0,60}") {
-            for body in [body.as_slice(), json.as_bytes()] {
-                let _ = (Send::parse(FORM, body), Send::parse(JSON, body), Send::parse_line(body));
-            }
-        }
-
-        #[test]
         fn what_json_says_is_what_is_sent(
             from in 1..i64::MAX, to in proptest::collection::vec(1..i64::MAX, 1..5),
             message in "\\PC{1,40}[a-z]", category in proptest::option::of("[a-zé\"\\\\]{1,64}"),

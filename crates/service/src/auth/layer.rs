@@ -103,13 +103,13 @@ pub(super) fn unauthenticated(refusal: Refusal) -> Problem {
         .header(header::WWW_AUTHENTICATE, HeaderValue::from_static(how))
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-fn in_query(uri: &Uri) -> Option<String> {
+pub(super) fn in_query(uri: &Uri) -> Option<String> {
     let pairs = uri.query()?.split('&');
     // A token needs no escapes: base64url and dots (RFC 7515, section 7.1).
     pairs

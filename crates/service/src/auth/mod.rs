@@ -9,6 +9,8 @@ mod keys;
 mod token;
 mod caller;
 mod layer;
+#[cfg(test)]
+mod fuzz;
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,5 +1,7 @@
 //! The view without any broker: folds driven by hand, and what readers then see.
 
+mod fuzz;
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use consumer::view::{

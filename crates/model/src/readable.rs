@@ -1,0 +1,87 @@
+//! Whether JSON is such that every program can read it (RFC 7493, I-JSON). Data stands within its
+//! recipient's inbox: what some parsers refuse would take the whole inbox from those who use them.
+
+use std::fmt;
+
+use serde::{
+    Deserializer,
+    de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use crate::content::{Data, InvalidData};
+
+/// Lets through what nests no deeper than [`Data::MAX_DEPTH`], and whose texts and numbers are some.
+pub(crate) fn check(data: &RawValue) -> Result<(), InvalidData> {
+    let mut json = serde_json::Deserializer::from_str(data.get());
+    Readable { levels: Data::MAX_DEPTH }.deserialize(&mut json).map_err(|error| {
+        // Of the two reasons only the depth is ours to tell, and not the parser's.
+        if error.is_data() { InvalidData::TooDeep } else { InvalidData::NotPortable }
+    })
+}
+
+/// Reads every value and keeps none.
+#[derive(Clone, Copy)]
+struct Readable {
+    /// How many arrays and objects may still begin within each other.
+    levels: usize,
+}
+
+impl Readable {
+    fn inner<E: de::Error>(self) -> Result<Self, E> {
+        let levels = self.levels.checked_sub(1).ok_or_else(|| E::custom(InvalidData::TooDeep))?;
+        Ok(Self { levels })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Readable {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Readable {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let inner = self.inner()?;
+        while list.next_element_seed(inner)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
+        let inner = self.inner()?;
+        while object.next_entry_seed(inner, inner)?.is_some() {}
+        Ok(())
+    }
+}

@@ -1,0 +1,54 @@
+//! Any bytes in any chunks are the same lines, and take no more memory than a line may have.
+
+use bytes::Bytes;
+use hostile::bytes;
+use proptest::{collection::vec, prelude::*, sample::Index};
+
+use super::lines::{Line, Lines, MAX_LINE, TooLong};
+
+/// Bytes of any kind, with ends of lines, and with lines about as long as one may be.
+fn body() -> impl Strategy<Value = Vec<u8>> {
+    let run = prop_oneof![
+        6 => bytes(),
+        6 => Just(vec![b'\n']),
+        2 => (MAX_LINE - 2..MAX_LINE + 3).prop_map(|length| vec![b'x'; length]),
+        1 => (MAX_LINE - 2..MAX_LINE + 3).prop_map(|length| vec![b' '; length]),
+        1 => (0..MAX_LINE).prop_map(|length| vec![0xff; length]),
+    ];
+    vec(run, 0..10).prop_map(|runs| runs.concat())
+}
+
+/// What the lines are, said in another way.
+fn expected(body: &[u8]) -> Vec<Line> {
+    let lines = (1..).zip(body.split(|byte| *byte == b'\n'));
+    let long = |text: &[u8]| text.len() > MAX_LINE;
+    lines
+        .filter(|(_, text)| long(text) || !text.trim_ascii().is_empty())
+        .map(|(number, text)| Line {
+            number,
+            text: if long(text) { Err(TooLong) } else { Ok(Bytes::copy_from_slice(text)) },
+        })
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn lines_are_the_same_however_their_bytes_come(
+        body in body(), cuts in vec(any::<Index>(), 0..40),
+    ) {
+        let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(body.len() + 1)).collect();
+        cuts.extend([0, body.len()]);
+        cuts.sort_unstable();
+        let (mut lines, mut found, mut held) = (Lines::default(), Vec::new(), 0);
+        for cut in cuts.windows(2) {
+            lines.feed(Bytes::copy_from_slice(&body[cut[0]..cut[1]]));
+            found.extend(std::iter::from_fn(|| lines.next()));
+            held = held.max(lines.held());
+        }
+        let ends = body.iter().filter(|byte| **byte == b'\n').count() as u64;
+        prop_assert_eq!(lines.number(), ends + 1);
+        found.extend(lines.last());
+        prop_assert_eq!(found, expected(&body));
+        prop_assert!(held <= 4 * MAX_LINE, "{} bytes", held);
+    }
+}
