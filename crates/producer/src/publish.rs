@@ -15,6 +15,7 @@ use model::{
     record::{self, Encoded},
 };
 use serde_json::Value;
+use service::canary::Tried;
 
 /// How long to wait before a log that is away is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -69,15 +70,23 @@ impl Publisher {
         self.append(partition, record)
     }
 
-    /// Writes a record for nobody to this partition, or the first if there is none such, and waits
-    /// until it is acknowledged.
-    ///
-    /// # Errors
-    /// [`AppendError`], when it is not.
-    pub(crate) async fn try_partition(&self, number: u32) -> Result<(), AppendError> {
+    /// Writes a record for nobody to this partition (modulo as many as there are), and waits until
+    /// it is acknowledged.
+    pub(crate) async fn try_partition(&self, number: u32) -> Tried {
+        if !self.0.prepared.load(Ordering::Acquire) {
+            return Tried::Nothing;
+        }
         let partition = i32::try_from(number % self.0.topic.partitions.max(1)).unwrap_or_default();
-        let record = record::canary(Timestamp::now());
-        self.append(partition, record)?.await.map(|_| ())
+        let acknowledged = match self.append(partition, record::canary(Timestamp::now())) {
+            Ok(ack) => ack.await,
+            Err(error) => Err(error),
+        };
+        match acknowledged {
+            Ok(_) => Tried::Arrived,
+            Err(error) => Tried::Failed(format!(
+                "a record to partition {partition} was not acknowledged: {error}"
+            )),
+        }
     }
 
     fn append(&self, partition: i32, record: Encoded) -> Result<Ack, AppendError> {

@@ -80,7 +80,7 @@ pub struct DatabaseArgs {
     /// encrypted and the server has to prove its name; &sslrootcert=FILE names the authority that
     /// vouches for it, unless the system knows it, &sslcert=FILE&sslkey=FILE our own certificate.
     /// TLS needs a build with --features tls
-    /// [default: postgres://notifications:notifications@localhost:5432/notifications]
+    /// (default: `postgres://notifications:notifications@localhost:5432/notifications`)
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", global = true)]
     pub database_url: Option<Secret>,
 

@@ -68,13 +68,29 @@ async fn open(
 /// Says where everything is and what to try first.
 fn welcome(cli: &Cli, producer: &TcpListener, consumer: &TcpListener) -> std::io::Result<()> {
     let (producer, consumer) = (producer.local_addr()?, consumer.local_addr()?);
+    // With authentication, the lines to try are those of user 1.
+    let (token, header, query) = if cli.auth().is_on() {
+        (
+            "TOKEN=$(standalone token --sub 1 --scope send)   (with the same secret)\n    ",
+            " -H \"Authorization: Bearer $TOKEN\"",
+            "?access_token=$TOKEN",
+        )
+    } else {
+        ("", "", "")
+    };
+    let send = if cli.auth().is_on() {
+        "from_id=1&to_id=2&message=Emma started following you."
+    } else {
+        "from_id=2&to_id=1&message=Bruno started following you."
+    };
     let text = format!(
         "\n  Notifications, all in one process. Ctrl-C stops; what was sent stays in {data}\n\n    \
          send   http://{producer}/send\n    read   http://{consumer}/notifications/1\n    \
          look   http://{consumer}/?user=1\n    docs   http://{producer}/docs and http://{consumer}/docs\n    \
-         health http://{producer}/readyz and http://{consumer}/readyz\n\n  Try it:\n\n    \
-         curl -X POST http://{producer}/send -d \"from_id=2&to_id=1&message=Bruno started following you.\"\n    \
-         curl http://{consumer}/notifications/1\n    curl -N http://{consumer}/notifications/1/stream\n\n",
+         health http://{producer}/readyz and http://{consumer}/readyz\n\n  Try it:\n\n    {token}\
+         curl -X POST http://{producer}/send{header} -d \"{send}\"\n    \
+         curl{header} http://{consumer}/notifications/1\n    \
+         curl -N \"http://{consumer}/notifications/1/stream{query}\"\n\n",
         data = cli.data_dir.display(),
     );
     // Nobody may be reading, and that is no reason to stop.
