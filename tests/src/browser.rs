@@ -164,6 +164,18 @@ impl Page {
         self.press("#mark-all-read").await;
     }
 
+    /// Waits until the page asks for a token, and writes this one.
+    pub async fn give_token(&self, token: &str) {
+        let script = "return document.querySelector('#token-form').hidden";
+        until(|| async {
+            let hidden = self.run(script, &[]).await.expect("a form");
+            if hidden == false { Ok(()) } else { Err("it does not ask") }
+        })
+        .await;
+        self.write("#token", token).await;
+        self.press("#token-form button").await;
+    }
+
     /// Sends a notification with the form, and returns what the page says of it.
     pub async fn compose(&self, from: i64, to: i64, message: &str) -> String {
         self.write("#from", &from.to_string()).await;

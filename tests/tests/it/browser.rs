@@ -6,6 +6,8 @@ mod filled;
 
 use e2e::{
     browser::{Action, Browser, Page},
+    process::Standalone,
+    tokens::{Issuer, KeyFiles},
     until,
 };
 use serde_json::json;
@@ -118,4 +120,35 @@ async fn both_show(pages: &[Page; 2], messages: &[&str], unread: &[&str]) {
         })
         .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Chromium: task test:browser"]
+async fn a_page_asks_for_a_token_and_shows_what_it_opens() {
+    const SECRET: &str = "a secret of at least 32 bytes, which this is";
+    let (files, folder) = (KeyFiles::new(), tempfile::tempdir().expect("a folder"));
+    let issuer = Issuer::secret(SECRET);
+    let flags = ["--auth-secret-file", &files.secret(SECRET)];
+    let standalone = Standalone::start_with(folder.path(), &flags).await;
+    let browser = Browser::start().await;
+    let page = browser.page().await;
+    page.open(&format!("{}/?user=1", standalone.consumer.replace("127.0.0.1", "localhost"))).await;
+    page.give_token(&issuer.token(Some("1"), "send")).await;
+    let live = async |messages: &[&str]| {
+        until(|| async {
+            let seen = (page.connection().await, page.messages().await);
+            if seen.0 == "live" && seen.1 == messages { Ok(()) } else { Err(seen) }
+        })
+        .await;
+    };
+    live(&[]).await;
+    // To oneself, because nobody else's inbox is open to this token.
+    assert_eq!(page.compose(1, 1, "A note to myself").await, "Sent to Emma.");
+    live(&["A note to myself"]).await;
+    page.mark_all_read().await;
+    until(|| async {
+        let unread = page.unread().await;
+        if unread == 0 { Ok(()) } else { Err(unread) }
+    })
+    .await;
 }
