@@ -3,7 +3,7 @@
 
 use serde_json::value::RawValue;
 
-use crate::readable;
+use crate::readable::{self, Unreadable};
 
 /// A message that may be sent: not blank, at most [`Message::MAX_CHARS`] characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,7 +179,21 @@ pub enum InvalidData {
     NotPortable,
 }
 
+impl From<Unreadable> for InvalidData {
+    fn from(why: Unreadable) -> Self {
+        match why {
+            Unreadable::TooDeep => Self::TooDeep,
+            Unreadable::NotPortable => Self::NotPortable,
+        }
+    }
+}
+
 impl Data {
+    /// Whether every program can read this JSON.
+    pub(crate) fn check(json: &RawValue) -> Result<(), InvalidData> {
+        Ok(readable::check(json, Self::MAX_DEPTH)?)
+    }
+
     /// The longest data as written, in bytes: an inbox of the default 1000 entries that all have as
     /// much stays within 16 MiB.
     pub const MAX_BYTES: usize = 16 << 10;
@@ -196,7 +210,7 @@ impl Data {
             return Err(InvalidData::TooLong(text.len()));
         }
         let value: &RawValue = serde_json::from_str(text).map_err(|_| InvalidData::NotJson)?;
-        readable::check(value)?;
+        Self::check(value)?;
         let value =
             RawValue::from_string(compact(value.get())).map_err(|_| InvalidData::NotJson)?;
         Ok((value.get() != "null").then_some(Self(value)))

@@ -9,14 +9,21 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::content::{Data, InvalidData};
+/// Why some program could not read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// It nests deeper than is allowed.
+    TooDeep,
+    /// A text or a number of it is none.
+    NotPortable,
+}
 
-/// Lets through what nests no deeper than [`Data::MAX_DEPTH`], and whose texts and numbers are some.
-pub(crate) fn check(data: &RawValue) -> Result<(), InvalidData> {
+/// Lets through what nests at most so many levels deep, and whose texts and numbers are some.
+pub(crate) fn check(data: &RawValue, levels: usize) -> Result<(), Unreadable> {
     let mut json = serde_json::Deserializer::from_str(data.get());
-    Readable { levels: Data::MAX_DEPTH }.deserialize(&mut json).map_err(|error| {
+    Readable { levels }.deserialize(&mut json).map_err(|error| {
         // Of the two reasons only the depth is ours to tell, and not the parser's.
-        if error.is_data() { InvalidData::TooDeep } else { InvalidData::NotPortable }
+        if error.is_data() { Unreadable::TooDeep } else { Unreadable::NotPortable }
     })
 }
 
@@ -29,7 +36,7 @@ struct Readable {
 
 impl Readable {
     fn inner<E: de::Error>(self) -> Result<Self, E> {
-        let levels = self.levels.checked_sub(1).ok_or_else(|| E::custom(InvalidData::TooDeep))?;
+        let levels = self.levels.checked_sub(1).ok_or_else(|| E::custom("too deep"))?;
         Ok(Self { levels })
     }
 }

@@ -3,11 +3,10 @@
 use jiff::Timestamp;
 
 use crate::{
-    content::InvalidData,
+    content::{Data, InvalidData},
     cursor::Cursor,
     headers::{self, Headers},
     notification::Notification,
-    readable,
     receipt::{self, Receipt},
 };
 
@@ -95,7 +94,7 @@ pub fn decode<'a>(
     let value = value.ok_or(Poison::Empty)?;
     let notification: Notification<'_> = serde_json::from_slice(value)?;
     // Its length is another producer's own affair, as that of its message is.
-    notification.data.map_or(Ok(()), readable::check)?;
+    notification.data.map_or(Ok(()), Data::check)?;
     Ok((notification, Headers::decode(headers, at, timestamp)))
 }
 

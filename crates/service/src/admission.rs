@@ -23,7 +23,7 @@ use tokio::{
 };
 use tower::{Layer, Service};
 
-use crate::{http::HttpLimits, metrics::Metrics, problem::Problem};
+use crate::{metrics::Metrics, problem::Problem};
 
 /// The longest path and query, in bytes. A cursor and a token fit in a quarter of it.
 const MAX_URI: usize = 16 << 10;
@@ -74,9 +74,9 @@ pub(crate) struct Admission {
 pub(crate) struct TurnedAway;
 
 impl Admission {
-    pub(crate) fn new(limits: &HttpLimits, metrics: Metrics) -> Self {
-        let places = Arc::new(Semaphore::new(limits.max_requests));
-        Self { metrics, places, deadline: limits.request_timeout, said: Arc::default() }
+    /// So many at a time, each with so long until its response begins.
+    pub(crate) fn new(most: usize, deadline: Duration, metrics: Metrics) -> Self {
+        Self { metrics, places: Arc::new(Semaphore::new(most)), deadline, said: Arc::default() }
     }
 
     fn say(&self) {

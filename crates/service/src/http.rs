@@ -144,7 +144,7 @@ pub fn layers(router: Router, limits: &HttpLimits, metrics: &Metrics) -> Router 
             .and_then(fallback::problem_bodies)
             .map_response(|response: axum::http::Response<_>| response.into_response())
             .layer(CatchPanicLayer::custom(fallback::panicked))
-            .layer(Admission::new(limits, metrics.clone()))
+            .layer(Admission::new(limits.max_requests, limits.request_timeout, metrics.clone()))
             .layer(DefaultBodyLimit::max(limits.max_body_bytes))
             .layer(Extension(BodyBounds::new(limits.body_timeout, limits.max_bodies_bytes))),
     )

@@ -11,7 +11,7 @@ use axum::{
 };
 use tokio::time::Instant;
 
-use super::token::{LEEWAY, Refusal};
+use super::refusal::{LEEWAY, Refusal};
 use crate::problem::Problem;
 
 /// Everything.
@@ -81,9 +81,7 @@ impl Caller {
     /// 401.
     pub fn must_be_current(&self) -> Result<(), Problem> {
         match self.expires() {
-            Some(at) if at <= Instant::now() => {
-                Err(super::layer::unauthenticated(Refusal::Expired))
-            }
+            Some(at) if at <= Instant::now() => Err(Refusal::Expired.into()),
             _ => Ok(()),
         }
     }

@@ -2,7 +2,7 @@
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    http::{HeaderMap, StatusCode, Uri, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
@@ -10,7 +10,7 @@ use axum::{
 use metric_names::AUTH_REFUSED;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{Auth, Caller, token::Refusal};
+use super::{Auth, Caller, refusal::Refusal};
 use crate::problem::Problem;
 
 /// Where a token may stand.
@@ -75,7 +75,7 @@ async fn authenticate(
                     "invalid"
                 }
             });
-            unauthenticated(refusal).into_response()
+            Problem::from(refusal).into_response()
         }
     }
 }
@@ -88,19 +88,6 @@ async fn require(
 ) -> Result<Response, Problem> {
     caller.must_have(scope)?;
     Ok(next.run(request).await)
-}
-
-/// 401 with what RFC 6750, section 3, asks for.
-pub(super) fn unauthenticated(refusal: Refusal) -> Problem {
-    let how = match refusal {
-        Refusal::Missing => "Bearer realm=\"notifications\"",
-        Refusal::Expired => {
-            "Bearer realm=\"notifications\", error=\"invalid_token\", error_description=\"expired\""
-        }
-        _ => "Bearer realm=\"notifications\", error=\"invalid_token\"",
-    };
-    Problem::new(StatusCode::UNAUTHORIZED, refusal.to_string())
-        .header(header::WWW_AUTHENTICATE, HeaderValue::from_static(how))
 }
 
 pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -2,12 +2,14 @@
 //! signature proves it. What a caller may do is for the routes, which take a [`Caller`].
 //!
 //! `settings` says where the keys are, `keys` reads them, `token` verifies and makes tokens,
-//! `caller` is what a verified token says, `layer` asks every request of a router.
+//! `refusal` says why one opens nothing, `caller` is what a verified token says, `layer` asks every
+//! request of a router.
 
 mod settings;
 mod keys;
-mod token;
+mod refusal;
 mod caller;
+mod token;
 mod layer;
 #[cfg(test)]
 mod fuzz;
@@ -20,8 +22,8 @@ pub use caller::Caller;
 pub use keys::KeyError;
 use keys::{Keys, Sources};
 pub use layer::{OPERATE, TokenIn};
+pub use refusal::Refusal;
 pub use settings::{AuthArgs, TokenArgs};
-pub use token::Refusal;
 
 /// Verifies tokens. A cheap handle, to be cloned.
 #[derive(Clone)]

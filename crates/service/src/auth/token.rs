@@ -14,36 +14,11 @@ use super::{
     Auth, AuthArgs, Shared, TokenArgs,
     caller::{Caller, Known},
     keys::{KeyError, Sources},
+    refusal::{LEEWAY, Refusal},
 };
 
 /// The longest token that is looked at, in bytes.
 const MAX_TOKEN: usize = 8 << 10;
-/// By how many seconds clocks may differ.
-pub(super) const LEEWAY: u64 = 10;
-
-/// Why a token opens nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// There is none.
-    #[error("A token is needed: Authorization: Bearer …")]
-    Missing,
-    /// It was good once.
-    #[error("The token has expired")]
-    Expired,
-    /// It will be good later.
-    #[error("The token is not valid yet")]
-    Early,
-    /// It is for somebody else.
-    #[error("The token is for another audience")]
-    Audience,
-    /// Somebody else has issued it.
-    #[error("The token is of another issuer")]
-    Issuer,
-    /// It is none, or nobody whom we know has signed it.
-    #[error("The token cannot be verified")]
-    Invalid,
-}
-
 /// What we read of a token (RFC 7519, section 4.1; `scope`: RFC 8693, section 4.2). `aud`, `iss`
 /// and `nbf` are checked where it is decoded.
 #[derive(Deserialize)]
