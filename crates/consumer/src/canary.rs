@@ -10,6 +10,9 @@ use service::canary::Tried;
 
 use crate::view::{NotLive, View, partition::Status};
 
+/// Shorter than the canary's own, so that the reason is told.
+const PATIENCE: Duration = Duration::from_secs(4);
+
 /// The way from a writer of the log to a view.
 pub(crate) struct Way {
     view: Arc<View>,
@@ -62,6 +65,3 @@ impl Way {
         after.or_else(|| numbers().find(live))
     }
 }
-
-/// Shorter than the canary's own, so that the reason is told.
-const PATIENCE: Duration = Duration::from_secs(4);

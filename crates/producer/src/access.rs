@@ -22,7 +22,7 @@ pub(crate) fn may_send(caller: &Caller) -> Result<(), Problem> {
 pub(crate) fn may_send_as(caller: &Caller, from: UserId) -> Result<(), Problem> {
     may_send(caller)?;
     match caller.subject() {
-        Some(_) if is(caller, from) || caller.is_admin() => Ok(()),
+        Some(_) if caller.is(&from) || caller.is_admin() => Ok(()),
         Some(_) => {
             let why = "from_id: the token is another user's, and sends as them alone";
             Err(Caller::refused(why).with("field", "from_id"))
@@ -44,7 +44,7 @@ pub(crate) fn may_list(caller: &Caller) -> Result<(), Problem> {
 /// # Errors
 /// 403.
 pub(crate) fn may_see(caller: &Caller, user: UserId) -> Result<(), Problem> {
-    if is(caller, user) { Ok(()) } else { caller.must_have(SEND) }
+    if caller.is(&user) { Ok(()) } else { caller.must_have(SEND) }
 }
 
 /// Whether the caller may make, rename and remove users.
@@ -53,8 +53,4 @@ pub(crate) fn may_see(caller: &Caller, user: UserId) -> Result<(), Problem> {
 /// 403.
 pub(crate) fn may_change(caller: &Caller) -> Result<(), Problem> {
     caller.must_have("admin")
-}
-
-fn is(caller: &Caller, user: UserId) -> bool {
-    caller.subject().is_some_and(|subject| subject.parse() == Ok(user))
 }

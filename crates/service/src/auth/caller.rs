@@ -1,6 +1,7 @@
 //! What a verified token says of whoever sent it, and the words in which they are refused.
 
 use std::{
+    str::FromStr,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -17,8 +18,8 @@ use crate::problem::Problem;
 /// Everything.
 const ADMIN: &str = "admin";
 
-/// Who asks. Handlers take it as an argument; a route of which
-/// nobody [asked](super::Auth::ask) for one answers 500, rather than let anybody in.
+/// Who asks. Handlers take it as an argument; a route of which nobody
+/// [asked](super::Auth::ask) for one answers 500, rather than let anybody in.
 #[derive(Debug, Clone)]
 pub enum Caller {
     /// Nobody is asked who they are.
@@ -61,6 +62,12 @@ impl Caller {
             Self::Anybody => None,
             Self::Token(known) => known.subject.as_deref(),
         }
+    }
+
+    /// Whether it is the token of this user, in whatever spelling `subject` has.
+    #[must_use]
+    pub fn is<T: FromStr + PartialEq>(&self, user: &T) -> bool {
+        self.subject().and_then(|subject| subject.parse::<T>().ok()).as_ref() == Some(user)
     }
 
     /// From when on the token is not good any more, if it ever is not.

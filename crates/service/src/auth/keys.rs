@@ -86,14 +86,14 @@ struct Key {
 
 impl Sources {
     /// None, if the settings name none.
-    pub(super) fn of(args: &AuthArgs) -> Result<Option<Self>, KeyError> {
+    pub(super) fn of(args: &AuthArgs) -> Option<Self> {
         let secret = match (&args.auth_secret, &args.auth_secret_file) {
             (Some(secret), _) => Some(Secret::Given(secret.clone())),
             (None, Some(path)) => Some(Secret::File(path.clone())),
             (None, None) => None,
         };
         let key_set = args.auth_jwks_file.clone();
-        Ok((secret.is_some() || key_set.is_some()).then_some(Self { secret, key_set }))
+        (secret.is_some() || key_set.is_some()).then_some(Self { secret, key_set })
     }
 
     /// Reads what they hold now.

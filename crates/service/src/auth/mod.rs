@@ -20,7 +20,7 @@ use parking_lot::RwLock;
 
 pub use caller::Caller;
 pub use keys::KeyError;
-use keys::{Keys, Sources};
+use keys::{Keys, Material, Sources};
 pub use layer::{OPERATE, TokenIn};
 pub use refusal::Refusal;
 pub use settings::{AuthArgs, TokenArgs};
@@ -33,6 +33,8 @@ struct Shared {
     /// Which service asks, for the metrics.
     service: &'static str,
     sources: Sources,
+    /// What they held at the start.
+    first: Material,
     /// Replaced as a whole when what the sources hold has changed.
     keys: RwLock<Arc<Keys>>,
     audience: String,
@@ -46,11 +48,13 @@ impl Auth {
     /// # Errors
     /// [`KeyError`], when a key cannot be read or is too weak.
     pub fn open(service: &'static str, args: &AuthArgs) -> Result<Self, KeyError> {
-        let Some(sources) = Sources::of(args)? else { return Ok(Self(None)) };
-        let keys = sources.read()?.into_keys()?;
+        let Some(sources) = Sources::of(args) else { return Ok(Self(None)) };
+        let read = sources.read()?;
+        let keys = read.clone().into_keys()?;
         Ok(Self(Some(Arc::new(Shared {
             service,
             sources,
+            first: read,
             keys: RwLock::new(Arc::new(keys)),
             audience: args.auth_audience.clone(),
             issuer: args.auth_issuer.clone(),
@@ -68,29 +72,26 @@ impl Auth {
     /// Keys that cannot be read or used leave those of before in place, and are warned of.
     pub async fn watch(self) {
         let Some(shared) = self.0 else { return std::future::pending().await };
-        let mut seen = None;
+        let mut seen = Ok(shared.first.clone());
         loop {
             tokio::time::sleep(shared.reread).await;
             let reading = Arc::clone(&shared);
             let Ok(read) = tokio::task::spawn_blocking(move || reading.sources.read()).await else {
                 continue;
             };
-            if seen.as_ref() == Some(&read) {
+            if seen == read {
                 continue;
             }
-            match read.clone().and_then(keys::Material::into_keys) {
+            match read.clone().and_then(Material::into_keys) {
                 Ok(keys) => {
-                    // The first time tells nothing: these are the keys of the start.
-                    if seen.is_some() {
-                        tracing::info!(keys = keys.len(), "the keys that verify tokens changed");
-                    }
+                    tracing::info!(keys = keys.len(), "the keys that verify tokens changed");
                     *shared.keys.write() = Arc::new(keys);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the keys that verify tokens stay as they were");
                 }
             }
-            seen = Some(read);
+            seen = read;
         }
     }
 }

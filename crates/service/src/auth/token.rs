@@ -19,6 +19,7 @@ use super::{
 
 /// The longest token that is looked at, in bytes.
 const MAX_TOKEN: usize = 8 << 10;
+
 /// What we read of a token (RFC 7519, section 4.1; `scope`: RFC 8693, section 4.2). `aud`, `iss`
 /// and `nbf` are checked where it is decoded.
 #[derive(Deserialize)]
@@ -134,7 +135,7 @@ impl TokenArgs {
             iat: u64,
             exp: u64,
         }
-        let sources = Sources::of(args)?.ok_or(KeyError::NoSecret)?;
+        let sources = Sources::of(args).ok_or(KeyError::NoSecret)?;
         let key = sources.read()?.signing_key()?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let claims = Minted {
