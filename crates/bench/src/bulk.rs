@@ -89,7 +89,7 @@ pub(crate) async fn run(site: &mut Site, args: &LoadArgs) -> Result<Section> {
 async fn post(address: SocketAddr, lines: &str, round: Duration) -> Result<Sample> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let head = "POST /send HTTP/1.1\r\nHost: bench\r\nContent-Type: application/x-ndjson\r\n\
+    let head = "POST /send HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n\
                 Transfer-Encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes()).await?;
     let chunk = format!("{:x}\r\n{lines}\r\n", lines.len());

@@ -272,8 +272,7 @@ fn home(record: &Encoded) -> i32 {
 
 fn headers(record: &Encoded) -> OwnedHeaders {
     let headers = OwnedHeaders::new_with_capacity(record.headers.len());
-    record
-        .headers
-        .iter()
-        .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
+    record.headers.iter().fold(headers, |headers, (key, value)| {
+        headers.insert(Header { key, value: Some(&**value) })
+    })
 }

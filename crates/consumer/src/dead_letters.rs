@@ -1,6 +1,7 @@
 //! `consumer dlq`: what was set aside, shown to an operator and put back.
 
 use std::{
+    borrow::Cow,
     collections::HashSet,
     io::{self, Write},
     sync::Arc,
@@ -30,7 +31,7 @@ pub struct DeadLetter {
     pub reason: String,
     key: Vec<u8>,
     value: Vec<u8>,
-    headers: Vec<(&'static str, Vec<u8>)>,
+    headers: Vec<(&'static str, Cow<'static, [u8]>)>,
 }
 
 /// The dead letters cannot be read or put back.
@@ -116,7 +117,7 @@ pub async fn replay(
     for (done, letter) in letters.iter().enumerate() {
         let mut headers = letter.headers.clone();
         if !headers.iter().any(|(name, _)| *name == headers::ID) {
-            headers.push((headers::ID, letter.place.clone().into_bytes()));
+            headers.push((headers::ID, letter.place.clone().into_bytes().into()));
         }
         let record = NewRecord {
             partition: partitioner.partition(&letter.key, partitions),
@@ -155,7 +156,8 @@ impl Fold for Collect {
                 record.headers.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
             String::from_utf8_lossy(value.unwrap_or(b"?")).into_owned()
         };
-        let known = |(name, value): &(&str, &[u8])| Some((headers::known(name)?, value.to_vec()));
+        let known =
+            |(name, value): &(&str, &[u8])| Some((headers::known(name)?, value.to_vec().into()));
         let place = format!("{}-{}", said("dlq.partition"), said("dlq.offset"));
         self.0.letters.lock().push(DeadLetter {
             at: Cursor::new(record.partition, record.offset),

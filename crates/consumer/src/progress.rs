@@ -33,7 +33,7 @@ struct Sum {
 pub async fn watch(view: Arc<View>, log: Log) {
     let mut bar: Option<ProgressBar> = None;
     let mut said = Instant::now();
-    let mut stuck = HashSet::new();
+    let mut pace = Pace::default();
     // How much there was to read of each partition of this rebuild, live already or not.
     let mut totals = HashMap::new();
     loop {
@@ -43,7 +43,7 @@ pub async fn watch(view: Arc<View>, log: Log) {
             if let Some(bar) = bar.take() {
                 bar.finish_and_clear();
             }
-            stuck.clear();
+            pace = Pace::default();
             totals.clear();
             continue;
         }
@@ -60,7 +60,8 @@ pub async fn watch(view: Arc<View>, log: Log) {
                 "rebuilding",
             );
         }
-        say_stuck(&view, &log, &mut stuck).await;
+        pace.look(&view);
+        pace.say_stuck(&view, &log).await;
     }
 }
 
@@ -111,27 +112,52 @@ fn show(bar: &ProgressBar, sum: &Sum) {
     ));
 }
 
-/// Says of each stuck partition, once a rebuild, what can be known of the cause.
-async fn say_stuck(view: &View, log: &Log, said: &mut HashSet<i32>) {
-    // Kafka's client reads one partition after the other: one that waits for its turn is not stuck.
-    let rebuilding = view.partitions().filter_map(|(_, partition)| partition.stuck_since());
-    if rebuilding.max().is_none_or(|moved| moved.elapsed() <= STUCK_AFTER) {
-        return;
-    }
-    for (number, partition) in view.partitions() {
-        let stuck = partition.stuck_since().is_some_and(|since| since.elapsed() > STUCK_AFTER);
-        if !stuck || !said.insert(number) {
-            continue;
-        }
-        let why = match log.ping(PING).await {
-            Ok(()) => {
-                "the log answers, but sends no records: is the partition's leader there?".into()
+/// Whether the partitions that are being rebuilt get any further.
+#[derive(Default)]
+struct Pace {
+    /// How far each was, and when that was first seen. Looked at from here, so that folding a record
+    /// need not ask what time it is.
+    seen: HashMap<i32, (u64, Instant)>,
+    said: HashSet<i32>,
+}
+
+impl Pace {
+    fn look(&mut self, view: &View) {
+        for (number, partition) in view.partitions() {
+            let Status::Rebuilding(progress) = partition.status() else {
+                self.seen.remove(&number);
+                continue;
+            };
+            let now = (progress.records, Instant::now());
+            let seen = self.seen.entry(number).or_insert(now);
+            if seen.0 != now.0 {
+                *seen = now;
             }
-            Err(error) => error.to_string(),
-        };
-        tracing::warn!(
-            kafka.partition = number, status = ?partition.status(), why,
-            "the rebuild of a partition is stuck",
-        );
+        }
+    }
+
+    /// Says of each stuck partition, once a rebuild, what can be known of the cause.
+    async fn say_stuck(&mut self, view: &View, log: &Log) {
+        let stuck = |(_, since): &(u64, Instant)| since.elapsed() > STUCK_AFTER;
+        // Kafka's client reads one partition after the other: one that waits for its turn is not
+        // stuck.
+        if self.seen.is_empty() || !self.seen.values().all(stuck) {
+            return;
+        }
+        for (number, partition) in view.partitions() {
+            if !self.seen.contains_key(&number) || !self.said.insert(number) {
+                continue;
+            }
+            let why = match log.ping(PING).await {
+                Ok(()) => {
+                    "the log answers, but sends no records: is the partition's leader there?".into()
+                }
+                Err(error) => error.to_string(),
+            };
+            tracing::warn!(
+                kafka.partition = number, status = ?partition.status(), why,
+                "the rebuild of a partition is stuck",
+            );
+        }
     }
 }

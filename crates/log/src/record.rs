@@ -1,5 +1,7 @@
 //! What is appended, and what is read back.
 
+use std::borrow::Cow;
+
 use smallvec::SmallVec;
 
 /// A record to be appended. Its partition is the caller's choice, because the one who looks for
@@ -13,7 +15,7 @@ pub struct NewRecord {
     /// What is said.
     pub value: Vec<u8>,
     /// Names and values, kept in this order.
-    pub headers: Vec<(&'static str, Vec<u8>)>,
+    pub headers: Vec<(&'static str, Cow<'static, [u8]>)>,
 }
 
 /// Where a record is.

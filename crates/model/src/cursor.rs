@@ -28,6 +28,15 @@ impl Cursor {
         debug_assert!(partition >= 0 && offset >= -1, "{partition}-{offset}");
         Self { partition, offset }
     }
+
+    /// Appends what [`Display`](fmt::Display) shows, without its machinery: an inbox's answer has
+    /// one cursor an entry.
+    pub fn write(self, text: &mut String) {
+        let mut digits = itoa::Buffer::new();
+        text.push_str(digits.format(self.partition));
+        text.push('-');
+        text.push_str(if self.offset >= 0 { digits.format(self.offset) } else { "start" });
+    }
 }
 
 impl fmt::Display for Cursor {

@@ -2,9 +2,9 @@
 //! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md>),
 //! plus W3C `traceparent`.
 
-use std::{fmt, num::NonZeroU64, str::FromStr};
+use std::{borrow::Cow, fmt, num::NonZeroU64, str::FromStr};
 
-use jiff::Timestamp;
+use jiff::{Timestamp, fmt::temporal::DateTimePrinter};
 use uuid::Uuid;
 
 use crate::cursor::Cursor;
@@ -100,7 +100,13 @@ impl fmt::Debug for NotificationId {
 
 impl serde::Serialize for NotificationId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        match self {
+            // As in each record of ours: without the machinery of `Display`.
+            Self::Uuid(uuid) => {
+                serializer.serialize_str(uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
+            }
+            Self::Position(_) | Self::Other(_) => serializer.collect_str(self),
+        }
     }
 }
 
@@ -176,20 +182,23 @@ pub struct Headers {
 impl Headers {
     /// All headers of a record of this `ce_type`, as names and values.
     #[must_use]
-    pub fn encode(&self, kind: &str) -> Vec<(&'static str, Vec<u8>)> {
-        let mut headers = vec![
-            (SPEC_VERSION, b"1.0".to_vec()),
-            (CE_ID, self.id.to_string().into_bytes()),
-            (CE_SOURCE, SOURCE.into()),
-            (CE_TYPE, kind.into()),
-            (CE_TIME, format!("{:.3}", self.sent_at).into_bytes()),
-            (CONTENT_TYPE, b"application/json".to_vec()),
-        ];
+    pub fn encode(&self, kind: &'static str) -> Vec<(&'static str, Cow<'static, [u8]>)> {
+        let fixed = |value: &'static str| Cow::Borrowed(value.as_bytes());
+        let own = |value: String| Cow::Owned(value.into_bytes());
+        let mut headers = Vec::with_capacity(NAMES.len());
+        headers.extend([
+            (SPEC_VERSION, fixed("1.0")),
+            (CE_ID, own(self.id.to_string())),
+            (CE_SOURCE, fixed(SOURCE)),
+            (CE_TYPE, fixed(kind)),
+            (CE_TIME, own(shown(self.sent_at))),
+            (CONTENT_TYPE, fixed("application/json")),
+        ]);
         if let Some(traceparent) = &self.traceparent {
-            headers.push((TRACEPARENT, traceparent.clone().into_bytes()));
+            headers.push((TRACEPARENT, own(traceparent.clone())));
         }
         if let Some(fingerprint) = self.fingerprint {
-            headers.push((FINGERPRINT, fingerprint.to_string().into_bytes()));
+            headers.push((FINGERPRINT, own(fingerprint.to_string())));
         }
         headers
     }
@@ -226,6 +235,21 @@ impl Headers {
 #[must_use]
 pub fn to_millisecond(time: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
+}
+
+/// Appends this time as RFC 3339 in UTC, always with milliseconds, so that times also sort as
+/// texts.
+pub fn write_time(text: &mut String, time: Timestamp) {
+    // jiff's own printer: by way of `format!` it takes twice as long.
+    const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
+    // A String takes everything.
+    let _ = PRINTER.print_timestamp(&time, text);
+}
+
+fn shown(time: Timestamp) -> String {
+    let mut text = String::with_capacity("2026-01-31T12:00:00.000Z".len());
+    write_time(&mut text, time);
+    text
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! One notification, or one receipt, as a record of the log: key, value and headers together.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 
 use crate::{
@@ -18,7 +20,7 @@ pub struct Encoded {
     /// The notification as JSON.
     pub value: Vec<u8>,
     /// CloudEvents headers, see [`Headers`].
-    pub headers: Vec<(&'static str, Vec<u8>)>,
+    pub headers: Vec<(&'static str, Cow<'static, [u8]>)>,
 }
 
 /// Why a record of the topic is not what the topic is for. Such a record is poison: it is counted and
@@ -36,6 +38,9 @@ pub enum Poison {
     Data(#[from] InvalidData),
 }
 
+/// About what surrounds a message in a record's value, in bytes; more than that costs one copy.
+const AROUND_MESSAGE: usize = 192;
+
 /// The record of this notification.
 ///
 /// # Errors
@@ -44,9 +49,11 @@ pub fn encode(
     notification: &Notification<'_>,
     headers: &Headers,
 ) -> Result<Encoded, serde_json::Error> {
+    let mut value = Vec::with_capacity(notification.message.len() + AROUND_MESSAGE);
+    serde_json::to_writer(&mut value, notification)?;
     Ok(Encoded {
         key: notification.to.id.key().into_bytes(),
-        value: serde_json::to_vec(notification)?,
+        value,
         headers: headers.encode(headers::TYPE),
     })
 }

@@ -55,7 +55,7 @@ pub(crate) fn router(
     let bulks = Arc::new(Semaphore::new(settings.sending.max_bulks));
     let guarded = OpenApiRouter::new()
         .routes(routes!(send))
-        .with_state(Sending { sender, bulks })
+        .with_state(Arc::new(Sending { sender, bulks }))
         .merge(users::routes(users));
     let routes = auth
         .ask(guarded, TokenIn::Header)
@@ -78,8 +78,7 @@ pub(crate) fn router(
     http::layers(routes, &settings.http, metrics).layer(settings.sending.cors_origins.layer())
 }
 
-/// What `POST /send` needs.
-#[derive(Clone)]
+/// What `POST /send` needs. Behind one handle, because a router copies its state at each request.
 struct Sending {
     sender: Sender,
     /// A place for each bulk that may be under way.
@@ -112,22 +111,23 @@ struct Sending {
          body = ProblemBody, content_type = "application/problem+json"),
         RefusedWithBody))]
 async fn send(
-    State(Sending { sender, bulks }): State<Sending>,
+    State(sending): State<Arc<Sending>>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, Problem> {
+    let Sending { sender, bulks } = &*sending;
     access::may_send(&caller)?;
     let trace = request.extensions().get().copied();
     let key = IdempotencyKey::of(request.headers())?;
     let media_type = media_type(request.headers()).map(Cow::into_owned);
     if media_type.as_deref() == Some(bulk::MEDIA_TYPE) {
-        let Ok(place) = bulks.try_acquire_owned() else {
+        let Ok(place) = Arc::clone(bulks).try_acquire_owned() else {
             request.extensions().get::<Place>().inspect(|place| place.shed("bulks"));
             let message = "As many bulks are under way as may be; try again shortly";
             return Err(Problem::unavailable(message, SOON));
         };
         let BodyBounds { timeout, .. } = request.extensions().get().cloned().unwrap_or_default();
-        let bulk = bulk::Asked { sender, caller, key, trace, _place: place };
+        let bulk = bulk::Asked { sender: sender.clone(), caller, key, trace, _place: place };
         return Ok(bulk::send(bulk, request.into_body(), timeout).await);
     }
     let Body(body) = request.extract().await?;

@@ -4,7 +4,6 @@
 use std::{any::Any, convert::Infallible, time::Duration};
 
 use axum::{
-    BoxError,
     body::Body,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
@@ -66,21 +65,6 @@ pub fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
     Problem::internal().into_response()
 }
 
-/// The answer when a tower layer fails a request: 503 where load is shed, 504 where time ran out,
-/// 500 otherwise. For axum's `HandleErrorLayer`.
-pub async fn layer_error(error: BoxError) -> Problem {
-    if error.is::<tower::timeout::error::Elapsed>() {
-        let status = StatusCode::GATEWAY_TIMEOUT;
-        Problem::new(status, message(status))
-    } else if error.is::<tower::load_shed::error::Overloaded>() {
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        Problem::unavailable(message(status), Duration::from_secs(1))
-    } else {
-        tracing::error!(%error, "a layer failed");
-        Problem::internal()
-    }
-}
-
 fn has_own_body(headers: &HeaderMap) -> bool {
     let plain = b"text/plain";
     headers.get(header::CONTENT_TYPE).is_some_and(|value| {
@@ -121,25 +105,6 @@ fn message(status: StatusCode) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tower::{Service as _, ServiceExt as _};
-
-    #[tokio::test]
-    async fn a_shed_or_late_request_may_be_tried_again_and_a_failed_layer_says_nothing() {
-        let late = tower::timeout::error::Elapsed::new().into();
-        assert_eq!(layer_error(late).await.status(), StatusCode::GATEWAY_TIMEOUT);
-
-        let never = tower::service_fn(|()| std::future::pending::<Result<(), Infallible>>());
-        let mut shed =
-            tower::load_shed::LoadShed::new(tower::limit::ConcurrencyLimit::new(never, 0));
-        let shed = shed.ready().await.expect("load shedding is always ready").call(()).await;
-        let response = layer_error(shed.expect_err("no place")).await.into_response();
-        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
-
-        let other = layer_error("connection to 10.0.0.7 refused".into()).await;
-        assert_eq!(other.status(), StatusCode::INTERNAL_SERVER_ERROR);
-        assert!(!other.message().contains("10.0.0.7"));
-    }
 
     #[tokio::test]
     async fn what_is_wrong_here_is_not_told() {

@@ -13,6 +13,7 @@
 //! - [`endless`]: responses that may go on for ever, outside hyper;
 //! - [`admission`]: who is let in while there is much to do;
 //! - [`extract`]: what a handler takes from a request;
+//! - `gate`: a check in front of handlers;
 //! - [`auth`]: who asks;
 //! - [`origin`]: which page made a browser ask;
 //! - [`problem`]: what it answers when it cannot;
@@ -33,6 +34,7 @@ pub mod endless;
 mod request_log;
 pub mod admission;
 pub mod extract;
+mod gate;
 pub mod auth;
 pub mod origin;
 pub mod problem;

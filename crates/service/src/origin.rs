@@ -8,11 +8,10 @@ use axum::{
     Router,
     extract::Request,
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header, uri::Authority},
-    middleware::{Next, from_fn},
     response::IntoResponse as _,
 };
 
-use crate::problem::Problem;
+use crate::{gate::Gate, problem::Problem};
 
 /// Whether these are the headers of a program, or of a page that came from here.
 #[must_use]
@@ -32,27 +31,19 @@ pub fn refuse_foreign(
     local: bool,
     allowed: impl Fn(&HeaderValue) -> bool + Clone + Send + Sync + 'static,
 ) -> Router {
-    routes.layer(from_fn(move |request: Request, next: Next| {
+    routes.layer(Gate(move |request: &mut Request| {
         let origin = request.headers().get(header::ORIGIN);
         let fine = request.method().is_safe()
             || is_own(request.headers(), request.uri())
             || origin.is_some_and(&allowed);
-        let refusal = if !fine {
-            Some(foreign())
+        if !fine {
+            Some(foreign().into_response())
         } else if local && !host(request.headers(), request.uri()).is_none_or(is_this_machine) {
-            Some(Problem::new(
-                StatusCode::FORBIDDEN,
-                "Only requests to localhost or an IP address are answered here; turn authentication on to use \
-                 another name",
-            ))
+            let message = "Only requests to localhost or an IP address are answered here; turn authentication on \
+                           to use another name";
+            Some(Problem::new(StatusCode::FORBIDDEN, message).into_response())
         } else {
             None
-        };
-        async move {
-            match refusal {
-                None => next.run(request).await,
-                Some(problem) => problem.into_response(),
-            }
         }
     }))
 }

@@ -1,18 +1,25 @@
 //! Any instance answers for any user: what concerns somebody whose partition lives elsewhere is
 //! passed to its owner, in at most one hop. The owner is the final authority.
 
-use std::time::Duration;
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::{
-    Extension,
+    Extension, RequestExt as _,
     body::{Body, to_bytes},
-    extract::{Query, RawPathParams, Request, State},
+    extract::{Query, RawPathParams, Request},
     http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::{BoxFuture, Either},
+};
 use http_body_util::Full;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::{
@@ -21,11 +28,11 @@ use hyper_util::{
 };
 use metric_names::FORWARDED;
 use metrics::{Counter, counter};
-use model::UserId;
 use service::{admission::Place, endless::Endless, problem::Problem};
 use tokio::time::{Instant, timeout, timeout_at};
+use tower::{Layer, Service};
 
-use super::{App, live::Kind, problems::not_live, query::Raw, socket, stream};
+use super::{App, access, live::Kind, problems::not_live, query::Raw, socket, stream};
 use crate::{owners::Claim, view::NotLive};
 
 /// Marks a request that an instance passed on; it is not passed on again.
@@ -46,17 +53,28 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     HeaderName::from_static("keep-alive"),
 ];
 
-/// Passes requests to owners. A cheap handle, to be cloned.
+/// A layer around the routes of one user's inbox: lets a request through to this instance's
+/// handlers, or answers with the owner's words; after it is known that the caller may open that
+/// inbox, which the owner asks again. A cheap handle, to be cloned.
 #[derive(Clone)]
-pub(super) struct Forwarder {
-    app: App,
+pub(super) struct ToOwner(Arc<Forwarder>);
+
+/// What is behind [`ToOwner`].
+#[derive(Clone)]
+pub(super) struct Forwarding<S> {
+    inner: S,
+    forwarder: Arc<Forwarder>,
+}
+
+/// Passes requests to owners.
+struct Forwarder {
+    app: Arc<App>,
     client: Client<HttpConnector, Full<Bytes>>,
     max_body_bytes: usize,
     asked: Asked,
 }
 
 /// What came of asking owners.
-#[derive(Clone)]
 struct Asked {
     answered: Counter,
     misdirected: Counter,
@@ -70,8 +88,8 @@ impl Default for Asked {
     }
 }
 
-impl Forwarder {
-    pub(super) fn new(app: App, max_body_bytes: usize) -> Self {
+impl ToOwner {
+    pub(super) fn new(app: Arc<App>, max_body_bytes: usize) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT));
@@ -80,98 +98,150 @@ impl Forwarder {
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_timer(TokioTimer::new())
             .build(connector);
-        Self { app, client, max_body_bytes, asked: Asked::default() }
+        Self(Arc::new(Forwarder { app, client, max_body_bytes, asked: Asked::default() }))
     }
 }
 
-/// Lets a request through to this instance's handlers, or answers with the owner's words.
-pub(super) async fn to_owner(
-    State(forwarder): State<Forwarder>,
-    path: RawPathParams,
-    request: Request,
-    next: Next,
-) -> Response {
-    let app = &forwarder.app;
-    // Who waits for news takes no place among the requests that are worked on.
-    let _waiting = if wait(request.uri()).is_zero() {
-        None
-    } else {
-        match app.streams.place(Kind::Waiting) {
-            Ok(place) => {
-                request.extensions().get::<Place>().inspect(|place| place.leave());
-                Some(place)
-            }
-            Err(problem) => return problem.into_response(),
-        }
-    };
-    let id = path.iter().find(|(name, _)| *name == "id").and_then(|(_, id)| id.parse().ok());
-    // What names no user is refused by the handler, in its words.
-    let Some(home) = id.map(|id: UserId| app.view.home(id)) else { return next.run(request).await };
-    let Some(partition) = app.view.partition(home) else { return next.run(request).await };
-    if partition.is_owned() {
-        return next.run(request).await;
+impl<S> Layer<S> for ToOwner {
+    type Service = Forwarding<S>;
+
+    fn layer(&self, inner: S) -> Forwarding<S> {
+        Forwarding { inner, forwarder: Arc::clone(&self.0) }
     }
-    if request.headers().contains_key(HOP) {
-        let said = format!("partition {home} is not owned by this instance");
-        return Problem::new(StatusCode::MISDIRECTED_REQUEST, said).into_response();
+}
+
+impl<S> Service<Request> for Forwarding<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response;
+    type Error = Infallible;
+    /// Boxed only where there is something to wait for: nearly every request is for an inbox that
+    /// is here.
+    type Future = Either<S::Future, BoxFuture<'static, Result<Response, Infallible>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
     }
-    let mut client = None;
-    let (mut parts, body) = request.into_parts();
-    if let Some(upgrade) = parts.extensions.remove::<OnUpgrade>()
-        && socket::is_asked_for(&parts.headers)
-    {
-        // Of another origin's page, the owner would only see that it comes from us.
-        if let Err(problem) = socket::same_origin(&parts.headers, &parts.uri) {
-            return problem.into_response();
-        }
-        client = Some(upgrade);
-    }
-    let Ok(body) = to_bytes(body, forwarder.max_body_bytes).await else {
-        let limit = forwarder.max_body_bytes;
-        let said = format!("The body is larger than {limit} bytes");
-        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, said).into_response();
-    };
-    let patience = Instant::now() + app.patience;
-    let mut tried: Option<Claim> = None;
-    loop {
-        let changed = app.owners.changed();
-        if partition.is_owned() {
-            if let Some(client) = client {
-                parts.extensions.insert(client);
-            }
-            return next.run(Request::from_parts(parts, Body::from(body))).await;
-        }
-        match app.owners.peer(home) {
-            // The same word of the same owner, which just turned out to be old.
-            Some(owner) if tried.as_ref() == Some(&owner) => {}
-            Some(owner) => {
-                match forwarder.ask(&owner, &parts, body.clone(), client.is_some()).await {
-                    Ok(answer) => return forwarder.pass_on(answer, client),
-                    Err(reason) => {
-                        tracing::debug!(
-                            kafka.partition = home,
-                            owner.url,
-                            reason,
-                            "an owner did not answer"
-                        );
-                        tried = Some(owner);
-                        continue;
-                    }
-                }
-            }
-            None => {}
-        }
-        // The next word on this partition may be on its way: refreshed once, then given up.
-        let news = async {
-            tokio::select! { () = changed => (), () = partition.owned() => () }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let answer = |answer: Response| Either::Right(async { Ok(answer) }.boxed());
+        // It never waits: the router has left the parameters in the request.
+        let Some(Ok(path)) = request.extract_parts::<RawPathParams>().now_or_never() else {
+            return answer(Problem::internal().into_response());
         };
-        if timeout_at(patience, news).await.is_err() {
-            return not_live(&NotLive::Unowned { partition: home }).into_response();
+        let id = path.iter().find(|(name, _)| *name == "id").and_then(|(_, id)| id.parse().ok());
+        // What names no user is refused by the handler, in its words.
+        let Some(user) = id else { return Either::Left(self.inner.call(request)) };
+        if let Err(refusal) = access::own_inbox(&request, user) {
+            return answer(refusal.into_response());
         }
+        let app = &self.forwarder.app;
+        let home = app.view.home(user);
+        let Some(partition) = app.view.partition(home) else {
+            return Either::Left(self.inner.call(request));
+        };
+        if partition.is_owned() && wait(request.uri()).is_zero() {
+            return Either::Left(self.inner.call(request));
+        }
+        // As tower wants it: the one that is ready is used, its copy stays.
+        let copy = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, copy);
+        let forwarder = Arc::clone(&self.forwarder);
+        Either::Right(async move { forwarder.serve(home, request, inner).await }.boxed())
     }
 }
 
 impl Forwarder {
+    /// Lets a request for an inbox in this partition through to `inner` when the partition is ours,
+    /// now or within our patience, or asks the owner.
+    async fn serve<S>(
+        &self,
+        home: i32,
+        request: Request,
+        mut inner: S,
+    ) -> Result<Response, Infallible>
+    where
+        S: Service<Request, Response = Response, Error = Infallible>,
+    {
+        let app = &self.app;
+        // Who waits for news takes no place among the requests that are worked on.
+        let _waiting = if wait(request.uri()).is_zero() {
+            None
+        } else {
+            match app.streams.place(Kind::Waiting) {
+                Ok(place) => {
+                    request.extensions().get::<Place>().inspect(|place| place.leave());
+                    Some(place)
+                }
+                Err(problem) => return Ok(problem.into_response()),
+            }
+        };
+        let Some(partition) = app.view.partition(home) else { return inner.call(request).await };
+        if partition.is_owned() {
+            return inner.call(request).await;
+        }
+        if request.headers().contains_key(HOP) {
+            let said = format!("partition {home} is not owned by this instance");
+            return Ok(Problem::new(StatusCode::MISDIRECTED_REQUEST, said).into_response());
+        }
+        let mut client = None;
+        let (mut parts, body) = request.into_parts();
+        if let Some(upgrade) = parts.extensions.remove::<OnUpgrade>()
+            && socket::is_asked_for(&parts.headers)
+        {
+            // Of another origin's page, the owner would only see that it comes from us.
+            if let Err(problem) = socket::same_origin(&parts.headers, &parts.uri) {
+                return Ok(problem.into_response());
+            }
+            client = Some(upgrade);
+        }
+        let Ok(body) = to_bytes(body, self.max_body_bytes).await else {
+            let limit = self.max_body_bytes;
+            let said = format!("The body is larger than {limit} bytes");
+            return Ok(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, said).into_response());
+        };
+        let patience = Instant::now() + app.patience;
+        let mut tried: Option<Claim> = None;
+        loop {
+            let changed = app.owners.changed();
+            if partition.is_owned() {
+                if let Some(client) = client {
+                    parts.extensions.insert(client);
+                }
+                return inner.call(Request::from_parts(parts, Body::from(body))).await;
+            }
+            match app.owners.peer(home) {
+                // The same word of the same owner, which just turned out to be old.
+                Some(owner) if tried.as_ref() == Some(&owner) => {}
+                Some(owner) => {
+                    match self.ask(&owner, &parts, body.clone(), client.is_some()).await {
+                        Ok(answer) => return Ok(self.pass_on(answer, client)),
+                        Err(reason) => {
+                            tracing::debug!(
+                                kafka.partition = home,
+                                owner.url,
+                                reason,
+                                "an owner did not answer"
+                            );
+                            tried = Some(owner);
+                            continue;
+                        }
+                    }
+                }
+                None => {}
+            }
+            // The next word on this partition may be on its way: refreshed once, then given up.
+            let news = async {
+                tokio::select! { () = changed => (), () = partition.owned() => () }
+            };
+            if timeout_at(patience, news).await.is_err() {
+                return Ok(not_live(&NotLive::Unowned { partition: home }).into_response());
+            }
+        }
+    }
+
     /// The owner's answer; `Err`, with the reason, when another may have to be asked: it is not
     /// the owner after all, or not there.
     async fn ask(
@@ -267,6 +337,9 @@ impl Forwarder {
 
 /// How long a request to this address asks to wait for news.
 fn wait(uri: &Uri) -> Duration {
+    if uri.query().is_none() {
+        return Duration::ZERO;
+    }
     Query::<Raw>::try_from_uri(uri).map(|Query(raw)| raw.wait()).unwrap_or_default()
 }
 

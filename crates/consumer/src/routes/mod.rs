@@ -16,7 +16,7 @@ mod problems;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, middleware};
+use axum::Router;
 use log::Log;
 use service::{
     auth::{Auth, OPERATE, TokenIn},
@@ -33,7 +33,6 @@ pub use live::Streams;
 use crate::{Settings, follow::Following, owners::Owners, receipts::Recorder, view::View};
 
 /// What the handlers share.
-#[derive(Clone)]
 pub struct App {
     /// Every inbox of this instance.
     pub view: Arc<View>,
@@ -66,14 +65,13 @@ pub fn router(
         .check("kafka", move || log.clone().check_log())
         .check("partitions", move || partitions.clone().check_partitions());
     let health = canary.into_check(health);
-    let scraped = app.clone();
+    // One handle for all of it: a router copies its state at each request.
+    let app = Arc::new(app);
+    let scraped = Arc::clone(&app);
     // What concerns one user is answered by the owner of their partition.
-    let forwarder = forward::Forwarder::new(app.clone(), settings.http.max_body_bytes);
-    let of_a_user = |routes: OpenApiRouter<App>, token| {
-        let routes = routes
-            .route_layer(middleware::from_fn_with_state(forwarder.clone(), forward::to_owner))
-            .route_layer(middleware::from_fn(access::own_inbox));
-        auth.ask(routes, token)
+    let to_owner = forward::ToOwner::new(Arc::clone(&app), settings.http.max_body_bytes);
+    let of_a_user = |routes: OpenApiRouter<Arc<App>>, token| {
+        auth.ask(routes.route_layer(to_owner.clone()), token)
     };
     let inboxes = OpenApiRouter::new()
         .routes(routes!(notifications::list, receipts::dismiss_all))
@@ -83,7 +81,7 @@ pub fn router(
     let live = OpenApiRouter::new().routes(routes!(stream::open)).routes(routes!(socket::open));
     let operation = OpenApiRouter::new()
         .routes(routes!(partitions::list))
-        .merge(metrics.routes(move |scrape: Scrape| states::tell(scraped.clone(), scrape)));
+        .merge(metrics.routes(move |scrape: Scrape| states::tell(Arc::clone(&scraped), scrape)));
     let routes = OpenApiRouter::new()
         .merge(of_a_user(inboxes, TokenIn::Header))
         .merge(of_a_user(live, TokenIn::HeaderOrQuery))

@@ -1,5 +1,7 @@
 //! `GET /notifications/{id}`: one user's inbox.
 
+use std::sync::Arc;
+
 use axum::{
     extract::State,
     http::{
@@ -35,7 +37,7 @@ use crate::view::Page;
          content_type = "application/problem+json"),
         Refused))]
 pub(super) async fn list(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     Path(id): Path<String>,
     Query(raw): Query<Raw>,
     headers: HeaderMap,

@@ -1,5 +1,7 @@
 //! `GET /`: the web inbox. Plain files, kept in the program; nothing is loaded from elsewhere.
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     http::{
@@ -38,7 +40,7 @@ const PARTS: [(&str, &str, &str); 13] = [
     ("/page/words.js", JS, include_str!("../../page/words.js")),
 ];
 
-pub(super) fn routes(settings: &PageArgs) -> Router<App> {
+pub(super) fn routes(settings: &PageArgs) -> Router<Arc<App>> {
     // The setting lets only through what an origin is made of, so nothing needs an escape.
     let producer = settings.producer_url();
     let html = include_str!("../../page/index.html").replace(PRODUCER, producer);

@@ -1,6 +1,6 @@
 //! `GET /partitions`: every partition, what it does here, and who owns it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{Json, extract::State};
 use serde::Serialize;
@@ -35,7 +35,7 @@ struct Partition {
 /// Every partition: what it does here, and who owns it
 #[utoipa::path(get, path = "/partitions", tag = "operation", operation_id = "partitions",
     responses((status = 200, description = "All of them", body = Partitions), Refused))]
-pub(super) async fn list(State(app): State<App>) -> Json<Partitions> {
+pub(super) async fn list(State(app): State<Arc<App>>) -> Json<Partitions> {
     let lags = lags(&app).await;
     let partitions = app.view.partitions().map(|(partition, state)| Partition {
         partition,

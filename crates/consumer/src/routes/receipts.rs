@@ -1,6 +1,6 @@
 //! What a recipient does with notifications: `POST …/read`, `POST …/unread`, `DELETE …`.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use axum::{
     extract::State,
@@ -45,7 +45,7 @@ pub(super) struct Chosen {
          body = ProblemBody, content_type = "application/problem+json"),
         RefusedWithBody))]
 pub(super) async fn read(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     Path(id): Path<String>,
     Body(body): Body,
 ) -> Result<Response, Problem> {
@@ -62,7 +62,7 @@ pub(super) async fn read(
          body = ProblemBody, content_type = "application/problem+json"),
         RefusedWithBody))]
 pub(super) async fn unread(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     Path(id): Path<String>,
     Body(body): Body,
 ) -> Result<Response, Problem> {
@@ -78,7 +78,7 @@ pub(super) async fn unread(
          body = ProblemBody, content_type = "application/problem+json"),
         Refused))]
 pub(super) async fn dismiss_all(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     act(&app, user(&id)?, Action::Dismissed, &Which::All).await
@@ -96,7 +96,7 @@ pub(super) async fn dismiss_all(
          body = ProblemBody, content_type = "application/problem+json"),
         Refused))]
 pub(super) async fn dismiss(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     Path((id, notification)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let user = user(&id)?;

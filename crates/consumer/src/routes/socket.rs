@@ -1,7 +1,7 @@
 //! `GET /notifications/{id}/ws`: a live stream over a WebSocket, on which the recipient can also
 //! say what they did.
 
-use std::{future::pending, pin::Pin, time::Duration};
+use std::{future::pending, pin::Pin, sync::Arc, time::Duration};
 
 use axum::{
     extract::{
@@ -73,7 +73,7 @@ enum Command {
          content_type = "application/problem+json"),
         Refused))]
 pub(super) async fn open(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     Path(id): Path<String>,
     Query(raw): Query<Raw>,
     caller: Caller,
@@ -119,7 +119,7 @@ pub(super) fn same_origin(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem>
 /// Something that a client asked for and that is under way.
 type Answer = Pin<Box<dyn Future<Output = String> + Send>>;
 
-async fn serve(app: App, user: UserId, mut live: Live, mut socket: WebSocket) {
+async fn serve(app: Arc<App>, user: UserId, mut live: Live, mut socket: WebSocket) {
     let mut answer: Option<Answer> = None;
     loop {
         tokio::select! {

@@ -1,7 +1,10 @@
 //! What the consumer is asked at a scrape of `/metrics`: how its partitions are, what they hold, who
 //! listens. It takes as long however many entries there are.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use metric_names::{
     ENTRIES, ENTRY_BYTES, EVICTED, FOLDED, INBOXES, LAG, PARTITIONS, REBUILD_RECORDS, STREAMS,
@@ -12,7 +15,7 @@ use super::{App, live::Kind, partitions::lags};
 use crate::view::{Counters, View, partition::Status};
 
 /// Adds all of it.
-pub(super) async fn tell(app: App, mut scrape: Scrape) -> Scrape {
+pub(super) async fn tell(app: Arc<App>, mut scrape: Scrape) -> Scrape {
     partitions(&app.view, &mut scrape);
     holdings(&app.view, &mut scrape);
     records(app.view.counters(), &mut scrape);

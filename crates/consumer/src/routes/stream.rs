@@ -2,7 +2,7 @@
 //! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>), or as JSON lines for who
 //! accepts `application/x-ndjson`.
 
-use std::{convert::Infallible, fmt::Write as _};
+use std::{convert::Infallible, fmt::Write as _, sync::Arc};
 
 use axum::{
     Extension,
@@ -54,7 +54,7 @@ const RETRY: &str = "retry: 500\n";
          content_type = "application/problem+json"),
         Refused))]
 pub(super) async fn open(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     Path(id): Path<String>,
     Query(raw): Query<Raw>,
     caller: Caller,

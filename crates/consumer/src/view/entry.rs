@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use model::{Fingerprint, Headers, Notification, NotificationId};
+use model::{Fingerprint, Headers, Notification, NotificationId, headers::write_time};
+use serde::ser::Error as _;
+
+/// About what surrounds a message in an entry's JSON, in bytes; more than that costs one copy.
+const AROUND_MESSAGE: usize = 256;
 
 /// A notification in an inbox.
 #[derive(Debug, Clone)]
@@ -37,18 +41,21 @@ impl Entry {
         notification: &Notification<'_>,
         headers: Headers,
     ) -> Result<Self, serde_json::Error> {
-        let mut json = serde_json::to_string(notification)?;
+        let mut json = Vec::with_capacity(notification.message.len() + AROUND_MESSAGE);
+        serde_json::to_writer(&mut json, notification)?;
         // `data` is kept as its sender wrote it, perhaps on several lines; a line break in JSON
         // can only stand between tokens, where a space does as well.
         if notification.data.is_some() {
-            json = json.replace(['\n', '\r'], " ");
+            json.iter_mut()
+                .filter(|byte| matches!(byte, b'\n' | b'\r'))
+                .for_each(|byte| *byte = b' ');
         }
         json.pop();
-        json.push_str(",\"id\":");
-        json.push_str(&serde_json::to_string(&headers.id)?);
-        json.push_str(",\"sent_at\":\"");
-        // Always with milliseconds, so that times also sort as texts.
-        json.push_str(&format!("{:.3}", headers.sent_at));
+        json.extend_from_slice(b",\"id\":");
+        serde_json::to_writer(&mut json, &headers.id)?;
+        json.extend_from_slice(b",\"sent_at\":\"");
+        let mut json = String::from_utf8(json).map_err(serde_json::Error::custom)?;
+        write_time(&mut json, headers.sent_at);
         json.push('"');
         Ok(Self {
             offset,

@@ -136,6 +136,8 @@ impl Inbox {
         while self.entries.len() >= limits.entries.max(1) {
             self.evict(Eviction::Evicted, tally);
         }
+        make_room(&mut self.entries);
+        make_room(&mut self.hashes);
         self.entries.push_back(entry);
         self.hashes.push_back(hash);
         self.expire(limits, now_ms, tally);
@@ -281,6 +283,14 @@ fn apply(entry: &mut Entry, action: Action) {
         Action::Read => entry.read = true,
         Action::Unread => entry.read = false,
         Action::Dismissed => entry.json = None,
+    }
+}
+
+/// Makes room for one more, and for a quarter of what is there. The standard library doubles: half of
+/// an inbox's memory would be air, and there are as many inboxes as users.
+fn make_room<T>(queue: &mut VecDeque<T>) {
+    if queue.len() == queue.capacity() {
+        queue.reserve_exact((queue.len() / 4).max(4));
     }
 }
 

@@ -114,7 +114,10 @@ impl Item {
     /// Appends the whole JSON object of this entry.
     pub fn write(&self, json: &mut String) {
         json.push_str(&self.json);
-        let _ = write!(json, ",\"read\":{},\"cursor\":\"{}\"}}", self.read, self.at);
+        json.push_str(if self.read { ",\"read\":true" } else { ",\"read\":false" });
+        json.push_str(",\"cursor\":\"");
+        self.at.write(json);
+        json.push_str("\"}");
     }
 }
 

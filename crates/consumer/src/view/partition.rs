@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use log::Extent;
@@ -306,14 +306,6 @@ impl Partition {
         };
         self.watchers.end();
         held
-    }
-
-    /// Since when this partition has been rebuilding without having got any further.
-    pub fn stuck_since(&self) -> Option<Instant> {
-        match &*self.state.read() {
-            State::Rebuilding(rebuild, _) => Some(rebuild.moved),
-            State::Unowned | State::Live(_) => None,
-        }
     }
 
     fn change(&self, state: State) -> State {

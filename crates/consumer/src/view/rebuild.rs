@@ -33,8 +33,6 @@ pub struct Progress {
 pub(super) struct Rebuild {
     /// Since when.
     pub(super) since: Instant,
-    /// When it last got further.
-    pub(super) moved: Instant,
     sources: [Reading; 2],
 }
 
@@ -51,8 +49,7 @@ struct Reading {
 
 impl Default for Rebuild {
     fn default() -> Self {
-        let now = Instant::now();
-        Self { since: now, moved: now, sources: Default::default() }
+        Self { since: Instant::now(), sources: Default::default() }
     }
 }
 
@@ -66,7 +63,6 @@ impl Rebuild {
     }
 
     pub(super) fn advance(&mut self, source: Source, offset: i64) {
-        self.moved = Instant::now();
         self.sources[source as usize].last = Some(offset);
     }
 

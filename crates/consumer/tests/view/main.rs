@@ -104,8 +104,7 @@ impl Bench {
         let record =
             encode(&notification, &Headers { id, sent_at, traceparent: None, fingerprint })
                 .expect("JSON");
-        let headers =
-            record.headers.iter().map(|(name, value)| (*name, value.as_slice())).collect();
+        let headers = record.headers.iter().map(|(name, value)| (*name, &**value)).collect();
         self.notifications.record(&Record {
             partition: 0,
             offset,

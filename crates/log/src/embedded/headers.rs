@@ -10,12 +10,13 @@ pub(super) type Headers<'a> = SmallVec<[(&'a str, &'a [u8]); 8]>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-pub(super) fn encode<N: AsRef<str>>(headers: &[(N, Vec<u8>)]) -> Vec<u8> {
-    let size = headers.iter().map(|(name, value)| name.as_ref().len() + value.len() + 4).sum();
+pub(super) fn encode<N: AsRef<str>, V: AsRef<[u8]>>(headers: &[(N, V)]) -> Vec<u8> {
+    let size =
+        headers.iter().map(|(name, value)| name.as_ref().len() + value.as_ref().len() + 4).sum();
     let mut bytes = Vec::with_capacity(size);
     for (name, value) in headers {
         put(&mut bytes, name.as_ref().as_bytes());
-        put(&mut bytes, value);
+        put(&mut bytes, value.as_ref());
     }
     bytes
 }

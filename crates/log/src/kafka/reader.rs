@@ -29,6 +29,8 @@ use crate::{Fold, Group, Reader, Unreachable, reader::Signs};
 
 /// How long a poll waits for a record, and so how soon a stop is noticed at the latest.
 const POLL: Duration = Duration::from_millis(100);
+/// How often what is not about a record is looked at. The lease of the view is hundreds of times as long.
+const TICK: Duration = Duration::from_millis(10);
 /// How often progress is committed. It is only told to lag tools, so seconds do.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
 /// How long a stop waits for what the group is still to be told.
@@ -129,24 +131,33 @@ impl<F: Fold> Member<F> {
 
     /// Polls until told to stop, or until the client failed for good.
     fn poll(&self, consumer: &Client<F>, stop: &AtomicBool) {
-        let (mut told, mut ticked) = (Instant::now(), Instant::now());
+        let now = Instant::now();
+        let (mut told, mut ticked, mut polled_at) = (now, now, now);
         while !stop.load(Ordering::Acquire) {
             // The callbacks of the poll take the lock too, so it is taken after the poll.
             let polled = consumer.poll(POLL);
+            let now = Instant::now();
             let mut folding = self.folder.folding.lock();
-            if ticked.elapsed() > LAPSE {
+            if now - polled_at > LAPSE {
                 tracing::warn!("this process was stopped for long; joining the group again");
                 return;
             }
-            ticked = Instant::now();
-            folding.tick();
+            polled_at = now;
+            // What is not about a record is done now and then: a replay has millions of them.
+            let due = now - ticked >= TICK || polled.is_none();
+            if due {
+                ticked = now;
+                folding.tick();
+            }
             if let Err(code) = folding.take(polled) {
                 tracing::error!(%code, "the Kafka consumer failed for good; joining again");
                 return;
             }
-            folding.watch(consumer);
-            if told.elapsed() >= COMMIT_EVERY {
-                told = Instant::now();
+            if due {
+                folding.watch(consumer);
+            }
+            if now - told >= COMMIT_EVERY {
+                told = now;
                 folding.tell_progress();
             }
         }

@@ -96,7 +96,7 @@ impl KafkaWriter {
         }
         let headers = OwnedHeaders::new_with_capacity(record.headers.len());
         let headers = record.headers.iter().fold(headers, |headers, (key, value)| {
-            headers.insert(Header { key, value: Some(value) })
+            headers.insert(Header { key, value: Some(&**value) })
         });
         let message = FutureRecord::to(topic)
             .partition(record.partition)

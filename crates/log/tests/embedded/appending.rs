@@ -88,7 +88,7 @@ async fn a_record_above_a_mebibyte_is_too_large_and_one_of_a_mebibyte_is_not() {
     let writer = log.writer();
     let sized = |value: usize| {
         let mut record = record(0, "1234", &"x".repeat(value - 4 - 10));
-        record.headers = vec![("name", b"header".to_vec())];
+        record.headers = vec![("name", b"header".into())];
         record
     };
     assert_eq!(writer.append(TOPIC, sized(MEBIBYTE + 1)).err(), Some(AppendError::TooLarge));

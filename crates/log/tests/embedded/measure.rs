@@ -38,6 +38,7 @@ fn notification(number: i32) -> NewRecord {
         "Your order has left the warehouse and will arrive tomorrow. ".repeat(3)
     );
     let key = number.to_string().into_bytes();
+    let headers = headers.into_iter().map(|(name, value)| (name, value.into())).collect();
     NewRecord { partition: number.rem_euclid(PARTITIONS), key, value: value.into_bytes(), headers }
 }
 

@@ -75,7 +75,7 @@ async fn a_letter_says_where_it_comes_from_and_why() {
     let world = World::new();
     let log = open(&world).await;
     let mut poison = record(1, "7", "poison");
-    poison.headers.push(("ce_id", b"abc".to_vec()));
+    poison.headers.push(("ce_id", b"abc".into()));
     append(&log.writer(), record(1, "7", "good")).await;
     append(&log.writer(), poison).await;
     let reader = member(&log, &Memory::default());

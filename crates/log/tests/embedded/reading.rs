@@ -27,7 +27,7 @@ async fn a_record_is_read_back_with_its_key_value_headers_and_time() {
         partition: 2,
         key: b"42".to_vec(),
         value: "größer".into(),
-        headers: headers.clone(),
+        headers: headers.iter().map(|(name, value)| (*name, value.clone().into())).collect(),
     };
     append(&log.writer(), written).await;
     eventually("it is read", || memory.count() == 1).await;

@@ -125,7 +125,7 @@ pub(crate) fn topic(name: &str, partitions: u32) -> Topic {
 
 /// Appends and waits for the acknowledgement.
 pub(crate) async fn append(log: &Log, topic: &str, partition: i32, value: &str) {
-    let headers = vec![("ce_id", b"abc".to_vec())];
+    let headers = vec![("ce_id", b"abc".into())];
     let record = NewRecord { partition, key: b"7".to_vec(), value: value.into(), headers };
     log.writer().append(topic, record).expect("queued").await.expect("acknowledged");
 }

@@ -38,7 +38,7 @@ proptest! {
         let record = encode(&notification, &headers).expect("JSON");
         prop_assert_eq!(&record.key, &to.to_string().into_bytes());
 
-        let wire = record.headers.iter().map(|(name, value)| (*name, value.as_slice()));
+        let wire = record.headers.iter().map(|(name, value)| (*name, &**value));
         let (read, read_headers) =
             decode(Some(&record.value), wire, at, Timestamp::UNIX_EPOCH).expect("a notification");
         prop_assert_eq!(read.from, notification.from);

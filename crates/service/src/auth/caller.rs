@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     extract::FromRequestParts,
-    http::{HeaderValue, StatusCode, header, request::Parts},
+    http::{Extensions, HeaderValue, StatusCode, header, request::Parts},
 };
 use tokio::time::Instant;
 
@@ -114,6 +114,19 @@ impl Caller {
     }
 }
 
+impl Caller {
+    /// Whom [`Auth::ask`](super::Auth::ask) has left in a request's extensions.
+    ///
+    /// # Errors
+    /// 500 for a route that is not under it, rather than let anybody in.
+    pub fn of(extensions: &Extensions) -> Result<Self, Problem> {
+        extensions.get().cloned().ok_or_else(|| {
+            tracing::error!("a route takes a caller and is not under authentication");
+            Problem::internal()
+        })
+    }
+}
+
 impl From<Known> for Caller {
     fn from(known: Known) -> Self {
         Self::Token(Arc::new(known))
@@ -124,9 +137,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        parts.extensions.get().cloned().ok_or_else(|| {
-            tracing::error!("a route takes a caller and is not under authentication");
-            Problem::internal()
-        })
+        Self::of(&parts.extensions)
     }
 }

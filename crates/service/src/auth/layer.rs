@@ -6,12 +6,13 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
+use tower::ServiceBuilder;
 
 use metric_names::AUTH_REFUSED;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{Auth, Caller, refusal::Refusal};
-use crate::problem::Problem;
+use crate::{gate::Gate, problem::Problem};
 
 /// Where a token may stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +33,37 @@ impl Auth {
     where
         S: Clone + Send + Sync + 'static,
     {
-        routes.route_layer(from_fn_with_state((self.clone(), token), authenticate))
+        let (auth, counting) = (self.clone(), self.clone());
+        let count_refusals = move |response: Response| {
+            if response.status() == StatusCode::FORBIDDEN {
+                counting.count("forbidden");
+            }
+            response
+        };
+        let check = Gate(move |request: &mut Request| auth.admit(request, token));
+        routes.route_layer(ServiceBuilder::new().map_response(count_refusals).layer(check))
+    }
+
+    /// Leaves word of the caller in the request, or says why it goes no further.
+    fn admit(&self, request: &mut Request, place: TokenIn) -> Option<Response> {
+        let token = bearer(request.headers());
+        let query = (place == TokenIn::HeaderOrQuery).then(|| in_query(request.uri())).flatten();
+        match self.verify(token.or(query.as_deref())) {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller);
+                None
+            }
+            Err(refusal) => {
+                self.count(match refusal {
+                    Refusal::Missing => "missing",
+                    Refusal::Expired => "expired",
+                    Refusal::Early | Refusal::Audience | Refusal::Issuer | Refusal::Invalid => {
+                        "invalid"
+                    }
+                });
+                Some(Problem::from(refusal).into_response())
+            }
+        }
     }
 
     /// These routes for those alone who have this scope.
@@ -47,35 +78,6 @@ impl Auth {
         if let Some(shared) = &self.0 {
             metrics::counter!(AUTH_REFUSED.name, "service" => shared.service, "reason" => reason)
                 .increment(1);
-        }
-    }
-}
-
-async fn authenticate(
-    State((auth, place)): State<(Auth, TokenIn)>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let token = bearer(request.headers());
-    let query = (place == TokenIn::HeaderOrQuery).then(|| in_query(request.uri())).flatten();
-    match auth.verify(token.or(query.as_deref())) {
-        Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            let response = next.run(request).await;
-            if response.status() == StatusCode::FORBIDDEN {
-                auth.count("forbidden");
-            }
-            response
-        }
-        Err(refusal) => {
-            auth.count(match refusal {
-                Refusal::Missing => "missing",
-                Refusal::Expired => "expired",
-                Refusal::Early | Refusal::Audience | Refusal::Issuer | Refusal::Invalid => {
-                    "invalid"
-                }
-            });
-            Problem::from(refusal).into_response()
         }
     }
 }

@@ -123,7 +123,7 @@ impl Installation {
                     key: to.to_string().into(),
                     value: value.to_string().into(),
                     headers: sent_at
-                        .map(|at| ("ce_time", at.to_string().into()))
+                        .map(|at| ("ce_time", at.to_string().into_bytes().into()))
                         .into_iter()
                         .collect(),
                 };

@@ -1,0 +1,53 @@
+//! A check in front of a router's handlers that answers at once or lets the request through. It does
+//! the work of axum's `from_fn` for checks that never wait, without copying and boxing what is behind
+//! it at each request: three of those cost a read a fifth of its processor time.
+
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    task::{Context, Poll},
+};
+
+use axum::{extract::Request, response::Response};
+use futures_util::future::Either;
+use tower::{Layer, Service};
+
+/// Asks `check` of every request: a response ends it there. The check may add extensions.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate<C>(pub(crate) C);
+
+/// What is behind a [`Gate`].
+#[derive(Debug, Clone)]
+pub(crate) struct Gated<S, C> {
+    inner: S,
+    check: C,
+}
+
+impl<S, C: Clone> Layer<S> for Gate<C> {
+    type Service = Gated<S, C>;
+
+    fn layer(&self, inner: S) -> Gated<S, C> {
+        Gated { inner, check: self.0.clone() }
+    }
+}
+
+impl<S, C> Service<Request> for Gated<S, C>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    C: Fn(&mut Request) -> Option<Response>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Either<S::Future, Ready<Result<Response, Infallible>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        match (self.check)(&mut request) {
+            None => Either::Left(self.inner.call(request)),
+            Some(answer) => Either::Right(ready(Ok(answer))),
+        }
+    }
+}
