@@ -24,7 +24,7 @@ impl Listener {
         let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let request = format!(
-            "GET /notifications/{user}/stream?since=0s HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\n\r\n"
+            "GET /notifications/{user}/stream?since=0s HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).await?;
         let stream = BufReader::with_capacity(BUFFER, stream);

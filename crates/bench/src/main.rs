@@ -2,27 +2,34 @@
 //! ratios. It makes no absolute claims, and no test depends on it.
 //!
 //! The modules in the order in which a run meets them:
-//! - [`site`]: settings, and what a run takes place in;
-//! - [`subjects`]: the processes that are measured, and those that they need;
+//! - [`options`], [`site`]: flags, and what a run takes place in;
+//! - [`instance`], [`subjects`]: the processes that are measured, and those that they need;
 //! - [`records`], [`client_settings`], [`kafka`], [`fill`]: what is written, and bare rdkafka;
-//! - [`load`]: closed loops of HTTP requests;
+//! - [`connection`], [`effort`], [`pace`], [`load`]: closed and open loops of HTTP requests;
 //! - [`listeners`]: those who follow a stream;
 //! - [`limits`]: servers that do almost nothing;
-//! - [`rounds`]: subject and limits take turns;
+//! - [`rounds`], [`loops`]: subject and limits take turns;
 //! - [`send`], [`bulk`], [`read`], [`deliver`], [`fanout`], [`rebuild`], [`memory`]: one a subcommand;
-//! - [`figures`]: medians, spreads, ratios;
-//! - [`report`]: all that as Markdown and JSON.
+//! - [`meter`], [`progress`], [`figures`], [`percentiles`]: samples, medians, spreads, ratios;
+//! - [`chart`], [`scale`], [`plot`]: curves;
+//! - [`report`], [`publish`]: all that as Markdown, JSON and SVG.
 
+mod options;
 mod site;
+mod instance;
 mod subjects;
 mod records;
 mod client_settings;
 mod kafka;
 mod fill;
+mod connection;
+mod effort;
+mod pace;
 mod load;
 mod listeners;
 mod limits;
 mod rounds;
+mod loops;
 mod send;
 mod bulk;
 mod read;
@@ -30,13 +37,20 @@ mod deliver;
 mod fanout;
 mod rebuild;
 mod memory;
+mod meter;
+mod progress;
 mod figures;
+mod percentiles;
+mod chart;
+mod scale;
+mod plot;
 mod report;
+mod publish;
 
 use std::{
     error::Error,
     fmt::Display,
-    io::{Write as _, stderr, stdout},
+    io::{Write as _, stderr},
     process::ExitCode,
 };
 
@@ -46,8 +60,9 @@ use service::shutdown;
 use deliver::DeliverArgs;
 use fanout::FanoutArgs;
 use fill::{FillArgs, Filled};
+use options::{LoadArgs, Options, PaceArgs};
 use report::{Report, Section};
-use site::{LoadArgs, Options, Site};
+use site::Site;
 
 /// What a measurement returns. A text for people is all that a failed one needs.
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -80,11 +95,21 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// POST /send, beside the same handler without Kafka and a bare rdkafka loop
-    Send(#[command(flatten)] LoadArgs),
+    Send {
+        #[command(flatten)]
+        load: LoadArgs,
+        #[command(flatten)]
+        pace: PaceArgs,
+    },
     /// POST /send of many lines, beside a bare rdkafka loop
     Bulk(#[command(flatten)] LoadArgs),
     /// GET of a 10-entry inbox, beside axum returning the same bytes from a constant
-    Read(#[command(flatten)] LoadArgs),
+    Read {
+        #[command(flatten)]
+        load: LoadArgs,
+        #[command(flatten)]
+        pace: PaceArgs,
+    },
     /// From a send to its event on a stream, beside rdkafka's own way from produce to consume
     Deliver(#[command(flatten)] DeliverArgs),
     /// Thousands of streams: what an idle one costs, and how late the last event is
@@ -97,6 +122,8 @@ enum Command {
     All {
         #[command(flatten)]
         load: LoadArgs,
+        #[command(flatten)]
+        pace: PaceArgs,
         #[command(flatten)]
         fill: FillArgs,
         #[command(flatten)]
@@ -149,21 +176,21 @@ async fn measure(cli: Cli) -> Result<()> {
     let outcome = sections(&mut site, &cli.command, &mut report.sections).await;
     // What was measured before something failed is still worth reading.
     if !report.sections.is_empty() {
-        publish(&report, &cli.options)?;
+        publish::publish(&report, cli.options.out.as_deref())?;
     }
     let closed = site.close().await;
     outcome.and(closed)
 }
 
 async fn sections(site: &mut Site, command: &Command, sections: &mut Vec<Section>) -> Result<()> {
-    if let Command::Send(load) | Command::All { load, .. } = command {
-        sections.push(send::run(site, load).await?);
+    if let Command::Send { load, pace } | Command::All { load, pace, .. } = command {
+        sections.push(send::run(site, load, pace).await?);
     }
     if let Command::Bulk(load) | Command::All { load, .. } = command {
         sections.push(bulk::run(site, load).await?);
     }
-    if let Command::Read(load) | Command::All { load, .. } = command {
-        sections.push(read::run(site, load).await?);
+    if let Command::Read { load, pace } | Command::All { load, pace, .. } = command {
+        sections.push(read::run(site, load, pace).await?);
     }
     if let Command::Deliver(deliver) | Command::All { deliver, .. } = command {
         sections.push(deliver::run(site, deliver).await?);
@@ -179,18 +206,6 @@ async fn sections(site: &mut Site, command: &Command, sections: &mut Vec<Section
         if !matches!(command, Command::Rebuild(_)) {
             sections.push(memory::run(site, &filled).await?);
         }
-    }
-    Ok(())
-}
-
-fn publish(report: &Report, options: &Options) -> Result<()> {
-    let markdown = report.markdown();
-    stdout().write_all(markdown.as_bytes())?;
-    if let Some(file) = &options.markdown {
-        std::fs::write(file, &markdown)?;
-    }
-    if let Some(file) = &options.json {
-        std::fs::write(file, serde_json::to_string_pretty(report)?)?;
     }
     Ok(())
 }

@@ -6,9 +6,9 @@ use tokio::time::sleep;
 
 use crate::{
     Result,
+    connection::{Connection, get},
     figures::{Aim, Party, Ratio, Sample},
     fill::Filled,
-    load::{Connection, get},
     read::Inbox,
     records,
     report::Section,
@@ -75,6 +75,7 @@ pub(crate) async fn run(site: &mut Site, filled: &Filled) -> Result<Section> {
              the users' inboxes and the Kafka client's freed buffers keep is in it, so more --records show less.",
             SETTLE.as_secs()
         )],
+        ..Section::default()
     })
 }
 
