@@ -2,18 +2,20 @@
 //! ratios. It makes no absolute claims, and no test depends on it.
 //!
 //! The modules in the order in which a run meets them:
-//! - [`options`], [`site`]: flags, and what a run takes place in;
+//! - [`cli`], [`options`], [`site`]: flags, and what a run takes place in;
 //! - [`instance`], [`subjects`]: the processes that are measured, and those that they need;
 //! - [`records`], [`client_settings`], [`kafka`], [`fill`]: what is written, and bare rdkafka;
 //! - [`connection`], [`effort`], [`pace`], [`load`]: closed and open loops of HTTP requests;
 //! - [`listeners`]: those who follow a stream;
 //! - [`limits`]: servers that do almost nothing;
 //! - [`rounds`], [`loops`]: subject and limits take turns;
-//! - [`send`], [`bulk`], [`read`], [`deliver`], [`fanout`], [`rebuild`], [`memory`]: one a subcommand;
+//! - [`send`], [`bulk`], [`read`], [`deliver`], [`fanout`], [`rebuild`], [`memory`],
+//!   [`growth`], [`sweep`]: one a subcommand;
 //! - [`meter`], [`progress`], [`figures`], [`percentiles`]: samples, medians, spreads, ratios;
 //! - [`chart`], [`scale`], [`plot`]: curves;
 //! - [`report`], [`publish`]: all that as Markdown, JSON and SVG.
 
+mod cli;
 mod options;
 mod site;
 mod instance;
@@ -37,6 +39,8 @@ mod deliver;
 mod fanout;
 mod rebuild;
 mod memory;
+mod growth;
+mod sweep;
 mod meter;
 mod progress;
 mod figures;
@@ -54,87 +58,16 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::Parser as _;
 use service::shutdown;
 
-use deliver::DeliverArgs;
-use fanout::FanoutArgs;
-use fill::{FillArgs, Filled};
-use options::{LoadArgs, Options, PaceArgs};
+use cli::{Cli, Command};
+use fill::Filled;
 use report::{Report, Section};
 use site::Site;
 
 /// What a measurement returns. A text for people is all that a failed one needs.
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
-
-/// Measures the services beside a limit that nobody can beat, in the same run.
-///
-/// Each subcommand starts what it needs (services, Kafka and PostgreSQL, all on free ports), lets
-/// subject and limits take turns for some rounds after a warm-up, prints a report in Markdown, and
-/// removes everything again. What counts is the ratio of the two: absolute figures say more about
-/// the machine, whose processors the load generator and the servers share.
-#[derive(Parser, Debug)]
-#[command(
-    name = "bench",
-    version,
-    after_help = "Try it:\n  \
-        cargo run --release -p bench -- all --quick\n  \
-        cargo run --release -p bench -- send --connections 256 --markdown send.md --json send.json\n\n\
-        Kafka and PostgreSQL come from scripts/real (once: scripts/real install), or name your own with\n\
-        --kafka-brokers and --database-url. Close what else runs on this machine; the report says how\n\
-        busy it was, and a wide spread says the same."
-)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-
-    #[command(flatten)]
-    options: Options,
-}
-
-#[derive(Subcommand, Debug)]
-enum Command {
-    /// POST /send, beside the same handler without Kafka and a bare rdkafka loop
-    Send {
-        #[command(flatten)]
-        load: LoadArgs,
-        #[command(flatten)]
-        pace: PaceArgs,
-    },
-    /// POST /send of many lines, beside a bare rdkafka loop
-    Bulk(#[command(flatten)] LoadArgs),
-    /// GET of a 10-entry inbox, beside axum returning the same bytes from a constant
-    Read {
-        #[command(flatten)]
-        load: LoadArgs,
-        #[command(flatten)]
-        pace: PaceArgs,
-    },
-    /// From a send to its event on a stream, beside rdkafka's own way from produce to consume
-    Deliver(#[command(flatten)] DeliverArgs),
-    /// Thousands of streams: what an idle one costs, and how late the last event is
-    Fanout(#[command(flatten)] FanoutArgs),
-    /// A consumer's start on a full topic, beside rdkafka reading the topic and dropping it
-    Rebuild(#[command(flatten)] FillArgs),
-    /// Memory of a stored notification, beside its JSON
-    Memory(#[command(flatten)] FillArgs),
-    /// All of these, one after the other; with --quick in a few minutes
-    All {
-        #[command(flatten)]
-        load: LoadArgs,
-        #[command(flatten)]
-        pace: PaceArgs,
-        #[command(flatten)]
-        fill: FillArgs,
-        #[command(flatten)]
-        deliver: DeliverArgs,
-        #[command(flatten)]
-        fanout: FanoutArgs,
-    },
-    /// Serve a limit
-    #[command(subcommand, hide = true)]
-    Limit(limits::Limit),
-}
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -206,6 +139,12 @@ async fn sections(site: &mut Site, command: &Command, sections: &mut Vec<Section
         if !matches!(command, Command::Rebuild(_)) {
             sections.push(memory::run(site, &filled).await?);
         }
+    }
+    if let Command::Growth(growth) = command {
+        growth::run(site, growth, sections).await?;
+    }
+    if let Command::Sweep = command {
+        sections.push(sweep::run(site).await?);
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long a consumer that has just become live may take to give back what the rebuild needed.
-const SETTLE: Duration = Duration::from_secs(3);
+pub(crate) const SETTLE: Duration = Duration::from_secs(3);
 /// What a notification may cost beside its JSON, in bytes.
 const BESIDE: f64 = 64.0;
 

@@ -83,13 +83,13 @@ pub(crate) fn svg(chart: &Chart) -> Result<String> {
     let mut text = String::new();
     {
         let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-        let below = HEAD + LINE * i32::try_from(chart.series.len())?;
+        let below = HEAD + LINE * i32::try_from(chart.series.len())? + LINE / 2;
         names(&area, chart).map_err(|error| error.to_string())?;
         let mut plane = ChartBuilder::on(&area)
             .margin(MARGIN)
             .margin_top(below)
             .x_label_area_size(46)
-            .y_label_area_size(62)
+            .y_label_area_size(84)
             .build_cartesian_2d(x.clone(), y.clone())
             .map_err(|error| error.to_string())?;
         curves(&mut plane, chart, &x, &y).map_err(|error| error.to_string())?;

@@ -91,6 +91,13 @@ impl Site {
         Ok(topic)
     }
 
+    /// Deletes a topic and what the services made beside it, long before the run ends.
+    pub(crate) async fn remove(&self, topic: &Topic) -> Result<()> {
+        let names = model::TopicNames::of(&topic.name);
+        let names = [names.notifications, names.receipts, names.owners, names.dlq];
+        self.kafka.delete(&names.each_ref().map(String::as_str)).await
+    }
+
     /// Starts a producer for this topic and waits until it is ready.
     pub(crate) async fn producer(&mut self, topic: &Topic) -> Result<Service> {
         self.producer_with(topic, &[]).await
