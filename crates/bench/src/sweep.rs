@@ -10,6 +10,7 @@ use crate::{
     connection::post_form,
     effort::Effort,
     figures::{Sample, Spread},
+    kafka::Topic,
     load::Load,
     report::Section,
     say,
@@ -22,7 +23,7 @@ const LINGERS: [&str; 5] = ["0", "500us", "1ms", "2ms", "5ms"];
 const COMPRESSIONS: [&str; 3] = ["none", "lz4", "gzip"];
 /// Of the load; none is a bulk.
 const CONNECTIONS: [Option<usize>; 3] = [Some(1), Some(64), None];
-/// Before it counts.
+/// Of each, before it counts.
 const WARM_UP: Duration = Duration::from_millis(500);
 
 /// One pair of settings, and what every kind of load did with it.
@@ -47,6 +48,7 @@ pub(crate) async fn run(site: &mut Site) -> Result<Section> {
     };
     let of = |compression| LINGERS.map(|linger| pair(linger, compression));
     let mut pairs: Vec<Pair> = COMPRESSIONS.into_iter().flat_map(of).collect();
+    warm_up(site, &topic, &requests).await?;
     for _pass in 0..site.options.short_rounds() {
         for Pair { linger, compression, samples } in &mut pairs {
             let flags = ["--linger", *linger, "--compression", *compression];
@@ -86,6 +88,13 @@ pub(crate) async fn run(site: &mut Site) -> Result<Section> {
         ],
         ..Section::default()
     })
+}
+
+/// What a broker that has just started is slow at would else be the first pair's fault.
+async fn warm_up(site: &mut Site, topic: &Topic, requests: &[Vec<u8>]) -> Result<()> {
+    let producer = site.producer(topic).await?;
+    let effort = Effort { connections: 64, round: Duration::from_secs(4), rate: None };
+    Load::round(&producer, requests, &effort).await.map(|_| ())
 }
 
 fn kind(connections: Option<usize>) -> String {
