@@ -2,6 +2,8 @@
 //! how much goes through; an open one, which says how long a request takes that comes when it comes;
 //! and short closed ones of more and more connections.
 
+use std::time::Duration;
+
 use crate::{
     Result,
     chart::{Axis, Chart, Scale, Series},
@@ -12,7 +14,6 @@ use crate::{
     rounds::alternate,
     say,
 };
-use std::time::Duration;
 
 /// How many connections there are, one after the other.
 const CONNECTIONS: [u16; 5] = [1, 4, 16, 64, 256];
@@ -96,7 +97,8 @@ impl Measured<'_> {
             name: format!("{}-concurrency", self.name),
             title: format!("{}: throughput by connections", self.what),
             x: Axis { title: "connections".into(), scale: Scale::Sizes },
-            y: Axis { title: self.unit.to_owned(), scale: Scale::Linear },
+            // A limit may do ten times what the others do, and these are still to be told apart.
+            y: Axis { title: self.unit.to_owned(), scale: Scale::Logarithmic },
             series,
         }
     }

@@ -13,7 +13,8 @@ pub(crate) struct Options {
     #[arg(long, global = true)]
     pub(crate) quick: bool,
 
-    /// Rounds, after one that only warms up [default: 5; quick: 3]
+    /// Rounds, after one that only warms up [default: 5, of open loops 3, of each of many sizes 2;
+    /// quick: 3, 1, 1]
     #[arg(long, global = true, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
 
@@ -46,12 +47,12 @@ impl Options {
         self.rounds.unwrap_or(if self.quick { 3 } else { 5 })
     }
 
-    /// How many of what is merged, so that their number matters less.
+    /// How many of an open loop, whose rounds are merged.
     pub(crate) fn few_rounds(&self) -> u32 {
         self.rounds.unwrap_or(if self.quick { 1 } else { 3 })
     }
 
-    /// How many where there is one for each of many sizes.
+    /// How many for each of many sizes, or of many settings.
     pub(crate) fn short_rounds(&self) -> u32 {
         self.few_rounds().min(2)
     }

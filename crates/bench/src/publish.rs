@@ -17,7 +17,11 @@ pub(crate) fn publish(report: &Report, folder: Option<&Path>) -> Result<()> {
     fs::write(folder.join("report.md"), &markdown)?;
     fs::write(folder.join("report.json"), serde_json::to_string_pretty(report)?)?;
     for chart in report.sections.iter().flat_map(|section| &section.charts) {
-        fs::write(folder.join(format!("{}.svg", chart.name)), plot::svg(chart)?)?;
+        match plot::svg(chart) {
+            Ok(svg) => fs::write(folder.join(format!("{}.svg", chart.name)), svg)?,
+            // The figures are there, and the other charts are still to come.
+            Err(error) => say(error),
+        }
     }
     say(format_args!("written to {}", folder.display()));
     Ok(())

@@ -1,5 +1,7 @@
 //! What longer and longer messages cost to send.
 
+use std::time::Duration;
+
 use crate::{
     Result,
     connection::post_form,
@@ -13,8 +15,6 @@ use crate::{
 };
 
 use super::costs::{Cost, Costs, Work};
-
-use std::time::Duration;
 
 /// Lengths of messages in bytes; the last is the longest that is allowed.
 const LENGTHS: [u16; 4] = [120, 400, 1500, 4096];
