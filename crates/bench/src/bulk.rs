@@ -15,12 +15,15 @@ use tokio::{
 
 use crate::{
     Result,
-    figures::{Aim, Party, Ratio, Sample},
+    effort::Effort,
+    figures::{Aim, Party, Ratio, Sample, cpu_each},
+    options::LoadArgs,
     records,
     report::Section,
     rounds::alternate,
     send::{MESSAGE, USERS},
-    site::{LoadArgs, Site},
+    site::Site,
+    subjects::Service,
 };
 
 const PRODUCER: &str = "producer";
@@ -36,32 +39,20 @@ const GRACE: Duration = Duration::from_secs(15);
 pub(crate) async fn run(site: &mut Site, args: &LoadArgs) -> Result<Section> {
     let topic = site.topic("bulk").await?;
     let producer = site.producer(&topic).await?;
-    let (mut lines, mut same) = (String::new(), Vec::new());
-    for (id, name) in USERS.iter().cycle().take(LINES) {
-        let message = serde_json::to_string(MESSAGE)?;
-        lines.push_str(&format!("{{\"from_id\":2,\"to_id\":{id},\"message\":{message}}}\n"));
-        let user = User { id: UserId::new(*id)?, name: (*name).into() };
+    let (lines, mut same) = (some_lines()?, Vec::new());
+    for (id, name) in USERS {
+        let user = User { id: UserId::new(id)?, name: name.into() };
         same.push(records::notification(&user, MESSAGE)?);
     }
     let round = args.round(site.options.quick);
+    let effort = Effort { connections: IN_FLIGHT, round, rate: None };
     let show = |sample: &Sample| format!("{:.0} records/s", sample.value);
     let samples =
         alternate("bulk", site.options.rounds(), &[PRODUCER, BARE], show, async |party| {
             if party == 1 {
-                return site.kafka.append_loop(&topic, same.clone(), IN_FLIGHT, round).await;
+                return site.kafka.append_loop(&topic, &same, &effort).await;
             }
-            let (address, lines, before) = (producer.address, lines.clone(), producer.cpu());
-            let mut sample = tokio::task::spawn_blocking(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                runtime.block_on(post(address, &lines, round))
-            })
-            .await??;
-            let spent =
-                producer.cpu().zip(before).map(|(after, before)| after.saturating_sub(before));
-            #[allow(clippy::cast_precision_loss)] // counts of a few seconds
-            let count = sample.count as f64;
-            sample.cpu_us = spent.map(|spent| spent.as_secs_f64() * 1e6 / count);
-            Ok(sample)
+            post_lines(&producer, &lines, round).await
         });
     let samples = samples.await?;
 
@@ -82,7 +73,29 @@ pub(crate) async fn run(site: &mut Site, args: &LoadArgs) -> Result<Section> {
              Both share two processors with the broker."
                 .into(),
         ],
+        ..Section::default()
     })
+}
+
+/// One round of lines, with the processor time that the producer took for each.
+pub(crate) async fn post_lines(producer: &Service, lines: &str, round: Duration) -> Result<Sample> {
+    let (address, lines, before) = (producer.address, lines.to_owned(), producer.cpu());
+    let mut sample = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(post(address, &lines, round))
+    })
+    .await??;
+    sample.cpu_us = cpu_each(before, producer.cpu(), sample.count);
+    Ok(sample)
+}
+
+/// So many lines, for those whom the migration makes.
+pub(crate) fn some_lines() -> Result<String> {
+    let (mut lines, message) = (String::new(), serde_json::to_string(MESSAGE)?);
+    for (id, _) in USERS.iter().cycle().take(LINES) {
+        lines.push_str(&format!("{{\"from_id\":2,\"to_id\":{id},\"message\":{message}}}\n"));
+    }
+    Ok(lines)
 }
 
 /// Posts lines for so long, and counts the answers that say 200.

@@ -1,9 +1,12 @@
 //! Figures: samples become medians and spreads, and those of a subject and a limit become ratios.
 
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 /// What one round of one party gave.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Sample {
     /// In the section's unit.
     pub(crate) value: f64,
@@ -17,13 +20,27 @@ pub(crate) struct Sample {
     pub(crate) failed: u64,
     /// How many were measured.
     pub(crate) count: u64,
+    /// All latencies, in microseconds.
+    pub(crate) latencies: Option<Histogram<u64>>,
 }
 
 impl Sample {
     /// One figure and nothing else.
     pub(crate) fn of(value: f64, count: u64) -> Self {
-        Self { value, p50_ms: None, p99_ms: None, cpu_us: None, failed: 0, count }
+        Self { value, p50_ms: None, p99_ms: None, cpu_us: None, failed: 0, count, latencies: None }
     }
+}
+
+/// Processor time for each answer in microseconds, of a process that had taken so much before and
+/// so much after; none where the system does not tell.
+pub(crate) fn cpu_each(
+    before: Option<Duration>,
+    after: Option<Duration>,
+    answers: u64,
+) -> Option<f64> {
+    #[allow(clippy::cast_precision_loss)] // counts of a few seconds
+    let answers = answers as f64;
+    Some(after?.saturating_sub(before?).as_secs_f64() * 1e6 / answers)
 }
 
 /// A figure over all rounds.

@@ -2,7 +2,12 @@
 
 use model::User;
 
-use crate::{Result, records, say, site::Site};
+use crate::{
+    Result,
+    kafka::{PARTITIONS, Topic},
+    records, say,
+    site::Site,
+};
 
 /// How large the topic is.
 #[derive(clap::Args, Debug, Clone)]
@@ -27,9 +32,9 @@ pub(crate) struct FillArgs {
 #[derive(Debug, Clone)]
 pub(crate) struct Filled {
     /// Holds the records.
-    pub(crate) full: String,
+    pub(crate) full: Topic,
     /// Holds nothing: starting on it takes all the time and memory that the records do not.
-    pub(crate) empty: String,
+    pub(crate) empty: Topic,
     pub(crate) records: u64,
     /// Of each record's value.
     pub(crate) bytes: u32,
@@ -37,25 +42,43 @@ pub(crate) struct Filled {
     pub(crate) users: u64,
 }
 
+/// What a topic is to hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) records: u64,
+    /// Of each record's value.
+    pub(crate) bytes: u32,
+    pub(crate) users: u64,
+    pub(crate) partitions: u32,
+}
+
 impl Filled {
-    /// Makes and fills them.
+    /// Makes and fills them as the arguments say.
     pub(crate) async fn make(site: &mut Site, args: &FillArgs) -> Result<Self> {
-        let (full, empty) = (site.topic("full").await?, site.topic("empty").await?);
         let users = (args.records / args.per_user).max(1);
-        say(format_args!("filling a topic: {} records for {users} users", args.records));
+        let (records, bytes) = (args.records, args.bytes);
+        Self::of(site, Shape { records, bytes, users, partitions: PARTITIONS }).await
+    }
+
+    /// Makes and fills them.
+    pub(crate) async fn of(site: &mut Site, shape: Shape) -> Result<Self> {
+        let Shape { records: count, bytes, users, partitions } = shape;
+        let full = site.topic_of("full", partitions).await?;
+        let empty = site.topic_of("empty", partitions).await?;
+        say(format_args!("filling a topic: {count} records for {users} users"));
         let (kafka, topic) = (site.kafka.clone(), full.clone());
-        let (count, bytes) = (args.records, usize::try_from(args.bytes)?);
+        let length = usize::try_from(bytes)?;
         let records = tokio::task::spawn_blocking(move || {
             // One after the other, as senders would: a user's notifications are far apart.
             let crowd = (0..users).map(records::somebody).collect::<Result<Vec<User<'_>>>>()?;
             let mut failed = None;
             let records = crowd.iter().cycle().zip(0..count).map_while(|(user, _)| {
-                records::of_size(user, bytes).map_err(|error| failed = Some(error)).ok()
+                records::of_size(user, length).map_err(|error| failed = Some(error)).ok()
             });
             let written = kafka.fill(&topic, records)?;
             failed.map_or(Ok(written), Err)
         });
         let records = records.await??;
-        Ok(Self { full, empty, records, bytes: args.bytes, users })
+        Ok(Self { full, empty, records, bytes, users })
     }
 }

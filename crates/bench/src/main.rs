@@ -2,27 +2,36 @@
 //! ratios. It makes no absolute claims, and no test depends on it.
 //!
 //! The modules in the order in which a run meets them:
-//! - [`site`]: settings, and what a run takes place in;
-//! - [`subjects`]: the processes that are measured, and those that they need;
+//! - [`cli`], [`options`], [`site`]: flags, and what a run takes place in;
+//! - [`instance`], [`subjects`]: the processes that are measured, and those that they need;
 //! - [`records`], [`client_settings`], [`kafka`], [`fill`]: what is written, and bare rdkafka;
-//! - [`load`]: closed loops of HTTP requests;
+//! - [`connection`], [`effort`], [`pace`], [`load`]: closed and open loops of HTTP requests;
 //! - [`listeners`]: those who follow a stream;
 //! - [`limits`]: servers that do almost nothing;
-//! - [`rounds`]: subject and limits take turns;
-//! - [`send`], [`bulk`], [`read`], [`deliver`], [`fanout`], [`rebuild`], [`memory`]: one a subcommand;
-//! - [`figures`]: medians, spreads, ratios;
-//! - [`report`]: all that as Markdown and JSON.
+//! - [`rounds`], [`loops`]: subject and limits take turns;
+//! - [`send`], [`bulk`], [`read`], [`deliver`], [`fanout`], [`rebuild`], [`memory`],
+//!   [`growth`], [`sweep`]: one a subcommand;
+//! - [`meter`], [`progress`], [`figures`], [`percentiles`]: samples, medians, spreads, ratios;
+//! - [`chart`], [`scale`], [`plot`]: curves;
+//! - [`report`], [`publish`]: all that as Markdown, JSON and SVG.
 
+mod cli;
+mod options;
 mod site;
+mod instance;
 mod subjects;
 mod records;
 mod client_settings;
 mod kafka;
 mod fill;
+mod connection;
+mod effort;
+mod pace;
 mod load;
 mod listeners;
 mod limits;
 mod rounds;
+mod loops;
 mod send;
 mod bulk;
 mod read;
@@ -30,84 +39,35 @@ mod deliver;
 mod fanout;
 mod rebuild;
 mod memory;
+mod growth;
+mod sweep;
+mod meter;
+mod progress;
 mod figures;
+mod percentiles;
+mod chart;
+mod scale;
+mod plot;
 mod report;
+mod publish;
 
 use std::{
     error::Error,
     fmt::Display,
-    io::{Write as _, stderr, stdout},
+    io::{Write as _, stderr},
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::Parser as _;
 use service::shutdown;
 
-use deliver::DeliverArgs;
-use fanout::FanoutArgs;
-use fill::{FillArgs, Filled};
+use cli::{Cli, Command};
+use fill::Filled;
 use report::{Report, Section};
-use site::{LoadArgs, Options, Site};
+use site::Site;
 
 /// What a measurement returns. A text for people is all that a failed one needs.
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
-
-/// Measures the services beside a limit that nobody can beat, in the same run.
-///
-/// Each subcommand starts what it needs (services, Kafka and PostgreSQL, all on free ports), lets
-/// subject and limits take turns for some rounds after a warm-up, prints a report in Markdown, and
-/// removes everything again. What counts is the ratio of the two: absolute figures say more about
-/// the machine, whose processors the load generator and the servers share.
-#[derive(Parser, Debug)]
-#[command(
-    name = "bench",
-    version,
-    after_help = "Try it:\n  \
-        cargo run --release -p bench -- all --quick\n  \
-        cargo run --release -p bench -- send --connections 256 --markdown send.md --json send.json\n\n\
-        Kafka and PostgreSQL come from scripts/real (once: scripts/real install), or name your own with\n\
-        --kafka-brokers and --database-url. Close what else runs on this machine; the report says how\n\
-        busy it was, and a wide spread says the same."
-)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-
-    #[command(flatten)]
-    options: Options,
-}
-
-#[derive(Subcommand, Debug)]
-enum Command {
-    /// POST /send, beside the same handler without Kafka and a bare rdkafka loop
-    Send(#[command(flatten)] LoadArgs),
-    /// POST /send of many lines, beside a bare rdkafka loop
-    Bulk(#[command(flatten)] LoadArgs),
-    /// GET of a 10-entry inbox, beside axum returning the same bytes from a constant
-    Read(#[command(flatten)] LoadArgs),
-    /// From a send to its event on a stream, beside rdkafka's own way from produce to consume
-    Deliver(#[command(flatten)] DeliverArgs),
-    /// Thousands of streams: what an idle one costs, and how late the last event is
-    Fanout(#[command(flatten)] FanoutArgs),
-    /// A consumer's start on a full topic, beside rdkafka reading the topic and dropping it
-    Rebuild(#[command(flatten)] FillArgs),
-    /// Memory of a stored notification, beside its JSON
-    Memory(#[command(flatten)] FillArgs),
-    /// All of these, one after the other; with --quick in a few minutes
-    All {
-        #[command(flatten)]
-        load: LoadArgs,
-        #[command(flatten)]
-        fill: FillArgs,
-        #[command(flatten)]
-        deliver: DeliverArgs,
-        #[command(flatten)]
-        fanout: FanoutArgs,
-    },
-    /// Serve a limit
-    #[command(subcommand, hide = true)]
-    Limit(limits::Limit),
-}
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -149,21 +109,21 @@ async fn measure(cli: Cli) -> Result<()> {
     let outcome = sections(&mut site, &cli.command, &mut report.sections).await;
     // What was measured before something failed is still worth reading.
     if !report.sections.is_empty() {
-        publish(&report, &cli.options)?;
+        publish::publish(&report, cli.options.out.as_deref())?;
     }
     let closed = site.close().await;
     outcome.and(closed)
 }
 
 async fn sections(site: &mut Site, command: &Command, sections: &mut Vec<Section>) -> Result<()> {
-    if let Command::Send(load) | Command::All { load, .. } = command {
-        sections.push(send::run(site, load).await?);
+    if let Command::Send { load, pace } | Command::All { load, pace, .. } = command {
+        sections.push(send::run(site, load, pace).await?);
     }
     if let Command::Bulk(load) | Command::All { load, .. } = command {
         sections.push(bulk::run(site, load).await?);
     }
-    if let Command::Read(load) | Command::All { load, .. } = command {
-        sections.push(read::run(site, load).await?);
+    if let Command::Read { load, pace } | Command::All { load, pace, .. } = command {
+        sections.push(read::run(site, load, pace).await?);
     }
     if let Command::Deliver(deliver) | Command::All { deliver, .. } = command {
         sections.push(deliver::run(site, deliver).await?);
@@ -180,17 +140,11 @@ async fn sections(site: &mut Site, command: &Command, sections: &mut Vec<Section
             sections.push(memory::run(site, &filled).await?);
         }
     }
-    Ok(())
-}
-
-fn publish(report: &Report, options: &Options) -> Result<()> {
-    let markdown = report.markdown();
-    stdout().write_all(markdown.as_bytes())?;
-    if let Some(file) = &options.markdown {
-        std::fs::write(file, &markdown)?;
+    if let Command::Growth(growth) = command {
+        growth::run(site, growth, sections).await?;
     }
-    if let Some(file) = &options.json {
-        std::fs::write(file, serde_json::to_string_pretty(report)?)?;
+    if let Command::Sweep = command {
+        sections.push(sweep::run(site).await?);
     }
     Ok(())
 }

@@ -6,9 +6,9 @@ use tokio::time::sleep;
 
 use crate::{
     Result,
+    connection::{Connection, get},
     figures::{Aim, Party, Ratio, Sample},
     fill::Filled,
-    load::{Connection, get},
     read::Inbox,
     records,
     report::Section,
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long a consumer that has just become live may take to give back what the rebuild needed.
-const SETTLE: Duration = Duration::from_secs(3);
+pub(crate) const SETTLE: Duration = Duration::from_secs(3);
 /// What a notification may cost beside its JSON, in bytes.
 const BESIDE: f64 = 64.0;
 
@@ -75,6 +75,7 @@ pub(crate) async fn run(site: &mut Site, filled: &Filled) -> Result<Section> {
              the users' inboxes and the Kafka client's freed buffers keep is in it, so more --records show less.",
             SETTLE.as_secs()
         )],
+        ..Section::default()
     })
 }
 

@@ -1,16 +1,17 @@
-//! `bench read`: GET of a 10-entry inbox in a closed loop, beside axum returning the same bytes
+//! `bench read`: GET of a 10-entry inbox in a closed and an open loop, beside axum returning the same bytes
 //! from a constant.
 
 use crate::{
     Result,
-    figures::{Aim, Party, Ratio, Sample},
-    load::{Connection, Load, get},
+    connection::{Connection, get},
+    figures::{Aim, Party, Ratio},
+    load::Load,
+    loops::{Loops, Measured},
+    options::{LoadArgs, PaceArgs},
     records,
     report::Section,
-    rounds::alternate,
-    send::served,
-    site::{LoadArgs, Site},
-    subjects::Service,
+    send::OPEN_LOOP,
+    site::Site,
 };
 
 const CONSUMER: &str = "consumer";
@@ -22,7 +23,7 @@ const ENTRIES: u64 = 10;
 const BYTES: usize = 200;
 
 /// Measures and reports.
-pub(crate) async fn run(site: &mut Site, args: &LoadArgs) -> Result<Section> {
+pub(crate) async fn run(site: &mut Site, load: &LoadArgs, pace: &PaceArgs) -> Result<Section> {
     let topic = site.topic("read").await?;
     let (kafka, filled) = (site.kafka.clone(), topic.clone());
     let notifications = (0..INBOXES * ENTRIES)
@@ -53,21 +54,17 @@ pub(crate) async fn run(site: &mut Site, args: &LoadArgs) -> Result<Section> {
     drop(connection);
     let constant = site.limit(&["constant", "--body", &file.to_string_lossy()], &[]).await?;
 
-    let connections = usize::from(args.connections);
-    let round = args.round(site.options.quick);
-    let load = |service: &Service| Load {
-        address: service.address,
-        requests: requests.clone(),
-        connections,
-        round,
+    let measured = Measured {
+        name: "read",
+        what: "GET of an inbox",
+        unit: "reads/s",
+        parties: &[CONSUMER, CONSTANT],
     };
-    let show = |sample: &Sample| format!("{:.0} reads/s", sample.value);
-    let samples =
-        alternate("read", site.options.rounds(), &[CONSUMER, CONSTANT], show, async |party| {
-            let service = if party == 0 { &consumer } else { &constant };
-            served(service, &load(service)).await
-        });
-    let samples = samples.await?;
+    let loops = measured.in_loops(&site.options, load, pace, async |party, effort| {
+        let service = if party == 0 { &consumer } else { &constant };
+        Load::round(service, &requests, effort).await
+    });
+    let Loops { closed: samples, open, concurrency } = loops.await?;
 
     let nothing = "no round was measured";
     let subject = Party::new(CONSUMER, "subject", &samples[0]).ok_or(nothing)?;
@@ -77,11 +74,18 @@ pub(crate) async fn run(site: &mut Site, args: &LoadArgs) -> Result<Section> {
         Ratio::new(&name, &subject, &limit, Some(Aim::AtLeast(0.85))).into_iter().collect();
     Ok(Section {
         name: "read",
-        title: format!("GET of a {ENTRIES}-entry inbox ({length} bytes), {connections} connections, closed loop"),
+        title: format!(
+            "GET of a {ENTRIES}-entry inbox ({length} bytes), {} connections, closed loop",
+            load.connections
+        ),
         unit: "reads/s",
         parties: vec![subject, limit],
         ratios,
+        tables: vec![concurrency.table()],
+        charts: vec![open.chart("read", "GET of an inbox"), concurrency],
+        open_loop: Some(open),
         notes: vec![
+            OPEN_LOOP.into(),
             "The load generator reads every byte. Where it is the bottleneck, the ratio flatters; the processor \
              time of each answer does not depend on it."
                 .into(),

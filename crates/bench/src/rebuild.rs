@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use crate::{
     Result,
+    chart::{Axis, Chart, Scale, Series},
     figures::{Aim, Party, Ratio, Sample, Spread},
     fill::Filled,
+    progress::Progress,
     report::Section,
     rounds::alternate,
     site::Site,
@@ -18,9 +20,9 @@ const DROPPING: &str = "rdkafka reading and dropping";
 /// Measures and reports.
 pub(crate) async fn run(site: &mut Site, filled: &Filled) -> Result<Section> {
     let parties = ["consumer on the full topic", "consumer on the empty topic", DROPPING];
-    let show = |took: &Duration| format!("{:.3} s", took.as_secs_f64());
+    let show = |progress: &Progress| format!("{:.3} s", progress.took().as_secs_f64());
     let rounds = site.options.rounds();
-    let times = alternate("rebuild", rounds, &parties, show, async |party| match party {
+    let progress = alternate("rebuild", rounds, &parties, show, async |party| match party {
         0 => site.consumer(&filled.full)?.live(filled.records).await,
         1 => site.consumer(&filled.empty)?.live(0).await,
         _ => {
@@ -28,7 +30,9 @@ pub(crate) async fn run(site: &mut Site, filled: &Filled) -> Result<Section> {
             tokio::task::spawn_blocking(move || kafka.read(&topic, records)).await?
         }
     });
-    let times = times.await?;
+    let progress = progress.await?;
+    let times: Vec<Vec<Duration>> =
+        progress.iter().map(|rounds| rounds.iter().map(Progress::took).collect()).collect();
 
     // The median, because the start's own spread would otherwise go into every round twice.
     let starts =
@@ -76,7 +80,29 @@ pub(crate) async fn run(site: &mut Site, filled: &Filled) -> Result<Section> {
             "The limit's time runs from the assignment to the last record, on a client that is already connected."
                 .into(),
         ],
+        charts: vec![over_time(&[(CONSUMER, &progress[0]), (DROPPING, &progress[2])])],
+        ..Section::default()
     })
+}
+
+/// Records over seconds: of each party the round that took the median time.
+fn over_time(parties: &[(&str, &[Progress])]) -> Chart {
+    let series = parties.iter().map(|(name, rounds)| {
+        let mut rounds: Vec<_> = rounds.iter().collect();
+        rounds.sort_by_key(|round| round.took());
+        let points = rounds.get(rounds.len() / 2).map(|round| round.curve()).unwrap_or_default();
+        Series { name: (*name).to_owned(), points }
+    });
+    Chart {
+        name: "rebuild-over-time".into(),
+        title: "Rebuild: records read over time".into(),
+        x: Axis {
+            title: "seconds from the start of the process, or of reading".into(),
+            scale: Scale::Linear,
+        },
+        y: Axis { title: "records".into(), scale: Scale::Linear },
+        series: series.collect(),
+    }
 }
 
 fn starts_spread(starts: &Spread) -> Duration {

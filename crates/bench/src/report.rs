@@ -4,10 +4,14 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::figures::{Party, Ratio, Spread};
+use crate::{
+    chart::{Chart, Row, Table},
+    figures::{Party, Ratio, Spread},
+    percentiles::OpenLoop,
+};
 
-/// One subcommand's outcome.
-#[derive(Debug, Clone, Serialize)]
+/// One subcommand's outcome. What a subcommand does not measure is empty.
+#[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Section {
     pub(crate) name: &'static str,
     pub(crate) title: String,
@@ -15,10 +19,33 @@ pub(crate) struct Section {
     pub(crate) unit: &'static str,
     pub(crate) parties: Vec<Party>,
     pub(crate) ratios: Vec<Ratio>,
+    pub(crate) open_loop: Option<OpenLoop>,
+    pub(crate) tables: Vec<Table>,
+    pub(crate) charts: Vec<Chart>,
     pub(crate) notes: Vec<String>,
 }
 
-/// Everything that a run says.
+/// Everything that a run says. As JSON:
+///
+/// ```text
+/// { "started", "cores", "load_average", "release", "quick",
+///   "sections": [
+///     { "name", "title", "unit",
+///       "parties":   [{ "name", "role": "subject" | "limit", "value": SPREAD,
+///                       "p50_ms": SPREAD?, "p99_ms": SPREAD?, "cpu_us": SPREAD?, "failed", "count" }],
+///       "ratios":    [{ "name", "value": SPREAD, "aim": { "at_least" | "at_most": number }? }],
+///       "open_loop": { "rate", "parties": [{ "name", "role", "count", "failed",
+///                      "p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms" }] }?,
+///       "tables":    [{ "title", "columns": [name], "rows": [{ "name", "figures": [number?] }] }],
+///       "charts":    [{ "name": its file without .svg, "title", "x": AXIS, "y": AXIS,
+///                       "series": [{ "name", "points": [[x, y]] }] }],
+///       "notes":     [text] }] }
+/// SPREAD: { "median", "min", "max", "rounds": [number] }
+/// AXIS:   { "title", "scale": "linear" | "logarithmic" | "sizes" | "percentile" }
+/// ```
+///
+/// What ends in `?` may be null. A table's first column is the rows' name; on an axis of percentiles
+/// points are quantiles from 0 to 1.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Report {
     /// RFC 3339.
@@ -70,42 +97,71 @@ impl Report {
 impl Section {
     fn write(&self, text: &mut String) {
         let _ = writeln!(text, "\n## {}: {}\n", self.name, self.title);
-        let timed = self.parties.iter().any(|party| party.p50_ms.is_some());
-        let columns = if timed { " p50 ms | p99 ms | CPU µs each | not 200 |" } else { "" };
-        let _ = writeln!(text, "| | | {} |{columns}", self.unit);
-        let _ = writeln!(text, "|---|---|---:|{}", if timed { "---:|---:|---:|---:|" } else { "" });
-        for party in &self.parties {
-            let _ = write!(
-                text,
-                "| {} | {} | {} |",
-                party.role,
-                party.name,
-                figure(Some(&party.value))
-            );
-            if timed {
-                let [p50, p99, cpu] = [&party.p50_ms, &party.p99_ms, &party.cpu_us]
-                    .map(|spread| figure(spread.as_ref()));
-                let _ = write!(text, " {p50} | {p99} | {cpu} | {} |", party.failed);
-            }
-            text.push('\n');
+        if !self.parties.is_empty() {
+            self.write_parties(text);
         }
-        let _ = writeln!(text, "\n| ratio | | aim |\n|---|---:|---|");
-        for ratio in &self.ratios {
+        if !self.ratios.is_empty() {
+            let rows = self
+                .ratios
+                .iter()
+                .map(|ratio| vec![ratio.name.clone(), figure(Some(&ratio.value)), ratio.verdict()]);
+            table(text, &["ratio", "", "aim"], 1, rows);
+        }
+        if let Some(open) = &self.open_loop {
             let _ = writeln!(
                 text,
-                "| {} | {} | {} |",
-                ratio.name,
-                figure(Some(&ratio.value)),
-                ratio.verdict()
+                "{} a second, open loop: latency in ms, from when a request was due, all rounds together.\n",
+                open.rate
             );
+            let rows = open.parties.iter().map(|one| {
+                let figures = [one.p50_ms, one.p90_ms, one.p99_ms, one.p999_ms, one.max_ms];
+                let words = [one.role.to_owned(), one.name.clone()].into_iter();
+                let counts = [one.failed.to_string(), one.count.to_string()];
+                words.chain(figures.map(number)).chain(counts).collect()
+            });
+            let head = ["", "", "p50", "p90", "p99", "p99.9", "max", "not 200", "count"];
+            table(text, &head, 2, rows);
         }
-        if !self.notes.is_empty() {
-            text.push('\n');
+        for Table { title, columns, rows } in &self.tables {
+            let _ = writeln!(text, "{title}.\n");
+            let head: Vec<_> = columns.iter().map(String::as_str).collect();
+            let rows = rows.iter().map(|Row { name, figures }| {
+                let figure = |figure: &Option<f64>| figure.map_or("–".into(), number);
+                std::iter::once(name.clone()).chain(figures.iter().map(figure)).collect()
+            });
+            table(text, &head, 1, rows);
+        }
+        for Chart { name, title, .. } in &self.charts {
+            let _ = writeln!(text, "![{title}]({name}.svg)\n");
         }
         for note in &self.notes {
             let _ = writeln!(text, "- {note}");
         }
     }
+
+    fn write_parties(&self, text: &mut String) {
+        let timed = self.parties.iter().any(|party| party.p50_ms.is_some());
+        let rows = self.parties.iter().map(|party| {
+            let words = [party.role.to_owned(), party.name.clone(), figure(Some(&party.value))];
+            let times = [&party.p50_ms, &party.p99_ms, &party.cpu_us];
+            let times = times.map(|spread| figure(spread.as_ref())).into_iter();
+            let more = times.chain([party.failed.to_string()]);
+            words.into_iter().chain(more.take(if timed { 4 } else { 0 })).collect()
+        });
+        let head = ["", "", self.unit, "p50 ms", "p99 ms", "CPU µs each", "not 200"];
+        table(text, &head[..if timed { 7 } else { 3 }], 2, rows);
+    }
+}
+
+/// A table whose first columns, `words` in number, are text; the others stand to the right.
+fn table(text: &mut String, head: &[&str], words: usize, rows: impl Iterator<Item = Vec<String>>) {
+    let _ = writeln!(text, "| {} |", head.join(" | "));
+    let sides = (0..head.len()).map(|column| if column < words { "---" } else { "---:" });
+    let _ = writeln!(text, "|{}|", sides.collect::<Vec<_>>().join("|"));
+    for row in rows {
+        let _ = writeln!(text, "| {} |", row.join(" | "));
+    }
+    text.push('\n');
 }
 
 fn figure(spread: Option<&Spread>) -> String {

@@ -1,30 +1,32 @@
-//! `bench send`: POST /send in a closed loop, beside the same handler without Kafka and beside a
+//! `bench send`: POST /send in a closed and an open loop, beside the same handler without Kafka and beside a
 //! bare rdkafka loop that writes the same records to the same topic.
-
-use std::time::Instant;
 
 use model::{User, UserId};
 
 use crate::{
     Result,
-    figures::{Aim, Party, Ratio, Sample},
-    load::{Load, post_form},
+    connection::post_form,
+    figures::{Aim, Party, Ratio},
+    load::Load,
+    loops::{Loops, Measured},
+    options::{LoadArgs, PaceArgs},
     records,
     report::Section,
-    rounds::alternate,
-    site::{LoadArgs, Site},
-    subjects::Service,
+    site::Site,
 };
 
 const PRODUCER: &str = "producer";
 const NO_KAFKA: &str = "the same handler without Kafka";
 const BARE: &str = "bare rdkafka loop";
 pub(crate) const MESSAGE: &str = "Bruno commented on your photo: “What a view! Where did you take it, and may I come along next time?”";
+/// What is to be known of every open loop.
+pub(crate) const OPEN_LOOP: &str = "In the open loop a request is due at its time, however long the ones before it take, and its \
+    latency runs from then: what waited because all connections were busy counts.";
 /// Those whom the migration makes: the recipients.
 pub(crate) const USERS: [(i64, &str); 4] = [(1, "Emma"), (2, "Bruno"), (3, "Rick"), (4, "Lena")];
 
 /// Measures and reports.
-pub(crate) async fn run(site: &mut Site, args: &LoadArgs) -> Result<Section> {
+pub(crate) async fn run(site: &mut Site, load: &LoadArgs, pace: &PaceArgs) -> Result<Section> {
     let topic = site.topic("send").await?;
     let producer = site.producer(&topic).await?;
     let url = site.database_url()?;
@@ -38,23 +40,18 @@ pub(crate) async fn run(site: &mut Site, args: &LoadArgs) -> Result<Section> {
             MESSAGE,
         )?);
     }
-    let connections = usize::from(args.connections);
-    let round = args.round(site.options.quick);
-    let load = |service: &Service| Load {
-        address: service.address,
-        requests: requests.clone(),
-        connections,
-        round,
+    let measured = Measured {
+        name: "send",
+        what: "POST /send",
+        unit: "sends/s",
+        parties: &[PRODUCER, NO_KAFKA, BARE],
     };
-    let show = |sample: &Sample| format!("{:.0} sends/s", sample.value);
-    let parties = [PRODUCER, NO_KAFKA, BARE];
-    let samples =
-        alternate("send", site.options.rounds(), &parties, show, async |party| match party {
-            0 => served(&producer, &load(&producer)).await,
-            1 => served(&no_kafka, &load(&no_kafka)).await,
-            _ => site.kafka.append_loop(&topic, same.clone(), connections, round).await,
-        });
-    let samples = samples.await?;
+    let loops = measured.in_loops(&site.options, load, pace, async |party, effort| match party {
+        0 => Load::round(&producer, &requests, effort).await,
+        1 => Load::round(&no_kafka, &requests, effort).await,
+        _ => site.kafka.append_loop(&topic, &same, effort).await,
+    });
+    let Loops { closed: samples, open, concurrency } = loops.await?;
 
     let nothing = "no round was measured";
     let subject = Party::new(PRODUCER, "subject", &samples[0]).ok_or(nothing)?;
@@ -73,27 +70,19 @@ pub(crate) async fn run(site: &mut Site, args: &LoadArgs) -> Result<Section> {
     }
     Ok(Section {
         name: "send",
-        title: format!("POST /send, acks=all, {connections} connections, closed loop"),
+        title: format!("POST /send, acks=all, {} connections, closed loop", load.connections),
         unit: "sends/s",
         parties: vec![subject, no_kafka, bare],
         ratios,
+        tables: vec![concurrency.table()],
+        charts: vec![open.chart("send", "POST /send"), concurrency],
+        open_loop: Some(open),
         notes: vec![
             "Both servers are processes of their own; the load generator is a thread of another. The bare loop \
              needs neither server nor load generator, which leaves it and the broker more of the processors."
                 .into(),
+            OPEN_LOOP.into(),
             "Four recipients, so four of twelve partitions at most, for all parties alike.".into(),
         ],
     })
-}
-
-/// One round, with the processor time that the server took for each answer.
-pub(crate) async fn served(service: &Service, load: &Load) -> Result<Sample> {
-    let (before, started) = (service.cpu(), Instant::now());
-    let mut sample = load.round().await?;
-    debug_assert!(started.elapsed() >= load.round);
-    #[allow(clippy::cast_precision_loss)] // counts of a few seconds
-    let answers = (sample.count + sample.failed) as f64;
-    let spent = service.cpu().zip(before).map(|(after, before)| after.saturating_sub(before));
-    sample.cpu_us = spent.map(|spent| spent.as_secs_f64() * 1e6 / answers);
-    Ok(sample)
 }

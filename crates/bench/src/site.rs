@@ -1,65 +1,21 @@
-//! Where a run takes place: its settings, its Kafka and PostgreSQL, its programs and its folder.
+//! Where a run takes place: its Kafka and PostgreSQL, its topics, its programs and its folder.
 //! Everything that it made is gone when it is dropped.
 
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
-use service::settings::Secret;
 use tempfile::TempDir;
 
 use crate::{
     Result,
-    kafka::{Kafka, PARTITIONS},
+    instance::Instance,
+    kafka::{Kafka, PARTITIONS, Topic},
+    options::Options,
     say,
-    subjects::{Instance, Service},
+    subjects::Service,
 };
-
-/// What all subcommands share.
-#[derive(clap::Args, Debug, Clone)]
-pub(crate) struct Options {
-    /// A short run: fewer and shorter rounds, wherever their number or length is not given
-    #[arg(long, global = true)]
-    pub(crate) quick: bool,
-
-    /// Rounds, after one that only warms up [default: 5; quick: 3]
-    #[arg(long, global = true, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: Option<u32>,
-
-    /// Write the figures, round by round, to this file as JSON
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-
-    /// Write the report, which goes to standard output, to this file too
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) markdown: Option<PathBuf>,
-
-    /// Kafka to measure against, as host:port, instead of a broker of the run's own. The topics
-    /// made there are deleted at the end
-    #[arg(long, global = true, value_name = "HOST:PORT")]
-    kafka_brokers: Option<String>,
-
-    /// PostgreSQL to measure against, as a URL, instead of a server of the run's own. The users'
-    /// table is made if it is missing, and stays
-    #[arg(long, global = true, value_name = "URL")]
-    database_url: Option<Secret>,
-
-    /// The script that starts Kafka and PostgreSQL
-    #[arg(
-        long, global = true, value_name = "FILE", hide_default_value = true,
-        default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/real"),
-    )]
-    real_script: PathBuf,
-}
-
-impl Options {
-    /// How many rounds are counted.
-    pub(crate) fn rounds(&self) -> u32 {
-        self.rounds.unwrap_or(if self.quick { 3 } else { 5 })
-    }
-}
 
 /// One run's surroundings.
 #[derive(Debug)]
@@ -121,29 +77,39 @@ impl Site {
         format!("bench-{what}-{}-{now}-{}", std::process::id(), self.names)
     }
 
-    /// Makes an empty topic and returns its name.
-    pub(crate) async fn topic(&mut self, what: &str) -> Result<String> {
-        let topic = self.unique(what);
+    /// Makes an empty topic of as many partitions as the services make by default.
+    pub(crate) async fn topic(&mut self, what: &str) -> Result<Topic> {
+        self.topic_of(what, PARTITIONS).await
+    }
+
+    /// Makes an empty topic of so many partitions.
+    pub(crate) async fn topic_of(&mut self, what: &str, partitions: u32) -> Result<Topic> {
+        let topic = Topic { name: self.unique(what), partitions };
         self.kafka.create(&topic).await?;
-        let names = model::TopicNames::of(&topic);
+        let names = model::TopicNames::of(&topic.name);
         self.topics.extend([names.notifications, names.receipts, names.owners, names.dlq]);
         Ok(topic)
     }
 
+    /// Deletes a topic and what the services made beside it, long before the run ends.
+    pub(crate) async fn remove(&self, topic: &Topic) -> Result<()> {
+        let names = model::TopicNames::of(&topic.name);
+        let names = [names.notifications, names.receipts, names.owners, names.dlq];
+        self.kafka.delete(&names.each_ref().map(String::as_str)).await
+    }
+
     /// Starts a producer for this topic and waits until it is ready.
-    pub(crate) async fn producer(&mut self, topic: &str) -> Result<Service> {
+    pub(crate) async fn producer(&mut self, topic: &Topic) -> Result<Service> {
+        self.producer_with(topic, &[]).await
+    }
+
+    /// The same, with these flags.
+    pub(crate) async fn producer_with(&mut self, topic: &Topic, flags: &[&str]) -> Result<Service> {
         let url = self.database_url()?;
-        let partitions = PARTITIONS.to_string();
-        let arguments = [
-            "--migrate",
-            "--kafka-brokers",
-            &self.brokers,
-            "--topic",
-            topic,
-            "--partitions",
-            &partitions,
-        ];
         let program = self.programs.join("producer");
+        let kafka = self.flags(topic);
+        let arguments = kafka.iter().map(String::as_str).chain(["--migrate"]);
+        let arguments: Vec<_> = arguments.chain(flags.iter().copied()).collect();
         let mut producer =
             Service::spawn(self.folder(), &program, &arguments, &[("DATABASE_URL", &url)])?;
         producer.ready().await?;
@@ -151,19 +117,18 @@ impl Site {
     }
 
     /// Starts a consumer of this topic in a group of its own; does not wait.
-    pub(crate) fn consumer(&mut self, topic: &str) -> Result<Service> {
-        let (group, partitions) = (self.unique("group"), PARTITIONS.to_string());
-        let arguments = [
-            "--kafka-brokers",
-            &self.brokers,
-            "--topic",
-            topic,
-            "--group",
-            &group,
-            "--partitions",
-            &partitions,
-        ];
-        Service::spawn(self.folder(), &self.programs.join("consumer"), &arguments, &[])
+    pub(crate) fn consumer(&mut self, topic: &Topic) -> Result<Service> {
+        let (group, kafka) = (self.unique("group"), self.flags(topic));
+        let arguments = kafka.iter().map(String::as_str).chain(["--group", &group]);
+        let program = self.programs.join("consumer");
+        Service::spawn(self.folder(), &program, &arguments.collect::<Vec<_>>(), &[])
+    }
+
+    /// What tells a service where its topic is.
+    fn flags(&self, topic: &Topic) -> [String; 6] {
+        let partitions = topic.partitions.to_string();
+        ["--kafka-brokers", &self.brokers, "--topic", &topic.name, "--partitions", &partitions]
+            .map(str::to_owned)
     }
 
     /// Starts a limit, which is this program too, and waits until it is ready.
@@ -182,25 +147,6 @@ impl Site {
             self.kafka.delete(&topics).await?;
         }
         Ok(())
-    }
-}
-
-/// How long a round of load is.
-#[derive(clap::Args, Debug, Clone)]
-pub(crate) struct LoadArgs {
-    /// Connections, each with one request at a time; for a bare loop, records in flight
-    #[arg(long, default_value_t = 64, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub(crate) connections: u16,
-
-    /// Seconds that a round takes [default: 5; quick: 2]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=300))]
-    seconds: Option<u64>,
-}
-
-impl LoadArgs {
-    /// How long a round takes.
-    pub(crate) fn round(&self, quick: bool) -> Duration {
-        Duration::from_secs(self.seconds.unwrap_or(if quick { 2 } else { 5 }))
     }
 }
 

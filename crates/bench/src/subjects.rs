@@ -1,5 +1,5 @@
-//! The processes of a run: Kafka and PostgreSQL by `scripts/real`, unless they are elsewhere, and
-//! the services themselves. All of them end when their handle is dropped, whatever happens.
+//! The services, and the limits that are servers, as processes of a run: how they start, when they
+//! are ready, and what they cost. They end when their handle is dropped, whatever happens.
 
 use std::{
     fs::File,
@@ -14,8 +14,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     Result,
-    load::{self, Connection},
-    say,
+    connection::{self, Connection},
+    progress::{Progress, patience},
 };
 
 /// How long a process may take until it does its job.
@@ -26,56 +26,6 @@ const PROBE: Duration = Duration::from_secs(3);
 const ASK_EVERY: Duration = Duration::from_millis(5);
 /// The unit of the processor times in `/proc`: `USER_HZ`, which Linux has fixed at 100 a second.
 const TICK: Duration = Duration::from_millis(10);
-
-/// A Kafka broker or a PostgreSQL server of this run's own.
-#[derive(Debug)]
-pub(crate) struct Instance {
-    script: PathBuf,
-    name: String,
-    /// `host:port` of a broker, the URL of a server.
-    pub(crate) address: String,
-}
-
-impl Instance {
-    /// Starts a `kafka` or a `postgres` and waits until it answers. Blocks, so that nothing ends
-    /// this program while it is half started.
-    pub(crate) fn start(script: &Path, kind: &str) -> Result<Self> {
-        say(format_args!("starting {kind}"));
-        let name = format!("bench-{}-{kind}", std::process::id());
-        // Made first, so that what does not start is removed too.
-        let mut instance = Self { script: script.to_owned(), name, address: String::new() };
-        instance.address = instance.run(&["start", kind])?;
-        Ok(instance)
-    }
-
-    fn run(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = Command::new(&self.script);
-        command.args(arguments).arg(&self.name).stdin(Stdio::null()).stderr(Stdio::inherit());
-        // The script's own default is a broker that starts quickly and runs slowly.
-        if std::env::var_os("KAFKA_JVM_OPTS").is_none() {
-            command.env("KAFKA_JVM_OPTS", "-Xms1g -Xmx1g");
-        }
-        let script = self.script.display();
-        let output = command.output().map_err(|error| format!("{script}: {error}"))?;
-        if !output.status.success() {
-            return Err(format!(
-                "{script} {} failed; name a Kafka and a PostgreSQL with --kafka-brokers and --database-url, or \
-                 install them with: scripts/real install",
-                arguments.join(" "),
-            )
-            .into());
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    }
-}
-
-impl Drop for Instance {
-    fn drop(&mut self) {
-        if let Err(error) = self.run(&["destroy"]) {
-            say(error);
-        }
-    }
-}
 
 /// A service, or a limit that is one, as a process on a port of its own.
 #[derive(Debug)]
@@ -122,29 +72,39 @@ impl Service {
 
     /// Waits until `/readyz` says 200.
     pub(crate) async fn ready(&mut self) -> Result<()> {
-        self.until("/readyz", |status, _| status == 200).await.map(|_| ())
+        let within = self.started.elapsed() + READY_WITHIN;
+        self.until("/readyz", within, |status, _| status == 200).await
     }
 
-    /// Waits until every partition is live and they hold these records together; returns how long
-    /// ago the process was started then. `/partitions` is asked because `/readyz` shares an answer
-    /// for half a second, which is longer than what is to be told apart; it must agree afterwards.
-    pub(crate) async fn live(&mut self, records: u64) -> Result<Duration> {
+    /// Waits until every partition is live and they hold these records together; returns how far it
+    /// was when, from when the process was started. `/partitions` is asked because `/readyz` shares
+    /// an answer for half a second, which is longer than what is to be told apart; it must agree
+    /// afterwards.
+    pub(crate) async fn live(&mut self, records: u64) -> Result<Progress> {
+        let mut progress = Progress::since(self.started);
         let all = |status: u16, body: &[u8]| {
             let Ok(Partitions { partitions }) = serde_json::from_slice(body) else { return false };
-            let folded: i64 = partitions.iter().map(|partition| partition.position + 1).sum();
+            let folded = partitions.iter().map(Partition::folded).sum();
+            progress.note(folded);
             status == 200
                 && partitions.iter().all(|partition| partition.state == "live")
-                && u64::try_from(folded).is_ok_and(|folded| folded >= records)
+                && folded >= records
         };
-        let took = self.until("/partitions", all).await?;
+        self.until("/partitions", READY_WITHIN + patience(records), all).await?;
+        progress.end(records);
         self.ready().await?;
-        Ok(took)
+        Ok(progress)
     }
 
-    async fn until(&mut self, path: &str, is_so: impl Fn(u16, &[u8]) -> bool) -> Result<Duration> {
-        let request = load::get(path);
+    async fn until(
+        &mut self,
+        path: &str,
+        within: Duration,
+        mut is_so: impl FnMut(u16, &[u8]) -> bool,
+    ) -> Result<()> {
+        let request = connection::get(path);
         let mut connection = None;
-        while self.started.elapsed() < READY_WITHIN {
+        while self.started.elapsed() < within {
             if let Some(status) = self.child.try_wait()? {
                 return Err(format!("{} ended ({status}): {}", self.name, self.last_words()).into());
             }
@@ -159,7 +119,7 @@ impl Service {
                 Ok::<_, std::io::Error>(so)
             };
             if matches!(timeout(PROBE, probe).await, Ok(Ok(true))) {
-                return Ok(self.started.elapsed());
+                return Ok(());
             }
             sleep(ASK_EVERY).await;
         }
@@ -208,11 +168,15 @@ struct Partitions {
 #[derive(Deserialize)]
 struct Partition {
     state: String,
-    /// The last offset that was folded; −1 before any.
-    #[serde(default = "before_any")]
-    position: i64,
+    /// Of one that is live: the last offset that was folded; −1 before any.
+    position: Option<i64>,
+    /// Of one that is rebuilt: how many were folded so far.
+    records: Option<u64>,
 }
 
-fn before_any() -> i64 {
-    -1
+impl Partition {
+    fn folded(&self) -> u64 {
+        let live = self.position.and_then(|position| u64::try_from(position + 1).ok());
+        live.or(self.records).unwrap_or(0)
+    }
 }

@@ -1,6 +1,7 @@
 //! Where the log is and what its topics are like, as flags and environment variables that every
 //! service shares.
 
+mod batch;
 mod security;
 
 use std::{fmt, time::Duration};
@@ -13,6 +14,7 @@ use crate::{
     topic::Cleanup,
 };
 
+pub use batch::{BatchArgs, Compression};
 pub use security::{Protocol, SecurityArgs};
 
 /// Where Kafka is.
@@ -26,6 +28,10 @@ pub struct KafkaArgs {
     /// How to speak with it
     #[command(flatten)]
     pub security: SecurityArgs,
+
+    /// How it is appended to
+    #[command(flatten)]
+    pub batch: BatchArgs,
 
     /// Any other setting of librdkafka, which wins over ours; may be repeated. As an environment variable: separated by
     /// commas
@@ -85,6 +91,7 @@ impl KafkaArgs {
             brokers: self.kafka_brokers.clone(),
             client_id: client_id.to_owned(),
             security: self.security.security()?,
+            batch: self.batch,
             properties: self.kafka_properties.clone(),
         })
         .map(Log::Kafka)
@@ -98,6 +105,7 @@ impl fmt::Debug for KafkaArgs {
         f.debug_struct("KafkaArgs")
             .field("kafka_brokers", &self.kafka_brokers)
             .field("security", &self.security)
+            .field("batch", &self.batch)
             .field("kafka_properties", &names)
             .finish()
     }

@@ -7,7 +7,7 @@ use rdkafka::ClientConfig;
 use uuid::Uuid;
 
 use super::security::Security;
-use crate::{Group, Unreachable};
+use crate::{Group, Unreachable, settings::BatchArgs};
 
 /// How often a client tells its statistics, in milliseconds.
 const STATISTICS: &str = "5000";
@@ -21,6 +21,8 @@ pub struct KafkaSettings {
     pub client_id: String,
     /// TLS and SASL.
     pub security: Security,
+    /// How what is appended is gathered.
+    pub batch: BatchArgs,
     /// Any other librdkafka settings, applied last and to every client.
     pub properties: Vec<(String, String)>,
 }
@@ -33,6 +35,7 @@ impl fmt::Debug for KafkaSettings {
             .field("brokers", &self.brokers)
             .field("client_id", &self.client_id)
             .field("security", &self.security)
+            .field("batch", &self.batch)
             .field("properties", &names)
             .finish()
     }
@@ -93,10 +96,10 @@ impl KafkaSettings {
             .set("acks", "all")
             .set("enable.idempotence", "true")
             .set("max.in.flight.requests.per.connection", "5")
-            // A millisecond of waiting fills batches under load: p99 17 ms at 275 k/s against
+            // A millisecond of waiting, the default, fills batches under load: p99 17 ms at 275 k/s against
             // 40 ms at 190 k/s without it.
-            .set("linger.ms", "1")
-            .set("compression.type", "lz4")
+            .set("linger.ms", self.batch.linger_ms())
+            .set("compression.type", self.batch.compression.to_string())
             .set("message.timeout.ms", "30000")
             .set("request.timeout.ms", "8000")
             .set("retry.backoff.ms", "50")

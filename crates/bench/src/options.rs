@@ -1,0 +1,93 @@
+//! The flags that several subcommands share, and what they are where they are not given.
+
+use std::{path::PathBuf, time::Duration};
+
+use service::settings::Secret;
+
+use crate::effort::Effort;
+
+/// What all subcommands share.
+#[derive(clap::Args, Debug, Clone)]
+pub(crate) struct Options {
+    /// A short run: fewer and shorter rounds, wherever their number or length is not given
+    #[arg(long, global = true)]
+    pub(crate) quick: bool,
+
+    /// Rounds, after one that only warms up [default: 5, of open loops 3, of each of many sizes 2;
+    /// quick: 3, 1, 1]
+    #[arg(long, global = true, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: Option<u32>,
+
+    /// Write report.md, report.json (every figure, round by round) and the charts as SVG into this
+    /// folder, which is made if it is missing. The report goes to standard output in any case
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Kafka to measure against, as host:port, instead of a broker of the run's own. The topics
+    /// made there are deleted at the end
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    pub(crate) kafka_brokers: Option<String>,
+
+    /// PostgreSQL to measure against, as a URL, instead of a server of the run's own. The users'
+    /// table is made if it is missing, and stays
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) database_url: Option<Secret>,
+
+    /// The script that starts Kafka and PostgreSQL
+    #[arg(
+        long, global = true, value_name = "FILE", hide_default_value = true,
+        default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/real"),
+    )]
+    pub(crate) real_script: PathBuf,
+}
+
+impl Options {
+    /// How many rounds are counted.
+    pub(crate) fn rounds(&self) -> u32 {
+        self.rounds.unwrap_or(if self.quick { 3 } else { 5 })
+    }
+
+    /// How many of an open loop, whose rounds are merged.
+    pub(crate) fn few_rounds(&self) -> u32 {
+        self.rounds.unwrap_or(if self.quick { 1 } else { 3 })
+    }
+
+    /// How many for each of many sizes, or of many settings.
+    pub(crate) fn short_rounds(&self) -> u32 {
+        self.few_rounds().min(2)
+    }
+}
+
+/// How long a round of load is.
+#[derive(clap::Args, Debug, Clone)]
+pub(crate) struct LoadArgs {
+    /// Connections, each with one request at a time; for a bare loop, records in flight
+    #[arg(long, default_value_t = 64, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) connections: u16,
+
+    /// Seconds that a round takes [default: 5; quick: 2]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=300))]
+    seconds: Option<u64>,
+}
+
+impl LoadArgs {
+    /// How long a round takes.
+    pub(crate) fn round(&self, quick: bool) -> Duration {
+        Duration::from_secs(self.seconds.unwrap_or(if quick { 2 } else { 5 }))
+    }
+
+    /// A closed loop of these.
+    pub(crate) fn closed(&self, quick: bool) -> Effort {
+        let connections = usize::from(self.connections);
+        Effort { connections, round: self.round(quick), rate: None }
+    }
+}
+
+/// How fast an open loop is.
+#[derive(clap::Args, Debug, Clone)]
+pub(crate) struct PaceArgs {
+    /// Requests that the open loop has due a second, for all parties alike [default: half of what
+    /// the slowest of them did in the closed loop]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) rate: Option<u32>,
+}

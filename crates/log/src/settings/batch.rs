@@ -1,0 +1,124 @@
+//! How records that are appended are gathered into batches, as flags and environment variables. What
+//! a batch is to librdkafka, its configuration says; here are the bounds and the words for it.
+
+use std::{fmt, time::Duration};
+
+use clap::{Args, ValueEnum};
+
+/// The longest that a record may wait: whoever sends it waits too.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// How appended records are put together.
+#[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
+#[command(next_help_heading = "Kafka")]
+pub struct BatchArgs {
+    /// How long an appended record waits for others to share a batch with, such as 1ms or 500us, up
+    /// to 1s. More makes batches larger under load; each send waits as long
+    #[arg(long, env = "KAFKA_LINGER", default_value = "1ms", value_name = "DURATION", value_parser = linger)]
+    pub linger: Duration,
+
+    /// How batches are compressed
+    #[arg(long, env = "KAFKA_COMPRESSION", value_enum, default_value_t = Compression::Lz4)]
+    pub compression: Compression,
+}
+
+/// What every build of ours can compress with; zstd needs a library that it does not have.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// Quick, and smaller by much where records are alike.
+    Lz4,
+    /// Much the same, for brokers and readers that prefer it.
+    Snappy,
+    /// The smallest of these, and the slowest.
+    Gzip,
+}
+
+impl Default for BatchArgs {
+    fn default() -> Self {
+        Self { linger: Duration::from_millis(1), compression: Compression::Lz4 }
+    }
+}
+
+impl BatchArgs {
+    /// In milliseconds, as librdkafka wants it.
+    pub(crate) fn linger_ms(&self) -> String {
+        (self.linger.as_secs_f64() * 1000.0).to_string()
+    }
+}
+
+/// librdkafka's word.
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Lz4 => "lz4",
+            Self::Snappy => "snappy",
+            Self::Gzip => "gzip",
+        })
+    }
+}
+
+fn linger(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let microseconds = match unit.trim_start() {
+        "us" | "µs" => Some(1),
+        "ms" => Some(1000),
+        "s" => Some(1_000_000),
+        // Without a unit nothing but zero says what it means.
+        "" if number == "0" => Some(1),
+        _ => None,
+    };
+    let span = number.parse::<u64>().ok().zip(microseconds);
+    span.and_then(|(number, unit)| number.checked_mul(unit))
+        .map(Duration::from_micros)
+        .filter(|span| *span <= LONGEST)
+        .ok_or_else(|| "must be a whole number and a unit, such as 1ms or 500us, up to 1s".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser, Debug)]
+    struct Cli {
+        #[command(flatten)]
+        batch: BatchArgs,
+    }
+
+    fn parse(flags: &[&str]) -> Result<BatchArgs, clap::Error> {
+        Cli::try_parse_from(["test"].iter().chain(flags)).map(|cli| cli.batch)
+    }
+
+    #[test]
+    fn what_is_not_given_is_what_a_program_without_flags_has() {
+        assert_eq!(parse(&[]).expect("flags"), BatchArgs::default());
+    }
+
+    #[test]
+    fn librdkafka_is_told_in_its_own_words() {
+        let told = |linger, compression| {
+            let batch = parse(&["--linger", linger, "--compression", compression]).expect("flags");
+            (batch.linger_ms(), batch.compression.to_string())
+        };
+        assert_eq!(told("500us", "none"), ("0.5".into(), "none".into()));
+        assert_eq!(told("0", "lz4"), ("0".into(), "lz4".into()));
+        assert_eq!(told("5ms", "snappy"), ("5".into(), "snappy".into()));
+        assert_eq!(told("1s", "gzip"), ("1000".into(), "gzip".into()));
+    }
+
+    #[test]
+    fn a_wait_is_bounded_and_has_a_unit() {
+        for wrong in
+            ["", "5", "ms", "-1ms", "1.5ms", "1001ms", "2s", "1h", "99999999999999999999us"]
+        {
+            assert!(parse(&["--linger", wrong]).is_err(), "{wrong}");
+        }
+        assert!(parse(&["--compression", "zstd"]).is_err());
+    }
+}
