@@ -8,7 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use log::{Extent, Fold, Record, Verdict};
+use log::{Extent, Fold, Record, Start, Verdict};
 use metric_names::{DELIVERY_SECONDS, REBUILD_SECONDS};
 use metrics::{Histogram, histogram};
 use model::{Cursor, record};
@@ -104,11 +104,12 @@ impl<O: Ownership> Notifications<O> {
 }
 
 impl<O: Ownership> Fold for Notifications<O> {
-    fn assigned(&mut self, number: i32) {
+    fn assigned(&mut self, number: i32) -> Start {
         if let Some(partition) = self.view.partition(number) {
             partition.assign();
             self.ownership.assigned(number);
         }
+        Start::Beginning
     }
 
     fn extent(&mut self, partition: i32, extent: Extent) {
@@ -178,10 +179,11 @@ impl Receipts {
 }
 
 impl Fold for Receipts {
-    fn assigned(&mut self, partition: i32) {
+    fn assigned(&mut self, partition: i32) -> Start {
         if let Some(partition) = self.view.partition(partition) {
             partition.follow(Source::Receipts);
         }
+        Start::Beginning
     }
 
     fn extent(&mut self, partition: i32, extent: Extent) {
