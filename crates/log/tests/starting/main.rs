@@ -14,6 +14,11 @@ use notification_log::{
     topic::Cleanup,
 };
 use parking_lot::Mutex;
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+};
 
 /// Longer than anything here takes, on a busy machine too.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -50,14 +55,19 @@ impl World {
     async fn embedded() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let log = Embedded::open(&folder.path().join("log.db")).await.expect("the log opens");
-        let topic = |name: &str| Topic {
-            name: name.to_owned(),
-            partitions: 1,
-            replication: 1,
-            cleanup: Cleanup::After(Duration::from_secs(3600)),
-        };
         log.ensure_topics(&[topic(TOPIC), topic(DLQ)]).await.expect("the topics are there");
         Self { log: Log::Embedded(log), _cluster: None, _folder: Some(folder) }.filled().await
+    }
+
+    /// On the broker of `TEST_KAFKA_BROKERS`, which has no other topic of these names.
+    async fn real() -> Self {
+        let brokers = std::env::var("TEST_KAFKA_BROKERS").expect("TEST_KAFKA_BROKERS");
+        let settings =
+            KafkaSettings { brokers, client_id: "test".into(), ..KafkaSettings::default() };
+        let log = Log::Kafka(Kafka::new(settings).expect("the clients"));
+        let topics = [TOPIC, DLQ].map(topic);
+        log.ensure_topics(&topics).await.expect("the topics are made");
+        Self { log, _cluster: None, _folder: None }.filled().await
     }
 
     async fn filled(self) -> Self {
@@ -98,6 +108,11 @@ impl World {
         follower.stop().await;
         fold.0.lock().marks.len()
     }
+}
+
+fn topic(name: &str) -> Topic {
+    let (name, cleanup) = (name.to_owned(), Cleanup::After(Duration::from_secs(3600)));
+    Topic { name, partitions: 1, replication: 1, cleanup }
 }
 
 /// A fold that remembers what it was told, and may have something already.
@@ -275,4 +290,57 @@ on_both! {
     super::another_log as what_the_log_does_not_prove_is_void_and_read_from_the_beginning,
     super::group_behind as a_start_beyond_what_the_group_was_told_is_void,
     super::stale as a_fold_may_have_a_partition_started_over,
+}
+
+/// What only a real broker can do to a topic. One after the other, because the names are the same.
+#[tokio::test]
+#[ignore = "needs a real broker"]
+async fn what_retention_removed_or_a_new_topic_does_not_have_is_void() {
+    let world = World::real().await;
+    let group = || format!("group-{}", uuid::Uuid::now_v7());
+    let name = group();
+    let marks = world.read_once(&name).await;
+    let fold = Later::has(marks[1]);
+    let reader = world.join(&name, &fold);
+    until_told(&fold, &["assigned", "c", "d", "live"]).await;
+    reader.stop().await;
+
+    let brokers = std::env::var("TEST_KAFKA_BROKERS").expect("TEST_KAFKA_BROKERS");
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &brokers).create().expect("a client");
+    let mut until = TopicPartitionList::new();
+    until.add_partition_offset(TOPIC, 0, Offset::Offset(2)).expect("a place");
+    admin.delete_records(&until, &AdminOptions::new()).await.expect("removed");
+    let fold = Later::has(marks[1]);
+    let reader = world.join(&name, &fold);
+    until_told(&fold, &["assigned", "void", "revoked", "assigned", "c", "d", "live"]).await;
+    reader.stop().await;
+    let fold = Later::has(marks[2]);
+    let reader = world.join(&name, &fold);
+    until_told(&fold, &["assigned", "d", "live"]).await;
+    reader.stop().await;
+
+    admin.delete_topics(&[TOPIC], &AdminOptions::new()).await.expect("deleted");
+    let deadline = Instant::now() + DEADLINE;
+    // A client that knew it may still find it for a moment.
+    while world.log.ensure_topics(&[topic(TOPIC)]).await.is_err() {
+        assert!(Instant::now() < deadline, "the topic is not made again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // Shorter than what is kept, as long, and longer.
+    let new = ["x", "y", "z", "1", "2", "3"];
+    let mut expected = vec!["assigned", "void", "revoked", "assigned"];
+    for value in new {
+        let headers = vec![("ce_id", value.into())];
+        let record = NewRecord { partition: 0, key: b"7".to_vec(), value: value.into(), headers };
+        let settings = KafkaSettings { brokers: brokers.clone(), ..KafkaSettings::default() };
+        let log = Log::Kafka(Kafka::new(settings).expect("the clients"));
+        log.writer().append(TOPIC, record).expect("queued").await.expect("acknowledged");
+        expected.push(value);
+        let fold = Later::has(marks[2]);
+        let follower = log.follow(TOPIC, fold.clone()).expect("a follower");
+        follower.assign(0);
+        until_told(&fold, &[&expected[..], &["live"]].concat()).await;
+        follower.stop().await;
+    }
 }

@@ -177,6 +177,9 @@ impl Keeping {
         inboxes: Inboxes,
         runtime: &tokio::runtime::Handle,
     ) {
+        if inboxes.marks == [None, None] {
+            return;
+        }
         let this = Arc::clone(self);
         // It has the state of before until this is written.
         self.published.lock().remove(&number);
@@ -257,7 +260,7 @@ impl Keeping {
             return Ok(None);
         };
         let (next, last) = (taking.next(), taking.last());
-        if self.published.lock().get(&number) == Some(&last) {
+        if !taking.has_records() || self.published.lock().get(&number) == Some(&last) {
             return Ok(None);
         }
         while taking.step(STEP)? {
@@ -300,6 +303,7 @@ impl Keeping {
             tracing::warn!("not every snapshot was written in time; the next start reads more");
             self.given_up.store(true, Ordering::Relaxed);
         }
+        self.store.release();
     }
 }
 

@@ -29,7 +29,7 @@ pub struct Store {
     /// became void.
     newest: Mutex<HashMap<i32, u64>>,
     /// Held for as long as this lives: two processes would overwrite each other's files.
-    _lock: File,
+    lock: File,
 }
 
 /// A snapshot that is not there yet. Dropped before it is published, it leaves nothing.
@@ -66,7 +66,13 @@ impl Store {
             }
         }
         let (drafts, newest) = (AtomicU64::new(1), Mutex::default());
-        Ok(Self { folder, about, drafts, newest, _lock: lock })
+        Ok(Self { folder, about, drafts, newest, lock })
+    }
+
+    /// Lets another process have the folder.
+    pub fn release(&self) {
+        // It goes with the process anyway.
+        let _ = self.lock.unlock();
     }
 
     /// What all of them are about.

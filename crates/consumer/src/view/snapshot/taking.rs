@@ -86,6 +86,12 @@ impl<W: Write> Taking<W> {
         self.begin.last
     }
 
+    /// Whether there is anything that it saves from being read.
+    #[must_use]
+    pub fn has_records(&self) -> bool {
+        self.begin.marks != [None, None]
+    }
+
     /// Writes what can be copied in a moment, at most so many users. False: nobody is left.
     ///
     /// # Errors
