@@ -123,16 +123,21 @@ impl Inboxes {
     pub(super) fn set_low(&mut self, source: Source, low: i64) {
         let last = &mut self.last[source as usize];
         *last = (*last).max(low - 1);
-        if source == Source::Notifications && self.restored {
-            // What retention has removed since is nothing that a rebuild would find. A second copy
-            // of it that is still there was dropped when it was folded, and stays so.
+        if source == Source::Receipts {
+            return;
+        }
+        if !self.restored {
+            self.low = low;
+            return;
+        }
+        // What retention has removed since is nothing that a rebuild would find. A second copy of it
+        // that is still there was dropped when it was folded, and stays so.
+        if low > 0 {
             for inbox in self.users.values_mut() {
                 inbox.forget_before(low, &mut self.tally);
             }
-            self.low = self.low.max(low);
-        } else if source == Source::Notifications {
-            self.low = low;
         }
+        self.low = self.low.max(low);
     }
 
     pub(super) fn add(&mut self, user: UserId, entry: Entry, limits: Limits, now_ms: i64) -> Added {
