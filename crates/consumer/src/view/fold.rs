@@ -171,7 +171,8 @@ impl<O: Ownership> Fold for Notifications<O> {
     }
 
     fn void(&mut self, number: i32, _: &str) {
-        let used = self.view.partition(number).is_some_and(Partition::set_void);
+        let partition = self.view.partition(number);
+        let used = partition.is_some_and(|partition| partition.set_void(Source::Notifications));
         if let Some(keeping) = self.view.keeping() {
             keeping.void(number, used);
         }
@@ -250,7 +251,7 @@ impl Fold for Receipts {
         // It is the notifications' to start over, with these after them: what was folded of the
         // two cannot be told apart.
         if let Some(partition) = self.view.partition(partition) {
-            partition.set_void();
+            partition.set_void(Source::Receipts);
         }
     }
 }

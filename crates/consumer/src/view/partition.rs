@@ -251,10 +251,12 @@ impl Partition {
         }
     }
 
-    /// What it holds is not what the log holds: it must not go live, and is to start over.
-    /// Returns whether it came from a snapshot.
-    pub(super) fn set_void(&self) -> bool {
+    /// What it holds is not what the log of this topic holds: it must not go live, and is to start
+    /// over. Returns whether it came from a snapshot. A word that is of an earlier assignment says
+    /// nothing.
+    pub(super) fn set_void(&self, source: Source) -> bool {
         match &mut *self.state.write() {
+            State::Rebuilding(rebuild, _) if !rebuild.has_begun(source) => false,
             State::Rebuilding(_, inboxes) | State::Live(inboxes) => {
                 inboxes.set_void();
                 inboxes.restored

@@ -440,6 +440,12 @@ async fn a_log_that_lost_what_a_snapshot_has_makes_the_partition_start_over() {
     next.receipts.void(0, "for this test");
     assert_eq!(next.notifications.stale(), Some(0));
     assert_eq!(next.receipts.assigned(0), Start::Beginning);
+    next.notifications.void(0, "it is stale");
+    next.notifications.revoked(0);
+    next.notifications.assigned(0);
+    // A word that is still on its way from before is of no account now.
+    next.receipts.void(0, "for this test");
+    assert_eq!(next.notifications.stale(), None);
 }
 
 #[tokio::test]
