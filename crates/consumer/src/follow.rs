@@ -130,7 +130,8 @@ impl Following {
             }
             tasks.push(tokio::spawn(async move {
                 tokio::time::sleep(FORGET_AFTER).await;
-                keeping.forget();
+                // Freeing much takes a while.
+                let _ = tokio::task::spawn_blocking(move || keeping.forget()).await;
             }));
         }
         *self.running.lock() = Some(Running { notifications, receipts, owners, tasks });
