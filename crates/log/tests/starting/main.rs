@@ -96,8 +96,7 @@ impl World {
         eventually("the group is told", || settling.settled(0) == Some(4)).await;
         reader.stop().await;
         assert_eq!(fold.told(), ["assigned", "a", "poison", "c", "d", "live", "revoked"]);
-        let marks = fold.0.lock().marks.clone();
-        marks
+        std::mem::take(&mut fold.0.lock().marks)
     }
 
     async fn letters(&self) -> usize {
