@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use log::{Extent, Fold, Log, NewRecord, Position, Record, Verdict};
+use log::{Extent, Fold, Log, NewRecord, Position, Record, Start, Verdict};
 use model::{Cursor, Partitioner, TopicNames, headers};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::timeout};
@@ -146,7 +146,9 @@ struct Found {
 struct Collect(Arc<Found>);
 
 impl Fold for Collect {
-    fn assigned(&mut self, _: i32) {}
+    fn assigned(&mut self, _: i32) -> Start {
+        Start::Beginning
+    }
 
     fn extent(&mut self, _: i32, _: Extent) {}
 

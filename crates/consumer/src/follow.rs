@@ -13,7 +13,7 @@ use crate::{
     RunError, Settings,
     owners::{Owners, OwnersFold},
     view::{
-        View,
+        Keeping, View,
         fold::{Notifications, Ownership, Receipts, SayLive},
         partition::Status,
     },
@@ -25,6 +25,11 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const PING: Duration = Duration::from_millis(1500);
 /// How often what is too old is looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+/// How long snapshots stay in memory that were read for partitions which others have.
+const FORGET_AFTER: Duration = Duration::from_secs(5 * 60);
+/// How long the end of the process waits for the last snapshots: a gigabyte on a slow disk. What is
+/// not written by then is read from the log by the next start.
+const LAST_SNAPSHOTS: Duration = Duration::from_secs(10);
 /// How long the last announcements may take when the process ends.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -77,7 +82,10 @@ impl Following {
                 ..settings.topics.topic(&self.names.owners)
             },
         ];
-        self.log.await_topics(&topics, ASK_AGAIN).await?;
+        // Snapshots are read before the group is joined: a partition that is assigned cannot wait.
+        let (there, keeping) =
+            tokio::join!(self.log.await_topics(&topics, ASK_AGAIN), self.restore(settings));
+        there?;
 
         let owners = self.log.follow(&self.names.owners, OwnersFold::into(&self.owners))?;
         owners.assign(0);
@@ -113,9 +121,42 @@ impl Following {
             }
         };
         let watch = crate::progress::watch(Arc::clone(&self.view), self.log.clone());
-        let tasks = vec![tokio::spawn(announce), tokio::spawn(expire), tokio::spawn(watch)];
+        let mut tasks = vec![tokio::spawn(announce), tokio::spawn(expire), tokio::spawn(watch)];
+        if let Some(keeping) = keeping {
+            let every = settings.snapshots.snapshot_every;
+            if !every.is_zero() {
+                let (view, settling) = (Arc::clone(&self.view), notifications.settling());
+                tasks.push(tokio::spawn(Arc::clone(&keeping).every(every, view, settling)));
+            }
+            tasks.push(tokio::spawn(async move {
+                tokio::time::sleep(FORGET_AFTER).await;
+                // Freeing much takes a while.
+                let _ = tokio::task::spawn_blocking(move || keeping.forget()).await;
+            }));
+        }
         *self.running.lock() = Some(Running { notifications, receipts, owners, tasks });
         Ok(())
+    }
+
+    /// Reads the snapshots, where some are kept.
+    async fn restore(&self, settings: &Settings) -> Option<Arc<Keeping>> {
+        let folder = settings.snapshots.snapshots.as_ref()?;
+        let about = settings.about(&self.names);
+        match Keeping::open(folder, about) {
+            Ok(keeping) => {
+                keeping.load().await;
+                self.view.keep(Arc::clone(&keeping));
+                Some(keeping)
+            }
+            Err(error) => {
+                tracing::warn!(
+                    folder = %folder.display(), %error,
+                    "no snapshots are kept: the folder in --snapshots (CONSUMER_SNAPSHOTS) cannot \
+                     be used. Each start reads everything",
+                );
+                None
+            }
+        }
     }
 
     /// Leaves the group and says so to the peers. From then on every request is passed on to the
@@ -137,11 +178,15 @@ impl Following {
         receipts.stop().await;
     }
 
-    /// Ends what [`leave`](Self::leave) left, after the last request.
+    /// Ends what [`leave`](Self::leave) left, after the last request. The snapshots are written by
+    /// then, or given up.
     pub async fn stop(&self) {
         let owners = self.owners_followed.lock().take();
         if let Some(owners) = owners {
             owners.stop().await;
+        }
+        if let Some(keeping) = self.view.keeping() {
+            keeping.finish(LAST_SNAPSHOTS).await;
         }
     }
 

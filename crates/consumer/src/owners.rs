@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use log::{AppendError, Extent, Fold, NewRecord, Record, Verdict, Writer};
+use log::{AppendError, Extent, Fold, NewRecord, Record, Start, Verdict, Writer};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
@@ -217,7 +217,9 @@ impl OwnersFold {
 }
 
 impl Fold for OwnersFold {
-    fn assigned(&mut self, _: i32) {}
+    fn assigned(&mut self, _: i32) -> Start {
+        Start::Beginning
+    }
 
     fn extent(&mut self, _: i32, _: Extent) {}
 

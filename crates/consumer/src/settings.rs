@@ -1,17 +1,17 @@
 //! Every setting: a flag, an environment variable and a default.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, builder::RangedU64ValueParser};
 use log::settings::{GroupArgs, KafkaArgs, TopicArgs};
-use model::{Cursor, Partitioner};
+use model::{Cursor, Partitioner, TopicNames};
 use service::{
     auth::{AuthArgs, TokenArgs},
     http::HttpLimits,
     telemetry::TelemetryArgs,
 };
 
-use crate::view::Limits;
+use crate::view::{Limits, snapshot::About};
 
 /// Keeps each user's notifications at hand and serves them.
 ///
@@ -107,6 +107,10 @@ pub struct Settings {
     #[command(flatten)]
     pub inbox: InboxArgs,
 
+    /// The snapshots
+    #[command(flatten)]
+    pub snapshots: SnapshotArgs,
+
     /// The live streams
     #[command(flatten)]
     pub streams: StreamArgs,
@@ -150,6 +154,23 @@ pub struct InboxArgs {
     #[arg(long, env = "CONSUMER_PATIENCE", default_value = "2s", value_name = "DURATION",
           value_parser = service::settings::duration)]
     pub patience: Duration,
+}
+
+/// What is kept on a disk, so that a restart reads less.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Snapshots")]
+pub struct SnapshotArgs {
+    /// Folder in which this instance keeps snapshots of its partitions, so that its next start reads
+    /// them and what came since, instead of everything. One for each instance, on a disk of its own
+    /// machine. Inboxes are in them, so only this user may read it. Not kept, if not given
+    #[arg(long, env = "CONSUMER_SNAPSHOTS", value_name = "FOLDER")]
+    pub snapshots: Option<PathBuf>,
+
+    /// How often they are written while partitions are live: a process that is killed reads what came
+    /// since. 0 writes them only when a partition moves away, and at the end
+    #[arg(long, env = "CONSUMER_SNAPSHOT_EVERY", default_value = "5m", value_name = "DURATION",
+          value_parser = service::settings::duration)]
+    pub snapshot_every: Duration,
 }
 
 /// How many live streams there may be, and how they are kept alive.
@@ -199,6 +220,19 @@ impl Settings {
         Limits {
             entries: self.inbox.inbox_entries as usize,
             age: Duration::from_secs(u64::from(self.inbox.inbox_days) * 24 * 60 * 60),
+        }
+    }
+
+    /// What a snapshot has to be about to be of use.
+    #[must_use]
+    pub fn about(&self, names: &TopicNames) -> About {
+        About {
+            notifications: names.notifications.clone(),
+            receipts: names.receipts.clone(),
+            group: log::Group::from(&self.group).id,
+            partitions: self.topics.partitions,
+            partitioner: self.partitioner,
+            limits: self.limits(),
         }
     }
 

@@ -33,8 +33,8 @@ use std::time::Duration;
 use metric_names::{DEAD_LETTERS, REBALANCES};
 use metrics::counter;
 
-pub use reader::{Assigner, Extent, Fold, Follower, Reader, Verdict};
-pub use record::{NewRecord, Position, Record};
+pub use reader::{Assigner, Extent, Fold, Follower, Reader, Settling, Start, Verdict};
+pub use record::{Mark, NewRecord, Position, Record};
 pub use topic::{Topic, TopicError};
 pub use writer::{Ack, AppendError, Writer};
 
@@ -95,13 +95,14 @@ impl Log {
         }
     }
 
-    /// Joins `group` and folds whichever of the topic's partitions it assigns, each from its
-    /// beginning. Runs on a thread of its own until the reader is stopped.
+    /// Joins `group` and folds whichever of the topic's partitions it assigns, each from where the
+    /// fold says. Runs on a thread of its own until the reader is stopped.
     ///
     /// A record that the fold calls [`Verdict::Poison`] is copied to the topic `quarantine`, if
     /// one is given: to the partition of the same number, exactly once for the group, whatever is
     /// restarted or replayed. The group's committed offset is what tells, so it never passes a
-    /// poison record that is not copied.
+    /// poison record that is not copied. Nor does anything begin beyond it: a fold that wants to
+    /// start later than the group has been told is made to start over.
     ///
     /// # Errors
     /// [`Unreachable`], when the client cannot even be made: a setting is wrong.
@@ -123,8 +124,8 @@ impl Log {
         }
     }
 
-    /// Folds those of the topic's partitions that the follower is told to, each from its
-    /// beginning, in no group and without a trace in the log. Runs on a thread of its own until
+    /// Folds those of the topic's partitions that the follower is told to, each from where the
+    /// fold says, in no group and without a trace in the log. Runs on a thread of its own until
     /// the follower is stopped.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! The fold and the threads that drive it.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -13,19 +14,19 @@ use metrics::counter;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use crate::Record;
+use crate::{Mark, Record};
 
 /// What becomes of the records of some partitions. Called by one thread, the driver's own, so
 /// that nothing here needs a lock for order's sake; none of it may block.
 ///
 /// For each partition the calls come in this order:
 /// `assigned`, then any number of `record` (offsets grow) with one `extent` and one `live`
-/// somewhere among them, then `revoked`. The same partition may be assigned again later, and then
-/// starts from its beginning.
+/// somewhere among them, then `revoked`. The same partition may be assigned again later. Between
+/// `void` and `revoked` there is nothing more of that partition.
 pub trait Fold: Send + 'static {
-    /// The partition is ours from now on. Its records follow from the first that the log still
-    /// has.
-    fn assigned(&mut self, partition: i32);
+    /// The partition is ours from now on. Its records follow from where this says. After a
+    /// [`void`](Self::void) it must say [`Start::Beginning`].
+    fn assigned(&mut self, partition: i32) -> Start;
 
     /// How much there is to read until the partition is live. Known a moment after the
     /// assignment, and told again should it turn out otherwise.
@@ -41,10 +42,49 @@ pub trait Fold: Send + 'static {
     /// this returns. Memory is to be freed elsewhere.
     fn revoked(&mut self, partition: i32);
 
+    /// What the fold has of this partition is not what the log holds, for this reason (for
+    /// people): it began after a record that is not there, or the log is another one now. Followed
+    /// by `revoked` and `assigned`, for a start from the beginning.
+    fn void(&mut self, partition: i32, why: &str) {
+        let _ = (partition, why);
+    }
+
+    /// A partition of which the fold itself has found out, elsewhere, that what it has of it is
+    /// void: it is started over. Asked several times a second.
+    fn stale(&mut self) -> Option<i32> {
+        None
+    }
+
     /// The assignment still holds, as far as can be known. Said at least every 100 ms or so, busy
     /// or not; a fold that has not heard it for longer, because its process was stopped, must not
     /// answer from what it remembers.
     fn tick(&mut self) {}
+}
+
+/// Where the records of a partition begin for a fold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With the first that the log still has.
+    Beginning,
+    /// After this one, which the fold has from an earlier time. It is looked for first: where the
+    /// log does not have it, or something else in its place, or where the group has not been told
+    /// of all records up to it, the partition is [`void`](Fold::void) and starts over.
+    After(Mark),
+}
+
+impl Start {
+    /// After this one, if there is one.
+    #[must_use]
+    pub fn after(mark: Option<Mark>) -> Self {
+        mark.map_or(Self::Beginning, Self::After)
+    }
+
+    pub(crate) fn mark(self) -> Option<Mark> {
+        match self {
+            Self::Beginning => None,
+            Self::After(mark) => Some(mark),
+        }
+    }
 }
 
 /// What a fold says of a record.
@@ -102,6 +142,12 @@ impl Reader {
         self.signs.unquarantined.load(Ordering::Relaxed)
     }
 
+    /// How far its group has been told, to be asked from elsewhere.
+    #[must_use]
+    pub fn settling(&self) -> Settling {
+        Settling(Arc::clone(&self.signs))
+    }
+
     /// What a person has to mend, such as a topic that was given more partitions.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
@@ -120,6 +166,21 @@ pub(crate) struct Signs {
     pub(crate) quarantined: AtomicU64,
     pub(crate) unquarantined: AtomicU64,
     pub(crate) trouble: Mutex<Option<String>>,
+    /// How far the group is known to be, by partition.
+    pub(crate) settled: Mutex<HashMap<i32, i64>>,
+}
+
+/// Knows how far a [`Reader`]'s group is. A cheap handle, to be cloned.
+#[derive(Debug, Clone)]
+pub struct Settling(Arc<Signs>);
+
+impl Settling {
+    /// Up to which offset of this partition, not including it, the group has been told that
+    /// everything is folded and all poison copied; none while that is not known.
+    #[must_use]
+    pub fn settled(&self, partition: i32) -> Option<i64> {
+        self.0.settled.lock().get(&partition).copied()
+    }
 }
 
 impl Signs {
@@ -185,7 +246,7 @@ impl Follower {
 pub struct Assigner(UnboundedSender<Command>);
 
 impl Assigner {
-    /// Has the partition read, from its beginning; nothing new if it is being read already.
+    /// Has the partition read, from where the fold says; nothing new if it is being read already.
     pub fn assign(&self, partition: i32) {
         let _ = self.0.send(Command::Assign(partition));
     }

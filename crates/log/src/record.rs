@@ -27,6 +27,16 @@ pub struct Position {
     pub offset: i64,
 }
 
+/// A record of a partition, and what it said: enough to find out later whether the log that has a
+/// record of this offset is the same log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Its offset.
+    pub offset: i64,
+    /// Its [`Record::checksum`].
+    pub checksum: u32,
+}
+
 /// A record as it is read: borrowed from the driver, for the length of one call.
 #[derive(Debug)]
 pub struct Record<'a> {
@@ -42,4 +52,33 @@ pub struct Record<'a> {
     pub value: Option<&'a [u8]>,
     /// In the order in which they were written. Those with a null value are left out.
     pub headers: SmallVec<[(&'a str, &'a [u8]); 8]>,
+}
+
+impl Record<'_> {
+    /// The CRC-32 of all that was said, when included.
+    #[must_use]
+    pub fn checksum(&self) -> u32 {
+        let mut hash = crc32fast::Hasher::new();
+        // Lengths too, so that nothing can move from one part to the next unseen. One more than
+        // there is, so that an empty part is not the same as none.
+        let mut part = |bytes: Option<&[u8]>| {
+            let length = bytes.map_or(0, |bytes| bytes.len() as u64 + 1);
+            hash.update(&length.to_le_bytes());
+            hash.update(bytes.unwrap_or_default());
+        };
+        part(Some(&self.timestamp_ms.to_le_bytes()));
+        part(self.key);
+        part(self.value);
+        for (name, value) in &self.headers {
+            part(Some(name.as_bytes()));
+            part(Some(value));
+        }
+        hash.finalize()
+    }
+
+    /// This record, as it is to be known again.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark { offset: self.offset, checksum: self.checksum() }
+    }
 }

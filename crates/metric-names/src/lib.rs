@@ -295,6 +295,46 @@ pub const EVICTED: Metric = Metric::new(
     "Notifications that left an inbox, replays included: entries (newer ones took their place), age",
 );
 
+/// How long a partition's snapshot took to be written.
+pub const SNAPSHOT_SECONDS: Metric = Metric::new(
+    "notifications_snapshot_seconds",
+    Kind::Histogram,
+    Of::Consumer,
+    "How long a partition's snapshot took to be written",
+);
+
+/// Bytes of the snapshots that this process wrote.
+pub const SNAPSHOT_BYTES: Metric = Metric::new(
+    "notifications_snapshot_bytes",
+    Kind::Gauge,
+    Of::Consumer,
+    "Bytes of the snapshots that this process wrote, the newest of each partition",
+);
+
+/// When a snapshot was last written, in seconds since 1970.
+pub const SNAPSHOT_LAST_SUCCESS: Metric = Metric::new(
+    "notifications_snapshot_last_success_timestamp_seconds",
+    Kind::Gauge,
+    Of::Consumer,
+    "When a snapshot was last written, in seconds since 1970",
+);
+
+/// Notifications that came from snapshots instead of the log.
+pub const RESTORED: Metric = Metric::new(
+    "notifications_restored_total",
+    Kind::Counter,
+    Of::Consumer,
+    "Notifications that came from snapshots instead of the log",
+);
+
+/// Snapshots that were not used, by reason.
+pub const SNAPSHOTS_REFUSED: Metric = Metric::new(
+    "notifications_snapshots_refused_total",
+    Kind::Counter,
+    Of::Consumer,
+    "Snapshots that were not used: format (another version of this program), settings (other topics, partitions, group or limits), damaged, unreadable, log (not of the log that is there)",
+);
+
 /// Live streams open now.
 pub const STREAMS: Metric = Metric::new(
     "notifications_streams",
@@ -449,6 +489,11 @@ pub const ALL: &[Metric] = &[
     ENTRIES,
     ENTRY_BYTES,
     EVICTED,
+    SNAPSHOT_SECONDS,
+    SNAPSHOT_BYTES,
+    SNAPSHOT_LAST_SUCCESS,
+    RESTORED,
+    SNAPSHOTS_REFUSED,
     STREAMS,
     DELIVERY_SECONDS,
     DEAD_LETTERS,

@@ -132,6 +132,12 @@ impl Fingerprint {
             None => Self(NonZeroU64::MIN),
         }
     }
+
+    /// Its bits, of which [`new`](Self::new) makes the same again.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0.get()
+    }
 }
 
 /// Why a text is not a [`Fingerprint`].

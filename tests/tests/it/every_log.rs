@@ -3,6 +3,7 @@
 mod seed;
 mod problems;
 mod restart;
+mod snapshots;
 mod foreign;
 mod reading;
 mod receipts;
@@ -32,6 +33,10 @@ on_every_log! {
     super::seed::nothing_yet as a_user_with_nothing_is_told_so,
     super::problems::every_row as every_wrong_request_is_told_what_is_wrong,
     super::restart::consumer as a_restarted_consumer_still_has_every_notification,
+    super::snapshots::restart as a_restart_with_snapshots_shows_the_same_and_reads_only_what_came_since,
+    super::snapshots::damaged as a_snapshot_that_is_damaged_or_of_other_limits_is_not_used,
+    super::snapshots::another_log as a_snapshot_of_another_log_shows_nothing_of_it,
+    super::snapshots::now_and_then as a_snapshot_of_a_live_partition_is_continued_by_the_next_process,
     super::restart::producer as a_restarted_producer_goes_on,
     super::foreign::tutorial_record as a_record_as_the_tutorial_writes_it_is_shown,
     super::foreign::poison as a_poison_record_stops_nothing,

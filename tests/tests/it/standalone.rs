@@ -58,6 +58,48 @@ async fn a_killed_standalone_has_lost_nothing_that_it_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_standalone_killed_between_two_snapshots_has_lost_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let snapshots = folder.path().join("snapshots");
+    let flags = ["--snapshots", snapshots.to_str().expect("UTF-8"), "--snapshot-every", "50ms"];
+    let client = reqwest::Client::new();
+    let mut sent: Vec<String> = Vec::new();
+    let written = || {
+        let file = snapshots.join(format!("topic-notifications/{}.snapshot", e2e::world::home(1)));
+        file.metadata().and_then(|file| file.modified()).ok()
+    };
+    for round in 0..3 {
+        let standalone = Standalone::start_with(folder.path(), &flags).await;
+        let before = written();
+        let deadline = std::time::Instant::now() + e2e::until::DEADLINE;
+        let mut since = 0;
+        // A snapshot of this round, and some that come after it.
+        while since < 10 {
+            assert!(std::time::Instant::now() < deadline, "no snapshot in round {round}");
+            let message = format!("{round}-{}", sent.len());
+            match send(&client, &standalone.producer, 1, &message).await {
+                Some(200) => sent.push(message),
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+            since += usize::from(written() != before);
+        }
+        standalone.kill();
+        drop(standalone);
+        let again = Standalone::start_with(folder.path(), &flags).await;
+        assert_eq!(inbox(&again.consumer, 1).await, sent[sent.len().saturating_sub(1000)..]);
+        let metrics = reqwest::get(format!("{}/metrics", again.consumer)).await.expect("an answer");
+        let metrics = metrics.text().await.expect("text");
+        let restored = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("notifications_restored_total "))
+            .and_then(|count| count.parse::<f64>().ok());
+        assert!(restored.is_some_and(|restored| restored > 0.0), "{metrics}");
+        again.kill();
+        drop(again);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_standalone_ends_well_and_shows_the_same_inboxes_when_it_starts_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let client = reqwest::Client::new();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use log::{Extent, Fold, Record, Verdict};
+use log::{Extent, Fold, Record, Start, Verdict};
 use metric_names::{DELIVERY_SECONDS, REBUILD_SECONDS};
 use metrics::{Histogram, histogram};
 use model::{Cursor, record};
@@ -60,6 +60,14 @@ impl<O: Ownership> Notifications<O> {
         Self { view, topic, ownership, say_live, runtime, misplaced: HashSet::new(), applied }
     }
 
+    /// Moves the view on over a record that is nobody's.
+    fn pass(&self, record: &Record<'_>) {
+        if let Some(partition) = self.view.partition(record.partition) {
+            let mark = self.view.mark(record);
+            partition.fold(Source::Notifications, record.offset, mark, |_| ());
+        }
+    }
+
     fn add(&mut self, record: &Record<'_>) -> Result<Option<Added>, record::Poison> {
         let at = Cursor::new(record.partition, record.offset);
         let time = Timestamp::from_millisecond(record.timestamp_ms).unwrap_or_default();
@@ -82,7 +90,8 @@ impl<O: Ownership> Notifications<O> {
         let (limits, now_ms) = (self.view.limits, Timestamp::now().as_millisecond());
         let age_ms = now_ms.saturating_sub(sent_at_ms).max(0);
         let Some(partition) = self.view.partition(record.partition) else { return Ok(None) };
-        let folded = partition.fold(Source::Notifications, record.offset, |inboxes| {
+        let mark = self.view.mark(record);
+        let folded = partition.fold(Source::Notifications, record.offset, mark, |inboxes| {
             inboxes.add(user, entry, limits, now_ms)
         });
         let Some(Folded { what, live }) = folded else { return Ok(None) };
@@ -104,11 +113,15 @@ impl<O: Ownership> Notifications<O> {
 }
 
 impl<O: Ownership> Fold for Notifications<O> {
-    fn assigned(&mut self, number: i32) {
-        if let Some(partition) = self.view.partition(number) {
-            partition.assign();
-            self.ownership.assigned(number);
+    fn assigned(&mut self, number: i32) -> Start {
+        let Some(partition) = self.view.partition(number) else { return Start::Beginning };
+        let restored = self.view.keeping().and_then(|keeping| keeping.take(number));
+        if restored.as_ref().is_some_and(|restored| restored.strays) {
+            self.view.strays.store(true, Ordering::Relaxed);
         }
+        let start = partition.assign(restored);
+        self.ownership.assigned(number);
+        start
     }
 
     fn extent(&mut self, partition: i32, extent: Extent) {
@@ -119,9 +132,7 @@ impl<O: Ownership> Fold for Notifications<O> {
 
     fn record(&mut self, record: &Record<'_>) -> Verdict {
         if record::is_canary(record.key, record.headers.iter().copied()) {
-            if let Some(partition) = self.view.partition(record.partition) {
-                partition.fold(Source::Notifications, record.offset, |_| ());
-            }
+            self.pass(record);
             return Verdict::Folded;
         }
         match self.add(record) {
@@ -134,12 +145,10 @@ impl<O: Ownership> Fold for Notifications<O> {
                 say_set_aside(&self.topic, record, &REUSED);
                 Verdict::Poison(REUSED.into())
             }
-            Ok(Some(Added::New) | None) => Verdict::Folded,
+            Ok(Some(Added::New | Added::Known) | None) => Verdict::Folded,
             Err(poison) => {
                 self.view.counters.poison.fetch_add(1, Ordering::Relaxed);
-                if let Some(partition) = self.view.partition(record.partition) {
-                    partition.fold(Source::Notifications, record.offset, |_| ());
-                }
+                self.pass(record);
                 say_set_aside(&self.topic, record, &poison);
                 Verdict::Poison(poison.to_string())
             }
@@ -151,9 +160,27 @@ impl<O: Ownership> Fold for Notifications<O> {
     }
 
     fn revoked(&mut self, number: i32) {
-        let held = self.view.partition(number).and_then(Partition::revoke);
+        let released = self.view.partition(number).map(Partition::revoke).unwrap_or_default();
         self.ownership.revoked(number);
-        self.runtime.spawn_blocking(move || drop(held));
+        match (released.inboxes, self.view.keeping()) {
+            (Some(inboxes), Some(keeping)) if released.whole => {
+                keeping.released(number, inboxes, &self.runtime);
+            }
+            (held, _) => drop(self.runtime.spawn_blocking(move || drop(held))),
+        }
+    }
+
+    fn void(&mut self, number: i32, _: &str) {
+        let partition = self.view.partition(number);
+        let used = partition.is_some_and(|partition| partition.set_void(Source::Notifications));
+        if let Some(keeping) = self.view.keeping() {
+            keeping.void(number, used);
+        }
+    }
+
+    fn stale(&mut self) -> Option<i32> {
+        let mut partitions = self.view.partitions();
+        partitions.find(|(_, partition)| partition.is_void()).map(|(number, _)| number)
     }
 
     fn tick(&mut self) {
@@ -178,10 +205,9 @@ impl Receipts {
 }
 
 impl Fold for Receipts {
-    fn assigned(&mut self, partition: i32) {
-        if let Some(partition) = self.view.partition(partition) {
-            partition.follow(Source::Receipts);
-        }
+    fn assigned(&mut self, partition: i32) -> Start {
+        let partition = self.view.partition(partition);
+        partition.map_or(Start::Beginning, |partition| partition.follow(Source::Receipts))
     }
 
     fn extent(&mut self, partition: i32, extent: Extent) {
@@ -192,10 +218,10 @@ impl Fold for Receipts {
 
     fn record(&mut self, record: &Record<'_>) -> Verdict {
         let Some(partition) = self.view.partition(record.partition) else { return Verdict::Folded };
-        let limits = self.view.limits;
+        let (limits, mark) = (self.view.limits, self.view.mark(record));
         match record::decode_receipt(record.value) {
             Ok(receipt) => {
-                let folded = partition.fold(Source::Receipts, record.offset, |inboxes| {
+                let folded = partition.fold(Source::Receipts, record.offset, mark, |inboxes| {
                     inboxes.mark(&receipt, record.offset, limits);
                 });
                 if folded.is_some() {
@@ -206,7 +232,7 @@ impl Fold for Receipts {
             }
             Err(poison) => {
                 self.view.counters.poison_receipts.fetch_add(1, Ordering::Relaxed);
-                partition.fold(Source::Receipts, record.offset, |_| ());
+                partition.fold(Source::Receipts, record.offset, mark, |_| ());
                 say_set_aside(&self.topic, record, &poison);
                 Verdict::Poison(poison.to_string())
             }
@@ -219,6 +245,14 @@ impl Fold for Receipts {
 
     fn revoked(&mut self, _: i32) {
         // The notifications' fold has taken the partition back already.
+    }
+
+    fn void(&mut self, partition: i32, _: &str) {
+        // It is the notifications' to start over, with these after them: what was folded of the
+        // two cannot be told apart.
+        if let Some(partition) = self.view.partition(partition) {
+            partition.set_void(Source::Receipts);
+        }
     }
 }
 

@@ -46,6 +46,8 @@ pub enum Added {
     Duplicate,
     /// The same, but with another content: an Idempotency-Key was used twice.
     Conflict,
+    /// What became of it is in the snapshot that the inbox comes from; nothing changed.
+    Known,
 }
 
 /// Why entries are not in an inbox any more.
@@ -96,7 +98,7 @@ impl Tally {
 }
 
 /// An inbox.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Inbox {
     entries: VecDeque<Entry>,
     /// A short hash of each entry's id, in the same order: looking for an id reads 4 bytes an
@@ -215,6 +217,52 @@ impl Inbox {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.pending.is_none()
+    }
+
+    /// All entries, dismissed ones too, oldest first.
+    pub(super) fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
+    /// The newest entry that was evicted so far.
+    pub(super) fn last_evicted(&self) -> Option<Evicted> {
+        self.evicted
+    }
+
+    /// The receipts that wait for their notifications, each with its offset.
+    pub(super) fn pending(&self) -> impl Iterator<Item = (&NotificationId, Action, i64)> {
+        let pending = self.pending.iter().flat_map(|pending| pending.iter());
+        pending.map(|(id, (action, offset))| (id, *action, *offset))
+    }
+
+    /// One beyond the offset of the last receipt; 0 before any.
+    pub(super) fn touched(&self) -> i64 {
+        self.touched
+    }
+
+    /// An inbox of what the four above said of it.
+    pub(super) fn restored(
+        entries: Vec<Entry>,
+        evicted: Option<Evicted>,
+        pending: HashMap<NotificationId, (Action, i64)>,
+        touched: i64,
+        tally: &mut Tally,
+    ) -> Self {
+        entries.iter().filter_map(|entry| entry.json.as_ref()).for_each(|json| tally.add(json));
+        let hashes = entries.iter().map(|entry| short_hash(&entry.id)).collect();
+        let pending = if pending.is_empty() { None } else { Some(Box::new(pending)) };
+        Self { entries: entries.into(), hashes, evicted, pending, touched }
+    }
+
+    /// Forgets what was before this offset, as if it had never been there.
+    pub(super) fn forget_before(&mut self, low: i64, tally: &mut Tally) {
+        while self.entries.front().is_some_and(|entry| entry.offset < low) {
+            self.hashes.pop_front();
+            if let Some(json) = self.entries.pop_front().and_then(|entry| entry.json) {
+                tally.remove(&json);
+            }
+        }
+        self.evicted = self.evicted.filter(|evicted| evicted.through >= low);
     }
 
     fn position(&self, id: &NotificationId, hash: u32) -> Option<usize> {

@@ -1,7 +1,11 @@
 //! The inboxes of a partition that is ours, and the questions that are asked of them.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
+use log::{Mark, Start as From};
 use model::{Action, Cursor, NotificationId, Receipt, UserId};
 
 use super::{
@@ -10,23 +14,51 @@ use super::{
     inbox::{Added, Evicted, Inbox, Limits, Tally},
     page::{Gap, GapReason, Item, Page, Query, Since},
     rebuild::Source,
+    snapshot::Overlap,
 };
+
+/// How many reused keys are remembered, for snapshots: as many as can come while one is taken.
+pub(super) const CONFLICTS_KEPT: usize = 1000;
 
 /// Every inbox of one partition.
 #[derive(Debug)]
 pub struct Inboxes {
-    users: HashMap<UserId, Inbox>,
-    tally: Tally,
+    pub(super) users: HashMap<UserId, Inbox>,
+    pub(super) tally: Tally,
     /// The last offset that was folded of each topic; −1 before any.
-    last: [i64; 2],
+    pub(super) last: [i64; 2],
+    /// The last record that was folded of each topic, where snapshots are kept.
+    pub(super) marks: [Option<Mark>; 2],
+    /// The offsets of the newest notifications that reused a key, oldest first.
+    pub(super) conflicts: VecDeque<i64>,
+    /// Of a snapshot that was taken while records were folded: which of those it has.
+    pub(super) overlap: Option<Box<Overlap>>,
+    /// Whether these come from a snapshot.
+    pub(super) restored: bool,
+    /// It turned out that this is not what the log holds.
+    pub(super) void: bool,
+    /// No two of a process have the same.
+    pub(super) life: u64,
     /// The notifications are complete from this offset on: the first that the log had at the
     /// assignment, or later, when inboxes were forgotten because all they held was too old.
-    low: i64,
+    pub(super) low: i64,
 }
 
 impl Default for Inboxes {
     fn default() -> Self {
-        Self { users: HashMap::new(), tally: Tally::default(), last: [-1, -1], low: 0 }
+        static LIVES: AtomicU64 = AtomicU64::new(0);
+        Self {
+            users: HashMap::new(),
+            tally: Tally::default(),
+            last: [-1, -1],
+            marks: [None, None],
+            conflicts: VecDeque::new(),
+            overlap: None,
+            restored: false,
+            void: false,
+            life: LIVES.fetch_add(1, Ordering::Relaxed),
+            low: 0,
+        }
     }
 }
 
@@ -55,24 +87,82 @@ impl Inboxes {
         self.last[Source::Receipts as usize]
     }
 
-    pub(super) fn advance(&mut self, source: Source, offset: i64) {
+    /// The record at this offset is next; its mark, where snapshots are kept.
+    pub(super) fn advance(&mut self, source: Source, offset: i64, mark: Option<Mark>) {
         self.last[source as usize] = offset;
+        self.marks[source as usize] = mark;
+        if let Some(overlap) = &mut self.overlap {
+            self.void |= !overlap.pass(source, offset, mark);
+            if overlap.is_over() {
+                self.overlap = None;
+            }
+        }
+    }
+
+    /// All records of this topic that were there are folded.
+    pub(super) fn caught_up(&mut self, source: Source) {
+        self.void |= self.overlap.as_ref().is_some_and(|overlap| overlap.is_open(source));
+    }
+
+    /// Where the records of this topic begin for these inboxes.
+    pub(super) fn start(&self, source: Source) -> From {
+        let mark = self.marks[source as usize];
+        From::after(mark.filter(|_| self.restored && !self.void))
+    }
+
+    /// Whether this is not what the log holds.
+    pub(super) fn is_void(&self) -> bool {
+        self.void
+    }
+
+    /// This is not what the log holds.
+    pub(super) fn set_void(&mut self) {
+        self.void = true;
     }
 
     pub(super) fn set_low(&mut self, source: Source, low: i64) {
         let last = &mut self.last[source as usize];
         *last = (*last).max(low - 1);
-        if source == Source::Notifications {
-            self.low = low;
+        if source == Source::Receipts {
+            return;
         }
+        if !self.restored {
+            self.low = low;
+            return;
+        }
+        // What retention has removed since is nothing that a rebuild would find. A second copy of it
+        // that is still there was dropped when it was folded, and stays so.
+        if low > 0 {
+            for inbox in self.users.values_mut() {
+                inbox.forget_before(low, &mut self.tally);
+            }
+        }
+        self.low = self.low.max(low);
     }
 
     pub(super) fn add(&mut self, user: UserId, entry: Entry, limits: Limits, now_ms: i64) -> Added {
-        self.users.entry(user).or_default().add(entry, limits, now_ms, &mut self.tally)
+        let (offset, source) = (entry.offset, Source::Notifications);
+        if self.overlap.as_ref().is_some_and(|overlap| overlap.has(user, source, offset)) {
+            let reused = self.conflicts.contains(&offset);
+            return if reused { Added::Conflict } else { Added::Known };
+        }
+        let inbox = self.users.entry(user).or_default();
+        let added = inbox.add(entry, limits, now_ms, &mut self.tally);
+        if added == Added::Conflict && !self.conflicts.contains(&offset) {
+            if self.conflicts.len() == CONFLICTS_KEPT {
+                self.conflicts.pop_front();
+            }
+            self.conflicts.push_back(offset);
+        }
+        added
     }
 
     pub(super) fn mark(&mut self, receipt: &Receipt, offset: i64, limits: Limits) {
-        let inbox = self.users.entry(receipt.user_id).or_default();
+        let (user, source) = (receipt.user_id, Source::Receipts);
+        if self.overlap.as_ref().is_some_and(|overlap| overlap.has(user, source, offset)) {
+            return;
+        }
+        let inbox = self.users.entry(user).or_default();
         inbox.mark(receipt.action, &receipt.ids, offset, limits, &mut self.tally);
     }
 

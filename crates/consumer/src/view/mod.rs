@@ -12,6 +12,7 @@
 //! - [`entry`]: one notification as it is kept: ready-to-send JSON;
 //! - [`page`]: what a reader asks for and takes away;
 //! - [`feed`]: what a reader who stays is told;
+//! - [`snapshot`]: a partition on a disk, for the next process;
 //! - `watchers`: who is to be woken by what.
 
 pub mod fold;
@@ -22,14 +23,19 @@ pub mod inbox;
 pub mod entry;
 pub mod page;
 pub mod feed;
+pub mod snapshot;
 mod watchers;
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
+use log::{Mark, Record};
 use model::{Action, NotificationId, Partitioner, UserId};
 
 pub use feed::Feed;
@@ -37,6 +43,7 @@ pub use inbox::Limits;
 pub use inboxes::Which;
 pub use page::{Page, Query, Since};
 pub use partition::{Held, NotLive, Partition};
+pub use snapshot::Keeping;
 
 /// How long after the log's thread last said that its assignment holds the view still answers:
 /// half of the group's session (10 s), after which another instance may own the partitions. A
@@ -53,6 +60,10 @@ pub struct View {
     started: Instant,
     /// When the assignment was last known to hold, in milliseconds since `started`.
     assured_ms: AtomicU64,
+    /// None: no snapshots are kept.
+    keeping: OnceLock<Arc<Keeping>>,
+    /// A snapshot had notifications in a partition that is not their recipient's home.
+    strays: AtomicBool,
 }
 
 /// What happened since the start; only ever grows.
@@ -85,7 +96,20 @@ impl View {
             counters: Counters::default(),
             started: Instant::now(),
             assured_ms: AtomicU64::new(0),
+            keeping: OnceLock::new(),
+            strays: AtomicBool::new(false),
         }
+    }
+
+    /// From now on snapshots are kept. To be said before anything is folded.
+    pub fn keep(&self, keeping: Arc<Keeping>) {
+        let _ = self.keeping.set(keeping);
+    }
+
+    /// Who keeps snapshots, if anybody does.
+    #[must_use]
+    pub fn keeping(&self) -> Option<&Arc<Keeping>> {
+        self.keeping.get()
     }
 
     /// The partition in which this user's inbox lives.
@@ -156,7 +180,9 @@ impl View {
                 Err(_) => partition.if_live(page).unwrap_or(found),
             };
         }
-        if self.counters.misplaced.load(Ordering::Relaxed) > 0 {
+        if self.counters.misplaced.load(Ordering::Relaxed) > 0
+            || self.strays.load(Ordering::Relaxed)
+        {
             self.add_misplaced(user, home, query, &mut found);
         }
         // Asked again after all waiting: what was read must have been ours to answer.
@@ -219,6 +245,11 @@ impl View {
         for (_, partition) in self.partitions() {
             partition.tidy(|inboxes| inboxes.expire(self.limits, now_ms));
         }
+    }
+
+    /// The record as it is to be known again, where snapshots are kept.
+    fn mark(&self, record: &Record<'_>) -> Option<Mark> {
+        self.keeping.get().map(|_| record.mark())
     }
 
     /// Notes that the assignment holds now.

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use log::Extent;
+use log::{Extent, Mark, Start};
 use model::{Receipt, UserId};
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -20,6 +20,7 @@ use super::{
     inbox::Tally,
     inboxes::Inboxes,
     rebuild::{Progress, Rebuild, Source},
+    snapshot::Restored,
     watchers::{Watch, Watchers},
 };
 
@@ -48,6 +49,15 @@ pub(super) struct Folded<R> {
     pub(super) what: R,
     /// Whether the partition answers, so that somebody may have waited for this.
     pub(super) live: bool,
+}
+
+/// What a partition held when it was revoked.
+#[derive(Default)]
+pub(super) struct Released {
+    /// To be freed where nobody waits for it.
+    pub(super) inboxes: Option<Inboxes>,
+    /// Whether it was live, so that this is all that the log had.
+    pub(super) whole: bool,
 }
 
 #[derive(Debug, Default)]
@@ -144,6 +154,12 @@ impl Partition {
         held
     }
 
+    /// Whether the partition answers.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        matches!(&*self.state.read(), State::Live(_))
+    }
+
     /// Whether this instance owns the partition, live or not.
     #[must_use]
     pub fn is_owned(&self) -> bool {
@@ -209,16 +225,51 @@ impl Partition {
         }
     }
 
-    /// The partition is ours, and empty until its records come.
-    pub(super) fn assign(&self) {
-        self.change(State::Rebuilding(Rebuild::default(), Inboxes::default()));
-        self.follow(Source::Notifications);
+    /// The partition is ours, and empty until its records come, or as a snapshot has it. Returns
+    /// where its notifications begin.
+    pub(super) fn assign(&self, restored: Option<Restored>) -> Start {
+        let (rebuild, inboxes) = restored.map_or_else(Default::default, |restored| {
+            (Rebuild::on(restored.entries), restored.inboxes)
+        });
+        self.change(State::Rebuilding(rebuild, inboxes));
+        self.follow(Source::Notifications)
     }
 
-    /// Its records of this kind follow from the first that the log has.
-    pub(super) fn follow(&self, source: Source) {
-        if let State::Rebuilding(rebuild, _) = &mut *self.state.write() {
-            rebuild.follow(source);
+    /// Its records of this kind follow from where this says.
+    pub(super) fn follow(&self, source: Source) -> Start {
+        match &mut *self.state.write() {
+            State::Rebuilding(rebuild, inboxes) => {
+                let start = inboxes.start(source);
+                let from = match start {
+                    Start::Beginning => None,
+                    Start::After(mark) => Some(mark.offset + 1),
+                };
+                rebuild.follow(source, from);
+                start
+            }
+            State::Live(_) | State::Unowned => Start::Beginning,
+        }
+    }
+
+    /// What it holds is not what the log of this topic holds: it must not go live, and is to start
+    /// over. Returns whether it came from a snapshot. A word that is of an earlier assignment says
+    /// nothing.
+    pub(super) fn set_void(&self, source: Source) -> bool {
+        match &mut *self.state.write() {
+            State::Rebuilding(rebuild, _) if !rebuild.has_begun(source) => false,
+            State::Rebuilding(_, inboxes) | State::Live(inboxes) => {
+                inboxes.set_void();
+                inboxes.restored
+            }
+            State::Unowned => false,
+        }
+    }
+
+    /// Whether it has to start over.
+    pub(super) fn is_void(&self) -> bool {
+        match &*self.state.read() {
+            State::Rebuilding(_, inboxes) | State::Live(inboxes) => inboxes.is_void(),
+            State::Unowned => false,
         }
     }
 
@@ -234,24 +285,28 @@ impl Partition {
         }
     }
 
-    /// Folds the record at this offset. None: the partition is not ours.
+    /// Folds the record at this offset; its mark, where snapshots are kept. None: the partition is
+    /// not ours, or was assigned again and the record is from before that.
     pub(super) fn fold<R>(
         &self,
         source: Source,
         offset: i64,
+        mark: Option<Mark>,
         fold: impl FnOnce(&mut Inboxes) -> R,
     ) -> Option<Folded<R>> {
         let folded = match &mut *self.state.write() {
-            State::Rebuilding(rebuild, inboxes) => {
+            State::Rebuilding(rebuild, inboxes) if rebuild.has_begun(source) => {
                 rebuild.advance(source, offset);
-                inboxes.advance(source, offset);
-                Folded { what: fold(inboxes), live: false }
+                let folded = Folded { what: fold(inboxes), live: false };
+                inboxes.advance(source, offset, mark);
+                folded
             }
             State::Live(inboxes) => {
-                inboxes.advance(source, offset);
-                Folded { what: fold(inboxes), live: true }
+                let folded = Folded { what: fold(inboxes), live: true };
+                inboxes.advance(source, offset, mark);
+                folded
             }
-            State::Unowned => return None,
+            State::Rebuilding(..) | State::Unowned => return None,
         };
         self.touch();
         Some(folded)
@@ -280,8 +335,11 @@ impl Partition {
         let mut state = self.state.write();
         let taken = std::mem::take(&mut *state);
         let (now, took) = match taken {
-            State::Rebuilding(mut rebuild, inboxes) => {
-                if rebuild.caught_up(source) {
+            State::Rebuilding(mut rebuild, mut inboxes) => {
+                if rebuild.has_begun(source) {
+                    inboxes.caught_up(source);
+                }
+                if rebuild.caught_up(source) && !inboxes.is_void() {
                     (State::Live(inboxes), Some(rebuild.since.elapsed()))
                 } else {
                     (State::Rebuilding(rebuild, inboxes), None)
@@ -299,10 +357,14 @@ impl Partition {
 
     /// From now on the partition does not answer. What it held is returned, to be freed where
     /// nobody waits for it.
-    pub(super) fn revoke(&self) -> Option<Inboxes> {
+    pub(super) fn revoke(&self) -> Released {
         let held = match self.change(State::Unowned) {
-            State::Unowned => None,
-            State::Rebuilding(_, inboxes) | State::Live(inboxes) => Some(inboxes),
+            State::Unowned => Released::default(),
+            State::Rebuilding(_, inboxes) => Released { inboxes: Some(inboxes), whole: false },
+            State::Live(inboxes) => {
+                let whole = !inboxes.is_void();
+                Released { inboxes: Some(inboxes), whole }
+            }
         };
         self.watchers.end();
         held

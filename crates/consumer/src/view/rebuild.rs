@@ -18,6 +18,8 @@ pub enum Source {
 pub struct Progress {
     /// Records read so far; offsets that the log skips count as read.
     pub records: u64,
+    /// Notifications that came from a snapshot. What it has is not read, and counts nowhere else.
+    pub restored: u64,
     /// Records there were at the assignment; unknown for the first moment.
     pub total: Option<u64>,
     /// 0 to 100; unknown while `total` is.
@@ -33,6 +35,8 @@ pub struct Progress {
 pub(super) struct Rebuild {
     /// Since when.
     pub(super) since: Instant,
+    /// Notifications that came from a snapshot.
+    restored: u64,
     sources: [Reading; 2],
 }
 
@@ -42,6 +46,8 @@ struct Reading {
     /// Whether its reader has begun with it since the assignment: a word of its end that is older
     /// than that is of an earlier assignment.
     begun: bool,
+    /// The first offset that is read, where that is not the log's first.
+    from: i64,
     caught_up: bool,
     extent: Option<Extent>,
     last: Option<i64>,
@@ -49,13 +55,25 @@ struct Reading {
 
 impl Default for Rebuild {
     fn default() -> Self {
-        Self { since: Instant::now(), sources: Default::default() }
+        Self { since: Instant::now(), restored: 0, sources: Default::default() }
     }
 }
 
 impl Rebuild {
-    pub(super) fn follow(&mut self, source: Source) {
-        self.sources[source as usize] = Reading { begun: true, ..Reading::default() };
+    /// One that begins with so many notifications of a snapshot.
+    pub(super) fn on(restored: u64) -> Self {
+        Self { restored, ..Self::default() }
+    }
+
+    /// The reader of this topic begins at this offset, or with the first that the log has.
+    pub(super) fn follow(&mut self, source: Source, from: Option<i64>) {
+        let from = from.unwrap_or(0);
+        self.sources[source as usize] = Reading { begun: true, from, ..Reading::default() };
+    }
+
+    /// Whether the reader of this topic has begun with this assignment.
+    pub(super) fn has_begun(&self, source: Source) -> bool {
+        self.sources[source as usize].begun
     }
 
     pub(super) fn set_extent(&mut self, source: Source, extent: Extent) {
@@ -81,6 +99,7 @@ impl Rebuild {
         let rate = done / self.since.elapsed().as_secs_f64().max(0.001);
         Progress {
             records,
+            restored: self.restored,
             total,
             percent: all.map(|all| if all > 0.0 { (100.0 * done / all).min(100.0) } else { 100.0 }),
             records_per_second: rate.round(),
@@ -93,11 +112,12 @@ impl Rebuild {
 
 impl Reading {
     fn done(&self) -> u64 {
-        let low = self.extent.map_or(0, |extent| extent.low);
+        let low = self.extent.map_or(0, |extent| extent.low).max(self.from);
         self.last.map_or(0, |last| u64::try_from(last + 1 - low).unwrap_or(0))
     }
 
     fn total(&self) -> Option<u64> {
-        self.extent.map(|extent| u64::try_from(extent.high - extent.low).unwrap_or(0))
+        let length = |extent: Extent| extent.high - extent.low.max(self.from);
+        self.extent.map(|extent| u64::try_from(length(extent)).unwrap_or(0))
     }
 }

@@ -1,6 +1,7 @@
 //! The view without any broker: folds driven by hand, and what readers then see.
 
 mod fuzz;
+mod snapshots;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Folding: every partition is replayed from its beginning, and then followed at its end. The file
+//! Folding: every partition is replayed from where the fold says, and then followed at its end. The file
 //! is read when the writer says that something was committed, and never asked otherwise.
 
 use std::{
@@ -23,7 +23,7 @@ use super::{
     schema,
     topics::{Partition, TopicState},
 };
-use crate::{Extent, Fold, Verdict, reader::Command};
+use crate::{Extent, Fold, Mark, Verdict, reader::Command};
 
 /// The longest that nothing is called, and that a stop is not noticed.
 const IDLE: Duration = Duration::from_millis(50);
@@ -33,6 +33,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from
 /// How far a partition was read.
 struct Progress {
     partition: Arc<Partition>,
+    /// What the fold has from an earlier time: the record at `next` must be this one.
+    proof: Option<Mark>,
     next: i64,
     /// Where it ended when it was assigned: it is live from there on.
     high: i64,
@@ -41,7 +43,9 @@ struct Progress {
 
 impl Progress {
     fn position(&self) -> (Arc<Partition>, i64) {
-        (Arc::clone(&self.partition), self.next)
+        // What is not proven says nothing of how far the group is.
+        let next = if self.proof.is_some() { 0 } else { self.next };
+        (Arc::clone(&self.partition), next)
     }
 }
 
@@ -125,14 +129,82 @@ impl<'s, F: Fold> Folding<'s, F> {
     fn assign(&mut self, partitions: &[Arc<Partition>]) {
         let first = self.partitions.len();
         for partition in partitions {
-            let (next, high) = (partition.start(), partition.end());
-            let partition = Arc::clone(partition);
-            self.fold.assigned(partition.number);
-            self.partitions.push(Progress { partition, next, high, live: false });
+            let progress = self.begin(partition);
+            self.partitions.push(progress);
         }
         for progress in &self.partitions[first..] {
-            let extent = Extent { low: progress.next, high: progress.high };
+            let extent = Extent { low: progress.partition.start(), high: progress.high };
             self.fold.extent(progress.partition.number, extent);
+        }
+    }
+
+    fn begin(&mut self, partition: &Arc<Partition>) -> Progress {
+        let proof = self.fold.assigned(partition.number).mark();
+        let next = proof.map_or(partition.start(), |mark| mark.offset);
+        let (partition, high) = (Arc::clone(partition), partition.end());
+        Progress { partition, proof, next, high, live: false }
+    }
+
+    /// What the fold has of this partition does not count: it starts over.
+    fn start_over(&mut self, index: usize, why: &str) {
+        let partition = Arc::clone(&self.partitions[index].partition);
+        self.fold.void(partition.number, why);
+        self.fold.revoked(partition.number);
+        let mut progress = self.begin(&partition);
+        (progress.proof, progress.next) = (None, partition.start());
+        let extent = Extent { low: progress.next, high: progress.high };
+        self.partitions[index] = progress;
+        self.fold.extent(partition.number, extent);
+    }
+
+    /// Looks for the record that proves what the fold has of this partition.
+    async fn prove(&mut self, index: usize, proof: Mark) -> Result<(), sqlx::Error> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => schema::connect_to_read(&self.path).await?,
+        };
+        let file = self.file.insert(file);
+        let partition = Arc::clone(&self.partitions[index].partition);
+        let mut told = true;
+        if let Some(member) = &mut self.member {
+            member.know(file, &self.state.partitions).await?;
+            told = member.has_told(partition.number, proof.offset + 1);
+        }
+        let row = {
+            let mut rows = rows::fetch(file, &partition, proof.offset, proof.offset + 1);
+            rows.try_next().await?
+        };
+        let found = match &row {
+            Some(row) => Some(rows::record(row, &partition)?.mark()),
+            None => None,
+        };
+        let why = match found {
+            Some(found) if found == proof && told => {
+                let progress = &mut self.partitions[index];
+                (progress.proof, progress.next) = (None, proof.offset + 1);
+                return Ok(());
+            }
+            Some(found) if found == proof => {
+                "the group has not been told of all that it holds, so dead letters might be missed"
+            }
+            Some(_) => "the log has another record in the place of its last one: it is another log",
+            None => "its last record is not in the log any more",
+        };
+        tracing::warn!(
+            log.topic = self.topic,
+            log.partition = partition.number,
+            "what was kept of this partition is not used ({why}); it is read from its beginning",
+        );
+        self.start_over(index, why);
+        Ok(())
+    }
+
+    /// Starts those over of which the fold wants that.
+    fn look(&mut self) {
+        if let Some(number) = self.fold.stale()
+            && let Some(index) = self.partitions.iter().position(|p| p.partition.number == number)
+        {
+            self.start_over(index, "the other topic has shown that it does not count");
         }
     }
 
@@ -180,6 +252,9 @@ impl<'s, F: Fold> Folding<'s, F> {
             }
         }
         if let Some(index) = self.partitions.iter().position(|progress| !progress.live) {
+            if let Some(proof) = self.partitions[index].proof {
+                self.prove(index, proof).await?;
+            }
             let progress = &self.partitions[index];
             if progress.next < progress.high {
                 self.read(index, progress.high).await?;
@@ -276,6 +351,7 @@ impl<'s, F: Fold> Folding<'s, F> {
         if self.ticked.elapsed() >= IDLE {
             self.ticked = Instant::now();
             self.fold.tick();
+            self.look();
         }
     }
 }

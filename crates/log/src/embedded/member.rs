@@ -100,9 +100,18 @@ impl Member {
         partitions: &[Arc<Partition>],
     ) -> Result<(), sqlx::Error> {
         if self.known.is_none() {
-            self.known = Some(progress::known(file, &self.group, partitions).await?);
+            let known = progress::known(file, &self.group, partitions).await?;
+            *self.signs.settled.lock() = known.clone();
+            self.known = Some(known);
         }
         Ok(())
+    }
+
+    /// Whether the group has been told of everything before this offset; it has, for all that is
+    /// not known.
+    pub(super) fn has_told(&self, number: i32, offset: i64) -> bool {
+        let known = self.known.as_ref().and_then(|known| known.get(&number));
+        known.is_none_or(|known| *known >= offset)
     }
 
     /// Takes a poison record, unless it is known to be copied; waits a while for room.
@@ -229,6 +238,7 @@ impl Member {
         for (number, position) in copied.chain(positions) {
             let known = known.entry(number).or_default();
             *known = position.max(*known);
+            self.signs.settled.lock().insert(number, *known);
         }
         self.signs.set_aside(poison);
     }

@@ -23,10 +23,14 @@ use super::{
     ledger::Ledger,
     questions::{Answer, Assignment, Question, Questions},
 };
-use crate::{Extent, Fold, Record, Unreachable, Verdict, poison::Poison, reader::Signs};
+use crate::{Extent, Fold, Mark, Record, Unreachable, Verdict, poison::Poison, reader::Signs};
 
 /// How often the log is looked at for what reading does not show.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
+/// How often the fold and the ledger are asked whether a partition has to start over.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long the client may take to go back to a partition's beginning, which needs no broker.
+const REWIND_WITHIN: Duration = Duration::from_millis(500);
 /// How often it is asked at most whether a gap between two offsets is a loss.
 const ASK_OF_GAPS_EVERY: Duration = Duration::from_secs(1);
 
@@ -37,6 +41,7 @@ pub(super) struct Folding<F> {
     assignments: u64,
     questions: Questions,
     checked: Instant,
+    looked: Instant,
     /// How many partitions the topic had when that was first asked.
     count: Option<usize>,
     signs: Arc<Signs>,
@@ -46,6 +51,10 @@ pub(super) struct Folding<F> {
 
 struct Progress {
     number: u64,
+    /// What the fold has from an earlier time: the next record must be this one, or nothing that
+    /// the fold has counts.
+    proof: Option<Mark>,
+    rewind: Option<Rewind>,
     /// One beyond the last record that was folded; none before the first.
     next: Option<i64>,
     high: Option<i64>,
@@ -55,6 +64,16 @@ struct Progress {
     /// The widest gap between two offsets since that was last asked about, and when that was.
     gap: Option<(i64, i64)>,
     asked: Option<Instant>,
+}
+
+/// A partition on its way back to its beginning.
+#[derive(Clone, Copy)]
+struct Rewind {
+    /// The client was told.
+    told: bool,
+    /// There is a record at this offset or before it, so the first that comes afterwards is none
+    /// after it.
+    from: i64,
 }
 
 impl<F: Fold> Folding<F> {
@@ -67,14 +86,15 @@ impl<F: Fold> Folding<F> {
         let topic = topic.to_owned();
         let questions = Questions::start(admin, topic.clone())
             .map_err(|error| Unreachable(format!("no thread for watermarks: {error}")))?;
-        let (partitions, checked) = (HashMap::new(), Instant::now());
+        let (partitions, now) = (HashMap::new(), Instant::now());
         Ok(Self {
             fold,
             topic,
             partitions,
             assignments: 0,
             questions,
-            checked,
+            checked: now,
+            looked: now,
             count: None,
             signs,
             ledger: None,
@@ -109,20 +129,23 @@ impl<F: Fold> Folding<F> {
         }
     }
 
-    pub(super) fn assign(&mut self, partition: i32) {
+    /// Returns where the client is to begin.
+    pub(super) fn assign(&mut self, partition: i32) -> Offset {
         self.revoke(&[partition]);
         self.assignments += 1;
         let assignment = Assignment { partition, number: self.assignments };
-        let (next, high, live, doubted, gap, asked) = (None, None, false, false, None, None);
-        let progress =
-            Progress { number: assignment.number, next, high, live, doubted, gap, asked };
-        self.partitions.insert(partition, progress);
         tracing::info!(kafka.topic = self.topic, kafka.partition = partition, "partition assigned");
-        self.fold.assigned(partition);
+        let proof = self.fold.assigned(partition).mark();
+        let (next, high, live, doubted, gap, asked) = (None, None, false, false, None, None);
+        let (number, rewind) = (assignment.number, None);
+        let progress = Progress { number, proof, rewind, next, high, live, doubted, gap, asked };
+        self.partitions.insert(partition, progress);
         if let Some(ledger) = &self.ledger {
-            ledger.assigned(assignment);
+            ledger.assigned(assignment, proof.map(|mark| mark.offset + 1));
         }
         self.questions.ask(Question::Extent(assignment));
+        // With the record that proves the rest: it is there, and it is the same.
+        proof.map_or(Offset::Beginning, |mark| Offset::Offset(mark.offset))
     }
 
     /// Returns what the group is still to be told of them: how far it is.
@@ -172,6 +195,14 @@ impl<F: Fold> Folding<F> {
         let (partition, offset) = (message.partition(), message.offset());
         // A record that was fetched before a revocation may still come; it is not ours.
         let Some(progress) = self.partitions.get_mut(&partition) else { return };
+        if let Some(rewind) = &mut progress.rewind {
+            if !rewind.told || offset > rewind.from {
+                // Not from the beginning; whatever became of that, it is asked for once more.
+                *rewind = Rewind { told: false, from: rewind.from.max(offset) };
+                return;
+            }
+            progress.rewind = None;
+        }
         if let Some(next) = progress.next {
             if offset < next {
                 self.start_over(partition, "its records began again");
@@ -187,12 +218,19 @@ impl<F: Fold> Folding<F> {
             value: message.payload(),
             headers: headers(message),
         };
+        if let Some(proof) = self.partitions.get_mut(&partition).and_then(|p| p.proof.take()) {
+            return self.prove(proof, &record);
+        }
         if let Verdict::Poison(reason) = self.fold.record(&record)
             && let Some(ledger) = &self.ledger
             && ledger.wants(partition, offset)
         {
             ledger.poison(Poison::of(&record, &self.topic, ledger.group(), &reason));
         }
+        self.advance(partition, offset);
+    }
+
+    fn advance(&mut self, partition: i32, offset: i64) {
         let Some(progress) = self.partitions.get_mut(&partition) else { return };
         progress.next = Some(offset + 1);
         if !progress.live && progress.next >= progress.high && progress.high.is_some() {
@@ -201,13 +239,98 @@ impl<F: Fold> Folding<F> {
         }
     }
 
+    /// The first record after an assignment, where there must be the one that the fold has.
+    fn prove(&mut self, proof: Mark, record: &Record<'_>) {
+        if record.mark() == proof {
+            return self.advance(record.partition, record.offset);
+        }
+        let why = if record.offset == proof.offset {
+            "the log has another record in the place of its last one: the topic was made again, or \
+             this is another Kafka"
+        } else {
+            "its last record is not in the log any more"
+        };
+        self.refuse(record.partition, why, record.offset);
+    }
+
     /// The end of the partition was reached: everything that is there has been given to us.
     fn caught_up(&mut self, partition: i32) {
-        if let Some(progress) = self.partitions.get_mut(&partition)
-            && !progress.live
-        {
+        let Some(progress) = self.partitions.get_mut(&partition) else { return };
+        if progress.rewind.is_some_and(|rewind| !rewind.told) {
+            return;
+        }
+        if let Some(proof) = progress.proof {
+            return self.refuse(partition, "the log ends before its last record", proof.offset - 1);
+        }
+        progress.rewind = None;
+        if !progress.live {
             progress.live = true;
             self.fold.live(partition);
+        }
+    }
+
+    /// What the fold has of this partition does not count: it starts over. The client has come as
+    /// far as `from`.
+    fn refuse(&mut self, partition: i32, why: &str, from: i64) {
+        tracing::warn!(
+            kafka.topic = self.topic,
+            kafka.partition = partition,
+            "what was kept of this partition is not used ({why}); it is read from its beginning",
+        );
+        self.rewind(partition, why, from);
+    }
+
+    fn rewind(&mut self, partition: i32, why: &str, from: i64) {
+        self.fold.void(partition, why);
+        self.assign(partition);
+        if let Some(progress) = self.partitions.get_mut(&partition) {
+            progress.proof = None;
+            progress.rewind = Some(Rewind { told: false, from });
+        }
+    }
+
+    /// Where the client is in this partition: one beyond the last record that came.
+    fn reached(&self, partition: i32) -> Option<i64> {
+        let progress = self.partitions.get(&partition)?;
+        let proof = || progress.proof.map(|mark| mark.offset);
+        Some(progress.next.or_else(proof).unwrap_or(0))
+    }
+
+    /// Starts those over that cannot stay as they are.
+    fn look(&mut self) {
+        if self.looked.elapsed() < LOOK_EVERY {
+            return;
+        }
+        self.looked = Instant::now();
+        if let Some(partition) = self.fold.stale()
+            && let Some(reached) = self.reached(partition)
+        {
+            self.rewind(partition, "the other topic has shown that it does not count", reached - 1);
+        }
+        if let Some(partition) = self.ledger.as_ref().and_then(|ledger| ledger.behind())
+            && let Some(reached) = self.reached(partition)
+        {
+            let why = "the group has not been told of all that it holds, so dead letters might be \
+                       missed";
+            self.refuse(partition, why, reached - 1);
+        }
+    }
+
+    /// Has the client go back where that is due.
+    fn go_back<C: ConsumerContext>(&mut self, consumer: &BaseConsumer<C>) {
+        for (partition, progress) in &mut self.partitions {
+            let Some(rewind) = progress.rewind.as_mut().filter(|rewind| !rewind.told) else {
+                continue;
+            };
+            let start = Offset::Beginning;
+            match consumer.seek(&self.topic, *partition, start, REWIND_WITHIN) {
+                Ok(()) => rewind.told = true,
+                // Not begun yet, after an assignment: asked again at the next poll.
+                Err(error) => tracing::debug!(
+                    kafka.topic = self.topic, kafka.partition = partition, %error,
+                    "cannot go back to the beginning of the partition yet",
+                ),
+            }
         }
     }
 
@@ -220,7 +343,11 @@ impl<F: Fold> Folding<F> {
              topic deleted and made again, or did a broker lose records? What was read is \
              forgotten, and the partition is read anew from its beginning",
         );
+        self.fold.void(partition, why);
         self.assign(partition);
+        if let Some(progress) = self.partitions.get_mut(&partition) {
+            progress.proof = None;
+        }
     }
 
     /// Asks what is due, and hears what was answered.
@@ -228,9 +355,11 @@ impl<F: Fold> Folding<F> {
         while let Some(answer) = self.questions.answer() {
             match answer {
                 Answer::Partitions(count) => self.counted(count),
-                Answer::Watermarks(question, extent) => self.hear(question, extent, consumer),
+                Answer::Watermarks(question, extent) => self.hear(question, extent),
             }
         }
+        self.look();
+        self.go_back(consumer);
         for (partition, progress) in &mut self.partitions {
             if let Some((from, to)) = progress.gap
                 && progress.asked.is_none_or(|at| at.elapsed() >= ASK_OF_GAPS_EVERY)
@@ -260,12 +389,7 @@ impl<F: Fold> Folding<F> {
         }
     }
 
-    fn hear<C: ConsumerContext>(
-        &mut self,
-        question: Question,
-        extent: Extent,
-        consumer: &BaseConsumer<C>,
-    ) {
+    fn hear(&mut self, question: Question, extent: Extent) {
         let (Question::Extent(assignment)
         | Question::Still { assignment, .. }
         | Question::Gap { assignment, .. }) = question
@@ -284,8 +408,9 @@ impl<F: Fold> Folding<F> {
                 self.fold.extent(partition, extent);
                 // A busy partition may never say that its end was reached, so the watermark
                 // counts too.
-                if !progress.live && (low == high || progress.next.is_some_and(|next| next >= high))
-                {
+                let there = progress.proof.is_none()
+                    && (low == high || progress.next.is_some_and(|next| next >= high));
+                if !progress.live && there {
                     progress.live = true;
                     self.fold.live(partition);
                 }
@@ -296,14 +421,10 @@ impl<F: Fold> Folding<F> {
                 progress.doubted = true;
                 self.questions.ask(Question::Still { assignment, next });
             }
-            Question::Still { .. } => {
+            Question::Still { next, .. } => {
                 self.start_over(partition, "its end is lower than it was");
-                let start = Offset::Beginning;
-                if let Err(error) = consumer.seek(&self.topic, partition, start, Duration::ZERO) {
-                    tracing::error!(
-                        kafka.topic = self.topic, kafka.partition = partition, %error,
-                        "cannot go back to the beginning of the partition",
-                    );
+                if let Some(progress) = self.partitions.get_mut(&partition) {
+                    progress.rewind = Some(Rewind { told: false, from: next - 1 });
                 }
             }
             Question::Gap { from, to, .. } => {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
+    ClientConfig, TopicPartitionList,
     admin::AdminClient,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
@@ -104,16 +104,16 @@ impl<F: Fold> Following<F> {
     }
 
     fn assign(&mut self, consumer: &Client, partition: i32) {
+        let start = self.folding.assign(partition);
         let mut list = TopicPartitionList::new();
-        let added = list.add_partition_offset(&self.topic, partition, Offset::Beginning);
+        let added = list.add_partition_offset(&self.topic, partition, start);
         if let Err(error) = added.and_then(|()| consumer.incremental_assign(&list)) {
             tracing::error!(
                 kafka.topic = self.topic, kafka.partition = partition, %error,
                 "the partition cannot be followed",
             );
-            return;
+            self.folding.revoke(&[partition]);
         }
-        self.folding.assign(partition);
     }
 
     fn revoke(&mut self, consumer: &Client, partition: i32) {

@@ -50,6 +50,11 @@ struct State {
 
 struct Entry {
     number: u64,
+    /// Where reading began, if not at the beginning, until it is known whether the group is that
+    /// far: poison before it would never be read again.
+    start: Option<i64>,
+    /// It is not. Nothing is told of this partition until it is started over.
+    behind: bool,
     /// Where the group is; none until Kafka has said it.
     committed: Option<i64>,
     /// One beyond the last record that was folded, when that was last told.
@@ -63,7 +68,7 @@ struct Entry {
 impl Entry {
     /// Where the group may be said to be; none where that is nothing new.
     fn position(&self) -> Option<i64> {
-        let committed = self.committed?;
+        let committed = self.committed.filter(|_| !self.behind)?;
         let poison = self.poison.front().map(|poison| poison.offset);
         let bounds = [self.next, poison, self.lost].into_iter().flatten();
         bounds.min().filter(|position| self.next.is_some() && *position > committed)
@@ -100,9 +105,12 @@ impl Ledger {
 
     // What the polling thread says.
 
-    pub(super) fn assigned(&self, Assignment { partition, number }: Assignment) {
+    /// The partition is read from the offset `start`, or from its beginning.
+    pub(super) fn assigned(&self, assignment: Assignment, start: Option<i64>) {
+        let Assignment { partition, number } = assignment;
         let (committed, next, poison, lost) = (None, None, VecDeque::new(), None);
-        let entry = Entry { number, committed, next, poison, lost };
+        let entry = Entry { number, start, behind: false, committed, next, poison, lost };
+        self.signs.settled.lock().remove(&partition);
         self.state.lock().entries.insert(partition, entry);
         self.changed.notify_all();
     }
@@ -137,6 +145,12 @@ impl Ledger {
         self.changed.notify_all();
     }
 
+    /// A partition that was begun beyond what the group has been told.
+    pub(super) fn behind(&self) -> Option<i32> {
+        let state = self.state.lock();
+        state.entries.iter().find(|(_, entry)| entry.behind).map(|(partition, _)| *partition)
+    }
+
     /// Whether a poison record of this offset is to be copied, for all that is known.
     pub(super) fn wants(&self, partition: i32, offset: i64) -> bool {
         let state = self.state.lock();
@@ -154,7 +168,7 @@ impl Ledger {
                 || (state.records > 0 && state.bytes + bytes > MOST_BYTES);
             let given_up = state.overflowing;
             let Some(entry) = state.entries.get_mut(&partition) else { return };
-            if entry.committed.is_some_and(|committed| offset < committed) {
+            if entry.behind || entry.committed.is_some_and(|committed| offset < committed) {
                 return;
             }
             if entry.lost.is_none() && !full {
@@ -237,7 +251,14 @@ impl Ledger {
         let state = &mut *self.state.lock();
         if let Some(entry) = mine(&mut state.entries, assignment) {
             entry.committed = Some(committed);
-            let below = entry.poison.iter().take_while(|poison| poison.offset < committed).count();
+            entry.behind |= entry.start.take().is_some_and(|start| committed < start);
+            self.signs.settled.lock().insert(assignment.partition, committed);
+            // All of it is read again, should it be behind.
+            let below = if entry.behind {
+                entry.poison.len()
+            } else {
+                entry.poison.iter().take_while(|poison| poison.offset < committed).count()
+            };
             for poison in entry.poison.drain(..below) {
                 state.records -= 1;
                 state.bytes -= poison.bytes();
@@ -292,6 +313,7 @@ impl Ledger {
             if let Some(entry) = mine(&mut state.entries, *assignment) {
                 if success {
                     entry.committed = Some(*position);
+                    self.signs.settled.lock().insert(assignment.partition, *position);
                 } else {
                     // The next one covers it.
                     entry.next = None;

@@ -223,12 +223,12 @@ impl<F: Fold> ConsumerContext for Shared<F> {
             Rebalance::Assign(list) => {
                 rebalanced("assigned");
                 for element in &mut list.elements() {
-                    // The view is in memory, so it starts from the beginning, whatever the group
-                    // has committed.
-                    if let Err(error) = element.set_offset(Offset::Beginning) {
-                        tracing::error!(%error, "cannot start a partition from its beginning");
+                    // The fold knows where, whatever the group has committed: from the beginning,
+                    // or from what it has from an earlier time.
+                    let start = folding.assign(element.partition());
+                    if let Err(error) = element.set_offset(start) {
+                        tracing::error!(%error, "cannot start a partition where it is to be read");
                     }
-                    folding.assign(element.partition());
                 }
             }
             Rebalance::Revoke(list) => {

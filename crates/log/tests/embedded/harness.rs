@@ -7,7 +7,7 @@ use std::{
 };
 
 use notification_log::{
-    Extent, Fold, NewRecord, Position, Reader, Record, Topic, Verdict,
+    Extent, Fold, NewRecord, Position, Reader, Record, Start, Topic, Verdict,
     embedded::{Embedded, EmbeddedWriter},
     topic::Cleanup,
 };
@@ -140,8 +140,9 @@ impl Memory {
 }
 
 impl Fold for Memory {
-    fn assigned(&mut self, partition: i32) {
+    fn assigned(&mut self, partition: i32) -> Start {
         self.0.lock().push(Told::Assigned(partition));
+        Start::Beginning
     }
 
     fn extent(&mut self, partition: i32, extent: Extent) {

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use notification_log::{Extent, Fold, NewRecord, Record, Verdict, embedded::EmbeddedWriter};
+use notification_log::{Extent, Fold, NewRecord, Record, Start, Verdict, embedded::EmbeddedWriter};
 use parking_lot::Mutex;
 
 use crate::harness::{DEADLINE, FOREVER, TOPIC, World, eventually, join};
@@ -51,7 +51,9 @@ struct Counter {
 }
 
 impl Fold for Counter {
-    fn assigned(&mut self, _: i32) {}
+    fn assigned(&mut self, _: i32) -> Start {
+        Start::Beginning
+    }
     fn extent(&mut self, _: i32, _: Extent) {}
     fn record(&mut self, _: &Record<'_>) -> Verdict {
         if self.live.load(Ordering::Relaxed) == PARTITIONS as u64 {

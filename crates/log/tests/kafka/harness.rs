@@ -6,7 +6,7 @@ use std::{
 };
 
 use notification_log::{
-    Extent, Fold, Group, Log, NewRecord, Reader, Record, Topic, Verdict,
+    Extent, Fold, Group, Log, NewRecord, Reader, Record, Start, Topic, Verdict,
     kafka::{Kafka, KafkaSettings},
     mock::Cluster,
     topic::Cleanup,
@@ -201,8 +201,9 @@ impl Memory {
 }
 
 impl Fold for Memory {
-    fn assigned(&mut self, partition: i32) {
+    fn assigned(&mut self, partition: i32) -> Start {
         self.0.lock().push(Told::Assigned(partition));
+        Start::Beginning
     }
 
     fn extent(&mut self, partition: i32, extent: Extent) {
