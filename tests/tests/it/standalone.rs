@@ -83,8 +83,7 @@ async fn a_standalone_killed_between_two_snapshots_has_lost_nothing() {
             }
             since += usize::from(written() != before);
         }
-        standalone.kill();
-        drop(standalone);
+        gone(standalone).await;
         let again = Standalone::start_with(folder.path(), &flags).await;
         assert_eq!(inbox(&again.consumer, 1).await, sent[sent.len().saturating_sub(1000)..]);
         let metrics = reqwest::get(format!("{}/metrics", again.consumer)).await.expect("an answer");
@@ -94,9 +93,20 @@ async fn a_standalone_killed_between_two_snapshots_has_lost_nothing() {
             .find_map(|line| line.strip_prefix("notifications_restored_total "))
             .and_then(|count| count.parse::<f64>().ok());
         assert!(restored.is_some_and(|restored| restored > 0.0), "{metrics}");
-        again.kill();
-        drop(again);
+        gone(again).await;
     }
+}
+
+/// Kills it, and waits until it is gone and has let go of its folder.
+async fn gone(standalone: Standalone) {
+    standalone.kill();
+    until(|| async {
+        match reqwest::get(format!("{}/livez", standalone.consumer)).await {
+            Ok(answer) => Err(answer.status()),
+            Err(_) => Ok(()),
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,8 +4,8 @@
 //!
 //! The modules in the order in which a partition meets them:
 //! - [`taking`]: out of the view, all at once or in small steps while records are folded;
-//! - [`encode`]: into bytes; [`format`]: what both directions agree on; [`decode`]: back;
-//! - [`overlap`]: what of the records that follow a snapshot has already;
+//! - [`encode`]: into bytes; `format`: what both directions agree on; [`decode`]: back;
+//! - `overlap`: what of the records that follow a snapshot has already;
 //! - [`store`]: the folder, and files that are there whole or not at all;
 //! - [`keeping`]: when all of this happens.
 
