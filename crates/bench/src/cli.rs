@@ -80,7 +80,7 @@ pub(crate) enum Command {
     /// All of these, one after the other (13 minutes; quick: less than 5)
     // In seconds, rounds with their warm-up × length × parties. send: 6×5×3 + 4×5×3 + 5×3×2×3 = 240;
     // bulk: 6×5×2 = 60; read: 6×5×2 + 4×5×2 + 5×3×2×2 = 160; deliver: 6×6×3 = 108; fanout: 6×9 = 54;
-    // rebuild: 6×4 = 24; memory: 6×2×5 = 60; starts, fills and connecting: some 60. Together 766.
+    // rebuild: 6×7 = 42; memory: 6×2×7 = 84; starts, fills and connecting: some 60. Together 808.
     // Quick, which took 222 with few records and streams: send 24 + 12 + 15, bulk 16, read 16 + 8 + 10, deliver 36, fanout 32, rebuild 16, memory 40,
     // the rest 40: together 265.
     All {

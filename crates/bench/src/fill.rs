@@ -13,7 +13,7 @@ use crate::{
 #[derive(clap::Args, Debug, Clone)]
 pub(crate) struct FillArgs {
     /// Records to rebuild from
-    #[arg(long, default_value_t = 200_000, value_name = "COUNT",
+    #[arg(long, default_value_t = 500_000, value_name = "COUNT",
           value_parser = clap::value_parser!(u64).range(1_000..=20_000_000))]
     pub(crate) records: u64,
 

@@ -2,6 +2,7 @@
 //! what was written is refused.
 
 use std::{
+    borrow::Cow,
     fs,
     sync::Arc,
     time::{Duration, Instant},
@@ -43,12 +44,12 @@ struct Logged {
     offset: i64,
     key: Vec<u8>,
     value: Vec<u8>,
-    headers: Vec<(&'static str, Vec<u8>)>,
+    headers: Vec<(&'static str, Cow<'static, [u8]>)>,
 }
 
 impl Logged {
     fn fold(&self, bench: &mut Bench) -> Verdict {
-        let headers = self.headers.iter().map(|(name, value)| (*name, value.as_slice())).collect();
+        let headers = self.headers.iter().map(|(name, value)| (*name, &**value)).collect();
         let record = Record {
             partition: 0,
             offset: self.offset,
@@ -359,7 +360,7 @@ async fn a_restored_partition_answers_only_when_both_topics_are_read_to_their_en
     next.notifications.assigned(0);
     next.notifications.extent(0, Extent { low: 0, high: 2 });
     assert_eq!(next.receipts.assigned(0), {
-        let headers = log[1].headers.iter().map(|(name, value)| (*name, value.as_slice()));
+        let headers = log[1].headers.iter().map(|(name, value)| (*name, &**value));
         let (key, value) = (Some(&*log[1].key), Some(&*log[1].value));
         let headers = headers.collect();
         let record = Record { partition: 0, offset: 0, timestamp_ms: 0, key, value, headers };
@@ -543,7 +544,7 @@ async fn notifications_that_went_astray_are_shown_from_a_snapshot_too() {
     };
     go_live(&mut notifications, &mut receipts);
     let away = 1 - first.home(user(1));
-    let headers = log[0].headers.iter().map(|(name, value)| (*name, value.as_slice())).collect();
+    let headers = log[0].headers.iter().map(|(name, value)| (*name, &**value)).collect();
     notifications.record(&Record {
         partition: away,
         offset: 0,

@@ -78,7 +78,7 @@ impl World {
     }
 
     async fn append(&self, value: &str) {
-        let headers = vec![("ce_id", value.into())];
+        let headers = vec![("ce_id", value.as_bytes().to_vec().into())];
         let record = NewRecord { partition: 0, key: b"7".to_vec(), value: value.into(), headers };
         self.log.writer().append(TOPIC, record).expect("queued").await.expect("acknowledged");
     }
@@ -330,7 +330,7 @@ async fn what_retention_removed_or_a_new_topic_does_not_have_is_void() {
     let new = ["x", "y", "z", "1", "2", "3"];
     let mut expected = vec!["assigned", "void", "revoked", "assigned"];
     for value in new {
-        let headers = vec![("ce_id", value.into())];
+        let headers = vec![("ce_id", value.as_bytes().to_vec().into())];
         let record = NewRecord { partition: 0, key: b"7".to_vec(), value: value.into(), headers };
         let settings = KafkaSettings { brokers: brokers.clone(), ..KafkaSettings::default() };
         let log = Log::Kafka(Kafka::new(settings).expect("the clients"));
