@@ -122,25 +122,38 @@ impl Owners {
     /// [`AppendError`], when the log does not take it; what is left stays open.
     pub async fn announce_open(&self, writer: &Writer, topic: &str) -> Result<(), AppendError> {
         loop {
-            let Some((partition, state)) = self.0.mine.lock().open.pop_first() else {
+            let open = std::mem::take(&mut self.0.mine.lock().open);
+            if open.is_empty() {
                 return Ok(());
+            }
+            // All are queued before any is waited for: who leaves has little time to say so, and
+            // what it did not say leads its peers astray.
+            let append = |(partition, state)| {
+                let claim =
+                    Claim { partition, instance: self.0.instance, url: self.0.url.clone(), state };
+                let record = NewRecord {
+                    partition: 0,
+                    key: partition.to_string().into_bytes(),
+                    value: serde_json::to_vec(&claim).unwrap_or_default(),
+                    headers: Vec::new(),
+                };
+                (partition, state, writer.append(topic, record))
             };
-            let claim =
-                Claim { partition, instance: self.0.instance, url: self.0.url.clone(), state };
-            let record = NewRecord {
-                partition: 0,
-                key: partition.to_string().into_bytes(),
-                value: serde_json::to_vec(&claim).unwrap_or_default(),
-                headers: Vec::new(),
-            };
-            let appended = match writer.append(topic, record) {
-                Ok(ack) => ack.await.map(|_| ()),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = appended {
-                tracing::debug!(%error, kafka.partition = partition, "an owner is not announced yet");
-                // A newer state of the same partition replaces this one.
-                self.0.mine.lock().open.entry(partition).or_insert(state);
+            let queued: Vec<_> = open.into_iter().map(append).collect();
+            let mut failed = None;
+            for (partition, state, queued) in queued {
+                let appended = match queued {
+                    Ok(ack) => ack.await.map(|_| ()),
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = appended {
+                    tracing::debug!(%error, kafka.partition = partition, "an owner is not announced yet");
+                    // A newer state of the same partition replaces this one.
+                    self.0.mine.lock().open.entry(partition).or_insert(state);
+                    failed = Some(error);
+                }
+            }
+            if let Some(error) = failed {
                 return Err(error);
             }
         }
