@@ -10,12 +10,6 @@ use log::Log;
 use model::TopicNames;
 use service::{health, listen, program, shutdown};
 
-/// A replay takes a quarter less time with it than with glibc's, and what the Kafka client needed
-/// for one is given back afterwards: 530 bytes a notification instead of 830. librdkafka's memory
-/// is its too.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     program::run("consumer", |cli: &Cli| &cli.telemetry, run)
 }

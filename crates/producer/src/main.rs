@@ -8,11 +8,6 @@ use producer::{
 };
 use service::{health, listen, program, shutdown};
 
-/// Records are allocated by one thread and freed by another, which glibc's allocator is slow at.
-/// librdkafka's memory is its too.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     program::run("producer", |cli: &Cli| &cli.telemetry, run)
 }

@@ -13,12 +13,6 @@ use tokio::net::TcpListener;
 use parts::Parts;
 use settings::{Cli, Command};
 
-/// A replay takes a quarter less time with it than with glibc's, and what the Kafka client needed
-/// for one is given back afterwards: 530 bytes a notification instead of 830. librdkafka's memory
-/// is its too.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     program::run("standalone", |cli: &Cli| &cli.telemetry, run)
 }
