@@ -29,22 +29,22 @@ impl Cursor {
         Self { partition, offset }
     }
 
-    /// Appends what [`Display`](fmt::Display) shows, without its machinery: an inbox's answer has
-    /// one cursor an entry.
-    pub fn write(self, text: &mut String) {
+    /// Appends what [`Display`](fmt::Display) shows, without the machinery of `format!`: an inbox's
+    /// answer has one cursor an entry.
+    ///
+    /// # Errors
+    /// Those of `text`; a `String` has none.
+    pub fn write(self, text: &mut impl fmt::Write) -> fmt::Result {
         let mut digits = itoa::Buffer::new();
-        text.push_str(digits.format(self.partition));
-        text.push('-');
-        text.push_str(if self.offset >= 0 { digits.format(self.offset) } else { "start" });
+        text.write_str(digits.format(self.partition))?;
+        text.write_char('-')?;
+        text.write_str(if self.offset >= 0 { digits.format(self.offset) } else { "start" })
     }
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.offset {
-            0.. => write!(f, "{}-{}", self.partition, self.offset),
-            _ => write!(f, "{}-start", self.partition),
-        }
+        self.write(f)
     }
 }
 

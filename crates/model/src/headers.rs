@@ -246,7 +246,7 @@ pub fn to_millisecond(time: Timestamp) -> Timestamp {
 /// Appends this time as RFC 3339 in UTC, always with milliseconds, so that times also sort as
 /// texts.
 pub fn write_time(text: &mut String, time: Timestamp) {
-    // jiff's own printer: by way of `format!` it takes twice as long.
+    // jiff's own printer, without the machinery of `format!`: each record has a time.
     const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
     // A String takes everything.
     let _ = PRINTER.print_timestamp(&time, text);

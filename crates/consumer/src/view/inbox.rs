@@ -334,8 +334,8 @@ fn apply(entry: &mut Entry, action: Action) {
     }
 }
 
-/// Makes room for one more, and for a quarter of what is there. The standard library doubles: half of
-/// an inbox's memory would be air, and there are as many inboxes as users.
+/// Makes room for one more, and for a quarter of what is there. The standard library doubles: up to
+/// half of an inbox's memory would be air, and there are as many inboxes as users.
 fn make_room<T>(queue: &mut VecDeque<T>) {
     if queue.len() == queue.capacity() {
         queue.reserve_exact((queue.len() / 4).max(4));
