@@ -1,7 +1,7 @@
 //! The log and the directory that a world stands on: embedded, librdkafka's in-memory broker, or a
 //! real Apache Kafka and a real PostgreSQL.
 
-use log::{
+use event_log::{
     Log,
     embedded::Embedded,
     kafka::{Kafka, KafkaSettings, security::Security},

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use metric_names::{ALL, Metric};
 use reqwest::StatusCode;
+use service::ops::metrics::{Catalogue, Described};
 
 use crate::World;
 
@@ -28,21 +28,23 @@ impl Scrape {
 
     fn parse(text: String) -> Self {
         let mut values = BTreeMap::new();
-        let mut family: Option<&Metric> = None;
+        let catalogues =
+            [producer::metrics::describe, consumer::metrics::describe].map(Catalogue::of);
+        let mut family: Option<Described> = None;
         let mut described = Vec::new();
         for line in text.lines() {
             if let Some(comment) = line.strip_prefix("# ") {
                 let mut words = comment.splitn(3, ' ');
                 let (what, name, rest) = (words.next(), words.next(), words.next());
-                let metric = ALL.iter().find(|metric| Some(metric.name) == name);
+                let metric = catalogues.iter().find_map(|described| described.find(name?));
                 let metric = metric.unwrap_or_else(|| unreachable!("an unknown metric: {line}"));
                 match what {
                     Some("HELP") => {
-                        assert_eq!(rest, Some(metric.help));
+                        assert_eq!(rest, Some(metric.help.as_str()));
                         assert!(!described.contains(&metric.name), "two families: {line}");
-                        described.push(metric.name);
+                        described.push(metric.name.clone());
                     }
-                    Some("TYPE") => assert_eq!(rest, Some(metric.kind.as_str())),
+                    Some("TYPE") => assert_eq!(rest, Some(metric.kind)),
                     _ => unreachable!("neither help nor type: {line}"),
                 }
                 family = Some(metric);
@@ -56,8 +58,8 @@ impl Scrape {
                 .map(|label| label.split_once("=\"").expect("a label"))
                 .map(|(name, value)| (name.to_owned(), value.trim_end_matches('"').to_owned()))
                 .collect();
-            let family = family.expect("a family").name;
-            assert!(name.starts_with(family), "{line} in {family}");
+            let family = &family.as_ref().expect("a family").name;
+            assert!(name.starts_with(family.as_str()), "{line} in {family}");
             let value: f64 = value.parse().expect("a number");
             let before = values.insert((name.to_owned(), labels), value);
             assert_eq!(before, None, "twice: {line}");
@@ -76,8 +78,8 @@ impl Scrape {
     }
 
     /// How many values a histogram with all of these labels has seen.
-    pub fn seen(&self, histogram: &Metric, labels: &[(&str, &str)]) -> f64 {
-        self.sum(&format!("{}_count", histogram.name), labels)
+    pub fn seen(&self, histogram: &str, labels: &[(&str, &str)]) -> f64 {
+        self.sum(&format!("{histogram}_count"), labels)
     }
 
     fn matching(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = f64> {

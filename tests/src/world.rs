@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use clap::Parser;
-use log::{Log, NewRecord, Position};
+use event_log::{Log, NewRecord, Position};
 use model::{Partitioner, UserId};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;

@@ -42,8 +42,8 @@ mod tests {
 
     #[test]
     fn the_limits_have_the_same_settings_as_the_services() {
-        let theirs = include_str!("../../log/src/kafka/config.rs");
-        let flags = include_str!("../../log/src/settings/batch.rs");
+        let theirs = include_str!("../../event-log/src/kafka/config.rs");
+        let flags = include_str!("../../event-log/src/settings/batch.rs");
         for (name, value) in BASE.iter().chain(PRODUCER).chain(CONSUMER) {
             // Two are flags of the services, which are measured with what these are if not given.
             let default = match *name {

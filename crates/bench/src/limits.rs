@@ -21,12 +21,12 @@ use producer::{
 use serde_json::{Value, json};
 use service::{
     Problem,
+    cli::settings::Secret,
+    cli::shutdown,
     extract::{Body, media_type},
-    health::Health,
-    http::{self, HttpLimits},
-    metrics::Metrics,
-    settings::Secret,
-    shutdown,
+    ops::health::Health,
+    ops::metrics::Metrics,
+    server::http::{self, HttpLimits},
 };
 use tokio::net::TcpListener;
 
@@ -73,7 +73,7 @@ impl Limit {
                     Router::new().route("/send", post(send)).with_state(names).merge(ready);
                 // The same server and the same layers as the producer's.
                 let limits = HttpLimits::default();
-                let metrics = Metrics::of("producer");
+                let metrics = Metrics::of("producer", producer::metrics::describe);
                 let app = http::layers(routes, &limits, &metrics);
                 let listener = TcpListener::bind(listen).await?;
                 http::serve(listener, app, shutdown::signal(), limits, metrics).await;

@@ -59,7 +59,7 @@ use std::{
 };
 
 use clap::Parser as _;
-use service::shutdown;
+use service::cli::shutdown;
 
 use cli::{Cli, Command};
 use fill::Filled;

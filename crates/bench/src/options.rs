@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use service::settings::Secret;
+use service::cli::settings::Secret;
 
 use crate::effort::Effort;
 

@@ -3,10 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use event_log::{NewRecord, Writer};
 use jiff::Timestamp;
-use log::{NewRecord, Writer};
 use model::record::{self, Encoded};
-use service::canary::Tried;
+use service::ops::canary::Tried;
 
 use crate::view::{NotLive, View, partition::Status};
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use log::{Extent, Fold, Log, NewRecord, Position, Record, Start, Verdict};
+use event_log::{Extent, Fold, Log, NewRecord, Position, Record, Start, Verdict};
 use model::{Cursor, Partitioner, TopicNames, headers};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::timeout};
@@ -39,7 +39,7 @@ pub struct DeadLetter {
 pub enum DeadLetterError {
     /// The log is away, or has no such topic.
     #[error(transparent)]
-    Log(#[from] log::Unreachable),
+    Log(#[from] event_log::Unreachable),
     /// It did not put everything back.
     #[error(
         "{done} were put back, then the log did not acknowledge: {error}. Doing it again is safe"
@@ -48,7 +48,7 @@ pub enum DeadLetterError {
         /// How many were acknowledged.
         done: usize,
         /// What the log said.
-        error: log::AppendError,
+        error: event_log::AppendError,
     },
     /// Standard output is gone.
     #[error(transparent)]
@@ -79,7 +79,7 @@ pub async fn read(
     if read.is_err() {
         let text =
             format!("topic {topic} could not be read: is it there, with {partitions} partitions?");
-        return Err(log::Unreachable(text).into());
+        return Err(event_log::Unreachable(text).into());
     }
     let mut letters = std::mem::take(&mut *found.letters.lock());
     letters.sort_by_key(|letter| letter.at);

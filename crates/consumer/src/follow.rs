@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use log::{Assigner, Follower, Group, Log, Reader, Topic, topic::Cleanup};
+use event_log::{Assigner, Follower, Group, Log, Reader, Topic, topic::Cleanup};
 use model::TopicNames;
 use parking_lot::Mutex;
 use serde_json::{Value, json};

@@ -8,6 +8,7 @@
 //! [`follow`] puts all of this together. [`dead_letters`] is for operators.
 
 pub mod settings;
+pub mod metrics;
 pub mod follow;
 pub mod view;
 pub mod owners;
@@ -19,9 +20,9 @@ pub mod dead_letters;
 
 use std::{sync::Arc, time::Duration};
 
-use log::Log;
+use event_log::Log;
 use model::TopicNames;
-use service::{auth::Auth, canary::Canary, http, metrics::Metrics};
+use service::{auth::Auth, ops::canary::Canary, ops::metrics::Metrics, server::http};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -40,10 +41,10 @@ const GOODBYE: Duration = Duration::from_secs(2);
 pub enum RunError {
     /// A topic is not what the settings say, or cannot be made.
     #[error(transparent)]
-    Topic(#[from] log::TopicError),
+    Topic(#[from] event_log::TopicError),
     /// The client of the log cannot be made.
     #[error(transparent)]
-    Log(#[from] log::Unreachable),
+    Log(#[from] event_log::Unreachable),
     /// The keys that verify tokens cannot be used.
     #[error(transparent)]
     Keys(#[from] service::auth::KeyError),
@@ -63,7 +64,7 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let metrics = Metrics::of("consumer");
+    let metrics = Metrics::of("consumer", metrics::describe);
     let names = TopicNames::of(&settings.topics.topic);
     let auth = Auth::open("consumer", &settings.auth)?;
     let view =

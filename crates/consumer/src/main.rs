@@ -6,9 +6,9 @@ use consumer::{
     Settings, dead_letters,
     settings::{Cli, Command, Dlq},
 };
-use log::Log;
+use event_log::Log;
 use model::TopicNames;
-use service::{health, listen, program, shutdown};
+use service::{cli::program, cli::shutdown, ops::health, server::listen};
 
 fn main() -> ExitCode {
     program::run("consumer", |cli: &Cli| &cli.telemetry, run)

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use log::{AppendError, Extent, Fold, NewRecord, Record, Start, Verdict, Writer};
+use event_log::{AppendError, Extent, Fold, NewRecord, Record, Start, Verdict, Writer};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
@@ -255,7 +255,7 @@ impl Fold for OwnersFold {
 
 #[cfg(test)]
 mod fuzz {
-    use hostile::{broken, bytes, json, text};
+    use inputs::{broken, bytes, json, text};
     use proptest::{option, prelude::*, sample::select};
 
     use super::*;

@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use event_log::Log;
 use indicatif::{ProgressBar, ProgressStyle};
-use log::Log;
 
 use crate::view::{View, partition::Status};
 

@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use event_log::{AppendError, NewRecord, Position, Writer};
 use jiff::Timestamp;
-use log::{AppendError, NewRecord, Position, Writer};
 use model::{
     Action, Headers, NotificationId, Receipt, UserId, headers::to_millisecond, receipt::MAX_IDS,
     record,
@@ -76,7 +76,7 @@ impl Recorder {
         Ok(ids.len())
     }
 
-    fn append(&self, receipt: &Receipt) -> Result<log::Ack, RecordError> {
+    fn append(&self, receipt: &Receipt) -> Result<event_log::Ack, RecordError> {
         let headers = Headers {
             id: NotificationId::generate(),
             sent_at: to_millisecond(Timestamp::now()),

@@ -3,12 +3,12 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, builder::RangedU64ValueParser};
-use log::settings::{GroupArgs, KafkaArgs, TopicArgs};
+use event_log::settings::{GroupArgs, KafkaArgs, TopicArgs};
 use model::{Cursor, Partitioner, TopicNames};
 use service::{
     auth::{AuthArgs, TokenArgs},
-    http::HttpLimits,
-    telemetry::TelemetryArgs,
+    ops::telemetry::TelemetryArgs,
+    server::http::HttpLimits,
 };
 
 use crate::view::{Limits, snapshot::About};
@@ -123,7 +123,7 @@ pub struct Settings {
     /// the other: if one does not arrive within 5 s, /readyz says so. Not at all, if not given. To
     /// be given when all instances know it: those of before set such records aside
     #[arg(long, env = "CONSUMER_CANARY", value_name = "DURATION",
-          value_parser = service::settings::positive_duration)]
+          value_parser = service::cli::settings::positive_duration)]
     pub canary: Option<Duration>,
 
     /// Who may ask
@@ -152,7 +152,7 @@ pub struct InboxArgs {
     /// How long a request waits for a partition that is being rebuilt or moved, before it is
     /// answered 503
     #[arg(long, env = "CONSUMER_PATIENCE", default_value = "2s", value_name = "DURATION",
-          value_parser = service::settings::duration)]
+          value_parser = service::cli::settings::duration)]
     pub patience: Duration,
 }
 
@@ -169,7 +169,7 @@ pub struct SnapshotArgs {
     /// How often they are written while partitions are live: a process that is killed reads what came
     /// since. 0 writes them only when a partition moves away, and at the end
     #[arg(long, env = "CONSUMER_SNAPSHOT_EVERY", default_value = "5m", value_name = "DURATION",
-          value_parser = service::settings::duration)]
+          value_parser = service::cli::settings::duration)]
     pub snapshot_every: Duration,
 }
 
@@ -190,7 +190,7 @@ pub struct StreamArgs {
     /// How long a live stream says nothing before it says that it is still there. Less than any
     /// proxy in between takes to close an idle connection
     #[arg(long, env = "CONSUMER_HEARTBEAT", default_value = "15s", value_name = "DURATION",
-          value_parser = service::settings::positive_duration)]
+          value_parser = service::cli::settings::positive_duration)]
     pub heartbeat: Duration,
 }
 
@@ -229,7 +229,7 @@ impl Settings {
         About {
             notifications: names.notifications.clone(),
             receipts: names.receipts.clone(),
-            group: log::Group::from(&self.group).id,
+            group: event_log::Group::from(&self.group).id,
             partitions: self.topics.partitions,
             partitioner: self.partitioner,
             limits: self.limits(),

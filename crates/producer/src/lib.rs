@@ -16,11 +16,11 @@ pub mod bulk;
 mod users;
 pub mod directory;
 pub mod publish;
-mod metrics;
+pub mod metrics;
 
-use log::Log;
+use event_log::Log;
 use model::TopicNames;
-use service::{auth::Auth, canary::Canary, http, metrics::Metrics};
+use service::{auth::Auth, ops::canary::Canary, ops::metrics::Metrics, server::http};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +37,7 @@ pub use settings::Settings;
 pub enum RunError {
     /// A topic is not what the settings say, or cannot be made.
     #[error(transparent)]
-    Topic(#[from] log::TopicError),
+    Topic(#[from] event_log::TopicError),
     /// The users' table cannot be made or brought up to date.
     #[error(transparent)]
     Migrate(#[from] directory::MigrateError),
@@ -61,7 +61,7 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let metrics = Metrics::of("producer");
+    let metrics = Metrics::of("producer", metrics::describe);
     let auth = Auth::open("producer", &settings.auth)?;
     if settings.migrate {
         directory.migrate().await?;

@@ -6,7 +6,7 @@ use producer::{
     directory::Directory,
     settings::{Cli, Command},
 };
-use service::{health, listen, program, shutdown};
+use service::{cli::program, cli::shutdown, ops::health, server::listen};
 
 fn main() -> ExitCode {
     program::run("producer", |cli: &Cli| &cli.telemetry, run)

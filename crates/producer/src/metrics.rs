@@ -1,16 +1,52 @@
-//! What the producer counts: each handle is made once, and kept by those who count with it.
+//! The metrics of a producer: name, meaning and labels, and the handles that count.
+//! Each handle is made once and kept by the code that counts with it.
 
 use std::collections::HashMap;
 
-use log::AppendError;
-use metric_names::{
-    ACKNOWLEDGEMENT_SECONDS, BULK_LINES, DIRECTORY_CACHED, DIRECTORY_LOOKUPS, DIRECTORY_TRUSTED,
-    SENT,
+use event_log::AppendError;
+use metrics::{
+    Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, histogram,
 };
-use metrics::{Counter, Histogram, counter, histogram};
-use service::metrics::Scrape;
+use service::ops::metrics::Scrape;
 
 use crate::directory::Names;
+
+/// Requests refused because their sender sends too many.
+pub const RATE_LIMITED: &str = "notifications_rate_limited_total";
+/// Notifications by what became of them, a recipient each.
+pub const SENT: &str = "notifications_sent_total";
+/// From appending a record to its acknowledgement.
+pub const ACKNOWLEDGEMENT_SECONDS: &str = "notifications_acknowledgement_seconds";
+/// Lines of bulks answered, by status.
+pub const BULK_LINES: &str = "notifications_bulk_lines_total";
+/// Users looked up.
+pub const DIRECTORY_LOOKUPS: &str = "notifications_directory_lookups_total";
+/// Names in the cache.
+pub const DIRECTORY_CACHED: &str = "notifications_directory_cached_names";
+/// 1 while the cache is certain to hear of changes, otherwise 0.
+pub const DIRECTORY_TRUSTED: &str = "notifications_directory_cache_trusted";
+
+/// Describes every metric of a producer.
+pub fn describe() {
+    service::ops::metrics::describe();
+    event_log::metrics::describe_clients();
+    describe_counter!(RATE_LIMITED, "Requests refused because their sender sends too many");
+    describe_counter!(
+        SENT,
+        "Notifications by what became of them, a recipient each: acknowledged, refused, unknown (no acknowledgement in time), unavailable (queue full or log away), duplicate (its key was known, and it is in the log)"
+    );
+    describe_histogram!(ACKNOWLEDGEMENT_SECONDS, "From appending a record to its acknowledgement");
+    describe_counter!(BULK_LINES, "Lines of bulks answered, by status");
+    describe_counter!(
+        DIRECTORY_LOOKUPS,
+        "Users looked up: hit (in the cache), miss (the directory was asked), failed (it did not answer)"
+    );
+    describe_gauge!(DIRECTORY_CACHED, "Names in the cache; absent where there is no cache");
+    describe_gauge!(
+        DIRECTORY_TRUSTED,
+        "1 while the cache is certain to hear of changes, otherwise 0; absent where there is no cache"
+    );
+}
 
 /// What becomes of notifications, a recipient each.
 #[derive(Clone)]
@@ -26,14 +62,14 @@ pub(crate) struct Outcomes {
 
 impl Default for Outcomes {
     fn default() -> Self {
-        let of = |outcome: &'static str| counter!(SENT.name, "outcome" => outcome);
+        let of = |outcome: &'static str| counter!(SENT, "outcome" => outcome);
         Self {
             acknowledged: of("acknowledged"),
             refused: of("refused"),
             unknown: of("unknown"),
             unavailable: of("unavailable"),
             duplicate: of("duplicate"),
-            seconds: histogram!(ACKNOWLEDGEMENT_SECONDS.name),
+            seconds: histogram!(ACKNOWLEDGEMENT_SECONDS),
         }
     }
 }
@@ -63,8 +99,7 @@ impl BulkLines {
     /// One was answered with this status.
     pub(crate) fn answered(&mut self, status: u16) {
         let known = self.0.entry(status);
-        let known =
-            known.or_insert_with(|| counter!(BULK_LINES.name, "status" => status.to_string()));
+        let known = known.or_insert_with(|| counter!(BULK_LINES, "status" => status.to_string()));
         known.increment(1);
     }
 }
@@ -78,7 +113,7 @@ pub(crate) struct Lookups {
 
 impl Default for Lookups {
     fn default() -> Self {
-        let of = |result: &'static str| counter!(DIRECTORY_LOOKUPS.name, "result" => result);
+        let of = |result: &'static str| counter!(DIRECTORY_LOOKUPS, "result" => result);
         Self { hit: of("hit"), miss: of("miss"), failed: of("failed") }
     }
 }
@@ -86,7 +121,7 @@ impl Default for Lookups {
 /// What the producer is asked at a scrape.
 pub(crate) fn states(names: &Names, scrape: &mut Scrape) {
     if let Some((count, trusted)) = names.cache_state() {
-        scrape.add(&DIRECTORY_CACHED, &[], count as f64);
-        scrape.add(&DIRECTORY_TRUSTED, &[], f64::from(u8::from(trusted)));
+        scrape.add(DIRECTORY_CACHED, &[], count as f64);
+        scrape.add(DIRECTORY_TRUSTED, &[], f64::from(u8::from(trusted)));
     }
 }

@@ -8,14 +8,14 @@ use std::{
     time::Duration,
 };
 
+use event_log::{Ack, AppendError, Log, NewRecord, Topic, TopicError, Writer};
 use jiff::Timestamp;
-use log::{Ack, AppendError, Log, NewRecord, Topic, TopicError, Writer};
 use model::{
     Headers, Notification, Partitioner,
     record::{self, Encoded},
 };
 use serde_json::Value;
-use service::canary::Tried;
+use service::ops::canary::Tried;
 
 /// How long to wait before a log that is away is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);

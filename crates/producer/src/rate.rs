@@ -2,6 +2,7 @@
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
+use crate::metrics::RATE_LIMITED;
 use axum::{
     http::{HeaderName, HeaderValue, StatusCode},
     response::{IntoResponseParts, ResponseParts},
@@ -12,7 +13,6 @@ use governor::{
     middleware::StateInformationMiddleware,
     state::keyed::DashMapStateStore,
 };
-use metric_names::RATE_LIMITED;
 use metrics::counter;
 use model::UserId;
 use service::problem::Problem;
@@ -77,7 +77,7 @@ impl Rates {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let Some(count) = NonZeroU32::new(count) else { return Ok(Allowance(None)) };
         let refused = |retry_after| {
-            counter!(RATE_LIMITED.name, "service" => "producer").increment(1);
+            counter!(RATE_LIMITED, "service" => "producer").increment(1);
             Err(Refused { retry_after, shared: Arc::clone(shared) })
         };
         match shared.buckets.check_key_n(&from, count) {

@@ -8,16 +8,16 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use service::{
-    admission::Place,
     auth::{Auth, Caller, OPERATE, TokenIn},
-    canary::Canary,
     extract::{Body, BodyBounds, media_type},
-    health::Health,
-    http,
-    metrics::{Metrics, Scrape},
     openapi::{self, ProblemBody, RefusedWithBody},
-    origin,
+    ops::canary::Canary,
+    ops::health::Health,
+    ops::metrics::{Metrics, Scrape},
     problem::Problem,
+    server::admission::Place,
+    server::http,
+    server::origin,
 };
 use tokio::sync::Semaphore;
 use utoipa_axum::{router::OpenApiRouter, routes};

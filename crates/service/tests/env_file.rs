@@ -1,7 +1,7 @@
 //! What a `.env` file does to the environment. A program of its own with one test, because an
 //! environment may only be changed while nothing else reads it.
 
-use service::settings::load_file;
+use service::cli::settings::load_file;
 
 #[test]
 fn a_file_adds_to_the_environment_and_never_overrides_it() {

@@ -12,13 +12,13 @@ use axum::{
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::{Value, json};
 use service::{
-    Problem,
-    endless::Endless,
-    extract, health,
-    health::Health,
-    http::{HttpLimits, layers, serve},
-    listen,
-    metrics::{Metrics, Scrape, names::PARTITIONS},
+    Problem, extract,
+    ops::health,
+    ops::health::Health,
+    ops::metrics::{Metrics, Scrape},
+    server::detached::Endless,
+    server::http::{HttpLimits, layers, serve},
+    server::listen,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -43,7 +43,7 @@ struct Server {
 
 impl Server {
     async fn start(app: Router, limits: HttpLimits) -> Self {
-        Self::counting(app, limits, Metrics::of("test")).await
+        Self::counting(app, limits, Metrics::of("test", service::ops::metrics::describe)).await
     }
 
     async fn counting(app: Router, limits: HttpLimits, metrics: Metrics) -> Self {
@@ -139,7 +139,7 @@ async fn every_error_of_every_route_is_a_problem() {
     let app = layers(
         routes,
         &HttpLimits { max_body_bytes: 4, ..HttpLimits::default() },
-        &Metrics::of("test"),
+        &Metrics::of("test", service::ops::metrics::describe),
     );
     for (method, path, body, status, message) in [
         ("GET", "/nowhere", "", 404, "There is nothing at this address."),
@@ -200,7 +200,11 @@ async fn an_answer_is_left_as_it_is_but_for_the_security_headers() {
     let own = async || ([(header::REFERRER_POLICY, "same-origin")], Json(json!({ "a": 1 })));
     let error = async || (StatusCode::CONFLICT, Json(json!({ "mine": true })));
     let routes = Router::new().route("/", get(own)).route("/error", get(error));
-    let app = layers(routes, &HttpLimits::default(), &Metrics::of("test"));
+    let app = layers(
+        routes,
+        &HttpLimits::default(),
+        &Metrics::of("test", service::ops::metrics::describe),
+    );
     let (status, headers, body) = ask(&app, request("GET", "/", "")).await;
     assert_eq!((status, body), (StatusCode::OK, json!({ "a": 1 })));
     assert_eq!(headers[header::REFERRER_POLICY], "same-origin");
@@ -281,7 +285,11 @@ async fn headers_over_the_limit_are_answered_with_431() {
 #[tokio::test]
 async fn an_address_over_the_limit_is_answered_with_414() {
     let path = format!("/?{}", "x".repeat(17 << 10));
-    let app = layers(hello(), &HttpLimits::default(), &Metrics::of("test"));
+    let app = layers(
+        hello(),
+        &HttpLimits::default(),
+        &Metrics::of("test", service::ops::metrics::describe),
+    );
     let request = Request::get(path).body(Body::empty()).expect("a request");
     assert_eq!(ask(&app, request).await.0, StatusCode::URI_TOO_LONG);
 }
@@ -291,7 +299,7 @@ async fn requests_beyond_those_that_may_be_under_way_are_turned_away_and_health_
     let (started, release) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let app = slow(&started, &release).route("/livez", get(async || "live"));
     let limits = HttpLimits { max_requests: 2, ..HttpLimits::default() };
-    let app = layers(app, &limits, &Metrics::of("test"));
+    let app = layers(app, &limits, &Metrics::of("test", service::ops::metrics::describe));
     let under_way: Vec<_> =
         (0..2).map(|_| tokio::spawn(app.clone().oneshot(request("GET", "/", "")))).collect();
     started.acquire_many(2).await.expect("two have started").forget();
@@ -317,7 +325,7 @@ async fn a_request_that_takes_too_long_is_answered_with_504_and_gives_its_place_
         .route("/", get(async || std::future::pending::<()>().await))
         .route("/other", get(async || "hello"));
     let limits = HttpLimits { max_requests: 1, request_timeout: NEAR, ..HttpLimits::default() };
-    let app = layers(app, &limits, &Metrics::of("test"));
+    let app = layers(app, &limits, &Metrics::of("test", service::ops::metrics::describe));
     assert_eq!(ask(&app, request("GET", "/", "")).await.0, StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(ask(&app, request("GET", "/other", "")).await.0, StatusCode::OK);
 }
@@ -524,9 +532,9 @@ async fn scrape(app: &Router) -> String {
 
 #[tokio::test]
 async fn requests_are_counted_by_route_and_never_by_path_and_states_are_asked_for() {
-    let metrics = Metrics::of("counting");
+    let metrics = Metrics::of("counting", service::ops::metrics::describe);
     let routes = metrics.routes(async |mut scrape: Scrape| {
-        scrape.add(&PARTITIONS, &[("state", "live")], 12.0);
+        scrape.add("notifications_partitions", &[("state", "live")], 12.0);
         scrape
     });
     let routes = Router::from(routes).route("/inbox/{id}", get(async || "hello"));
@@ -567,7 +575,7 @@ async fn requests_are_counted_by_route_and_never_by_path_and_states_are_asked_fo
 
 #[tokio::test]
 async fn connections_are_counted_as_long_as_they_are_open_streams_too() {
-    let metrics = Metrics::of("connecting");
+    let metrics = Metrics::of("connecting", service::ops::metrics::describe);
     let stream = async || {
         let events =
             Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, Infallible>>());

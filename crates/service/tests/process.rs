@@ -10,11 +10,12 @@ use std::{
 
 use axum::{Router, routing::get};
 use service::{
-    http::{HttpLimits, serve},
-    listen,
-    metrics::Metrics,
-    shutdown, telemetry,
-    trace::TraceArgs,
+    cli::shutdown,
+    ops::metrics::Metrics,
+    ops::telemetry,
+    ops::trace::TraceArgs,
+    server::http::{HttpLimits, serve},
+    server::listen,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -99,6 +100,12 @@ async fn process_that_serves() {
     let listener = listen::bind("test", "127.0.0.1:0", "--listen", "LISTEN").await.expect("a port");
     eprintln!("listening on {}", listener.local_addr().expect("an address"));
     let app = Router::new().route("/", get(async || "hello"));
-    serve(listener, app, CancellationToken::new(), HttpLimits::default(), Metrics::of("test"))
-        .await;
+    serve(
+        listener,
+        app,
+        CancellationToken::new(),
+        HttpLimits::default(),
+        Metrics::of("test", service::ops::metrics::describe),
+    )
+    .await;
 }

@@ -7,7 +7,7 @@ mod parts;
 
 use std::{error::Error, io::Write as _, process::ExitCode};
 
-use service::{health, listen, program, shutdown};
+use service::{cli::program, cli::shutdown, ops::health, server::listen};
 use tokio::net::TcpListener;
 
 use parts::Parts;

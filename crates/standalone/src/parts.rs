@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use log::{
+use event_log::{
     Log,
     embedded::{Embedded, OpenError},
 };

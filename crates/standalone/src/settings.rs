@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use producer::{cors::InvalidOrigin, settings::SendArgs};
 use service::{
     auth::{AuthArgs, TokenArgs},
-    telemetry::TelemetryArgs,
+    ops::telemetry::TelemetryArgs,
 };
 
 /// Everything in one process, nothing to install: producer and consumer on an embedded, durable

@@ -1,5 +1,6 @@
 //! Several consumers share the partitions, and any of them answers for any user.
 
+use consumer::metrics::{FORWARDED, STREAMS};
 use e2e::{
     World,
     listener::{Listener, Transport},
@@ -7,7 +8,6 @@ use e2e::{
     until,
     world::{PARTITIONS, messages},
 };
-use metric_names::{FORWARDED, STREAMS};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,8 +91,8 @@ async fn any_answers(mut world: World) {
     let mut forwarded = 0.0;
     for number in [0, 1] {
         let scrape = Scrape::of(&world, &world.consumer_number(number, "")).await;
-        forwarded += scrape.sum(STREAMS.name, &[("kind", "forwarded")]);
-        assert!(scrape.sum(FORWARDED.name, &[("outcome", "answered")]) >= 12.0);
+        forwarded += scrape.sum(STREAMS, &[("kind", "forwarded")]);
+        assert!(scrape.sum(FORWARDED, &[("outcome", "answered")]) >= 12.0);
     }
     assert_eq!(forwarded, 12.0);
     for user in 1..=4 {

@@ -5,6 +5,7 @@
 //! plain `cargo test` and run by `task test:real`; what is in `secured` also needs the feature `tls`. What is in [`browser`] needs Chromium, and is run
 //! by `task test:browser`.
 
+mod documentation;
 mod every_log;
 mod standalone;
 mod trouble;

@@ -13,7 +13,7 @@ use e2e::{
     until,
     world::unique,
 };
-use log::settings::SecurityArgs;
+use event_log::settings::SecurityArgs;
 use serde_json::Value;
 
 /// The flags that producer and consumer share.

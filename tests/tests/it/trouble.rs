@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use consumer::metrics::{LAG, PARTITIONS as STATES};
 use e2e::{
     World,
     parts::Parts,
@@ -9,13 +10,13 @@ use e2e::{
     until::{DEADLINE, until},
     world::{PARTITIONS, home, unique},
 };
-use futures_util::{StreamExt as _, stream};
-use log::{
+use event_log::metrics::{KAFKA_BROKERS, KAFKA_ROUND_TRIP, REBALANCES};
+use event_log::{
     Log,
     kafka::{Kafka, KafkaSettings},
     mock::Cluster,
 };
-use metric_names::{KAFKA_BROKERS, KAFKA_ROUND_TRIP, LAG, PARTITIONS as STATES, REBALANCES};
+use futures_util::{StreamExt as _, stream};
 use reqwest::Body;
 use serde_json::{Value, json};
 use tokio::{
@@ -66,22 +67,22 @@ async fn metrics_are_answered_while_the_broker_is_away_without_the_lag() {
     // librdkafka tells its numbers every 5 s.
     let before = until(|| async {
         let scrape = scraped().await;
-        let told = |client| scrape.count(KAFKA_BROKERS.name, &[("client", client)]) == 2;
+        let told = |client| scrape.count(KAFKA_BROKERS, &[("client", client)]) == 2;
         let all = ["writer", "reader", "follower"].into_iter().all(told)
-            && scrape.count(KAFKA_ROUND_TRIP.name, &[("quantile", "p99")]) >= 1
-            && scrape.count(LAG.name, &[]) == PARTITIONS as usize;
+            && scrape.count(KAFKA_ROUND_TRIP, &[("quantile", "p99")]) >= 1
+            && scrape.count(LAG, &[]) == PARTITIONS as usize;
         if all { Ok(scrape) } else { Err(scrape) }
     })
     .await;
-    assert!(before.sum(REBALANCES.name, &[("kind", "assigned")]) >= 1.0);
+    assert!(before.sum(REBALANCES, &[("kind", "assigned")]) >= 1.0);
 
     cluster(&world).set_up(false);
     let away = until(|| async {
         let scrape = scraped().await;
-        if scrape.count(LAG.name, &[]) == 0 { Ok(scrape) } else { Err(scrape) }
+        if scrape.count(LAG, &[]) == 0 { Ok(scrape) } else { Err(scrape) }
     })
     .await;
-    assert_eq!(away.count(STATES.name, &[]), 3);
+    assert_eq!(away.count(STATES, &[]), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

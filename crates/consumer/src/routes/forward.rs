@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use crate::metrics::FORWARDED;
 use axum::{
     Extension, RequestExt as _,
     body::{Body, to_bytes},
@@ -26,9 +27,8 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use metric_names::FORWARDED;
 use metrics::{Counter, counter};
-use service::{admission::Place, endless::Endless, problem::Problem};
+use service::{problem::Problem, server::admission::Place, server::detached::Endless};
 use tokio::time::{Instant, timeout, timeout_at};
 use tower::{Layer, Service};
 
@@ -83,7 +83,7 @@ struct Asked {
 
 impl Default for Asked {
     fn default() -> Self {
-        let of = |outcome: &'static str| counter!(FORWARDED.name, "outcome" => outcome);
+        let of = |outcome: &'static str| counter!(FORWARDED, "outcome" => outcome);
         Self { answered: of("answered"), misdirected: of("misdirected"), failed: of("failed") }
     }
 }

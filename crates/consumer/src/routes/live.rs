@@ -10,9 +10,9 @@ use std::{
     time::Duration,
 };
 
+use crate::metrics::DELIVERY_SECONDS;
 use axum::http::StatusCode;
 use jiff::Timestamp;
-use metric_names::DELIVERY_SECONDS;
 use metrics::{Histogram, histogram};
 use model::UserId;
 use service::{auth::Caller, problem::Problem};
@@ -55,7 +55,7 @@ impl Streams {
     #[must_use]
     pub fn new(settings: StreamArgs, stopping: CancellationToken) -> Self {
         let places = Arc::new(Semaphore::new(settings.max_streams));
-        let pushed = histogram!(DELIVERY_SECONDS.name, "stage" => "pushed");
+        let pushed = histogram!(DELIVERY_SECONDS, "stage" => "pushed");
         let (open, sockets) = (Arc::default(), TaskTracker::new());
         Self { settings, places, open, pushed, stopping, sockets }
     }

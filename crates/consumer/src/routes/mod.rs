@@ -17,14 +17,15 @@ mod problems;
 use std::{sync::Arc, time::Duration};
 
 use axum::Router;
-use log::Log;
+use event_log::Log;
 use service::{
     auth::{Auth, OPERATE, TokenIn},
-    canary::Canary,
-    health::Health,
-    http,
-    metrics::{Metrics, Scrape},
-    openapi, origin,
+    openapi,
+    ops::canary::Canary,
+    ops::health::Health,
+    ops::metrics::{Metrics, Scrape},
+    server::http,
+    server::origin,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 

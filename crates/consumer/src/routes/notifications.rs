@@ -78,7 +78,7 @@ fn matches(headers: &HeaderMap, tag: &str) -> bool {
 #[cfg(test)]
 mod fuzz {
     use axum::http::HeaderValue;
-    use hostile::{broken, bytes};
+    use inputs::{broken, bytes};
     use proptest::{collection::vec, prelude::*};
 
     use super::*;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use log::AppendError;
+use event_log::AppendError;
 use model::UserId;
 use service::problem::Problem;
 

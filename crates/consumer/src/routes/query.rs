@@ -6,7 +6,7 @@ use axum::http::HeaderValue;
 use jiff::Timestamp;
 use model::{Category, Cursor};
 use serde::Deserialize;
-use service::{problem::Problem, settings::duration};
+use service::{cli::settings::duration, problem::Problem};
 use utoipa::IntoParams;
 
 use crate::view::{Query, Since, feed::Start};
@@ -157,7 +157,7 @@ fn wrong(field: &str, why: impl Display) -> Problem {
 #[cfg(test)]
 mod fuzz {
     use axum::{extract::Query as Asked, http::Uri};
-    use hostile::{broken_text, text};
+    use inputs::{broken_text, text};
     use proptest::{option, prelude::*};
 
     use super::*;

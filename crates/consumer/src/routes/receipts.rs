@@ -267,7 +267,7 @@ mod tests {
 
 #[cfg(test)]
 pub(super) mod fuzz {
-    use hostile::{broken, bytes, json, string};
+    use inputs::{broken, bytes, json, string};
     use model::headers::MAX_ID_LEN;
     use proptest::{collection::vec, prelude::*, sample::select};
 

@@ -24,8 +24,8 @@ use service::{
     auth::Caller,
     extract::{Path, Query},
     openapi::{ProblemBody, Refused},
-    origin,
     problem::Problem,
+    server::origin,
 };
 use tokio::time::timeout;
 
@@ -211,7 +211,7 @@ fn said(text: &str) -> Result<(Action, Chosen), Problem> {
 
 #[cfg(test)]
 mod fuzz {
-    use hostile::{broken_text, text};
+    use inputs::{broken_text, text};
     use proptest::{prelude::*, sample::select};
 
     use super::{super::receipts::fuzz::chosen, *};

@@ -18,10 +18,10 @@ use bytes::Bytes;
 use futures_util::stream;
 use service::{
     auth::Caller,
-    endless::Endless,
     extract::{Path, Query},
     openapi::{ProblemBody, Refused},
     problem::Problem,
+    server::detached::Endless,
 };
 
 use super::{

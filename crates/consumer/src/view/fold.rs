@@ -7,12 +7,12 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use crate::metrics::{DELIVERY_SECONDS, REBUILD_SECONDS};
+use event_log::{Extent, Fold, Record, Start, Verdict};
 use jiff::Timestamp;
-use log::{Extent, Fold, Record, Start, Verdict};
-use metric_names::{DELIVERY_SECONDS, REBUILD_SECONDS};
 use metrics::{Histogram, histogram};
 use model::{Cursor, record};
-use service::trace;
+use service::ops::trace;
 use tokio::runtime::Handle;
 
 use super::{
@@ -56,7 +56,7 @@ impl<O: Ownership> Notifications<O> {
     #[must_use]
     pub fn into(view: Arc<View>, topic: String, ownership: O, say_live: SayLive) -> Self {
         let runtime = Handle::current();
-        let applied = histogram!(DELIVERY_SECONDS.name, "stage" => "applied");
+        let applied = histogram!(DELIVERY_SECONDS, "stage" => "applied");
         Self { view, topic, ownership, say_live, runtime, misplaced: HashSet::new(), applied }
     }
 
@@ -258,7 +258,7 @@ impl Fold for Receipts {
 
 fn caught_up(view: &View, source: Source, number: i32, say_live: &SayLive) {
     if let Some(took) = view.partition(number).and_then(|partition| partition.caught_up(source)) {
-        histogram!(REBUILD_SECONDS.name).record(took);
+        histogram!(REBUILD_SECONDS).record(took);
         tracing::info!(
             kafka.partition = number,
             rebuild_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),

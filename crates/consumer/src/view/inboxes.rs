@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use log::{Mark, Start as From};
+use event_log::{Mark, Start as From};
 use model::{Action, Cursor, NotificationId, Receipt, UserId};
 
 use super::{

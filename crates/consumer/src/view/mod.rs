@@ -34,8 +34,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use event_log::{Mark, Record};
 use jiff::Timestamp;
-use log::{Mark, Record};
 use model::{Action, NotificationId, Partitioner, UserId};
 
 pub use feed::Feed;

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use log::{Extent, Mark, Start};
+use event_log::{Extent, Mark, Start};
 use model::{Receipt, UserId};
 use parking_lot::RwLock;
 use tokio::sync::watch;

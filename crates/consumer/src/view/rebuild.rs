@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use log::Extent;
+use event_log::Extent;
 
 /// The two topics that make a partition of the view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use consumer::view::{
     Feed, Limits, Query, Since, Which,
     feed::{Event, Start},
 };
-use hostile::{broken, bytes, json, string, text};
-use log::{Fold, Record};
+use event_log::{Fold, Record};
+use inputs::{broken, bytes, json, string, text};
 use model::{Action, Cursor, NotificationId};
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::Value;

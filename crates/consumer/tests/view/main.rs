@@ -10,8 +10,8 @@ use consumer::view::{
     fold::{Notifications, Ownership, Receipts, SayLive},
     page::GapReason,
 };
+use event_log::{Extent, Fold, Record, Verdict};
 use jiff::Timestamp;
-use log::{Extent, Fold, Record, Verdict};
 use model::{
     Action, Cursor, Fingerprint, Headers, Notification, NotificationId, Partitioner, Receipt, User,
     UserId,

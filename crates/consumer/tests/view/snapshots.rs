@@ -13,8 +13,8 @@ use consumer::view::{
     fold::{Notifications, Receipts, SayLive},
     snapshot::{About, Refused, decode, store::Store, taking::Taking},
 };
+use event_log::{Extent, Fold, Mark, Record, Start, Verdict};
 use jiff::Timestamp;
-use log::{Extent, Fold, Mark, Record, Start, Verdict};
 use model::{
     Action, Cursor, Fingerprint, Headers, Notification, Partitioner, Receipt, User,
     record::{encode, encode_receipt},

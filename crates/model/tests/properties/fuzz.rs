@@ -1,7 +1,7 @@
 //! Whatever arrives, decoding does not panic; and what it takes keeps the bounds that are promised,
 //! and is the same when it is written and read again.
 
-use hostile::{broken, broken_text, bytes, json, text};
+use inputs::{broken, broken_text, bytes, json, text};
 use jiff::Timestamp;
 use model::{
     Category, Cursor, Data, Fingerprint, Headers, Link, Message, NotificationId, UserId, UserName,

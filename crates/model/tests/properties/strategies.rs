@@ -53,14 +53,14 @@ pub(crate) fn headers() -> impl Strategy<Value = Headers> {
 /// The value of a notification's record, with fields of others and with fields twice.
 pub(crate) fn notification_json() -> impl Strategy<Value = Vec<u8>> {
     let user = || {
-        (user_id(), hostile::string())
+        (user_id(), inputs::string())
             .prop_map(|(id, name)| format!("{{\"id\":{id},\"name\":{name}}}"))
     };
     let from = user().prop_map(|user| format!("\"from\":{user}"));
     let to = user().prop_map(|user| format!("\"to\":{user}"));
-    let message = hostile::string().prop_map(|text| format!("\"message\":{text}"));
+    let message = inputs::string().prop_map(|text| format!("\"message\":{text}"));
     let names = &["category", "link", "data", "data", "message", "more", "to"][..];
-    let more = (proptest::sample::select(names), hostile::json())
+    let more = (proptest::sample::select(names), inputs::json())
         .prop_map(|(name, value)| format!("\"{name}\":{value}"));
     (from, to, message, proptest::collection::vec(more, 0..3)).prop_map(
         |(from, to, message, more)| {

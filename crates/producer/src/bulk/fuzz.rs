@@ -1,7 +1,7 @@
 //! Any bytes in any chunks are the same lines, and take no more memory than a line may have.
 
 use bytes::Bytes;
-use hostile::bytes;
+use inputs::bytes;
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::lines::{Line, Lines, MAX_LINE, TooLong};

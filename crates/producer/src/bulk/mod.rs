@@ -19,7 +19,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
-use service::{auth::Caller, problem::Problem, trace::TraceParent};
+use service::{auth::Caller, ops::trace::TraceParent, problem::Problem};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, sleep, timeout},

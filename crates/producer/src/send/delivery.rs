@@ -2,11 +2,11 @@
 //! its own.
 
 use axum::http::StatusCode;
+use event_log::{Ack, AppendError, Position};
 use futures_util::FutureExt as _;
-use log::{Ack, AppendError, Position};
 use model::{Cursor, Fingerprint, NotificationId, UserId};
 use serde::Serialize;
-use service::{problem::Problem, trace::TraceParent};
+use service::{ops::trace::TraceParent, problem::Problem};
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout_at};
 

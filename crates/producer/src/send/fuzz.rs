@@ -1,7 +1,7 @@
 //! Whatever a client sends is refused as its own error, or is within the bounds of what may be sent
 //! and means the same when it is said again.
 
-use hostile::{broken, broken_text, bytes, json, string, text};
+use inputs::{broken, broken_text, bytes, json, string, text};
 use model::{Category, Data, Link, Message};
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::json;

@@ -129,7 +129,7 @@ fn unquoted(text: &str) -> Result<String, InvalidKey> {
 #[cfg(test)]
 mod fuzz {
     use axum::http::HeaderValue;
-    use hostile::{broken, bytes};
+    use inputs::{broken, bytes};
     use proptest::{collection::vec, prelude::*};
 
     use super::*;

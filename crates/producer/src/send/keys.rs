@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use log::Position;
+use event_log::Position;
 use model::{Fingerprint, NotificationId};
 use parking_lot::Mutex;
 use smallvec::SmallVec;

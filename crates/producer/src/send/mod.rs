@@ -10,13 +10,13 @@ mod fuzz;
 use std::{borrow::Cow, time::Duration};
 
 use axum::http::StatusCode;
+use event_log::AppendError;
 use jiff::Timestamp;
-use log::AppendError;
 use model::{
     Category, Data, Headers, Link, Notification, NotificationId, User, headers::to_millisecond,
 };
 use serde::Serialize;
-use service::{problem::Problem, trace::TraceParent};
+use service::{ops::trace::TraceParent, problem::Problem};
 use tokio::time::Instant;
 
 use crate::{

@@ -7,7 +7,7 @@ use std::{
 
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use hostile::{broken, broken_text, bytes, json, string, text};
+use inputs::{broken, broken_text, bytes, json, string, text};
 use jsonwebtoken::{Algorithm, EncodingKey, crypto::sign};
 use proptest::{collection::vec, prelude::*, sample::select};
 

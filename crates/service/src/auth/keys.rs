@@ -62,7 +62,7 @@ pub(super) struct Sources {
 }
 
 enum Secret {
-    Given(crate::settings::Secret),
+    Given(crate::cli::settings::Secret),
     File(PathBuf),
 }
 

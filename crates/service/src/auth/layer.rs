@@ -8,11 +8,11 @@ use axum::{
 };
 use tower::ServiceBuilder;
 
-use metric_names::AUTH_REFUSED;
+use crate::ops::metrics::AUTH_REFUSED;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{Auth, Caller, refusal::Refusal};
-use crate::{gate::Gate, problem::Problem};
+use crate::{problem::Problem, server::gate::Gate};
 
 /// Where a token may stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Auth {
 
     fn count(&self, reason: &'static str) {
         if let Some(shared) = &self.0 {
-            metrics::counter!(AUTH_REFUSED.name, "service" => shared.service, "reason" => reason)
+            metrics::counter!(AUTH_REFUSED, "service" => shared.service, "reason" => reason)
                 .increment(1);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::settings::{Secret, positive_duration};
+use crate::cli::settings::{Secret, positive_duration};
 
 /// Who may ask. Without a key nobody is asked who they are, and the service listens on loopback
 /// only.

@@ -10,8 +10,8 @@ use e2e::{
     until,
     world::{home, unique},
 };
+use event_log::{Log, NewRecord, embedded::Embedded};
 use jiff::Timestamp;
-use log::{Log, NewRecord, embedded::Embedded};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;

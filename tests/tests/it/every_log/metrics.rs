@@ -2,6 +2,10 @@
 //! recorder, and other tests count with it at the same time: what is counted there has grown by as
 //! much as happened here, or more.
 
+use consumer::metrics::{
+    DELIVERY_SECONDS, ENTRIES, ENTRY_BYTES, FOLDED, INBOXES, LAG, PARTITIONS as STATES,
+    REBUILD_RECORDS, REBUILD_SECONDS, STREAMS,
+};
 use e2e::{
     World,
     listener::{Listener, Transport},
@@ -9,13 +13,15 @@ use e2e::{
     until::until,
     world::{PARTITIONS, home},
 };
-use metric_names::{
-    ACKNOWLEDGEMENT_SECONDS, BUILD_INFO, BULK_LINES, CPU_SECONDS, DEAD_LETTERS, DELIVERY_SECONDS,
-    DIRECTORY_CACHED, DIRECTORY_LOOKUPS, DIRECTORY_TRUSTED, ENTRIES, ENTRY_BYTES, FOLDED,
-    HTTP_CONNECTIONS, HTTP_IN_FLIGHT, HTTP_REQUESTS, HTTP_SECONDS, INBOXES, LAG,
-    PARTITIONS as STATES, REBUILD_RECORDS, REBUILD_SECONDS, SENT, STREAMS,
+use event_log::metrics::DEAD_LETTERS;
+use producer::metrics::{
+    ACKNOWLEDGEMENT_SECONDS, BULK_LINES, DIRECTORY_CACHED, DIRECTORY_LOOKUPS, DIRECTORY_TRUSTED,
+    SENT,
 };
 use serde_json::{Value, json};
+use service::ops::metrics::{
+    BUILD_INFO, CPU_SECONDS, HTTP_CONNECTIONS, HTTP_IN_FLIGHT, HTTP_REQUESTS, HTTP_SECONDS,
+};
 
 /// A user whose id is nowhere else.
 const USER: i64 = 47_110_815;
@@ -39,10 +45,10 @@ pub(crate) async fn counted(world: World) {
     assert_eq!(made.expect("an answer").status(), 201);
     let (producer_before, consumer_before) = until(|| async {
         let (producer, consumer) = scrapes(&world).await;
-        let live = consumer.sum(STATES.name, &[("state", "live")]);
+        let live = consumer.sum(STATES, &[("state", "live")]);
         let all = live == f64::from(PARTITIONS)
             // The log may be late, and then it is left out.
-            && consumer.count(LAG.name, &[]) == PARTITIONS as usize;
+            && consumer.count(LAG, &[]) == PARTITIONS as usize;
         if all { Ok((producer, consumer)) } else { Err(consumer) }
     })
     .await;
@@ -79,59 +85,59 @@ pub(crate) async fn counted(world: World) {
     let (producer, consumer) = until(|| async {
         let (producer, consumer) = scrapes(&world).await;
         let poison = [("topic", "notifications"), ("outcome", "poison")];
-        let set_aside = consumer.sum(FOLDED.name, &poison) >= 1.0
-            && consumer.sum(DEAD_LETTERS.name, &[]) > consumer_before.sum(DEAD_LETTERS.name, &[]);
+        let set_aside = consumer.sum(FOLDED, &poison) >= 1.0
+            && consumer.sum(DEAD_LETTERS, &[]) > consumer_before.sum(DEAD_LETTERS, &[]);
         if set_aside { Ok((producer, consumer)) } else { Err(consumer) }
     })
     .await;
 
     let before = &producer_before;
-    grown(before, &producer, SENT.name, &[("outcome", "acknowledged")], 3.0);
-    grown(before, &producer, SENT.name, &[("outcome", "duplicate")], 1.0);
-    grown(before, &producer, BULK_LINES.name, &[("status", "200")], 1.0);
-    grown(before, &producer, BULK_LINES.name, &[("status", "400")], 1.0);
-    grown(before, &producer, DIRECTORY_LOOKUPS.name, &[], 8.0);
+    grown(before, &producer, SENT, &[("outcome", "acknowledged")], 3.0);
+    grown(before, &producer, SENT, &[("outcome", "duplicate")], 1.0);
+    grown(before, &producer, BULK_LINES, &[("status", "200")], 1.0);
+    grown(before, &producer, BULK_LINES, &[("status", "400")], 1.0);
+    grown(before, &producer, DIRECTORY_LOOKUPS, &[], 8.0);
     let count = |metric: &str| format!("{metric}_count");
-    grown(before, &producer, &count(ACKNOWLEDGEMENT_SECONDS.name), &[], 3.0);
+    grown(before, &producer, &count(ACKNOWLEDGEMENT_SECONDS), &[], 3.0);
     let sent = [("service", "producer"), ("method", "POST"), ("route", "/send"), ("status", "200")];
-    grown(before, &producer, HTTP_REQUESTS.name, &sent, 4.0);
-    grown(before, &producer, &count(HTTP_SECONDS.name), &[("route", "/send")], 4.0);
-    assert!(producer.sum(DIRECTORY_CACHED.name, &[]) >= 1.0, "{}", producer.text);
-    assert_eq!(producer.count(DIRECTORY_TRUSTED.name, &[]), 1);
+    grown(before, &producer, HTTP_REQUESTS, &sent, 4.0);
+    grown(before, &producer, &count(HTTP_SECONDS), &[("route", "/send")], 4.0);
+    assert!(producer.sum(DIRECTORY_CACHED, &[]) >= 1.0, "{}", producer.text);
+    assert_eq!(producer.count(DIRECTORY_TRUSTED, &[]), 1);
 
     let before = &consumer_before;
     let applied = [("topic", "notifications"), ("outcome", "applied")];
-    assert!(consumer.sum(FOLDED.name, &applied) >= 3.0, "{}", consumer.text);
+    assert!(consumer.sum(FOLDED, &applied) >= 3.0, "{}", consumer.text);
     // States are of this consumer alone, so they are exact.
-    assert_eq!((consumer.sum(INBOXES.name, &[]), consumer.sum(ENTRIES.name, &[])), (1.0, 3.0));
-    assert!(consumer.sum(ENTRY_BYTES.name, &[]) > 300.0);
+    assert_eq!((consumer.sum(INBOXES, &[]), consumer.sum(ENTRIES, &[])), (1.0, 3.0));
+    assert!(consumer.sum(ENTRY_BYTES, &[]) > 300.0);
     for kind in ["sse", "ndjson", "ws"] {
-        assert_eq!(consumer.sum(STREAMS.name, &[("kind", kind)]), 1.0, "{kind}");
+        assert_eq!(consumer.sum(STREAMS, &[("kind", kind)]), 1.0, "{kind}");
     }
-    assert_eq!(consumer.sum(STREAMS.name, &[("kind", "forwarded")]), 0.0);
-    grown(before, &consumer, &count(DELIVERY_SECONDS.name), &[("stage", "applied")], 3.0);
-    grown(before, &consumer, &count(DELIVERY_SECONDS.name), &[("stage", "pushed")], 9.0);
+    assert_eq!(consumer.sum(STREAMS, &[("kind", "forwarded")]), 0.0);
+    grown(before, &consumer, &count(DELIVERY_SECONDS), &[("stage", "applied")], 3.0);
+    grown(before, &consumer, &count(DELIVERY_SECONDS), &[("stage", "pushed")], 9.0);
     let route =
         [("service", "consumer"), ("route", "/notifications/{id}/stream"), ("status", "200")];
-    grown(before, &consumer, HTTP_REQUESTS.name, &route, 2.0);
-    assert!(consumer.sum(HTTP_CONNECTIONS.name, &[]) >= 3.0);
+    grown(before, &consumer, HTTP_REQUESTS, &route, 2.0);
+    assert!(consumer.sum(HTTP_CONNECTIONS, &[]) >= 3.0);
 
     for (service, scrape) in [("producer", &producer), ("consumer", &consumer)] {
-        assert_eq!(scrape.count(BUILD_INFO.name, &[("service", service)]), 1);
-        assert_eq!(scrape.sum(HTTP_IN_FLIGHT.name, &[]), 1.0, "the scrape itself");
-        assert!(scrape.sum(CPU_SECONDS.name, &[]) > 0.0 || !cfg!(target_os = "linux"));
+        assert_eq!(scrape.count(BUILD_INFO, &[("service", service)]), 1);
+        assert_eq!(scrape.sum(HTTP_IN_FLIGHT, &[]), 1.0, "the scrape itself");
+        assert!(scrape.sum(CPU_SECONDS, &[]) > 0.0 || !cfg!(target_os = "linux"));
         for secret in [USER.to_string().as_str(), "hunter2", "Nora"] {
             assert!(!scrape.text.contains(secret), "{secret}: {}", scrape.text);
         }
     }
     // Each says what is its own alone, although both are one process here.
-    assert_eq!((producer.count(STATES.name, &[]), consumer.count(SENT.name, &[])), (0, 0));
-    assert_eq!(consumer.count(HTTP_REQUESTS.name, &[("service", "producer")]), 0);
+    assert_eq!((producer.count(STATES, &[]), consumer.count(SENT, &[])), (0, 0));
+    assert_eq!(consumer.count(HTTP_REQUESTS, &[("service", "producer")]), 0);
 
     drop(listeners);
     until(|| async {
         let consumer = Scrape::of(&world, &world.consumer("")).await;
-        if consumer.sum(STREAMS.name, &[]) == 0.0 { Ok(()) } else { Err(consumer) }
+        if consumer.sum(STREAMS, &[]) == 0.0 { Ok(()) } else { Err(consumer) }
     })
     .await;
 }
@@ -147,13 +153,13 @@ pub(crate) async fn rebuilt(mut world: World) {
     // new one may be ready to pass requests on to them.
     let after = until(|| async {
         let after = Scrape::of(&world, &world.consumer("")).await;
-        let grown = after.seen(&REBUILD_SECONDS, &[]) - before.seen(&REBUILD_SECONDS, &[]);
-        let live = after.sum(STATES.name, &[("state", "live")]);
+        let grown = after.seen(REBUILD_SECONDS, &[]) - before.seen(REBUILD_SECONDS, &[]);
+        let live = after.sum(STATES, &[("state", "live")]);
         if live.min(grown) >= f64::from(PARTITIONS) { Ok(after) } else { Err(after.text) }
     })
     .await;
-    assert_eq!(after.count(REBUILD_RECORDS.name, &[]), 2);
-    assert_eq!(after.sum(REBUILD_RECORDS.name, &[]), 0.0, "nothing is being rebuilt any more");
+    assert_eq!(after.count(REBUILD_RECORDS, &[]), 2);
+    assert_eq!(after.sum(REBUILD_RECORDS, &[]), 0.0, "nothing is being rebuilt any more");
 }
 
 pub(crate) async fn described(world: World) {

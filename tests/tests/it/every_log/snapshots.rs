@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use consumer::metrics::{FOLDED, RESTORED, SNAPSHOTS_REFUSED};
 use e2e::{
     World,
     parts::Parts,
@@ -9,7 +10,6 @@ use e2e::{
     until,
     world::{PARTITIONS, home},
 };
-use metric_names::{FOLDED, RESTORED, SNAPSHOTS_REFUSED};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -59,14 +59,14 @@ fn file(folder: &Path, world: &World, user: i64) -> std::path::PathBuf {
 
 /// How many notifications this consumer has read from the log.
 fn folded(scrape: &Scrape) -> f64 {
-    scrape.sum(FOLDED.name, &[("topic", "notifications"), ("outcome", "applied")])
+    scrape.sum(FOLDED, &[("topic", "notifications"), ("outcome", "applied")])
 }
 
 pub(crate) async fn restart(mut world: World) {
     let folder = kept(&mut world).await;
     let before = inboxes(&world, 5).await;
     let etag = etag(&world).await;
-    let restored = Scrape::of(&world, &world.consumer("")).await.sum(RESTORED.name, &[]);
+    let restored = Scrape::of(&world, &world.consumer("")).await.sum(RESTORED, &[]);
     world.stop_consumer(0).await;
     // Nobody is there when these come.
     for user in USERS {
@@ -82,7 +82,7 @@ pub(crate) async fn restart(mut world: World) {
     assert_eq!((&after[0]["unread"], &after[1]["unread"]), (&json!(4), &json!(6)));
     let scrape = Scrape::of(&world, &world.consumer("")).await;
     assert_eq!(folded(&scrape), 3.0, "only what came meanwhile was read: {}", scrape.text);
-    assert!(scrape.sum(RESTORED.name, &[]) - restored >= 15.0);
+    assert!(scrape.sum(RESTORED, &[]) - restored >= 15.0);
 
     // And with nothing new, not one.
     world.stop_consumer(0).await;
@@ -115,8 +115,7 @@ async fn etag(world: &World) -> String {
 pub(crate) async fn damaged(mut world: World) {
     let folder = kept(&mut world).await;
     let before = inboxes(&world, 5).await;
-    let refused =
-        |scrape: &Scrape, reason| scrape.sum(SNAPSHOTS_REFUSED.name, &[("reason", reason)]);
+    let refused = |scrape: &Scrape, reason| scrape.sum(SNAPSHOTS_REFUSED, &[("reason", reason)]);
     let scrape = Scrape::of(&world, &world.consumer("")).await;
     let counts = ["damaged", "settings"].map(|reason| refused(&scrape, reason));
     world.stop_consumer(0).await;

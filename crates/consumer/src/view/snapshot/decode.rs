@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use log::Mark;
+use event_log::Mark;
 use model::{Action, Cursor, Fingerprint, NotificationId, UserId};
 use uuid::Uuid;
 

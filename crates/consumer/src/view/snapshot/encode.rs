@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use log::Mark;
+use event_log::Mark;
 use model::{Action, NotificationId, UserId};
 
 use super::{

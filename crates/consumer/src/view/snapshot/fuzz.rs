@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use event_log::Mark;
 use jiff::Timestamp;
-use log::Mark;
 use model::{
     Action, Fingerprint, Headers, Notification, NotificationId, Partitioner, User, UserId,
 };

@@ -11,10 +11,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use log::Settling;
-use metric_names::{
+use crate::metrics::{
     RESTORED, SNAPSHOT_BYTES, SNAPSHOT_LAST_SUCCESS, SNAPSHOT_SECONDS, SNAPSHOTS_REFUSED,
 };
+use event_log::Settling;
 use metrics::{counter, gauge, histogram};
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
@@ -56,9 +56,9 @@ impl Keeping {
     /// See [`Store::open`].
     pub fn open(folder: &Path, about: About) -> std::io::Result<Arc<Self>> {
         for reason in ["format", "settings", "damaged", "unreadable", "log"] {
-            counter!(SNAPSHOTS_REFUSED.name, "reason" => reason).increment(0);
+            counter!(SNAPSHOTS_REFUSED, "reason" => reason).increment(0);
         }
-        counter!(RESTORED.name).increment(0);
+        counter!(RESTORED).increment(0);
         Ok(Arc::new(Self {
             store: Store::open(folder, about)?,
             loaded: Mutex::default(),
@@ -144,7 +144,7 @@ impl Keeping {
     /// What was read of this partition; once.
     pub(in crate::view) fn take(&self, number: i32) -> Option<Restored> {
         let restored = self.loaded.lock().remove(&number)?;
-        counter!(RESTORED.name).increment(restored.entries);
+        counter!(RESTORED).increment(restored.entries);
         Some(restored)
     }
 
@@ -277,12 +277,12 @@ impl Keeping {
         let number = draft.number();
         match self.store.publish(draft) {
             Ok(true) => {
-                histogram!(SNAPSHOT_SECONDS.name).record(took);
+                histogram!(SNAPSHOT_SECONDS).record(took);
                 let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-                gauge!(SNAPSHOT_LAST_SUCCESS.name).set(now.as_secs_f64());
+                gauge!(SNAPSHOT_LAST_SUCCESS).set(now.as_secs_f64());
                 let mut bytes = self.bytes.lock();
                 bytes.insert(number, written.bytes);
-                gauge!(SNAPSHOT_BYTES.name).set(bytes.values().sum::<u64>() as f64);
+                gauge!(SNAPSHOT_BYTES).set(bytes.values().sum::<u64>() as f64);
                 tracing::debug!(
                     kafka.partition = number,
                     entries = written.entries,
@@ -324,7 +324,7 @@ fn sync(out: std::io::BufWriter<std::fs::File>) -> std::io::Result<()> {
 }
 
 fn refuse(reason: &'static str) {
-    counter!(SNAPSHOTS_REFUSED.name, "reason" => reason).increment(1);
+    counter!(SNAPSHOTS_REFUSED, "reason" => reason).increment(1);
 }
 
 fn complain(number: i32, error: &TakeError) {

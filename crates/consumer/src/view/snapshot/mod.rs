@@ -19,7 +19,7 @@ pub mod keeping;
 #[cfg(test)]
 mod fuzz;
 
-use log::Mark;
+use event_log::Mark;
 use model::Partitioner;
 
 use super::{inbox::Limits, inboxes::Inboxes};

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use log::Mark;
+use event_log::Mark;
 use model::UserId;
 
 use crate::view::rebuild::Source;

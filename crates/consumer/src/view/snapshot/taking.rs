@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use log::Mark;
+use event_log::Mark;
 use model::UserId;
 
 use super::{

@@ -1,0 +1,55 @@
+//! The metrics that this crate counts: name, meaning and labels. The process that serves them
+//! describes them to its recorder once.
+
+use metrics::{describe_counter, describe_gauge};
+
+/// Records copied to the dead-letter topic.
+pub const DEAD_LETTERS: &str = "notifications_dead_letters_total";
+/// Changes of this member's partitions.
+pub const REBALANCES: &str = "notifications_rebalances_total";
+
+// librdkafka's statistics, every 5 s, of the client that reported last.
+
+/// Records in the queues of this Kafka client that are not acknowledged.
+pub const KAFKA_QUEUE_MESSAGES: &str = "notifications_kafka_queue_messages";
+/// Bytes of the records in the queues of this Kafka client.
+pub const KAFKA_QUEUE_BYTES: &str = "notifications_kafka_queue_bytes";
+/// Round trip of requests to the slowest broker, by quantile (p50, p99).
+pub const KAFKA_ROUND_TRIP: &str = "notifications_kafka_round_trip_seconds";
+/// Brokers that this Kafka client knows, up and down.
+pub const KAFKA_BROKERS: &str = "notifications_kafka_brokers";
+/// Requests that this Kafka client sent again.
+pub const KAFKA_RETRIES: &str = "notifications_kafka_retries_total";
+/// Requests of this Kafka client that were not answered in time.
+pub const KAFKA_TIMEOUTS: &str = "notifications_kafka_request_timeouts_total";
+/// Connections to brokers that this Kafka client lost.
+pub const KAFKA_DISCONNECTS: &str = "notifications_kafka_disconnects_total";
+
+/// Describes what a group member counts.
+pub fn describe_reader() {
+    describe_counter!(DEAD_LETTERS, "Records copied to the dead-letter topic");
+    describe_counter!(
+        REBALANCES,
+        "Changes of this member's partitions: assigned, revoked, lost (the group had put this member out)"
+    );
+}
+
+/// Describes what every Kafka client counts.
+pub fn describe_clients() {
+    describe_gauge!(
+        KAFKA_QUEUE_MESSAGES,
+        "Records in the queues of this Kafka client that are not acknowledged"
+    );
+    describe_gauge!(KAFKA_QUEUE_BYTES, "Bytes of the records in the queues of this Kafka client");
+    describe_gauge!(
+        KAFKA_ROUND_TRIP,
+        "Round trip of requests to the slowest broker, by quantile (p50, p99)"
+    );
+    describe_gauge!(KAFKA_BROKERS, "Brokers that this Kafka client knows, up and down");
+    describe_counter!(KAFKA_RETRIES, "Requests that this Kafka client sent again");
+    describe_counter!(
+        KAFKA_TIMEOUTS,
+        "Requests of this Kafka client that were not answered in time"
+    );
+    describe_counter!(KAFKA_DISCONNECTS, "Connections to brokers that this Kafka client lost");
+}

@@ -1,0 +1,191 @@
+//! A folder, a fold that remembers what it was told, and waiting for a condition.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use event_log::{
+    Extent, Fold, NewRecord, Position, Reader, Record, Start, Topic, Verdict,
+    embedded::{Embedded, EmbeddedWriter},
+    topic::Cleanup,
+};
+use parking_lot::Mutex;
+use sqlx::{ConnectOptions as _, SqliteConnection, sqlite::SqliteConnectOptions};
+
+/// Longer than anything here takes, on a busy machine too.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+pub(crate) const TOPIC: &str = "notifications";
+pub(crate) const GROUP: &str = "notifications-group";
+pub(crate) const FOREVER: Cleanup = Cleanup::After(Duration::from_secs(30 * 24 * 3600));
+
+/// A folder of its own for each test, and the log in it.
+pub(crate) struct World {
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("a folder") }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        // In a folder that does not exist yet, nor the one above it.
+        self.folder.path().join("data").join("here").join("log.db")
+    }
+
+    /// Opens the log with one topic.
+    pub(crate) async fn open(&self, partitions: u32, cleanup: Cleanup) -> Embedded {
+        open(&self.path(), partitions, cleanup).await
+    }
+
+    /// Does something to the file behind the log's back.
+    pub(crate) async fn shell(&self, sql: &'static str) {
+        let mut file = self.raw().await;
+        sqlx::raw_sql(sql).execute(&mut file).await.expect(sql);
+        sqlx::Connection::close(file).await.expect("closed");
+    }
+
+    /// A connection to the file behind the log's back.
+    pub(crate) async fn raw(&self) -> SqliteConnection {
+        SqliteConnectOptions::new().filename(self.path()).connect().await.expect("a connection")
+    }
+}
+
+pub(crate) async fn open(path: &Path, partitions: u32, cleanup: Cleanup) -> Embedded {
+    let log = Embedded::open(path).await.expect("the log opens");
+    log.ensure_topics(&[topic(partitions, cleanup)]).await.expect("the topic is there");
+    log
+}
+
+/// Reads the topic's every partition.
+pub(crate) fn join(log: &Embedded, fold: impl Fold) -> Reader {
+    log.join(TOPIC, GROUP, None, fold)
+}
+
+pub(crate) fn topic(partitions: u32, cleanup: Cleanup) -> Topic {
+    Topic { name: TOPIC.to_owned(), partitions, replication: 1, cleanup }
+}
+
+pub(crate) fn record(partition: i32, key: &str, value: &str) -> NewRecord {
+    NewRecord { partition, key: key.into(), value: value.into(), headers: Vec::new() }
+}
+
+/// Appends and waits for the acknowledgement.
+pub(crate) async fn append(writer: &EmbeddedWriter, record: NewRecord) -> Position {
+    writer.append(TOPIC, record).expect("queued").await.expect("acknowledged")
+}
+
+/// Appends, and does not wait.
+pub(crate) fn push(writer: &EmbeddedWriter, record: NewRecord) {
+    drop(writer.append(TOPIC, record).expect("queued"));
+}
+
+/// A record as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) timestamp_ms: i64,
+    pub(crate) key: String,
+    pub(crate) value: String,
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
+}
+
+/// What a fold was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Told {
+    Assigned(i32),
+    Extent(i32, Extent),
+    Record(Seen),
+    Live(i32),
+    Revoked(i32),
+    Idle,
+}
+
+/// A fold that remembers, in order.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Memory(Arc<Mutex<Vec<Told>>>);
+
+impl Memory {
+    /// Without the idle calls.
+    pub(crate) fn told(&self) -> Vec<Told> {
+        self.0.lock().iter().filter(|told| **told != Told::Idle).cloned().collect()
+    }
+
+    pub(crate) fn has(&self, wanted: &Told) -> bool {
+        self.0.lock().contains(wanted)
+    }
+
+    pub(crate) fn idles(&self) -> usize {
+        self.0.lock().iter().filter(|told| **told == Told::Idle).count()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.lock().iter().filter(|told| matches!(told, Told::Record(_))).count()
+    }
+
+    pub(crate) fn records(&self) -> Vec<Seen> {
+        let record = |told| if let Told::Record(seen) = told { Some(seen) } else { None };
+        self.told().into_iter().filter_map(record).collect()
+    }
+
+    /// What was read of a partition: offsets and values, in order.
+    pub(crate) fn of(&self, partition: i32) -> Vec<(i64, String)> {
+        let records = self.records().into_iter().filter(|seen| seen.partition == partition);
+        records.map(|seen| (seen.offset, seen.value)).collect()
+    }
+}
+
+impl Fold for Memory {
+    fn assigned(&mut self, partition: i32) -> Start {
+        self.0.lock().push(Told::Assigned(partition));
+        Start::Beginning
+    }
+
+    fn extent(&mut self, partition: i32, extent: Extent) {
+        self.0.lock().push(Told::Extent(partition, extent));
+    }
+
+    fn record(&mut self, record: &Record<'_>) -> Verdict {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let seen = Seen {
+            partition: record.partition,
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+            key: record.key.map_or_else(String::new, text),
+            value: record.value.map_or_else(String::new, text),
+            headers: record
+                .headers
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.to_vec()))
+                .collect(),
+        };
+        let poison = seen.value.contains("poison");
+        self.0.lock().push(Told::Record(seen));
+        if poison { Verdict::Poison("it is poison".into()) } else { Verdict::Folded }
+    }
+
+    fn live(&mut self, partition: i32) {
+        self.0.lock().push(Told::Live(partition));
+    }
+
+    fn revoked(&mut self, partition: i32) {
+        self.0.lock().push(Told::Revoked(partition));
+    }
+
+    fn tick(&mut self) {
+        self.0.lock().push(Told::Idle);
+    }
+}
+
+/// Waits until the condition holds.
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < until, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

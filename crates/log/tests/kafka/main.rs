@@ -1,8 +1,0 @@
-//! The Kafka driver, from the outside: against librdkafka's in-memory broker, and (ignored unless
-//! asked for) against a real one: `scripts/real run -- cargo test -p notification-log --test kafka
-//! -- --ignored`.
-
-mod harness;
-mod following;
-mod quarantine;
-mod real;

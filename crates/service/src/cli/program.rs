@@ -1,0 +1,58 @@
+//! A program from its first line to its exit code: `.env`, settings, logs, runtime, and an error as
+//! one line that says what to do.
+
+use std::{error::Error, fmt::Display, process::ExitCode};
+
+use clap::Parser;
+
+use crate::{
+    cli::settings,
+    ops::telemetry::{self, TelemetryArgs},
+    ops::trace,
+};
+
+/// Reads the settings `C` from the environment and the command line and runs `program` with them.
+/// `logs` says where among them the telemetry's are. To be called first in `main`: a `.env` file
+/// can only be read while there is a single thread.
+pub fn run<C, F>(
+    name: &str,
+    logs: impl FnOnce(&C) -> &TelemetryArgs,
+    program: impl FnOnce(C) -> F,
+) -> ExitCode
+where
+    C: Parser,
+    F: Future<Output = Result<(), Box<dyn Error>>>,
+{
+    if let Err(error) = settings::load_dotenv() {
+        return fail(name, error);
+    }
+    let cli = C::parse();
+    let logs = logs(&cli).clone();
+    if let Err(error) = telemetry::init(&logs) {
+        return fail(name, error);
+    }
+    if let Err(error) = trace::init(name, &logs.trace) {
+        return fail(name, error);
+    }
+    // Each open stream is an open file, and many systems allow 1024 unless one asks for more.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(name, error),
+    };
+    let ended = runtime.block_on(program(cli));
+    drop(runtime);
+    trace::flush();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(name, error),
+    }
+}
+
+#[allow(clippy::print_stderr)] // The last words of a program are for the person who started it.
+fn fail(name: &str, error: impl Display) -> ExitCode {
+    eprintln!("{name}: {error}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,76 @@
+//! The metrics that a service describes: the one source of what `/metrics` says of them, and of the
+//! reference table in the documents.
+
+use metrics::{
+    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    with_local_recorder,
+};
+use parking_lot::Mutex;
+
+/// One metric, as it was described.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// As Prometheus sees it; of a histogram, what comes before `_bucket`, `_sum` and `_count`.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Its meaning and its labels, on one line.
+    pub help: String,
+}
+
+/// All metrics that one function describes, in the order of their descriptions.
+#[derive(Debug, Default)]
+pub struct Catalogue(Mutex<Vec<Described>>);
+
+impl Catalogue {
+    /// Calls `describe` and keeps what it describes.
+    #[must_use]
+    pub fn of(describe: fn()) -> Self {
+        let catalogue = Self::default();
+        with_local_recorder(&catalogue, describe);
+        catalogue
+    }
+
+    /// The metric of this name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<Described> {
+        self.0.lock().iter().find(|metric| metric.name == name).cloned()
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn into_metrics(self) -> Vec<Described> {
+        self.0.into_inner()
+    }
+
+    fn push(&self, name: &KeyName, kind: &'static str, help: &SharedString) {
+        let (name, help) = (name.as_str().to_owned(), help.to_string());
+        self.0.lock().push(Described { name, kind, help });
+    }
+}
+
+impl Recorder for Catalogue {
+    fn describe_counter(&self, name: KeyName, _: Option<Unit>, help: SharedString) {
+        self.push(&name, "counter", &help);
+    }
+
+    fn describe_gauge(&self, name: KeyName, _: Option<Unit>, help: SharedString) {
+        self.push(&name, "gauge", &help);
+    }
+
+    fn describe_histogram(&self, name: KeyName, _: Option<Unit>, help: SharedString) {
+        self.push(&name, "histogram", &help);
+    }
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}

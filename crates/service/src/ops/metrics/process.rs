@@ -1,0 +1,75 @@
+//! What Linux says of this process, under the names that every Prometheus client uses. Elsewhere
+//! there is nothing.
+
+use std::fs;
+
+use crate::ops::metrics::{CPU_SECONDS, MAX_FDS, OPEN_FDS, RESIDENT_MEMORY, START_TIME};
+
+use super::Scrape;
+
+/// Linux counts time in hundredths of a second for programs, on every processor that we build for.
+const TICKS_A_SECOND: f64 = 100.0;
+
+#[derive(Debug)]
+pub(super) struct Process {
+    resident_bytes: f64,
+    open_files: f64,
+    most_files: f64,
+    cpu_seconds: f64,
+    started: f64,
+}
+
+/// Reads `/proc`; none where there is none.
+pub(super) fn look() -> Option<Process> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let resident_kib: f64 = after(&status, "VmRSS:")?.parse().ok()?;
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let most_files = after(&limits, "Max open files")?.parse().unwrap_or(f64::INFINITY);
+    // The one by which they are counted is among them.
+    let open_files = fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1) as f64;
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // The program's name comes first, in parentheses, and may hold anything.
+    let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
+    let system = fs::read_to_string("/proc/stat").ok()?;
+    let booted: f64 = after(&system, "btime")?.parse().ok()?;
+    Some(Process {
+        resident_bytes: resident_kib * 1024.0,
+        open_files,
+        most_files,
+        // Fields 14, 15 and 22 of proc(5); these begin with the third.
+        cpu_seconds: (ticks(11)? + ticks(12)?) / TICKS_A_SECOND,
+        started: booted + ticks(19)? / TICKS_A_SECOND,
+    })
+}
+
+/// The first word after this one, on the line that begins with it.
+fn after<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()
+}
+
+impl Process {
+    pub(super) fn add_to(&self, scrape: &mut Scrape) {
+        scrape.add(RESIDENT_MEMORY, &[], self.resident_bytes);
+        scrape.add(OPEN_FDS, &[], self.open_files);
+        scrape.add(MAX_FDS, &[], self.most_files);
+        scrape.add(CPU_SECONDS, &[], self.cpu_seconds);
+        scrape.add(START_TIME, &[], self.started);
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    #[test]
+    fn linux_says_how_much_this_process_uses() {
+        let process = look().expect("/proc");
+        assert!(process.resident_bytes > 1e6, "{process:?}");
+        assert!(process.open_files >= 3.0 && process.open_files <= process.most_files);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
+        let age = now - process.started;
+        assert!((-2.0..3600.0).contains(&age) && process.cpu_seconds < age + 60.0, "{process:?}");
+    }
+}

@@ -1,0 +1,165 @@
+//! Requests and connections of one service. Told at every request, so it looks nothing up twice:
+//! the handles of each route, method and status are kept.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::ops::metrics::{HTTP_REQUESTS, HTTP_SECONDS};
+use axum::http::{Method, StatusCode};
+use metrics::{Counter, Histogram, counter, histogram};
+use parking_lot::RwLock;
+
+pub(crate) struct Traffic {
+    service: &'static str,
+    in_flight: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
+    /// By the matched pattern, of which there are as many as the service has routes.
+    routes: RwLock<HashMap<Box<str>, Route>>,
+}
+
+struct Route {
+    seconds: Histogram,
+    /// By method, as it is shown, and status.
+    answered: HashMap<(&'static str, StatusCode), Counter>,
+}
+
+/// One of those that are counted now, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Present(Arc<AtomicUsize>);
+
+impl Traffic {
+    pub(super) fn of(service: &'static str) -> Self {
+        Self {
+            service,
+            in_flight: Arc::default(),
+            connections: Arc::default(),
+            routes: RwLock::default(),
+        }
+    }
+
+    /// A connection was accepted.
+    pub(crate) fn connected(&self) -> Present {
+        Present::among(&self.connections)
+    }
+
+    /// A request came.
+    pub(crate) fn asked(&self) -> Present {
+        Present::among(&self.in_flight)
+    }
+
+    /// A response has begun, so long after its request.
+    pub(crate) fn answered(
+        &self,
+        method: &Method,
+        route: &str,
+        status: StatusCode,
+        took: Duration,
+    ) {
+        let key = (shown(method), status);
+        let known = self.routes.read().get(route).is_some_and(|route| {
+            let Some(answered) = route.answered.get(&key) else { return false };
+            answered.increment(1);
+            route.seconds.record(took);
+            true
+        });
+        if !known {
+            self.meet(key, route);
+            self.answered(method, route, status, took);
+        }
+    }
+
+    /// Makes the handles that were missing.
+    fn meet(&self, (method, status): (&'static str, StatusCode), route: &str) {
+        let (service, label) = (self.service, route.to_owned());
+        let mut routes = self.routes.write();
+        let route = routes.entry(route.into()).or_insert_with(|| Route {
+            seconds: histogram!(HTTP_SECONDS, "service" => service, "route" => label.clone()),
+            answered: HashMap::new(),
+        });
+        route.answered.entry((method, status)).or_insert_with(|| {
+            counter!(HTTP_REQUESTS, "service" => service, "method" => method,
+                "route" => label, "status" => status.as_str().to_owned())
+        });
+    }
+
+    /// Requests whose response has not begun.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Connections that are open.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+impl Present {
+    fn among(all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(all))
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Clients may invent methods; those count as one.
+fn shown(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        Method::PATCH => "PATCH",
+        Method::CONNECT => "CONNECT",
+        Method::TRACE => "TRACE",
+        _ => "OTHER",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn methods_that_a_client_invents_are_one() {
+        let made_up = Method::from_bytes(b"PROPFIND").expect("a token");
+        assert_eq!([shown(&Method::GET), shown(&made_up)], ["GET", "OTHER"]);
+    }
+
+    #[test]
+    fn who_is_counted_is_not_any_more_when_they_are_gone() {
+        let traffic = Traffic::of("test");
+        let (one, _other) = (traffic.asked(), traffic.asked());
+        assert_eq!((traffic.in_flight(), traffic.connections()), (2, 0));
+        drop(one);
+        let _connection = traffic.connected();
+        assert_eq!((traffic.in_flight(), traffic.connections()), (1, 1));
+    }
+
+    #[tokio::test]
+    #[ignore = "a measurement: cargo test --release -p service -- --ignored --nocapture costs"]
+    async fn what_a_request_costs() {
+        let metrics = crate::ops::metrics::Metrics::of("test", crate::ops::metrics::describe);
+        const REQUESTS: u32 = 1_000_000;
+        let begun = Instant::now();
+        for _ in 0..REQUESTS {
+            let _present = metrics.traffic().asked();
+            let took = Duration::from_millis(1);
+            metrics.traffic().answered(&Method::POST, "/send", StatusCode::OK, took);
+        }
+        eprintln!("{:?} a request", begun.elapsed() / REQUESTS);
+    }
+}

@@ -1,0 +1,7 @@
+//! What an operator sees of a process: logs, traces, metrics, health, canary.
+
+pub mod telemetry;
+pub mod trace;
+pub mod metrics;
+pub mod health;
+pub mod canary;

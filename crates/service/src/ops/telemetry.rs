@@ -1,0 +1,158 @@
+//! Logs: one line an event on standard error, as text for people or JSON for machines. Standard
+//! output stays free for what a command answers.
+
+use std::{backtrace::BacktraceStatus, io::IsTerminal};
+
+use tracing_subscriber::{
+    EnvFilter, Layer as _, filter::LevelFilter, fmt, layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
+
+use crate::ops::trace::TraceArgs;
+
+/// What is logged and traced, and how it looks.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Logging")]
+pub struct TelemetryArgs {
+    /// How a log line looks: auto is text on a terminal and JSON otherwise.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+    /// What is logged: a level (error, warn, info, debug, trace), or levels for parts of it, such
+    /// as info,http=debug. Drivers (librdkafka, sqlx, h2) are at warn unless they are named.
+    #[arg(long, env = "RUST_LOG", default_value = DEFAULT_FILTER, value_name = "FILTER")]
+    pub log: String,
+    /// Traces.
+    #[command(flatten)]
+    pub trace: TraceArgs,
+}
+
+/// How a log line looks.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// Text on a terminal and JSON otherwise.
+    #[default]
+    Auto,
+    /// A line for people; coloured on a terminal unless `NO_COLOR` is set (<https://no-color.org>).
+    Text,
+    /// A JSON object a line, its fields at the top level.
+    Json,
+}
+
+/// Why there are no logs.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter is not one.
+    #[error(
+        "--log (RUST_LOG) {filter:?} is not a filter such as info or info,http=debug: {source}"
+    )]
+    Filter {
+        /// What was given.
+        filter: String,
+        /// What is wrong with it.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Somebody else in this process was first.
+    #[error("logging is already set up in this process")]
+    AlreadySet,
+}
+
+const DEFAULT_FILTER: &str = "info";
+
+/// Whose everyday chatter says nothing to an operator: librdkafka's own lines, its Rust binding's,
+/// sqlx's, which are a line a query, and h2's, which at trace show each header with its value.
+const QUIET: &str = "librdkafka=warn,rdkafka=warn,sqlx=warn,h2=warn";
+
+/// Starts logging for the whole process, panics included. Call it once.
+///
+/// # Errors
+/// [`TelemetryError`] when the filter is not one, or logging is already set up.
+pub fn init(args: &TelemetryArgs) -> Result<(), TelemetryError> {
+    let terminal = std::io::stderr().is_terminal();
+    let json = match args.log_format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    // A closed or full standard error must not stop the service: without this, a line that cannot
+    // be written is reported by a macro that panics when that cannot be written either.
+    let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    let lines = if json {
+        lines.json().flatten_event(true).with_span_list(false).boxed()
+    } else {
+        let colour = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        lines.with_ansi(terminal && colour).boxed()
+    };
+    tracing_subscriber::registry()
+        .with(filter(&args.log)?)
+        .with(lines)
+        .try_init()
+        .map_err(|_| TelemetryError::AlreadySet)?;
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = std::backtrace::Backtrace::capture();
+        let captured = backtrace.status() == BacktraceStatus::Captured;
+        tracing::error!(
+            panic.message = panic.payload_as_str().unwrap_or("(not text)"),
+            panic.location = panic.location().map(tracing::field::display),
+            panic.backtrace = captured.then(|| tracing::field::display(backtrace)),
+            "a thread or task panicked"
+        );
+    }));
+    Ok(())
+}
+
+/// The filter that `text` asks for, with [`QUIET`] under it.
+fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {
+    let text = if text.trim().is_empty() { DEFAULT_FILTER } else { text };
+    // A later directive replaces an earlier one for the same target, so a driver that is named
+    // gets what was asked for. Where everything is to be no louder than warn, quietening would
+    // make drivers louder than the rest.
+    let everything =
+        text.split(',').filter_map(|part| part.trim().parse::<LevelFilter>().ok()).next_back();
+    let directives = match everything {
+        Some(level) if level > LevelFilter::WARN => format!("{QUIET},{text}"),
+        _ => text.to_owned(),
+    };
+    EnvFilter::builder()
+        .parse(directives)
+        .map_err(|source| TelemetryError::Filter { filter: text.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether an event of this target gets through the filter.
+    macro_rules! passes {
+        ($filter:expr, $target:literal, $level:ident) => {{
+            let subscriber = tracing_subscriber::registry().with(filter($filter).expect("a filter"));
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::event_enabled!(target: $target, tracing::Level::$level)
+            })
+        }};
+    }
+
+    #[test]
+    fn drivers_are_quiet_unless_they_are_named() {
+        for text in ["info", "debug", "", "info,sqlx=warn"] {
+            assert!(passes!(text, "service", INFO), "{text:?}");
+            assert!(!passes!(text, "sqlx::query", INFO), "{text:?}");
+            assert!(!passes!(text, "librdkafka", INFO), "{text:?}");
+            assert!(passes!(text, "rdkafka::client", WARN), "{text:?}");
+        }
+        assert!(passes!("info,sqlx=debug", "sqlx::query", DEBUG));
+        assert!(passes!("info,sqlx::query=debug", "sqlx::query", DEBUG));
+    }
+
+    #[test]
+    fn drivers_are_never_louder_than_everything_else() {
+        assert!(!passes!("error", "librdkafka", WARN));
+        assert!(!passes!("off", "sqlx", WARN));
+        assert!(!passes!("producer=debug", "sqlx", WARN));
+    }
+
+    #[test]
+    fn a_filter_that_is_none_is_named_in_the_error() {
+        let error = filter("info,http=lots").expect_err("no such level").to_string();
+        assert!(error.contains("info,http=lots") && error.contains("RUST_LOG"), "{error}");
+    }
+}

@@ -1,0 +1,118 @@
+//! The problem body for errors that no handler of ours wrote: an unknown route, a wrong method, a
+//! panic, a limit of a layer. After these, every error of every route looks the same.
+
+use std::{any::Any, convert::Infallible, time::Duration};
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use hyper::body::Body as _;
+
+use crate::problem::{self, Problem};
+
+/// The longest foreign text that becomes a message, in bytes. The texts of axum's own rejections
+/// are a sentence.
+const MAX_TEXT: u64 = 1024;
+
+/// Turns an error response without a body of its own (none, or plain text, as axum and tower
+/// write them) into a problem with the same status and headers, such as `Allow`. Everything else
+/// passes untouched. For `ServiceBuilder::and_then`.
+///
+/// # Errors
+/// None.
+pub async fn problem_bodies(response: Response) -> Result<Response, Infallible> {
+    let status = response.status();
+    if !(status.is_client_error() || status.is_server_error()) || has_own_body(response.headers()) {
+        return Ok(response);
+    }
+    let (mut parts, body) = response.into_parts();
+    let text = text(body).await;
+    // What a client did wrong may be told; what is wrong here may not.
+    let message = if status.is_client_error() && !text.is_empty() {
+        text
+    } else {
+        if !text.is_empty() {
+            tracing::error!(
+                http.status = status.as_u16(),
+                error = text,
+                "a layer answered with its own error"
+            );
+        }
+        message(status).to_owned()
+    };
+    let mut problem = Problem::new(status, message);
+    if status == StatusCode::SERVICE_UNAVAILABLE && !parts.headers.contains_key(header::RETRY_AFTER)
+    {
+        problem = problem.retry_after(Duration::from_secs(1));
+    }
+    use header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+    for about_the_old_body in [CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING, CACHE_CONTROL] {
+        parts.headers.remove(about_the_old_body);
+    }
+    let mut response = problem.into_response();
+    for (name, value) in &parts.headers {
+        response.headers_mut().append(name, value.clone());
+    }
+    Ok(response)
+}
+
+/// The answer when a handler panicked. The panic itself is reported where it happens, by the hook
+/// that [`telemetry::init`](crate::ops::telemetry::init) sets. For `CatchPanicLayer::custom`.
+#[must_use]
+pub fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+    Problem::internal().into_response()
+}
+
+fn has_own_body(headers: &HeaderMap) -> bool {
+    let plain = b"text/plain";
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        !value.as_bytes().get(..plain.len()).is_some_and(|start| start.eq_ignore_ascii_case(plain))
+    })
+}
+
+/// The body as text, where it is short and all there.
+async fn text(body: Body) -> String {
+    if body.size_hint().upper().is_none_or(|size| size == 0 || size > MAX_TEXT) {
+        return String::new();
+    }
+    let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+    String::from_utf8(bytes.into()).unwrap_or_default()
+}
+
+/// What a status means here when nobody said more.
+fn message(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::NOT_FOUND => "There is nothing at this address.",
+        // The router adds that header outside of all layers, so its value is not known here.
+        StatusCode::METHOD_NOT_ALLOWED => {
+            "This address does not take this method; the Allow header names those it takes."
+        }
+        StatusCode::REQUEST_TIMEOUT => "The request did not arrive in time.",
+        StatusCode::PAYLOAD_TOO_LARGE => "The request body is too large.",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "This address does not take this Content-Type.",
+        StatusCode::TOO_MANY_REQUESTS => "Too many requests; try again later.",
+        StatusCode::INTERNAL_SERVER_ERROR => problem::INTERNAL,
+        StatusCode::SERVICE_UNAVAILABLE => "This service has too much to do just now; try again.",
+        StatusCode::GATEWAY_TIMEOUT => {
+            "No answer in time; whether the request was carried out is not known."
+        }
+        other => other.canonical_reason().unwrap_or("Error"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_wrong_here_is_not_told() {
+        let response = (StatusCode::BAD_GATEWAY, "connection to 10.0.0.7 refused").into_response();
+        let response = problem_bodies(response).await.unwrap_or_default();
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(body["status"], 502);
+        assert_eq!(body["message"], "Bad Gateway");
+    }
+}

@@ -1,0 +1,93 @@
+//! Which page makes a browser send a request (RFC 6454). A browser lets any page that a person
+//! opens send forms and open WebSockets to anywhere, a service on loopback included; programs send
+//! no `Origin`.
+
+use std::net::IpAddr;
+
+use axum::{
+    Router,
+    extract::Request,
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header, uri::Authority},
+    response::IntoResponse as _,
+};
+
+use crate::{problem::Problem, server::gate::Gate};
+
+/// Whether these are the headers of a program, or of a page that came from here.
+#[must_use]
+pub fn is_own(headers: &HeaderMap, uri: &Uri) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    origin.is_some_and(|(_, authority)| Some(authority) == host(headers, uri))
+}
+
+/// For services that ask nobody who they are: to them, everything that reaches the socket is the
+/// person at the machine. Refuses (403)
+/// - what a page of another origin would change, except for those that `allowed` knows;
+/// - where only this machine is listened to (`local`), requests to any other name than its own: a
+///   name that its owner points at 127.0.0.1 makes a page's origin ours (DNS rebinding).
+pub fn refuse_foreign(
+    routes: Router,
+    local: bool,
+    allowed: impl Fn(&HeaderValue) -> bool + Clone + Send + Sync + 'static,
+) -> Router {
+    routes.layer(Gate(move |request: &mut Request| {
+        let origin = request.headers().get(header::ORIGIN);
+        let fine = request.method().is_safe()
+            || is_own(request.headers(), request.uri())
+            || origin.is_some_and(&allowed);
+        if !fine {
+            Some(foreign().into_response())
+        } else if local && !host(request.headers(), request.uri()).is_none_or(is_this_machine) {
+            let message = "Only requests to localhost or an IP address are answered here; turn authentication on \
+                           to use another name";
+            Some(Problem::new(StatusCode::FORBIDDEN, message).into_response())
+        } else {
+            None
+        }
+    }))
+}
+
+/// Whom a request is for, with the port. HTTP/2 has it in the request line alone.
+fn host<'r>(headers: &'r HeaderMap, uri: &'r Uri) -> Option<&'r str> {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    host.or_else(|| uri.authority().map(Authority::as_str))
+}
+
+/// Whether a page cannot have come from this host unless this machine served it: nobody can point
+/// these names elsewhere (RFC 6761, section 6.3).
+fn is_this_machine(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_matches(['[', ']']).to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+/// 403.
+#[must_use]
+pub fn foreign() -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "A page of another origin may not do this")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_this_machine_are_those_that_nobody_else_can_have() {
+        for own in [
+            "localhost",
+            "LOCALHOST:8080",
+            "app.localhost",
+            "127.0.0.1:80",
+            "[::1]:8081",
+            "10.0.0.7",
+        ] {
+            assert!(is_this_machine(own), "{own}");
+        }
+        for other in
+            ["", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "a b"]
+        {
+            assert!(!is_this_machine(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! One line a request, at its end: the method, the route, the status, how long until the response
+//! began. The same is counted, from one measurement, and traced. Never the path or the query as they
+//! were sent, because ids and tokens are in them.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::{MatchedPath, Request},
+    http::Method,
+    response::Response,
+};
+use tower::{Layer, Service};
+use tracing::Instrument as _;
+
+use crate::{
+    ops::metrics::Metrics,
+    ops::trace::{RequestSpan, TraceParent},
+    problem::Problem,
+    server::admission::TurnedAway,
+};
+
+/// Counts each request, and logs it under the target `http`: 500 at error, the other 5xx at warn
+/// (they are what a client sees while something else is away), everything else at debug. A handler
+/// finds its place in the trace, a [`TraceParent`], in the request's extensions. Within it, events carry
+/// the method and the route where `http=debug` is on; otherwise no span is made.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestLog(pub(crate) Metrics);
+
+#[derive(Debug, Clone)]
+pub(crate) struct Logged<S>(S, Metrics);
+
+impl<S> Layer<S> for RequestLog {
+    type Service = Logged<S>;
+
+    fn layer(&self, inner: S) -> Logged<S> {
+        Logged(inner, self.0.clone())
+    }
+}
+
+impl<S> Service<Request> for Logged<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let started = Instant::now();
+        let metrics = self.1.clone();
+        let present = metrics.traffic().asked();
+        let method = request.method().clone();
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        let name = route.as_ref().map_or("-", MatchedPath::as_str);
+        let span = tracing::debug_span!(target: "http", "request", http.method = %method, http.route = name);
+        let parent = TraceParent::of(request.headers());
+        let traced = RequestSpan::begin(&method, name, parent);
+        if let Some(place) = traced.as_ref().map(RequestSpan::place).or(parent) {
+            request.extensions_mut().insert(place);
+        }
+        let response = span.in_scope(|| self.0.call(request)).instrument(span);
+        Box::pin(async move {
+            let response = response.await?;
+            let took = started.elapsed();
+            drop(present);
+            if let Some(traced) = traced {
+                traced.end(response.status().as_u16());
+            }
+            let name = route.as_ref().map_or("-", MatchedPath::as_str);
+            metrics.traffic().answered(&method, name, response.status(), took);
+            log(&method, name, &response, took);
+            Ok(response)
+        })
+    }
+}
+
+fn log(method: &Method, route: &str, response: &Response, took: Duration) {
+    let status = response.status().as_u16();
+    // To the microsecond: what is finer is noise.
+    let latency = || took.as_micros() as f64 / 1000.0;
+    let message = || response.extensions().get::<Problem>().map(Problem::message);
+    match status {
+        500 => tracing::error!(
+            target: "http",
+            { http.method = %method, http.route = route, http.status = status,
+               http.latency_ms = latency(), problem.message = message() },
+            "request failed"
+        ),
+        // Not being ready is an answer, which a probe asks for every second.
+        501.. if route != "/readyz" && response.extensions().get::<TurnedAway>().is_none() => {
+            tracing::warn!(
+                target: "http",
+                { http.method = %method, http.route = route, http.status = status,
+                   http.latency_ms = latency(), problem.message = message() },
+                "request failed"
+            );
+        }
+        _ => tracing::debug!(
+            target: "http",
+            { http.method = %method, http.route = route, http.status = status,
+               http.latency_ms = latency(), problem.message = message() },
+            "request"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::{Router, body::Body, http::StatusCode, routing::get};
+    use std::{
+        io,
+        sync::{Arc, Mutex, PoisonError},
+    };
+    use tower::ServiceExt as _;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_is_logged_with_its_route_and_never_with_its_path_or_query() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_max_level(tracing::Level::DEBUG)
+            .with_writer(move || writer.clone())
+            .finish();
+        let app = Router::new()
+            .route("/inbox/{id}", get(async || "hello"))
+            .route("/away", get(async || Problem::unavailable("Kafka is away.", Duration::ZERO)))
+            .route("/broken", get(async || StatusCode::INTERNAL_SERVER_ERROR))
+            .layer(RequestLog(Metrics::of("test", crate::ops::metrics::describe)));
+        {
+            let _guard = tracing::subscriber::set_default(subscriber);
+            for path in ["/inbox/4711?access_token=hunter2", "/away", "/broken", "/nowhere/4711"] {
+                let request = Request::get(path).body(Body::empty()).expect("a request");
+                app.clone().oneshot(request).await.expect("infallible");
+            }
+        }
+        let text = lines.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let text = String::from_utf8(text).expect("text");
+        assert!(!text.contains("hunter2") && !text.contains("4711"), "{text}");
+        let events: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let seen: Vec<_> = events
+            .iter()
+            .map(|event| (&event["level"], &event["http.route"], &event["http.status"]))
+            .map(|(level, route, status)| format!("{level} {route} {status}").replace('"', ""))
+            .collect();
+        assert_eq!(
+            seen,
+            ["DEBUG /inbox/{id} 200", "WARN /away 503", "ERROR /broken 500", "DEBUG - 404"]
+        );
+        assert!(
+            events
+                .iter()
+                .all(|event| event["http.method"] == "GET" && event["http.latency_ms"].is_f64())
+        );
+        assert_eq!(events[1]["problem.message"], "Kafka is away.");
+    }
+}
