@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use event_log::{Extent, Fold, Log, NewRecord, Position, Record, Start, Verdict};
+use event_log::{
+    Log, NewRecord, PartitionHandler, Position, Record, RecordOutcome, StartAt, Watermarks,
+};
 use model::{Cursor, Partitioner, TopicNames, headers};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::timeout};
@@ -39,7 +41,7 @@ pub struct DeadLetter {
 pub enum DeadLetterError {
     /// The log is away, or has no such topic.
     #[error(transparent)]
-    Log(#[from] event_log::Unreachable),
+    Log(#[from] event_log::LogUnreachable),
     /// It did not put everything back.
     #[error(
         "{done} were put back, then the log did not acknowledge: {error}. Doing it again is safe"
@@ -66,7 +68,7 @@ pub async fn read(
 ) -> Result<Vec<DeadLetter>, DeadLetterError> {
     log.ping(Duration::from_secs(10)).await?;
     let found = Arc::new(Found::default());
-    let follower = log.follow(topic, Collect(Arc::clone(&found)))?;
+    let follower = log.follow_topic(topic, Collect(Arc::clone(&found)))?;
     let all = i32::try_from(partitions).unwrap_or(i32::MAX);
     (0..all).for_each(|partition| follower.assign(partition));
     let complete = async {
@@ -79,7 +81,7 @@ pub async fn read(
     if read.is_err() {
         let text =
             format!("topic {topic} could not be read: is it there, with {partitions} partitions?");
-        return Err(event_log::Unreachable(text).into());
+        return Err(event_log::LogUnreachable(text).into());
     }
     let mut letters = std::mem::take(&mut *found.letters.lock());
     letters.sort_by_key(|letter| letter.at);
@@ -145,14 +147,14 @@ struct Found {
 
 struct Collect(Arc<Found>);
 
-impl Fold for Collect {
-    fn assigned(&mut self, _: i32) -> Start {
-        Start::Beginning
+impl PartitionHandler for Collect {
+    fn on_assigned(&mut self, _: i32) -> StartAt {
+        StartAt::Beginning
     }
 
-    fn extent(&mut self, _: i32, _: Extent) {}
+    fn on_watermarks(&mut self, _: i32, _: Watermarks) {}
 
-    fn record(&mut self, record: &Record<'_>) -> Verdict {
+    fn on_record(&mut self, record: &Record<'_>) -> RecordOutcome {
         let said = |name: &str| {
             let value =
                 record.headers.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
@@ -170,13 +172,13 @@ impl Fold for Collect {
             value: record.value.unwrap_or_default().to_vec(),
             headers: record.headers.iter().filter_map(known).collect(),
         });
-        Verdict::Folded
+        RecordOutcome::Applied
     }
 
-    fn live(&mut self, partition: i32) {
+    fn on_live(&mut self, partition: i32) {
         self.0.live.lock().insert(partition);
         self.0.more.notify_one();
     }
 
-    fn revoked(&mut self, _: i32) {}
+    fn on_revoked(&mut self, _: i32) {}
 }

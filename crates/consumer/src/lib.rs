@@ -9,7 +9,7 @@
 
 pub mod settings;
 pub mod metrics;
-pub mod follow;
+pub mod subscriptions;
 pub mod view;
 pub mod owners;
 pub mod receipts;
@@ -26,11 +26,11 @@ use service::{auth::Auth, ops::canary::Canary, ops::metrics::Metrics, server::ht
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use follow::Following;
 use owners::Owners;
 use receipts::Recorder;
 use routes::{App, Streams};
 pub use settings::Settings;
+use subscriptions::ViewSubscriptions;
 use view::View;
 
 /// How long the last words to those who listen on WebSockets may take.
@@ -44,7 +44,7 @@ pub enum RunError {
     Topic(#[from] event_log::TopicError),
     /// The client of the log cannot be made.
     #[error(transparent)]
-    Log(#[from] event_log::Unreachable),
+    Log(#[from] event_log::LogUnreachable),
     /// The keys that verify tokens cannot be used.
     #[error(transparent)]
     Keys(#[from] service::auth::KeyError),
@@ -85,7 +85,7 @@ pub async fn run(
     };
     let canary = Canary::new("consumer", settings.canary);
     let mut way = canary::Way::new(Arc::clone(&view), log.writer(), Arc::clone(&app.topic));
-    let following = Following::new(view, log, names, owners);
+    let following = ViewSubscriptions::new(view, log, names, owners);
     let local = address.ip().to_canonical().is_loopback();
     let app = routes::router(&settings, &auth, app, &following, canary.clone(), &metrics, local);
     let mut watching = JoinSet::new();

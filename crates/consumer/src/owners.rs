@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use event_log::{AppendError, Extent, Fold, NewRecord, Record, Start, Verdict, Writer};
+use event_log::{
+    AppendError, NewRecord, PartitionHandler, Record, RecordOutcome, StartAt, Watermarks, Writer,
+};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
@@ -229,28 +231,28 @@ impl OwnersFold {
     }
 }
 
-impl Fold for OwnersFold {
-    fn assigned(&mut self, _: i32) -> Start {
-        Start::Beginning
+impl PartitionHandler for OwnersFold {
+    fn on_assigned(&mut self, _: i32) -> StartAt {
+        StartAt::Beginning
     }
 
-    fn extent(&mut self, _: i32, _: Extent) {}
+    fn on_watermarks(&mut self, _: i32, _: Watermarks) {}
 
-    fn record(&mut self, record: &Record<'_>) -> Verdict {
+    fn on_record(&mut self, record: &Record<'_>) -> RecordOutcome {
         match record.value.map(serde_json::from_slice) {
             Some(Ok(claim)) => {
                 self.fold(claim);
-                Verdict::Folded
+                RecordOutcome::Applied
             }
             // Compaction's own, of no meaning here.
-            None => Verdict::Folded,
-            Some(Err(error)) => Verdict::Poison(error.to_string()),
+            None => RecordOutcome::Applied,
+            Some(Err(error)) => RecordOutcome::Poison(error.to_string()),
         }
     }
 
-    fn live(&mut self, _: i32) {}
+    fn on_live(&mut self, _: i32) {}
 
-    fn revoked(&mut self, _: i32) {}
+    fn on_revoked(&mut self, _: i32) {}
 }
 
 #[cfg(test)]
@@ -285,7 +287,7 @@ mod fuzz {
             let mut owners = Owners::new("http://me");
             // A foreign claim to what is ours is answered, whatever it says.
             owners.assigned(3);
-            let verdict = OwnersFold::into(&owners).record(&Record {
+            let verdict = OwnersFold::into(&owners).on_record(&Record {
                 partition: 0,
                 offset: 0,
                 timestamp_ms: 0,
@@ -319,7 +321,7 @@ mod tests {
             state,
         };
         let value = serde_json::to_vec(&claim).expect("JSON");
-        OwnersFold::into(owners).record(&Record {
+        OwnersFold::into(owners).on_record(&Record {
             partition: 0,
             offset: 0,
             timestamp_ms: 0,

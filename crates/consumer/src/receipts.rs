@@ -9,7 +9,7 @@ use model::{
     record,
 };
 
-use crate::view::{NotLive, View, Which};
+use crate::view::{NotLive, Selector, View};
 
 /// How long the log may take to acknowledge, and the view to show.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -53,7 +53,7 @@ impl Recorder {
         &self,
         user: UserId,
         action: Action,
-        which: &Which,
+        which: &Selector,
     ) -> Result<usize, RecordError> {
         // What is meant is settled here, as ids: a receipt then says the same whenever it is
         // folded, before or after whatever arrives meanwhile.

@@ -11,7 +11,7 @@ use service::{
     server::http::HttpLimits,
 };
 
-use crate::view::{Limits, snapshot::About};
+use crate::view::{Limits, snapshot::SnapshotKey};
 
 /// Keeps each user's notifications at hand and serves them.
 ///
@@ -225,8 +225,8 @@ impl Settings {
 
     /// What a snapshot has to be about to be of use.
     #[must_use]
-    pub fn about(&self, names: &TopicNames) -> About {
-        About {
+    pub fn about(&self, names: &TopicNames) -> SnapshotKey {
+        SnapshotKey {
             notifications: names.notifications.clone(),
             receipts: names.receipts.clone(),
             group: event_log::Group::from(&self.group).id,

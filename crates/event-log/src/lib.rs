@@ -34,8 +34,11 @@ use std::time::Duration;
 use crate::metrics::{DEAD_LETTERS, REBALANCES};
 use ::metrics::counter;
 
-pub use reader::{Assigner, Extent, Fold, Follower, Reader, Settling, Start, Verdict};
-pub use record::{Mark, NewRecord, Position, Record};
+pub use reader::{
+    Assigner, CommittedOffsets, Follower, PartitionHandler, Reader, RecordOutcome, StartAt,
+    Watermarks,
+};
+pub use record::{NewRecord, Position, Record, RecordAnchor};
 pub use topic::{Topic, TopicError};
 pub use writer::{Ack, AppendError, Writer};
 
@@ -51,7 +54,7 @@ pub enum Log {
 /// The log cannot be reached now. Says what to do; holds no secret.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
-pub struct Unreachable(pub String);
+pub struct LogUnreachable(pub String);
 
 impl Log {
     /// Makes the topics that are missing and checks those that exist.
@@ -107,13 +110,13 @@ impl Log {
     ///
     /// # Errors
     /// [`Unreachable`], when the client cannot even be made: a setting is wrong.
-    pub fn join<F: Fold>(
+    pub fn join_group<F: PartitionHandler>(
         &self,
         topic: &str,
         group: &Group,
         quarantine: Option<&str>,
         fold: F,
-    ) -> Result<Reader, Unreachable> {
+    ) -> Result<Reader, LogUnreachable> {
         // There from the start, because what appears with its first count cannot be told a rate of.
         for kind in ["assigned", "revoked", "lost"] {
             counter!(REBALANCES, "kind" => kind).increment(0);
@@ -131,7 +134,11 @@ impl Log {
     ///
     /// # Errors
     /// [`Unreachable`], when the client cannot even be made: a setting is wrong.
-    pub fn follow<F: Fold>(&self, topic: &str, fold: F) -> Result<Follower, Unreachable> {
+    pub fn follow_topic<F: PartitionHandler>(
+        &self,
+        topic: &str,
+        fold: F,
+    ) -> Result<Follower, LogUnreachable> {
         match self {
             Self::Kafka(log) => log.follow(topic, fold),
             Self::Embedded(log) => Ok(log.follow(topic, fold)),
@@ -142,12 +149,12 @@ impl Log {
     ///
     /// # Errors
     /// [`Unreachable`], when one of them cannot be had.
-    pub async fn ends(
+    pub async fn fetch_end_offsets(
         &self,
         topic: &str,
         partitions: &[i32],
         deadline: Duration,
-    ) -> Result<Vec<i64>, Unreachable> {
+    ) -> Result<Vec<i64>, LogUnreachable> {
         match self {
             Self::Kafka(log) => log.ends(topic, partitions, deadline).await,
             Self::Embedded(log) => log.ends(topic, partitions),
@@ -158,7 +165,7 @@ impl Log {
     ///
     /// # Errors
     /// [`Unreachable`], when it does not.
-    pub async fn ping(&self, deadline: Duration) -> Result<(), Unreachable> {
+    pub async fn ping(&self, deadline: Duration) -> Result<(), LogUnreachable> {
         match self {
             Self::Kafka(log) => log.ping(deadline).await,
             Self::Embedded(log) => log.ping(deadline).await,

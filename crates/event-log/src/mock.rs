@@ -10,7 +10,7 @@ use rdkafka::{
 };
 
 use crate::{
-    Unreachable,
+    LogUnreachable,
     kafka::{Kafka, KafkaSettings},
 };
 
@@ -22,7 +22,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When librdkafka cannot.
-    pub fn start() -> Result<Self, Unreachable> {
+    pub fn start() -> Result<Self, LogUnreachable> {
         Self::of(1)
     }
 
@@ -30,8 +30,8 @@ impl Cluster {
     ///
     /// # Errors
     /// When librdkafka cannot.
-    pub fn of(brokers: i32) -> Result<Self, Unreachable> {
-        MockCluster::new(brokers).map(Self).map_err(|error| Unreachable(error.to_string()))
+    pub fn of(brokers: i32) -> Result<Self, LogUnreachable> {
+        MockCluster::new(brokers).map(Self).map_err(|error| LogUnreachable(error.to_string()))
     }
 
     /// `host:port`.
@@ -44,16 +44,16 @@ impl Cluster {
     ///
     /// # Errors
     /// When it exists.
-    pub fn create_topic(&self, name: &str, partitions: u32) -> Result<(), Unreachable> {
+    pub fn create_topic(&self, name: &str, partitions: u32) -> Result<(), LogUnreachable> {
         let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
-        self.0.create_topic(name, partitions, 1).map_err(|error| Unreachable(error.to_string()))
+        self.0.create_topic(name, partitions, 1).map_err(|error| LogUnreachable(error.to_string()))
     }
 
     /// Clients of this cluster.
     ///
     /// # Errors
     /// When librdkafka cannot make them.
-    pub fn connect(&self, client_id: &str) -> Result<Kafka, Unreachable> {
+    pub fn connect(&self, client_id: &str) -> Result<Kafka, LogUnreachable> {
         Kafka::new(KafkaSettings {
             brokers: self.brokers(),
             client_id: client_id.to_owned(),
@@ -65,9 +65,9 @@ impl Cluster {
     ///
     /// # Errors
     /// When there is no such broker.
-    pub fn lead(&self, topic: &str, partition: i32, broker: i32) -> Result<(), Unreachable> {
+    pub fn lead(&self, topic: &str, partition: i32, broker: i32) -> Result<(), LogUnreachable> {
         let led = self.0.partition_leader(topic, partition, Some(broker));
-        led.map_err(|error| Unreachable(error.to_string()))
+        led.map_err(|error| LogUnreachable(error.to_string()))
     }
 
     /// Has the next append refused with an error after which an idempotent client cannot go on: the

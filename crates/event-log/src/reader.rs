@@ -14,7 +14,7 @@ use metrics::counter;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use crate::{Mark, Record};
+use crate::{Record, RecordAnchor};
 
 /// What becomes of the records of some partitions. Called by one thread, the driver's own, so
 /// that nothing here needs a lock for order's sake; none of it may block.
@@ -23,63 +23,63 @@ use crate::{Mark, Record};
 /// `assigned`, then any number of `record` (offsets grow) with one `extent` and one `live`
 /// somewhere among them, then `revoked`. The same partition may be assigned again later. Between
 /// `void` and `revoked` there is nothing more of that partition.
-pub trait Fold: Send + 'static {
+pub trait PartitionHandler: Send + 'static {
     /// The partition is ours from now on. Its records follow from where this says. After a
     /// [`void`](Self::void) it must say [`Start::Beginning`].
-    fn assigned(&mut self, partition: i32) -> Start;
+    fn on_assigned(&mut self, partition: i32) -> StartAt;
 
     /// How much there is to read until the partition is live. Known a moment after the
     /// assignment, and told again should it turn out otherwise.
-    fn extent(&mut self, partition: i32, extent: Extent);
+    fn on_watermarks(&mut self, partition: i32, extent: Watermarks);
 
     /// The next record, and what it was.
-    fn record(&mut self, record: &Record<'_>) -> Verdict;
+    fn on_record(&mut self, record: &Record<'_>) -> RecordOutcome;
 
     /// Every record that was there at the assignment has been given to [`record`](Self::record).
-    fn live(&mut self, partition: i32);
+    fn on_live(&mut self, partition: i32);
 
     /// The partition is ours no longer: whoever asks must not be answered from it any more when
     /// this returns. Memory is to be freed elsewhere.
-    fn revoked(&mut self, partition: i32);
+    fn on_revoked(&mut self, partition: i32);
 
     /// What the fold has of this partition is not what the log holds, for this reason (for
     /// people): it began after a record that is not there, or the log is another one now. Followed
     /// by `revoked` and `assigned`, for a start from the beginning.
-    fn void(&mut self, partition: i32, why: &str) {
+    fn on_reset(&mut self, partition: i32, why: &str) {
         let _ = (partition, why);
     }
 
     /// A partition of which the fold itself has found out, elsewhere, that what it has of it is
     /// void: it is started over. Asked several times a second.
-    fn stale(&mut self) -> Option<i32> {
+    fn take_invalidated(&mut self) -> Option<i32> {
         None
     }
 
     /// The assignment still holds, as far as can be known. Said at least every 100 ms or so, busy
     /// or not; a fold that has not heard it for longer, because its process was stopped, must not
     /// answer from what it remembers.
-    fn tick(&mut self) {}
+    fn renew_lease(&mut self) {}
 }
 
 /// Where the records of a partition begin for a fold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
+pub enum StartAt {
     /// With the first that the log still has.
     Beginning,
     /// After this one, which the fold has from an earlier time. It is looked for first: where the
     /// log does not have it, or something else in its place, or where the group has not been told
     /// of all records up to it, the partition is [`void`](Fold::void) and starts over.
-    After(Mark),
+    After(RecordAnchor),
 }
 
-impl Start {
+impl StartAt {
     /// After this one, if there is one.
     #[must_use]
-    pub fn after(mark: Option<Mark>) -> Self {
+    pub fn from_anchor(mark: Option<RecordAnchor>) -> Self {
         mark.map_or(Self::Beginning, Self::After)
     }
 
-    pub(crate) fn mark(self) -> Option<Mark> {
+    pub(crate) fn anchor(self) -> Option<RecordAnchor> {
         match self {
             Self::Beginning => None,
             Self::After(mark) => Some(mark),
@@ -89,9 +89,9 @@ impl Start {
 
 /// What a fold says of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RecordOutcome {
     /// It was understood.
-    Folded,
+    Applied,
     /// It never will be, for this reason (for people). A member of a group sets it aside, in the
     /// dead-letter topic; a [`Follower`] only passes it over.
     Poison(String),
@@ -99,7 +99,7 @@ pub enum Verdict {
 
 /// The offsets of a partition at its assignment: those from `low` up to, not including, `high`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extent {
+pub struct Watermarks {
     /// The first offset that the log still has.
     pub low: i64,
     /// One beyond the last.
@@ -111,13 +111,13 @@ pub struct Extent {
 #[derive(Debug)]
 pub struct Reader {
     thread: Thread,
-    signs: Arc<Signs>,
+    signs: Arc<ReaderStatus>,
 }
 
 impl Reader {
     pub(crate) fn spawn(
         name: &str,
-        signs: &Arc<Signs>,
+        signs: &Arc<ReaderStatus>,
         run: impl FnOnce(&AtomicBool) + Send + 'static,
     ) -> Self {
         Self { thread: Thread::spawn(name, run), signs: Arc::clone(signs) }
@@ -131,21 +131,21 @@ impl Reader {
 
     /// How many records this member has copied to the dead-letter topic.
     #[must_use]
-    pub fn quarantined(&self) -> u64 {
+    pub fn dlq_copied(&self) -> u64 {
         self.signs.quarantined.load(Ordering::Relaxed)
     }
 
     /// How many poison records found no room on their way to the dead-letter topic. The group's
     /// progress stays before the first of each partition, so the next replay copies them.
     #[must_use]
-    pub fn unquarantined(&self) -> u64 {
+    pub fn dlq_skipped(&self) -> u64 {
         self.signs.unquarantined.load(Ordering::Relaxed)
     }
 
     /// How far its group has been told, to be asked from elsewhere.
     #[must_use]
-    pub fn settling(&self) -> Settling {
-        Settling(Arc::clone(&self.signs))
+    pub fn committed_offsets(&self) -> CommittedOffsets {
+        CommittedOffsets(Arc::clone(&self.signs))
     }
 
     /// What a person has to mend, such as a topic that was given more partitions.
@@ -162,7 +162,7 @@ impl Reader {
 
 /// What a reader wants known about itself.
 #[derive(Debug, Default)]
-pub(crate) struct Signs {
+pub(crate) struct ReaderStatus {
     pub(crate) quarantined: AtomicU64,
     pub(crate) unquarantined: AtomicU64,
     pub(crate) trouble: Mutex<Option<String>>,
@@ -172,18 +172,18 @@ pub(crate) struct Signs {
 
 /// Knows how far a [`Reader`]'s group is. A cheap handle, to be cloned.
 #[derive(Debug, Clone)]
-pub struct Settling(Arc<Signs>);
+pub struct CommittedOffsets(Arc<ReaderStatus>);
 
-impl Settling {
+impl CommittedOffsets {
     /// Up to which offset of this partition, not including it, the group has been told that
     /// everything is folded and all poison copied; none while that is not known.
     #[must_use]
-    pub fn settled(&self, partition: i32) -> Option<i64> {
+    pub fn committed(&self, partition: i32) -> Option<i64> {
         self.0.settled.lock().get(&partition).copied()
     }
 }
 
-impl Signs {
+impl ReaderStatus {
     /// So many more records were copied to the dead-letter topic.
     pub(crate) fn set_aside(&self, records: usize) {
         let records = records as u64;

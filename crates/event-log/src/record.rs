@@ -30,7 +30,7 @@ pub struct Position {
 /// A record of a partition, and what it said: enough to find out later whether the log that has a
 /// record of this offset is the same log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
+pub struct RecordAnchor {
     /// Its offset.
     pub offset: i64,
     /// Its [`Record::checksum`].
@@ -78,7 +78,7 @@ impl Record<'_> {
 
     /// This record, as it is to be known again.
     #[must_use]
-    pub fn mark(&self) -> Mark {
-        Mark { offset: self.offset, checksum: self.checksum() }
+    pub fn anchor(&self) -> RecordAnchor {
+        RecordAnchor { offset: self.offset, checksum: self.checksum() }
     }
 }

@@ -9,7 +9,7 @@ use std::{fmt, time::Duration};
 use clap::Args;
 
 use crate::{
-    Group, Log, Topic, Unreachable,
+    Group, Log, LogUnreachable, Topic,
     kafka::{Kafka, KafkaSettings},
     topic::Cleanup,
 };
@@ -86,7 +86,7 @@ impl KafkaArgs {
     ///
     /// # Errors
     /// [`Unreachable`], when a setting is wrong.
-    pub fn connect(&self, client_id: &str) -> Result<Log, Unreachable> {
+    pub fn connect(&self, client_id: &str) -> Result<Log, LogUnreachable> {
         Kafka::new(KafkaSettings {
             brokers: self.kafka_brokers.clone(),
             client_id: client_id.to_owned(),

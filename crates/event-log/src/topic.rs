@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Unreachable;
+use crate::LogUnreachable;
 
 /// A topic that the services need.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub enum Cleanup {
 pub enum TopicError {
     /// Ask again later.
     #[error(transparent)]
-    Unreachable(#[from] Unreachable),
+    Unreachable(#[from] LogUnreachable),
     /// An existing topic has another number of partitions. Every inbox would be looked for in
     /// the wrong place, so this is never passed over.
     #[error(

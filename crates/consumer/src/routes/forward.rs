@@ -32,7 +32,7 @@ use service::{problem::Problem, server::admission::Place, server::detached::Endl
 use tokio::time::{Instant, timeout, timeout_at};
 use tower::{Layer, Service};
 
-use super::{App, access, live::Kind, problems::not_live, query::Raw, socket, stream};
+use super::{App, access, live::Kind, problems::not_live, query::QueryParams, socket, stream};
 use crate::{owners::Claim, view::NotLive};
 
 /// Marks a request that an instance passed on; it is not passed on again.
@@ -340,7 +340,7 @@ fn wait(uri: &Uri) -> Duration {
     if uri.query().is_none() {
         return Duration::ZERO;
     }
-    Query::<Raw>::try_from_uri(uri).map(|Query(raw)| raw.wait()).unwrap_or_default()
+    Query::<QueryParams>::try_from_uri(uri).map(|Query(raw)| raw.wait()).unwrap_or_default()
 }
 
 /// What came of asking an owner.

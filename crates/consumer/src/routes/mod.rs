@@ -31,7 +31,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use live::Streams;
 
-use crate::{Settings, follow::Following, owners::Owners, receipts::Recorder, view::View};
+use crate::{
+    Settings, owners::Owners, receipts::Recorder, subscriptions::ViewSubscriptions, view::View,
+};
 
 /// What the handlers share.
 pub struct App {
@@ -56,7 +58,7 @@ pub fn router(
     settings: &Settings,
     auth: &Auth,
     app: App,
-    following: &Following,
+    following: &ViewSubscriptions,
     canary: Canary,
     metrics: &Metrics,
     local: bool,

@@ -20,14 +20,14 @@ use service::{
 use super::{
     App,
     problems::{not_live, user},
-    query::Raw,
+    query::QueryParams,
     schema,
 };
 use crate::view::Page;
 
 /// An inbox, oldest first
 #[utoipa::path(get, path = "/notifications/{id}", tag = "inbox",
-    params(("id" = i64, Path, description = "The user", minimum = 1), Raw,
+    params(("id" = i64, Path, description = "The user", minimum = 1), QueryParams,
         ("If-None-Match" = Option<String>, Header, description = "An `ETag` of before")),
     responses(
         (status = 200, description = "What there is", body = schema::Page,
@@ -39,7 +39,7 @@ use crate::view::Page;
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-    Query(raw): Query<Raw>,
+    Query(raw): Query<QueryParams>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let user = user(&id)?;

@@ -58,7 +58,7 @@ pub(super) async fn lags(app: &App) -> BTreeMap<i32, i64> {
         })
         .collect();
     let numbers: Vec<_> = live.iter().map(|(number, _)| *number).collect();
-    let ends = app.log.ends(&app.topic, &numbers, DEADLINE).await.unwrap_or_default();
+    let ends = app.log.fetch_end_offsets(&app.topic, &numbers, DEADLINE).await.unwrap_or_default();
     let lag =
         |((number, position), end): (&(i32, i64), i64)| (*number, (end - 1 - position).max(0));
     live.iter().zip(ends).map(lag).collect()

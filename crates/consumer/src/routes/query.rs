@@ -18,7 +18,7 @@ const MAX_LIMIT: usize = 10_000;
 /// As it comes. All texts, so that what is wrong can be said in our words.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Raw {
+pub(super) struct QueryParams {
     /// Only what comes after this cursor (`3-1042`); what was sent from this time on
     /// (`2026-01-31T12:00:00Z`), or within this long ago (`10m`); or `all`
     since: Option<String>,
@@ -48,7 +48,7 @@ pub(super) struct StartParams {
     category: Option<String>,
 }
 
-impl Raw {
+impl QueryParams {
     /// How long this asks to wait; what is not a duration is refused elsewhere.
     pub(super) fn wait(&self) -> Duration {
         self.wait.as_deref().and_then(|text| duration(text).ok()).unwrap_or_default().min(MAX_WAIT)
@@ -182,13 +182,13 @@ mod fuzz {
         option::of(prop_oneof![1 => text(), 4 => broken_text(valid)])
     }
 
-    fn raw() -> impl Strategy<Value = Raw> {
+    fn raw() -> impl Strategy<Value = QueryParams> {
         let since = value(prop_oneof![cursor(), time(), span(), Just("all".into())]);
         let limit = value("[0-9]{1,6}".boxed());
         let unread = value("true|false|");
         let category = value("[a-zé ]{0,80}".boxed());
         (since, limit, unread, category, value(cursor()), value(span())).prop_map(
-            |(since, limit, unread, category, at_least, wait)| Raw {
+            |(since, limit, unread, category, at_least, wait)| QueryParams {
                 since,
                 limit,
                 unread,
@@ -253,7 +253,7 @@ mod fuzz {
             query in prop_oneof![text(), broken_text("((since|limit|wait|category)=[0-9a-z%+-]{0,9}&){0,6}")],
         ) {
             if let Ok(uri) = format!("/notifications/1?{query}").parse::<Uri>()
-                && let Ok(Asked(raw)) = Asked::<Raw>::try_from_uri(&uri)
+                && let Ok(Asked(raw)) = Asked::<QueryParams>::try_from_uri(&uri)
             {
                 let _ = (raw.parse(HOME), raw.start(None));
                 prop_assert!(raw.wait() <= MAX_WAIT);

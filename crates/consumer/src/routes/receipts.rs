@@ -23,7 +23,7 @@ use super::{
     problems::{not_live, not_recorded, user},
     schema,
 };
-use crate::view::{Query, Which};
+use crate::view::{Query, Selector};
 
 /// The most ids that one request may name: as many as a full inbox holds.
 const MAX_IDS: usize = 1000;
@@ -81,7 +81,7 @@ pub(super) async fn dismiss_all(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    act(&app, user(&id)?, Action::Dismissed, &Which::All).await
+    act(&app, user(&id)?, Action::Dismissed, &Selector::All).await
 }
 
 /// Dismiss one
@@ -102,7 +102,7 @@ pub(super) async fn dismiss(
     let user = user(&id)?;
     let missing = || Problem::not_found("Notification not found");
     let notification = NotificationId::from_text(&notification).ok_or_else(missing)?;
-    let which = Which::Ids([notification].into());
+    let which = Selector::Ids([notification].into());
     let done = record(&app, user, Action::Dismissed, &which).await?;
     if done.changed == 0 { Err(missing()) } else { Ok(done.into_response()) }
 }
@@ -114,7 +114,12 @@ async fn mark(app: &App, id: &str, action: Action, body: &[u8]) -> Result<Respon
     act(app, user, action, &which).await
 }
 
-async fn act(app: &App, user: UserId, action: Action, which: &Which) -> Result<Response, Problem> {
+async fn act(
+    app: &App,
+    user: UserId,
+    action: Action,
+    which: &Selector,
+) -> Result<Response, Problem> {
     record(app, user, action, which).await.map(IntoResponse::into_response)
 }
 
@@ -133,7 +138,7 @@ pub(super) async fn record(
     app: &App,
     user: UserId,
     action: Action,
-    which: &Which,
+    which: &Selector,
 ) -> Result<Done, Problem> {
     let changed =
         app.recorder.record(user, action, which).await.map_err(|error| not_recorded(&error))?;
@@ -208,7 +213,7 @@ impl Chosen {
     }
 
     /// Which entries of an inbox in partition `home` are meant.
-    pub(super) fn which(self, home: i32) -> Result<Which, Problem> {
+    pub(super) fn which(self, home: i32) -> Result<Selector, Problem> {
         match self {
             Self { ids: Some(_), through: Some(_) } => {
                 Err(Problem::bad_request("through", "cannot stand beside ids"))
@@ -216,7 +221,7 @@ impl Chosen {
             Self { ids: Some(ids), .. } if ids.len() > MAX_IDS => {
                 Err(Problem::bad_request("ids", format!("must be at most {MAX_IDS}")))
             }
-            Self { ids: Some(ids), .. } => Ok(Which::Ids(ids.into_iter().collect())),
+            Self { ids: Some(ids), .. } => Ok(Selector::Ids(ids.into_iter().collect())),
             Self { through: Some(through), .. } if through.partition != home => {
                 let why = format!(
                     "is of partition {}, but this inbox lives in {home}",
@@ -224,8 +229,8 @@ impl Chosen {
                 );
                 Err(Problem::bad_request("through", why))
             }
-            Self { through: Some(through), .. } => Ok(Which::Through(through.offset)),
-            Self { ids: None, through: None } => Ok(Which::All),
+            Self { through: Some(through), .. } => Ok(Selector::Through(through.offset)),
+            Self { ids: None, through: None } => Ok(Selector::All),
         }
     }
 }
@@ -234,7 +239,7 @@ impl Chosen {
 mod tests {
     use super::*;
 
-    fn which(body: &str) -> Result<Which, String> {
+    fn which(body: &str) -> Result<Selector, String> {
         let chosen = Chosen::parse(body.as_bytes()).and_then(|chosen| chosen.which(3));
         chosen.map_err(|problem| problem.message().to_owned())
     }
@@ -242,7 +247,7 @@ mod tests {
     #[test]
     fn nothing_or_an_object_without_a_choice_chooses_all_and_nothing_else_does() {
         for all in ["", " \n", "{}", r#"{"ids":null}"#, r#"{"through":null,"ids":null}"#] {
-            assert!(matches!(which(all), Ok(Which::All)), "{all:?}");
+            assert!(matches!(which(all), Ok(Selector::All)), "{all:?}");
         }
         for refused in ["[null,null]", "[]", "null", "true", "\"all\"", r#"{"all":true}"#] {
             let why = which(refused).expect_err("a problem");
@@ -260,8 +265,10 @@ mod tests {
         ] {
             assert!(which(refused).is_err(), "{refused}");
         }
-        assert!(matches!(which(r#"{"through":"3-7"}"#), Ok(Which::Through(7))));
-        assert!(matches!(which(r#"{"ids":["a","b","a"]}"#), Ok(Which::Ids(ids)) if ids.len() == 2));
+        assert!(matches!(which(r#"{"through":"3-7"}"#), Ok(Selector::Through(7))));
+        assert!(
+            matches!(which(r#"{"ids":["a","b","a"]}"#), Ok(Selector::Ids(ids)) if ids.len() == 2)
+        );
     }
 }
 
@@ -306,12 +313,12 @@ pub(super) mod fuzz {
             let text = text.trim();
             prop_assert!(text.is_empty() || text.starts_with('{'), "{} chose {:?}", text, which);
             match which {
-                Which::Ids(ids) => {
+                Selector::Ids(ids) => {
                     prop_assert!(ids.len() <= MAX_IDS && text.contains("ids"));
                     prop_assert!(ids.iter().all(|id| id.to_string().len() <= MAX_ID_LEN));
                 }
-                Which::Through(offset) => prop_assert!(offset >= -1 && text.contains("through")),
-                Which::All => prop_assert!(!text.contains('"') || text.contains("null")),
+                Selector::Through(offset) => prop_assert!(offset >= -1 && text.contains("through")),
+                Selector::All => prop_assert!(!text.contains('"') || text.contains("null")),
             }
         }
     }

@@ -33,7 +33,7 @@ use super::{
     App,
     live::{Kind, Live, write_json},
     problems::user,
-    query::{Raw, StartParams},
+    query::{QueryParams, StartParams},
     receipts::{Chosen, record},
     stream::LAST_EVENT_ID,
 };
@@ -75,7 +75,7 @@ enum Command {
 pub(super) async fn open(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-    Query(raw): Query<Raw>,
+    Query(raw): Query<QueryParams>,
     caller: Caller,
     uri: Uri,
     headers: HeaderMap,

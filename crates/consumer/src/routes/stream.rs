@@ -28,7 +28,7 @@ use super::{
     App,
     live::{Kind, Live, write_json},
     problems::user,
-    query::{Raw, StartParams},
+    query::{QueryParams, StartParams},
 };
 use crate::view::feed::Event;
 
@@ -56,7 +56,7 @@ const RETRY: &str = "retry: 500\n";
 pub(super) async fn open(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-    Query(raw): Query<Raw>,
+    Query(raw): Query<QueryParams>,
     caller: Caller,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

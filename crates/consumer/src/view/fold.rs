@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::metrics::{DELIVERY_SECONDS, REBUILD_SECONDS};
-use event_log::{Extent, Fold, Record, Start, Verdict};
+use event_log::{PartitionHandler, Record, RecordOutcome, StartAt, Watermarks};
 use jiff::Timestamp;
 use metrics::{Histogram, histogram};
 use model::{Cursor, record};
@@ -112,9 +112,9 @@ impl<O: Ownership> Notifications<O> {
     }
 }
 
-impl<O: Ownership> Fold for Notifications<O> {
-    fn assigned(&mut self, number: i32) -> Start {
-        let Some(partition) = self.view.partition(number) else { return Start::Beginning };
+impl<O: Ownership> PartitionHandler for Notifications<O> {
+    fn on_assigned(&mut self, number: i32) -> StartAt {
+        let Some(partition) = self.view.partition(number) else { return StartAt::Beginning };
         let restored = self.view.keeping().and_then(|keeping| keeping.take(number));
         if restored.as_ref().is_some_and(|restored| restored.strays) {
             self.view.strays.store(true, Ordering::Relaxed);
@@ -124,42 +124,42 @@ impl<O: Ownership> Fold for Notifications<O> {
         start
     }
 
-    fn extent(&mut self, partition: i32, extent: Extent) {
+    fn on_watermarks(&mut self, partition: i32, extent: Watermarks) {
         if let Some(partition) = self.view.partition(partition) {
             partition.set_extent(Source::Notifications, extent);
         }
     }
 
-    fn record(&mut self, record: &Record<'_>) -> Verdict {
+    fn on_record(&mut self, record: &Record<'_>) -> RecordOutcome {
         if record::is_canary(record.key, record.headers.iter().copied()) {
             self.pass(record);
-            return Verdict::Folded;
+            return RecordOutcome::Applied;
         }
         match self.add(record) {
             Ok(Some(Added::Duplicate)) => {
                 self.view.counters.duplicates.fetch_add(1, Ordering::Relaxed);
-                Verdict::Folded
+                RecordOutcome::Applied
             }
             Ok(Some(Added::Conflict)) => {
                 self.view.counters.conflicts.fetch_add(1, Ordering::Relaxed);
                 say_set_aside(&self.topic, record, &REUSED);
-                Verdict::Poison(REUSED.into())
+                RecordOutcome::Poison(REUSED.into())
             }
-            Ok(Some(Added::New | Added::Known) | None) => Verdict::Folded,
+            Ok(Some(Added::New | Added::Known) | None) => RecordOutcome::Applied,
             Err(poison) => {
                 self.view.counters.poison.fetch_add(1, Ordering::Relaxed);
                 self.pass(record);
                 say_set_aside(&self.topic, record, &poison);
-                Verdict::Poison(poison.to_string())
+                RecordOutcome::Poison(poison.to_string())
             }
         }
     }
 
-    fn live(&mut self, number: i32) {
+    fn on_live(&mut self, number: i32) {
         caught_up(&self.view, Source::Notifications, number, &self.say_live);
     }
 
-    fn revoked(&mut self, number: i32) {
+    fn on_revoked(&mut self, number: i32) {
         let released = self.view.partition(number).map(Partition::revoke).unwrap_or_default();
         self.ownership.revoked(number);
         match (released.inboxes, self.view.keeping()) {
@@ -170,7 +170,7 @@ impl<O: Ownership> Fold for Notifications<O> {
         }
     }
 
-    fn void(&mut self, number: i32, _: &str) {
+    fn on_reset(&mut self, number: i32, _: &str) {
         let partition = self.view.partition(number);
         let used = partition.is_some_and(|partition| partition.set_void(Source::Notifications));
         if let Some(keeping) = self.view.keeping() {
@@ -178,12 +178,12 @@ impl<O: Ownership> Fold for Notifications<O> {
         }
     }
 
-    fn stale(&mut self) -> Option<i32> {
+    fn take_invalidated(&mut self) -> Option<i32> {
         let mut partitions = self.view.partitions();
         partitions.find(|(_, partition)| partition.is_void()).map(|(number, _)| number)
     }
 
-    fn tick(&mut self) {
+    fn renew_lease(&mut self) {
         self.view.assure();
     }
 }
@@ -204,20 +204,22 @@ impl Receipts {
     }
 }
 
-impl Fold for Receipts {
-    fn assigned(&mut self, partition: i32) -> Start {
+impl PartitionHandler for Receipts {
+    fn on_assigned(&mut self, partition: i32) -> StartAt {
         let partition = self.view.partition(partition);
-        partition.map_or(Start::Beginning, |partition| partition.follow(Source::Receipts))
+        partition.map_or(StartAt::Beginning, |partition| partition.follow(Source::Receipts))
     }
 
-    fn extent(&mut self, partition: i32, extent: Extent) {
+    fn on_watermarks(&mut self, partition: i32, extent: Watermarks) {
         if let Some(partition) = self.view.partition(partition) {
             partition.set_extent(Source::Receipts, extent);
         }
     }
 
-    fn record(&mut self, record: &Record<'_>) -> Verdict {
-        let Some(partition) = self.view.partition(record.partition) else { return Verdict::Folded };
+    fn on_record(&mut self, record: &Record<'_>) -> RecordOutcome {
+        let Some(partition) = self.view.partition(record.partition) else {
+            return RecordOutcome::Applied;
+        };
         let (limits, mark) = (self.view.limits, self.view.mark(record));
         match record::decode_receipt(record.value) {
             Ok(receipt) => {
@@ -228,26 +230,26 @@ impl Fold for Receipts {
                     self.view.counters.receipts.fetch_add(1, Ordering::Relaxed);
                 }
                 partition.wake_for(receipt, record.offset);
-                Verdict::Folded
+                RecordOutcome::Applied
             }
             Err(poison) => {
                 self.view.counters.poison_receipts.fetch_add(1, Ordering::Relaxed);
                 partition.fold(Source::Receipts, record.offset, mark, |_| ());
                 say_set_aside(&self.topic, record, &poison);
-                Verdict::Poison(poison.to_string())
+                RecordOutcome::Poison(poison.to_string())
             }
         }
     }
 
-    fn live(&mut self, number: i32) {
+    fn on_live(&mut self, number: i32) {
         caught_up(&self.view, Source::Receipts, number, &self.say_live);
     }
 
-    fn revoked(&mut self, _: i32) {
+    fn on_revoked(&mut self, _: i32) {
         // The notifications' fold has taken the partition back already.
     }
 
-    fn void(&mut self, partition: i32, _: &str) {
+    fn on_reset(&mut self, partition: i32, _: &str) {
         // It is the notifications' to start over, with these after them: what was folded of the
         // two cannot be told apart.
         if let Some(partition) = self.view.partition(partition) {

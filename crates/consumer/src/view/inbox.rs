@@ -74,7 +74,7 @@ pub struct Evicted {
 /// What many inboxes hold together. Kept up to date by each change, so that nobody has to look
 /// through them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct Totals {
     /// Entries that are not dismissed.
     pub entries: usize,
     /// Bytes of their JSON.
@@ -85,7 +85,7 @@ pub struct Tally {
     pub expired: u64,
 }
 
-impl Tally {
+impl Totals {
     fn add(&mut self, json: &str) {
         self.entries += 1;
         self.bytes += json.len();
@@ -120,7 +120,7 @@ impl Inbox {
         mut entry: Entry,
         limits: Limits,
         now_ms: i64,
-        tally: &mut Tally,
+        tally: &mut Totals,
     ) -> Added {
         let hash = short_hash(&entry.id);
         let same = self.position(&entry.id, hash).and_then(|index| self.entries.get(index));
@@ -153,7 +153,7 @@ impl Inbox {
         ids: &[NotificationId],
         offset: i64,
         limits: Limits,
-        tally: &mut Tally,
+        tally: &mut Totals,
     ) {
         self.touched = offset + 1;
         for id in ids {
@@ -170,7 +170,7 @@ impl Inbox {
     }
 
     /// Evicts what is too old. To be called now and then for inboxes that nothing is added to.
-    pub fn expire(&mut self, limits: Limits, now_ms: i64, tally: &mut Tally) {
+    pub fn expire(&mut self, limits: Limits, now_ms: i64, tally: &mut Totals) {
         let oldest = limits.oldest(now_ms);
         while self.entries.front().is_some_and(|entry| entry.sent_at_ms < oldest) {
             self.evict(Eviction::Expired, tally);
@@ -246,7 +246,7 @@ impl Inbox {
         evicted: Option<Evicted>,
         pending: HashMap<NotificationId, (Action, i64)>,
         touched: i64,
-        tally: &mut Tally,
+        tally: &mut Totals,
     ) -> Self {
         entries.iter().filter_map(|entry| entry.json.as_ref()).for_each(|json| tally.add(json));
         let hashes = entries.iter().map(|entry| short_hash(&entry.id)).collect();
@@ -255,7 +255,7 @@ impl Inbox {
     }
 
     /// Forgets what was before this offset, as if it had never been there.
-    pub(super) fn forget_before(&mut self, low: i64, tally: &mut Tally) {
+    pub(super) fn forget_before(&mut self, low: i64, tally: &mut Totals) {
         while self.entries.front().is_some_and(|entry| entry.offset < low) {
             self.hashes.pop_front();
             if let Some(json) = self.entries.pop_front().and_then(|entry| entry.json) {
@@ -273,7 +273,7 @@ impl Inbox {
         self.entries.iter().position(|entry| entry.id == *id)
     }
 
-    fn evict(&mut self, reason: Eviction, tally: &mut Tally) {
+    fn evict(&mut self, reason: Eviction, tally: &mut Totals) {
         self.hashes.pop_front();
         if let Some(entry) = self.entries.pop_front() {
             // What was dismissed is gone already, for its recipient.

@@ -5,13 +5,13 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use event_log::{Mark, Start as From};
+use event_log::{RecordAnchor, StartAt as From};
 use model::{Action, Cursor, NotificationId, Receipt, UserId};
 
 use super::{
     entry::Entry,
     feed::Start,
-    inbox::{Added, Evicted, Inbox, Limits, Tally},
+    inbox::{Added, Evicted, Inbox, Limits, Totals},
     page::{Gap, GapReason, Item, Page, Query, Since},
     rebuild::Source,
     snapshot::Overlap,
@@ -24,11 +24,11 @@ pub(super) const CONFLICTS_KEPT: usize = 1000;
 #[derive(Debug)]
 pub struct Inboxes {
     pub(super) users: HashMap<UserId, Inbox>,
-    pub(super) tally: Tally,
+    pub(super) tally: Totals,
     /// The last offset that was folded of each topic; −1 before any.
     pub(super) last: [i64; 2],
     /// The last record that was folded of each topic, where snapshots are kept.
-    pub(super) marks: [Option<Mark>; 2],
+    pub(super) marks: [Option<RecordAnchor>; 2],
     /// The offsets of the newest notifications that reused a key, oldest first.
     pub(super) conflicts: VecDeque<i64>,
     /// Of a snapshot that was taken while records were folded: which of those it has.
@@ -49,7 +49,7 @@ impl Default for Inboxes {
         static LIVES: AtomicU64 = AtomicU64::new(0);
         Self {
             users: HashMap::new(),
-            tally: Tally::default(),
+            tally: Totals::default(),
             last: [-1, -1],
             marks: [None, None],
             conflicts: VecDeque::new(),
@@ -71,7 +71,7 @@ impl Inboxes {
 
     /// What all of them hold together.
     #[must_use]
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> Totals {
         self.tally
     }
 
@@ -88,7 +88,7 @@ impl Inboxes {
     }
 
     /// The record at this offset is next; its mark, where snapshots are kept.
-    pub(super) fn advance(&mut self, source: Source, offset: i64, mark: Option<Mark>) {
+    pub(super) fn advance(&mut self, source: Source, offset: i64, mark: Option<RecordAnchor>) {
         self.last[source as usize] = offset;
         self.marks[source as usize] = mark;
         if let Some(overlap) = &mut self.overlap {
@@ -107,7 +107,7 @@ impl Inboxes {
     /// Where the records of this topic begin for these inboxes.
     pub(super) fn start(&self, source: Source) -> From {
         let mark = self.marks[source as usize];
-        From::after(mark.filter(|_| self.restored && !self.void))
+        From::from_anchor(mark.filter(|_| self.restored && !self.void))
     }
 
     /// Whether this is not what the log holds.
@@ -186,7 +186,7 @@ impl Inboxes {
         &self,
         user: UserId,
         action: Action,
-        which: &Which,
+        which: &Selector,
         oldest: i64,
     ) -> Vec<NotificationId> {
         let Some(inbox) = self.users.get(&user) else { return Vec::new() };
@@ -196,9 +196,9 @@ impl Inboxes {
             Action::Dismissed => true,
         };
         let chosen = |entry: &&Entry| match which {
-            Which::Ids(ids) => ids.contains(&entry.id),
-            Which::Through(offset) => entry.offset <= *offset,
-            Which::All => true,
+            Selector::Ids(ids) => ids.contains(&entry.id),
+            Selector::Through(offset) => entry.offset <= *offset,
+            Selector::All => true,
         };
         inbox
             .shown_after(-1, oldest)
@@ -370,7 +370,7 @@ pub(super) struct Part {
 
 /// Which entries a recipient means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Which {
+pub enum Selector {
     /// These.
     Ids(HashSet<NotificationId>),
     /// Those up to and with this offset.

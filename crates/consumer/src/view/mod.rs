@@ -34,16 +34,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use event_log::{Mark, Record};
+use event_log::{Record, RecordAnchor};
 use jiff::Timestamp;
 use model::{Action, NotificationId, Partitioner, UserId};
 
 pub use feed::Feed;
 pub use inbox::Limits;
-pub use inboxes::Which;
+pub use inboxes::Selector;
 pub use page::{Page, Query, Since};
 pub use partition::{Held, NotLive, Partition};
-pub use snapshot::Keeping;
+pub use snapshot::SnapshotManager;
 
 /// How long after the log's thread last said that its assignment holds the view still answers:
 /// half of the group's session (10 s), after which another instance may own the partitions. A
@@ -61,7 +61,7 @@ pub struct View {
     /// When the assignment was last known to hold, in milliseconds since `started`.
     assured_ms: AtomicU64,
     /// None: no snapshots are kept.
-    keeping: OnceLock<Arc<Keeping>>,
+    keeping: OnceLock<Arc<SnapshotManager>>,
     /// A snapshot had notifications in a partition that is not their recipient's home.
     strays: AtomicBool,
 }
@@ -102,13 +102,13 @@ impl View {
     }
 
     /// From now on snapshots are kept. To be said before anything is folded.
-    pub fn keep(&self, keeping: Arc<Keeping>) {
+    pub fn keep(&self, keeping: Arc<SnapshotManager>) {
         let _ = self.keeping.set(keeping);
     }
 
     /// Who keeps snapshots, if anybody does.
     #[must_use]
-    pub fn keeping(&self) -> Option<&Arc<Keeping>> {
+    pub fn keeping(&self) -> Option<&Arc<SnapshotManager>> {
         self.keeping.get()
     }
 
@@ -199,7 +199,7 @@ impl View {
         &self,
         user: UserId,
         action: Action,
-        which: &Which,
+        which: &Selector,
         patience: Duration,
     ) -> Result<Vec<NotificationId>, NotLive> {
         let (home, partition) = self.at_home(user)?;
@@ -248,8 +248,8 @@ impl View {
     }
 
     /// The record as it is to be known again, where snapshots are kept.
-    fn mark(&self, record: &Record<'_>) -> Option<Mark> {
-        self.keeping.get().map(|_| record.mark())
+    fn mark(&self, record: &Record<'_>) -> Option<RecordAnchor> {
+        self.keeping.get().map(|_| record.anchor())
     }
 
     /// Notes that the assignment holds now.

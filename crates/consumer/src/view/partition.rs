@@ -11,13 +11,13 @@ use std::{
     time::Duration,
 };
 
-use event_log::{Extent, Mark, Start};
+use event_log::{RecordAnchor, StartAt, Watermarks};
 use model::{Receipt, UserId};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::{
-    inbox::Tally,
+    inbox::Totals,
     inboxes::Inboxes,
     rebuild::{Progress, Rebuild, Source},
     snapshot::Restored,
@@ -41,7 +41,7 @@ pub struct Held {
     /// Users with an inbox.
     pub users: usize,
     /// What their inboxes hold. What left them is counted since the process began.
-    pub tally: Tally,
+    pub tally: Totals,
 }
 
 /// What came of folding a record.
@@ -227,7 +227,7 @@ impl Partition {
 
     /// The partition is ours, and empty until its records come, or as a snapshot has it. Returns
     /// where its notifications begin.
-    pub(super) fn assign(&self, restored: Option<Restored>) -> Start {
+    pub(super) fn assign(&self, restored: Option<Restored>) -> StartAt {
         let (rebuild, inboxes) = restored.map_or_else(Default::default, |restored| {
             (Rebuild::on(restored.entries), restored.inboxes)
         });
@@ -236,18 +236,18 @@ impl Partition {
     }
 
     /// Its records of this kind follow from where this says.
-    pub(super) fn follow(&self, source: Source) -> Start {
+    pub(super) fn follow(&self, source: Source) -> StartAt {
         match &mut *self.state.write() {
             State::Rebuilding(rebuild, inboxes) => {
                 let start = inboxes.start(source);
                 let from = match start {
-                    Start::Beginning => None,
-                    Start::After(mark) => Some(mark.offset + 1),
+                    StartAt::Beginning => None,
+                    StartAt::After(mark) => Some(mark.offset + 1),
                 };
                 rebuild.follow(source, from);
                 start
             }
-            State::Live(_) | State::Unowned => Start::Beginning,
+            State::Live(_) | State::Unowned => StartAt::Beginning,
         }
     }
 
@@ -274,7 +274,7 @@ impl Partition {
     }
 
     /// How much there is to read.
-    pub(super) fn set_extent(&self, source: Source, extent: Extent) {
+    pub(super) fn set_extent(&self, source: Source, extent: Watermarks) {
         match &mut *self.state.write() {
             State::Rebuilding(rebuild, inboxes) => {
                 rebuild.set_extent(source, extent);
@@ -291,7 +291,7 @@ impl Partition {
         &self,
         source: Source,
         offset: i64,
-        mark: Option<Mark>,
+        mark: Option<RecordAnchor>,
         fold: impl FnOnce(&mut Inboxes) -> R,
     ) -> Option<Folded<R>> {
         let folded = match &mut *self.state.write() {
@@ -375,7 +375,7 @@ impl Partition {
         let old = std::mem::replace(&mut *now, state);
         if let State::Rebuilding(_, inboxes) | State::Live(inboxes) = &old {
             // Under the lock, so that their number never goes back.
-            let Tally { evicted, expired, .. } = inboxes.tally();
+            let Totals { evicted, expired, .. } = inboxes.tally();
             self.gone[0].fetch_add(evicted, Ordering::Relaxed);
             self.gone[1].fetch_add(expired, Ordering::Relaxed);
         }

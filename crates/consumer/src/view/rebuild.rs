@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use event_log::Extent;
+use event_log::Watermarks;
 
 /// The two topics that make a partition of the view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ struct Reading {
     /// The first offset that is read, where that is not the log's first.
     from: i64,
     caught_up: bool,
-    extent: Option<Extent>,
+    extent: Option<Watermarks>,
     last: Option<i64>,
 }
 
@@ -76,7 +76,7 @@ impl Rebuild {
         self.sources[source as usize].begun
     }
 
-    pub(super) fn set_extent(&mut self, source: Source, extent: Extent) {
+    pub(super) fn set_extent(&mut self, source: Source, extent: Watermarks) {
         self.sources[source as usize].extent = Some(extent);
     }
 
@@ -117,7 +117,7 @@ impl Reading {
     }
 
     fn total(&self) -> Option<u64> {
-        let length = |extent: Extent| extent.high - extent.low.max(self.from);
+        let length = |extent: Watermarks| extent.high - extent.low.max(self.from);
         self.extent.map(|extent| u64::try_from(length(extent)).unwrap_or(0))
     }
 }

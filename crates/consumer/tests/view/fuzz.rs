@@ -4,10 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use consumer::view::{
-    Feed, Limits, Query, Since, Which,
+    Feed, Limits, Query, Selector, Since,
     feed::{Event, Start},
 };
-use event_log::{Fold, Record};
+use event_log::{PartitionHandler, Record};
 use inputs::{broken, bytes, json, string, text};
 use model::{Action, Cursor, NotificationId};
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -124,9 +124,9 @@ fn fold(bench: &mut Bench, made: &[Made]) {
                 .collect(),
         };
         if one.receipt {
-            bench.receipts.record(&record);
+            bench.receipts.on_record(&record);
         } else {
-            bench.notifications.record(&record);
+            bench.notifications.on_record(&record);
         }
     }
 }
@@ -135,7 +135,7 @@ async fn is_readable(
     bench: &Bench,
     query: &Query,
     start: &Start,
-    which: &Which,
+    which: &Selector,
 ) -> Result<(), TestCaseError> {
     for to in 1..3 {
         // What is ahead of the view is answered after all that waiting, or refused.
@@ -175,10 +175,10 @@ proptest! {
         since in since(), limit in option::of(prop_oneof![0..4_usize, any::<usize>()]),
         unread in any::<bool>(), category in option::of(text()),
         at_least in option::of(-1..30_i64), which in prop_oneof![
-            Just(Which::All),
-            any::<i64>().prop_map(Which::Through),
+            Just(Selector::All),
+            any::<i64>().prop_map(Selector::Through),
             vec(id(), 0..4).prop_map(|ids| {
-                Which::Ids(ids.iter().filter_map(|id| NotificationId::from_text(id)).collect())
+                Selector::Ids(ids.iter().filter_map(|id| NotificationId::from_text(id)).collect())
             }),
         ],
     ) {

@@ -10,7 +10,7 @@ use consumer::view::{
     fold::{Notifications, Ownership, Receipts, SayLive},
     page::GapReason,
 };
-use event_log::{Extent, Fold, Record, Verdict};
+use event_log::{PartitionHandler, Record, RecordOutcome, Watermarks};
 use jiff::Timestamp;
 use model::{
     Action, Cursor, Fingerprint, Headers, Notification, NotificationId, Partitioner, Receipt, User,
@@ -54,7 +54,7 @@ impl Bench {
             Nobody,
             Arc::clone(&say),
         );
-        notifications.tick();
+        notifications.renew_lease();
         let receipts = Receipts::into(Arc::clone(&view), "receipts".into(), say);
         Self { view, notifications, receipts }
     }
@@ -68,19 +68,19 @@ impl Bench {
     }
 
     fn assign(&mut self, low: i64) {
-        self.notifications.assigned(0);
-        self.notifications.extent(0, Extent { low, high: low });
-        self.receipts.assigned(0);
-        self.receipts.extent(0, Extent { low: 0, high: 0 });
+        self.notifications.on_assigned(0);
+        self.notifications.on_watermarks(0, Watermarks { low, high: low });
+        self.receipts.on_assigned(0);
+        self.receipts.on_watermarks(0, Watermarks { low: 0, high: 0 });
     }
 
     fn go_live(&mut self) {
-        self.notifications.live(0);
-        self.receipts.live(0);
+        self.notifications.on_live(0);
+        self.receipts.on_live(0);
     }
 
     /// A notification with this id for user `to`, sent so many seconds ago.
-    fn notify(&mut self, offset: i64, to: i64, id: NotificationId, ago: i64) -> Verdict {
+    fn notify(&mut self, offset: i64, to: i64, id: NotificationId, ago: i64) -> RecordOutcome {
         self.notify_keyed(offset, to, id, ago, None)
     }
 
@@ -92,7 +92,7 @@ impl Bench {
         id: NotificationId,
         ago: i64,
         fingerprint: Option<Fingerprint>,
-    ) -> Verdict {
+    ) -> RecordOutcome {
         let notification = Notification {
             from: User { id: user(9), name: "Nine".into() },
             to: User { id: user(to), name: "To".into() },
@@ -106,7 +106,7 @@ impl Bench {
             encode(&notification, &Headers { id, sent_at, traceparent: None, fingerprint })
                 .expect("JSON");
         let headers = record.headers.iter().map(|(name, value)| (*name, &**value)).collect();
-        self.notifications.record(&Record {
+        self.notifications.on_record(&Record {
             partition: 0,
             offset,
             timestamp_ms: 0,
@@ -125,7 +125,7 @@ impl Bench {
         };
         let receipt = Receipt { user_id: user(to), action, ids };
         let record = encode_receipt(&receipt, &headers).expect("JSON");
-        self.receipts.record(&Record {
+        self.receipts.on_record(&Record {
             partition: 0,
             offset,
             timestamp_ms: 0,
@@ -159,45 +159,45 @@ async fn a_partition_that_is_not_live_never_says_that_there_is_nothing() {
     let all = Query::default();
     assert!(matches!(bench.read(1, &all).await, Err(NotLive::Unowned { partition: 0 })));
 
-    bench.notifications.assigned(0);
-    bench.notifications.extent(0, Extent { low: 10, high: 14 });
-    bench.receipts.assigned(0);
+    bench.notifications.on_assigned(0);
+    bench.notifications.on_watermarks(0, Watermarks { low: 10, high: 14 });
+    bench.receipts.on_assigned(0);
     bench.notify(10, 1, id(0), 0);
     let progress = match bench.read(1, &all).await {
         Err(NotLive::Rebuilding { progress, .. }) => Some((progress.records, progress.total)),
         _ => None,
     };
     assert_eq!(progress, Some((1, None)));
-    bench.receipts.extent(0, Extent { low: 0, high: 0 });
+    bench.receipts.on_watermarks(0, Watermarks { low: 0, high: 0 });
 
     // Both topics must be read before anybody is answered.
-    bench.notifications.live(0);
+    bench.notifications.on_live(0);
     assert!(matches!(bench.read(1, &all).await, Err(NotLive::Rebuilding { .. })));
-    bench.receipts.live(0);
+    bench.receipts.on_live(0);
     assert_eq!(bench.offsets(1, &all).await, [10]);
 
-    bench.notifications.revoked(0);
+    bench.notifications.on_revoked(0);
     assert!(matches!(bench.read(1, &all).await, Err(NotLive::Unowned { partition: 0 })));
 }
 
 #[tokio::test]
 async fn a_word_of_an_earlier_assignment_does_not_make_a_partition_live() {
     let mut bench = Bench::live(Limits::default());
-    bench.notifications.revoked(0);
-    bench.notifications.assigned(0);
+    bench.notifications.on_revoked(0);
+    bench.notifications.on_assigned(0);
     // The receipts' thread is still at the old assignment when it says this.
-    bench.receipts.live(0);
-    bench.notifications.live(0);
+    bench.receipts.on_live(0);
+    bench.notifications.on_live(0);
     assert!(bench.read(1, &Query::default()).await.is_err());
-    bench.receipts.assigned(0);
-    bench.receipts.live(0);
+    bench.receipts.on_assigned(0);
+    bench.receipts.on_live(0);
     assert!(bench.read(1, &Query::default()).await.is_ok());
 }
 
 #[tokio::test]
 async fn a_record_that_is_no_notification_is_poison_and_moves_the_view_on() {
     let mut bench = Bench::live(Limits::default());
-    let verdict = bench.notifications.record(&Record {
+    let verdict = bench.notifications.on_record(&Record {
         partition: 0,
         offset: 5,
         timestamp_ms: 0,
@@ -205,7 +205,7 @@ async fn a_record_that_is_no_notification_is_poison_and_moves_the_view_on() {
         value: Some(b"rubbish"),
         headers: smallvec::SmallVec::new(),
     });
-    assert!(matches!(verdict, Verdict::Poison(_)));
+    assert!(matches!(verdict, RecordOutcome::Poison(_)));
     assert_eq!(bench.read(1, &Query::default()).await.expect("live").cursor, Cursor::new(0, 5));
 }
 
@@ -312,7 +312,7 @@ async fn what_left_the_inboxes_is_counted_by_its_reason_over_all_assignments() {
     replay(&mut bench);
     let gone = |held: Held| (held.tally.entries, held.tally.evicted, held.tally.expired);
     assert_eq!((held(&bench).users, gone(held(&bench))), (3, (2, 3, 1)));
-    bench.notifications.revoked(0);
+    bench.notifications.on_revoked(0);
     assert_eq!((held(&bench).users, gone(held(&bench))), (0, (0, 3, 1)));
     bench.assign(0);
     replay(&mut bench);
@@ -332,7 +332,7 @@ async fn an_instance_that_was_stopped_for_long_does_not_answer_from_memory() {
         assert!(start.elapsed() < Duration::from_secs(30), "the lease never ends");
         std::thread::sleep(Duration::from_millis(20));
     }
-    bench.notifications.tick();
+    bench.notifications.renew_lease();
     assert!(bench.read(1, &Query::default()).await.is_ok());
 }
 
@@ -463,11 +463,11 @@ proptest! {
 async fn a_second_copy_is_dropped_and_a_reused_key_is_set_aside() {
     let mut bench = Bench::live(Limits::default());
     let (id, one, other) = (NotificationId::generate(), Fingerprint::new(1), Fingerprint::new(2));
-    assert_eq!(bench.notify_keyed(0, 1, id.clone(), 0, Some(one)), Verdict::Folded);
-    assert_eq!(bench.notify_keyed(1, 1, id.clone(), 0, Some(one)), Verdict::Folded);
+    assert_eq!(bench.notify_keyed(0, 1, id.clone(), 0, Some(one)), RecordOutcome::Applied);
+    assert_eq!(bench.notify_keyed(1, 1, id.clone(), 0, Some(one)), RecordOutcome::Applied);
     // Of a record without a fingerprint nobody can say that it is another.
-    assert_eq!(bench.notify_keyed(2, 1, id.clone(), 0, None), Verdict::Folded);
+    assert_eq!(bench.notify_keyed(2, 1, id.clone(), 0, None), RecordOutcome::Applied);
     let verdict = bench.notify_keyed(3, 1, id, 0, Some(other));
-    assert!(matches!(verdict, Verdict::Poison(why) if why.contains("Idempotency-Key")));
+    assert!(matches!(verdict, RecordOutcome::Poison(why) if why.contains("Idempotency-Key")));
     assert_eq!(bench.offsets(1, &Query::default()).await, [0]);
 }

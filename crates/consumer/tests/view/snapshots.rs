@@ -9,11 +9,11 @@ use std::{
 };
 
 use consumer::view::{
-    Keeping, Limits, NotLive, Query, Since, View,
+    Limits, NotLive, Query, Since, SnapshotManager, View,
     fold::{Notifications, Receipts, SayLive},
-    snapshot::{About, Refused, decode, store::Store, taking::Taking},
+    snapshot::{Refused, SnapshotKey, decode, store::Store, taking::Taking},
 };
-use event_log::{Extent, Fold, Mark, Record, Start, Verdict};
+use event_log::{PartitionHandler, Record, RecordAnchor, RecordOutcome, StartAt, Watermarks};
 use jiff::Timestamp;
 use model::{
     Action, Cursor, Fingerprint, Headers, Notification, Partitioner, Receipt, User,
@@ -26,8 +26,8 @@ use crate::{Bench, NOW, Nobody, held, id, user};
 const LIMITS: Limits = Limits { entries: 3, age: Duration::from_secs(3600) };
 const USERS: i64 = 4;
 
-fn about(partitions: u32, limits: Limits) -> About {
-    About {
+fn about(partitions: u32, limits: Limits) -> SnapshotKey {
+    SnapshotKey {
         notifications: "notifications".into(),
         receipts: "notifications.receipts".into(),
         group: "notifications-group".into(),
@@ -48,7 +48,7 @@ struct Logged {
 }
 
 impl Logged {
-    fn fold(&self, bench: &mut Bench) -> Verdict {
+    fn fold(&self, bench: &mut Bench) -> RecordOutcome {
         let headers = self.headers.iter().map(|(name, value)| (*name, &**value)).collect();
         let record = Record {
             partition: 0,
@@ -59,9 +59,9 @@ impl Logged {
             headers,
         };
         if self.receipt {
-            bench.receipts.record(&record)
+            bench.receipts.on_record(&record)
         } else {
-            bench.notifications.record(&record)
+            bench.notifications.on_record(&record)
         }
     }
 }
@@ -134,7 +134,7 @@ fn logged(said: &[(Said, i64)], now: Timestamp) -> Vec<Logged> {
 }
 
 /// A view that keeps snapshots, not assigned yet.
-fn bench(keeping: &Arc<Keeping>) -> Bench {
+fn bench(keeping: &Arc<SnapshotManager>) -> Bench {
     let bench = Bench::new(keeping.store().about().limits);
     bench.view.keep(Arc::clone(keeping));
     bench
@@ -167,12 +167,12 @@ fn ends(log: &[Logged]) -> [i64; 2] {
 
 fn extents(bench: &mut Bench, log: &[Logged]) {
     let [notifications, receipts] = ends(log);
-    bench.notifications.extent(0, Extent { low: 0, high: notifications });
-    bench.receipts.extent(0, Extent { low: 0, high: receipts });
+    bench.notifications.on_watermarks(0, Watermarks { low: 0, high: notifications });
+    bench.receipts.on_watermarks(0, Watermarks { low: 0, high: receipts });
 }
 
 /// Everything from the beginning; and what became of each record.
-fn replayed(log: &[Logged], bench: &mut Bench) -> Vec<Verdict> {
+fn replayed(log: &[Logged], bench: &mut Bench) -> Vec<RecordOutcome> {
     bench.assign(0);
     extents(bench, log);
     let verdicts = log.iter().map(|logged| logged.fold(bench)).collect();
@@ -181,11 +181,11 @@ fn replayed(log: &[Logged], bench: &mut Bench) -> Vec<Verdict> {
 }
 
 /// The snapshot's, and what follows it, as the log's drivers give it; what became of that.
-fn resumed(log: &[Logged], bench: &mut Bench) -> Vec<(usize, Verdict)> {
-    let starts = [bench.notifications.assigned(0), bench.receipts.assigned(0)];
+fn resumed(log: &[Logged], bench: &mut Bench) -> Vec<(usize, RecordOutcome)> {
+    let starts = [bench.notifications.on_assigned(0), bench.receipts.on_assigned(0)];
     let marks = starts.map(|start| match start {
-        Start::Beginning => -1,
-        Start::After(mark) => mark.offset,
+        StartAt::Beginning => -1,
+        StartAt::After(mark) => mark.offset,
     });
     extents(bench, log);
     let mut verdicts = Vec::new();
@@ -223,8 +223,8 @@ fn taken(bench: &mut Bench, log: &[Logged], first: usize, steps: &[(usize, usize
     }
 }
 
-fn keeping(folder: &tempfile::TempDir, limits: Limits) -> Arc<Keeping> {
-    Keeping::open(folder.path(), about(1, limits)).expect("a folder")
+fn keeping(folder: &tempfile::TempDir, limits: Limits) -> Arc<SnapshotManager> {
+    SnapshotManager::open(folder.path(), about(1, limits)).expect("a folder")
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -258,7 +258,7 @@ proptest! {
                 prop_assert_eq!(&verdict, &verdicts[index], "record {}", index);
             }
             // And so is what is kept of that in its turn.
-            restored.notifications.revoked(0);
+            restored.notifications.on_revoked(0);
             keeping.finish(crate::snapshots::DEADLINE).await;
             keeping.load().await;
             let mut again = bench(&keeping);
@@ -302,10 +302,10 @@ fn notification(to: i64, id: usize) -> (Said, i64) {
 }
 
 /// A snapshot of these, as the end of a process leaves it.
-async fn left(keeping: &Arc<Keeping>, log: &[Logged]) {
+async fn left(keeping: &Arc<SnapshotManager>, log: &[Logged]) {
     let mut before = bench(keeping);
     replayed(log, &mut before);
-    before.notifications.revoked(0);
+    before.notifications.on_revoked(0);
     keeping.finish(DEADLINE).await;
     assert!(keeping.store().path(0).exists());
 }
@@ -319,11 +319,11 @@ async fn a_partition_that_was_live_is_written_when_it_is_revoked_and_nothing_els
     let mut unfinished = bench(&keeping);
     unfinished.assign(0);
     log[0].fold(&mut unfinished);
-    unfinished.notifications.revoked(0);
+    unfinished.notifications.on_revoked(0);
     let mut void = bench(&keeping);
     replayed(&log, &mut void);
-    void.notifications.void(0, "for this test");
-    void.notifications.revoked(0);
+    void.notifications.on_reset(0, "for this test");
+    void.notifications.on_revoked(0);
     keeping.finish(DEADLINE).await;
     assert!(!keeping.store().path(0).exists());
 
@@ -340,10 +340,13 @@ async fn a_partition_that_was_live_is_written_when_it_is_revoked_and_nothing_els
     // What turns out to be void is not there at the next start either.
     let mut next = bench(&keeping);
     keeping.load().await;
-    assert!(matches!(next.notifications.assigned(0), Start::After(Mark { offset: 1, .. })));
-    next.notifications.void(0, "for this test");
-    next.notifications.revoked(0);
-    assert_eq!(next.notifications.assigned(0), Start::Beginning);
+    assert!(matches!(
+        next.notifications.on_assigned(0),
+        StartAt::After(RecordAnchor { offset: 1, .. })
+    ));
+    next.notifications.on_reset(0, "for this test");
+    next.notifications.on_revoked(0);
+    assert_eq!(next.notifications.on_assigned(0), StartAt::Beginning);
     assert!(!keeping.store().path(0).exists());
 }
 
@@ -357,17 +360,17 @@ async fn a_restored_partition_answers_only_when_both_topics_are_read_to_their_en
     keeping.load().await;
 
     let mut next = bench(&keeping);
-    next.notifications.assigned(0);
-    next.notifications.extent(0, Extent { low: 0, high: 2 });
-    assert_eq!(next.receipts.assigned(0), {
+    next.notifications.on_assigned(0);
+    next.notifications.on_watermarks(0, Watermarks { low: 0, high: 2 });
+    assert_eq!(next.receipts.on_assigned(0), {
         let headers = log[1].headers.iter().map(|(name, value)| (*name, &**value));
         let (key, value) = (Some(&*log[1].key), Some(&*log[1].value));
         let headers = headers.collect();
         let record = Record { partition: 0, offset: 0, timestamp_ms: 0, key, value, headers };
-        Start::After(record.mark())
+        StartAt::After(record.anchor())
     });
-    next.receipts.extent(0, Extent { low: 0, high: 1 });
-    next.receipts.live(0);
+    next.receipts.on_watermarks(0, Watermarks { low: 0, high: 1 });
+    next.receipts.on_live(0);
     let progress = match next.read(1, &Query::default()).await {
         Err(NotLive::Rebuilding { progress, .. }) => Some(progress),
         _ => None,
@@ -375,7 +378,7 @@ async fn a_restored_partition_answers_only_when_both_topics_are_read_to_their_en
     let progress = progress.expect("it is being read");
     assert_eq!((progress.restored, progress.records, progress.total), (1, 0, Some(1)));
     log[2].fold(&mut next);
-    next.notifications.live(0);
+    next.notifications.on_live(0);
     let page = next.read(1, &Query::default()).await.expect("live");
     assert_eq!((page.items.len(), page.unread), (2, 1));
 }
@@ -389,13 +392,13 @@ async fn what_retention_has_removed_since_is_not_in_a_restored_inbox_either() {
     left(&keeping, &log).await;
     keeping.load().await;
     let mut restored = bench(&keeping);
-    restored.notifications.assigned(0);
-    restored.receipts.assigned(0);
+    restored.notifications.on_assigned(0);
+    restored.receipts.on_assigned(0);
     let mut whole = Bench::new(LIMITS);
     whole.assign(5);
     for bench in [&mut restored, &mut whole] {
-        bench.notifications.extent(0, Extent { low: 5, high: 8 });
-        bench.receipts.extent(0, Extent { low: 0, high: 0 });
+        bench.notifications.on_watermarks(0, Watermarks { low: 5, high: 8 });
+        bench.receipts.on_watermarks(0, Watermarks { low: 0, high: 0 });
     }
     log[5..].iter().for_each(|logged| drop(logged.fold(&mut whole)));
     restored.go_live();
@@ -417,18 +420,18 @@ async fn a_log_that_lost_what_a_snapshot_has_makes_the_partition_start_over() {
         fs::write(keeping.store().path(0), &bytes).expect("a file");
         keeping.load().await;
         let mut next = bench(&keeping);
-        assert_eq!(next.notifications.stale(), None);
+        assert_eq!(next.notifications.take_invalidated(), None);
         let followed = resumed(log, &mut next);
         assert_eq!(followed.len(), log.len() - 2);
         assert!(
             matches!(next.read(1, &Query::default()).await, Err(NotLive::Rebuilding { .. })),
             "{goes_on}"
         );
-        assert_eq!(next.notifications.stale(), Some(0));
+        assert_eq!(next.notifications.take_invalidated(), Some(0));
         // As the log's driver does then.
-        next.notifications.void(0, "it is stale");
-        next.notifications.revoked(0);
-        assert_eq!(next.notifications.stale(), None);
+        next.notifications.on_reset(0, "it is stale");
+        next.notifications.on_revoked(0);
+        assert_eq!(next.notifications.take_invalidated(), None);
         assert!(resumed(log, &mut next).len() == log.len());
         assert!(next.read(1, &Query::default()).await.is_ok());
     }
@@ -436,17 +439,17 @@ async fn a_log_that_lost_what_a_snapshot_has_makes_the_partition_start_over() {
     fs::write(keeping.store().path(0), &bytes).expect("a file");
     keeping.load().await;
     let mut next = bench(&keeping);
-    next.notifications.assigned(0);
-    next.receipts.assigned(0);
-    next.receipts.void(0, "for this test");
-    assert_eq!(next.notifications.stale(), Some(0));
-    assert_eq!(next.receipts.assigned(0), Start::Beginning);
-    next.notifications.void(0, "it is stale");
-    next.notifications.revoked(0);
-    next.notifications.assigned(0);
+    next.notifications.on_assigned(0);
+    next.receipts.on_assigned(0);
+    next.receipts.on_reset(0, "for this test");
+    assert_eq!(next.notifications.take_invalidated(), Some(0));
+    assert_eq!(next.receipts.on_assigned(0), StartAt::Beginning);
+    next.notifications.on_reset(0, "it is stale");
+    next.notifications.on_revoked(0);
+    next.notifications.on_assigned(0);
     // A word that is still on its way from before is of no account now.
-    next.receipts.void(0, "for this test");
-    assert_eq!(next.notifications.stale(), None);
+    next.receipts.on_reset(0, "for this test");
+    assert_eq!(next.notifications.take_invalidated(), None);
 }
 
 #[tokio::test]
@@ -454,11 +457,11 @@ async fn a_receipt_that_is_still_on_its_way_from_an_earlier_assignment_is_not_fo
     let mut bench = Bench::live(LIMITS);
     let read = (Said::Act { of: 1, action: Action::Read, ids: vec![0] }, 0);
     let log = logged(&[notification(1, 0), read], Timestamp::now());
-    bench.notifications.revoked(0);
-    bench.notifications.assigned(0);
+    bench.notifications.on_revoked(0);
+    bench.notifications.on_assigned(0);
     log[0].fold(&mut bench);
     log[1].fold(&mut bench);
-    bench.receipts.assigned(0);
+    bench.receipts.on_assigned(0);
     bench.go_live();
     let page = bench.read(1, &Query::default()).await.expect("live");
     assert_eq!((page.unread, page.version.2), (1, 0));
@@ -474,13 +477,19 @@ async fn a_snapshot_for_other_settings_is_refused_by_name() {
     let right = about(1, LIMITS);
     assert!(decode::read(&*bytes, &right, 0).is_ok());
     let others = [
-        (About { notifications: "other".into(), ..right.clone() }, 0),
-        (About { receipts: "other".into(), ..right.clone() }, 0),
-        (About { group: "other".into(), ..right.clone() }, 0),
-        (About { partitions: 2, ..right.clone() }, 0),
-        (About { partitioner: Partitioner::Crc32, ..right.clone() }, 0),
-        (About { limits: Limits { entries: 4, ..LIMITS }, ..right.clone() }, 0),
-        (About { limits: Limits { age: Duration::from_secs(1), ..LIMITS }, ..right.clone() }, 0),
+        (SnapshotKey { notifications: "other".into(), ..right.clone() }, 0),
+        (SnapshotKey { receipts: "other".into(), ..right.clone() }, 0),
+        (SnapshotKey { group: "other".into(), ..right.clone() }, 0),
+        (SnapshotKey { partitions: 2, ..right.clone() }, 0),
+        (SnapshotKey { partitioner: Partitioner::Crc32, ..right.clone() }, 0),
+        (SnapshotKey { limits: Limits { entries: 4, ..LIMITS }, ..right.clone() }, 0),
+        (
+            SnapshotKey {
+                limits: Limits { age: Duration::from_secs(1), ..LIMITS },
+                ..right.clone()
+            },
+            0,
+        ),
         (right.clone(), 1),
     ];
     for (about, number) in others {
@@ -522,30 +531,30 @@ async fn notifications_that_went_astray_are_shown_from_a_snapshot_too() {
     const PARTITIONS: u32 = 2;
     let folder = tempfile::tempdir().expect("a folder");
     let about = about(PARTITIONS, LIMITS);
-    let keeping = Keeping::open(folder.path(), about).expect("a folder");
+    let keeping = SnapshotManager::open(folder.path(), about).expect("a folder");
     let view = || {
         let view = Arc::new(View::new(PARTITIONS, Partitioner::default(), LIMITS));
         view.keep(Arc::clone(&keeping));
         let say: SayLive = Arc::new(|_| ());
         let mut notifications =
             Notifications::into(Arc::clone(&view), "n".into(), Nobody, Arc::clone(&say));
-        notifications.tick();
+        notifications.renew_lease();
         (Arc::clone(&view), notifications, Receipts::into(view, "r".into(), say))
     };
     let log = logged(&[notification(1, 0)], Timestamp::now());
     let (first, mut notifications, mut receipts) = view();
     let go_live = |notifications: &mut Notifications<Nobody>, receipts: &mut Receipts| {
         for partition in 0..2 {
-            notifications.assigned(partition);
-            receipts.assigned(partition);
-            notifications.live(partition);
-            receipts.live(partition);
+            notifications.on_assigned(partition);
+            receipts.on_assigned(partition);
+            notifications.on_live(partition);
+            receipts.on_live(partition);
         }
     };
     go_live(&mut notifications, &mut receipts);
     let away = 1 - first.home(user(1));
     let headers = log[0].headers.iter().map(|(name, value)| (*name, &**value)).collect();
-    notifications.record(&Record {
+    notifications.on_record(&Record {
         partition: away,
         offset: 0,
         timestamp_ms: 0,
@@ -553,7 +562,7 @@ async fn notifications_that_went_astray_are_shown_from_a_snapshot_too() {
         value: Some(&log[0].value),
         headers,
     });
-    notifications.revoked(away);
+    notifications.on_revoked(away);
     keeping.finish(DEADLINE).await;
     keeping.load().await;
     let (second, mut notifications, mut receipts) = view();
@@ -570,14 +579,14 @@ async fn what_nobody_was_assigned_is_forgotten_and_stays_on_the_disk() {
     left(&keeping, &log).await;
     keeping.load().await;
     keeping.forget();
-    assert_eq!(bench(&keeping).notifications.assigned(0), Start::Beginning);
+    assert_eq!(bench(&keeping).notifications.on_assigned(0), StartAt::Beginning);
     assert!(keeping.store().path(0).exists());
     // Once is enough, too.
     keeping.load().await;
     let mut next = bench(&keeping);
     let start = Instant::now();
-    assert!(matches!(next.notifications.assigned(0), Start::After(_)));
-    next.notifications.revoked(0);
-    assert_eq!(next.notifications.assigned(0), Start::Beginning);
+    assert!(matches!(next.notifications.on_assigned(0), StartAt::After(_)));
+    next.notifications.on_revoked(0);
+    assert_eq!(next.notifications.on_assigned(0), StartAt::Beginning);
     assert!(start.elapsed() < DEADLINE);
 }

@@ -23,7 +23,7 @@ use super::{
     schema,
     topics::{Partition, TopicState},
 };
-use crate::{Extent, Fold, Mark, Verdict, reader::Command};
+use crate::{PartitionHandler, RecordAnchor, RecordOutcome, Watermarks, reader::Command};
 
 /// The longest that nothing is called, and that a stop is not noticed.
 const IDLE: Duration = Duration::from_millis(50);
@@ -34,7 +34,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from
 struct Progress {
     partition: Arc<Partition>,
     /// What the fold has from an earlier time: the record at `next` must be this one.
-    proof: Option<Mark>,
+    proof: Option<RecordAnchor>,
     next: i64,
     /// Where it ended when it was assigned: it is live from there on.
     high: i64,
@@ -65,7 +65,7 @@ pub(super) struct Folding<'s, F> {
     ticked: Instant,
 }
 
-impl<'s, F: Fold> Folding<'s, F> {
+impl<'s, F: PartitionHandler> Folding<'s, F> {
     pub(super) fn new(
         path: PathBuf,
         topic: String,
@@ -115,7 +115,7 @@ impl<'s, F: Fold> Folding<'s, F> {
             self.tick_if_due();
         }
         for progress in &self.partitions {
-            self.fold.revoked(progress.partition.number);
+            self.fold.on_revoked(progress.partition.number);
         }
         if let Some(member) = &mut self.member {
             let progress: Vec<_> = self.partitions.iter().map(Progress::position).collect();
@@ -133,13 +133,13 @@ impl<'s, F: Fold> Folding<'s, F> {
             self.partitions.push(progress);
         }
         for progress in &self.partitions[first..] {
-            let extent = Extent { low: progress.partition.start(), high: progress.high };
-            self.fold.extent(progress.partition.number, extent);
+            let extent = Watermarks { low: progress.partition.start(), high: progress.high };
+            self.fold.on_watermarks(progress.partition.number, extent);
         }
     }
 
     fn begin(&mut self, partition: &Arc<Partition>) -> Progress {
-        let proof = self.fold.assigned(partition.number).mark();
+        let proof = self.fold.on_assigned(partition.number).anchor();
         let next = proof.map_or(partition.start(), |mark| mark.offset);
         let (partition, high) = (Arc::clone(partition), partition.end());
         Progress { partition, proof, next, high, live: false }
@@ -148,17 +148,17 @@ impl<'s, F: Fold> Folding<'s, F> {
     /// What the fold has of this partition does not count: it starts over.
     fn start_over(&mut self, index: usize, why: &str) {
         let partition = Arc::clone(&self.partitions[index].partition);
-        self.fold.void(partition.number, why);
-        self.fold.revoked(partition.number);
+        self.fold.on_reset(partition.number, why);
+        self.fold.on_revoked(partition.number);
         let mut progress = self.begin(&partition);
         (progress.proof, progress.next) = (None, partition.start());
-        let extent = Extent { low: progress.next, high: progress.high };
+        let extent = Watermarks { low: progress.next, high: progress.high };
         self.partitions[index] = progress;
-        self.fold.extent(partition.number, extent);
+        self.fold.on_watermarks(partition.number, extent);
     }
 
     /// Looks for the record that proves what the fold has of this partition.
-    async fn prove(&mut self, index: usize, proof: Mark) -> Result<(), sqlx::Error> {
+    async fn prove(&mut self, index: usize, proof: RecordAnchor) -> Result<(), sqlx::Error> {
         let file = match self.file.take() {
             Some(file) => file,
             None => schema::connect_to_read(&self.path).await?,
@@ -175,7 +175,7 @@ impl<'s, F: Fold> Folding<'s, F> {
             rows.try_next().await?
         };
         let found = match &row {
-            Some(row) => Some(rows::record(row, &partition)?.mark()),
+            Some(row) => Some(rows::record(row, &partition)?.anchor()),
             None => None,
         };
         let why = match found {
@@ -201,7 +201,7 @@ impl<'s, F: Fold> Folding<'s, F> {
 
     /// Starts those over of which the fold wants that.
     fn look(&mut self) {
-        if let Some(number) = self.fold.stale()
+        if let Some(number) = self.fold.take_invalidated()
             && let Some(index) = self.partitions.iter().position(|p| p.partition.number == number)
         {
             self.start_over(index, "the other topic has shown that it does not count");
@@ -230,7 +230,7 @@ impl<'s, F: Fold> Folding<'s, F> {
                 }
                 (Command::Revoke(_), Some(read)) => {
                     self.partitions.remove(read);
-                    self.fold.revoked(number);
+                    self.fold.on_revoked(number);
                 }
                 (Command::Assign(_), Some(_)) | (Command::Revoke(_), None) => {}
             }
@@ -262,7 +262,7 @@ impl<'s, F: Fold> Folding<'s, F> {
             let progress = &mut self.partitions[index];
             if progress.next >= progress.high {
                 progress.live = true;
-                self.fold.live(progress.partition.number);
+                self.fold.on_live(progress.partition.number);
             }
             advanced = true;
         }
@@ -298,7 +298,7 @@ impl<'s, F: Fold> Folding<'s, F> {
         let mut count = 0;
         while let Some(row) = rows.try_next().await? {
             let record = rows::record(&row, &progress.partition)?;
-            if let Verdict::Poison(reason) = self.fold.record(&record)
+            if let RecordOutcome::Poison(reason) = self.fold.on_record(&record)
                 && let Some(member) = &mut self.member
             {
                 member.poison(&progress.partition, &record, &reason).await;
@@ -350,7 +350,7 @@ impl<'s, F: Fold> Folding<'s, F> {
     fn tick_if_due(&mut self) {
         if self.ticked.elapsed() >= IDLE {
             self.ticked = Instant::now();
-            self.fold.tick();
+            self.fold.renew_lease();
             self.look();
         }
     }

@@ -18,7 +18,7 @@ use super::{
     queue::{EmbeddedWriter, Item},
     topics::{Partition, Topics},
 };
-use crate::{Record, poison::Poison, reader::Signs};
+use crate::{Record, poison::Poison, reader::ReaderStatus};
 
 /// How much poison may wait to be copied, and how much of it is copied at once.
 const MOST_RECORDS: usize = 10_000;
@@ -39,7 +39,7 @@ pub(super) struct Membership {
     pub(super) group: String,
     pub(super) quarantine: Option<String>,
     pub(super) writer: EmbeddedWriter,
-    pub(super) signs: Arc<Signs>,
+    pub(super) signs: Arc<ReaderStatus>,
 }
 
 pub(super) struct Member {
@@ -48,7 +48,7 @@ pub(super) struct Member {
     quarantine: Option<String>,
     writer: EmbeddedWriter,
     topics: Arc<Topics>,
-    signs: Arc<Signs>,
+    signs: Arc<ReaderStatus>,
     /// Where the group is, by partition; none until the file has said it.
     known: Option<HashMap<i32, i64>>,
     poison: VecDeque<(Arc<Partition>, Arc<Poison>)>,

@@ -49,8 +49,8 @@ pub use open::OpenError;
 pub use queue::{EmbeddedAck, EmbeddedWriter};
 
 use crate::{
-    Fold, Topic, TopicError, Unreachable,
-    reader::{Follower, Reader, Signs},
+    LogUnreachable, PartitionHandler, Topic, TopicError,
+    reader::{Follower, Reader, ReaderStatus},
 };
 use member::Membership;
 use open::Lock;
@@ -99,7 +99,7 @@ impl Embedded {
     /// [`TopicError::Partitions`], when one exists with another number of partitions.
     pub async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
         let (answer, answered) = oneshot::channel();
-        self.0.writer.ask(Item::Ensure(topics.to_vec(), answer)).map_err(Unreachable)?;
+        self.0.writer.ask(Item::Ensure(topics.to_vec(), answer)).map_err(LogUnreachable)?;
         answered.await.map_err(|_| ended())?
     }
 
@@ -112,7 +112,7 @@ impl Embedded {
     /// Folds all partitions of the topic, each from its beginning, on a thread of its own. A topic
     /// that does not exist yet is waited for. The group has this one member; poison goes to the
     /// topic `quarantine`, see [`Log::join`](crate::Log::join).
-    pub fn join<F: Fold>(
+    pub fn join<F: PartitionHandler>(
         &self,
         topic: &str,
         group: &str,
@@ -120,21 +120,21 @@ impl Embedded {
         fold: F,
     ) -> Reader {
         let (group, quarantine) = (group.to_owned(), quarantine.map(str::to_owned));
-        let (writer, signs) = (self.0.writer.clone(), Arc::new(Signs::default()));
+        let (writer, signs) = (self.0.writer.clone(), Arc::new(ReaderStatus::default()));
         let membership = Membership { group, quarantine, writer, signs };
         reader::join(self.source(topic), membership, fold)
     }
 
     /// Folds those partitions of the topic that the follower is told to, each from its beginning,
     /// on a thread of its own. A topic that does not exist yet is waited for.
-    pub fn follow<F: Fold>(&self, topic: &str, fold: F) -> Follower {
+    pub fn follow<F: PartitionHandler>(&self, topic: &str, fold: F) -> Follower {
         reader::follow(self.source(topic), fold)
     }
 
-    pub(crate) fn ends(&self, topic: &str, partitions: &[i32]) -> Result<Vec<i64>, Unreachable> {
+    pub(crate) fn ends(&self, topic: &str, partitions: &[i32]) -> Result<Vec<i64>, LogUnreachable> {
         let end =
             |number: &i32| self.0.topics.partition(topic, *number).map(|partition| partition.end());
-        partitions.iter().map(end).collect::<Result<_, _>>().map_err(Unreachable)
+        partitions.iter().map(end).collect::<Result<_, _>>().map_err(LogUnreachable)
     }
 
     fn source(&self, topic: &str) -> reader::Source {
@@ -148,13 +148,13 @@ impl Embedded {
     ///
     /// # Errors
     /// [`Unreachable`], when it does not.
-    pub async fn ping(&self, deadline: Duration) -> Result<(), Unreachable> {
+    pub async fn ping(&self, deadline: Duration) -> Result<(), LogUnreachable> {
         let (answer, answered) = oneshot::channel();
-        self.0.writer.ask(Item::Ping(answer)).map_err(Unreachable)?;
+        self.0.writer.ask(Item::Ping(answer)).map_err(LogUnreachable)?;
         match timeout(deadline, answered).await {
-            Ok(Ok(answer)) => answer.map_err(Unreachable),
+            Ok(Ok(answer)) => answer.map_err(LogUnreachable),
             Ok(Err(_)) => Err(ended()),
-            Err(_) => Err(Unreachable("the log's disk does not answer in time".into())),
+            Err(_) => Err(LogUnreachable("the log's disk does not answer in time".into())),
         }
     }
 
@@ -168,6 +168,6 @@ impl Embedded {
     }
 }
 
-fn ended() -> Unreachable {
-    Unreachable("the log was closed".into())
+fn ended() -> LogUnreachable {
+    LogUnreachable("the log was closed".into())
 }

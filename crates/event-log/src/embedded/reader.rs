@@ -18,7 +18,7 @@ use super::{
     topics::{TopicState, Topics},
 };
 use crate::{
-    Fold,
+    PartitionHandler,
     reader::{Command, Follower, Reader},
 };
 
@@ -26,7 +26,7 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// See [`Log::join`](crate::Log::join).
-pub(super) fn join<F: Fold>(source: Source, membership: Membership, fold: F) -> Reader {
+pub(super) fn join<F: PartitionHandler>(source: Source, membership: Membership, fold: F) -> Reader {
     let signs = Arc::clone(&membership.signs);
     Reader::spawn("log-reader", &signs, move |stop| {
         source.run(fold, Role::Member(membership), stop);
@@ -34,7 +34,7 @@ pub(super) fn join<F: Fold>(source: Source, membership: Membership, fold: F) -> 
 }
 
 /// See [`Log::follow`](crate::Log::follow).
-pub(super) fn follow<F: Fold>(source: Source, fold: F) -> Follower {
+pub(super) fn follow<F: PartitionHandler>(source: Source, fold: F) -> Follower {
     Follower::spawn("log-follower", move |stop, commands| {
         source.run(fold, Role::Follower(commands), stop);
     })
@@ -58,7 +58,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    fn run<F: Fold>(self, fold: F, role: Role, stop: &AtomicBool) {
+    fn run<F: PartitionHandler>(self, fold: F, role: Role, stop: &AtomicBool) {
         // A runtime of its own: folding blocks its thread, and must not wait for anyone else.
         match tokio::runtime::Builder::new_current_thread().enable_time().build() {
             Ok(runtime) => runtime.block_on(async {

@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::watch;
 
-use crate::{Topic, TopicError, Unreachable, topic::Cleanup};
+use crate::{LogUnreachable, Topic, TopicError, topic::Cleanup};
 
 /// Bits of a place that are the offset: a million records a second for twelve days, in each of
 /// eight million partitions.
@@ -174,7 +174,7 @@ impl Topics {
 }
 
 fn unreachable(error: &sqlx::Error) -> TopicError {
-    TopicError::Unreachable(Unreachable(error.to_string()))
+    TopicError::Unreachable(LogUnreachable(error.to_string()))
 }
 
 /// Kafka's own rules, so that a topic that works here works there.

@@ -24,7 +24,7 @@ use super::{
     retention::Sweep,
     topics::{Partition, Topics},
 };
-use crate::{AppendError, Position, Topic, TopicError, Unreachable};
+use crate::{AppendError, LogUnreachable, Position, Topic, TopicError};
 
 /// How many items are taken from the queue at once, and so written in one transaction at most.
 const BATCH: usize = 4096;
@@ -182,7 +182,7 @@ impl Writer {
     async fn ensure(&mut self, topics: &[Topic]) -> Result<(), TopicError> {
         let file = match self.connection.get().await {
             Ok(file) => file,
-            Err(error) => return Err(Unreachable(error.to_string()).into()),
+            Err(error) => return Err(LogUnreachable(error.to_string()).into()),
         };
         for topic in topics {
             if let Err(error) = self.topics.ensure(file, topic).await {

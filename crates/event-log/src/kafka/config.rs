@@ -7,7 +7,7 @@ use rdkafka::ClientConfig;
 use uuid::Uuid;
 
 use super::security::Security;
-use crate::{Group, Unreachable, settings::BatchArgs};
+use crate::{Group, LogUnreachable, settings::BatchArgs};
 
 /// How often a client tells its statistics, in milliseconds.
 const STATISTICS: &str = "5000";
@@ -44,7 +44,7 @@ impl fmt::Debug for KafkaSettings {
 impl KafkaSettings {
     /// Refuses what this build cannot do, before a client does it with a less helpful text. Without
     /// OpenSSL librdkafka knows no TLS, and of SASL's mechanisms PLAIN alone.
-    pub(super) fn check(&self) -> Result<(), Unreachable> {
+    pub(super) fn check(&self) -> Result<(), LogUnreachable> {
         if cfg!(feature = "tls") {
             return Ok(());
         }
@@ -57,7 +57,7 @@ impl KafkaSettings {
             "SASL_PLAINTEXT" if !plain => "a mechanism of SASL other than PLAIN",
             _ => return Ok(()),
         };
-        Err(Unreachable(format!(
+        Err(LogUnreachable(format!(
             "Kafka is to be reached with {what}, which this build cannot do: build with \
              --features tls (it needs libssl-dev and pkg-config)"
         )))

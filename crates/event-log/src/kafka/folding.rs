@@ -23,7 +23,10 @@ use super::{
     ledger::Ledger,
     questions::{Answer, Assignment, Question, Questions},
 };
-use crate::{Extent, Fold, Mark, Record, Unreachable, Verdict, poison::Poison, reader::Signs};
+use crate::{
+    LogUnreachable, PartitionHandler, Record, RecordAnchor, RecordOutcome, Watermarks,
+    poison::Poison, reader::ReaderStatus,
+};
 
 /// How often the log is looked at for what reading does not show.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
@@ -44,7 +47,7 @@ pub(super) struct Folding<F> {
     looked: Instant,
     /// How many partitions the topic had when that was first asked.
     count: Option<usize>,
-    signs: Arc<Signs>,
+    signs: Arc<ReaderStatus>,
     /// Of a member of a group: what the group has to be told.
     ledger: Option<Arc<Ledger>>,
 }
@@ -53,7 +56,7 @@ struct Progress {
     number: u64,
     /// What the fold has from an earlier time: the next record must be this one, or nothing that
     /// the fold has counts.
-    proof: Option<Mark>,
+    proof: Option<RecordAnchor>,
     rewind: Option<Rewind>,
     /// One beyond the last record that was folded; none before the first.
     next: Option<i64>,
@@ -76,16 +79,16 @@ struct Rewind {
     from: i64,
 }
 
-impl<F: Fold> Folding<F> {
+impl<F: PartitionHandler> Folding<F> {
     pub(super) fn new(
         admin: Arc<AdminClient<ClientLog>>,
         topic: &str,
-        signs: Arc<Signs>,
+        signs: Arc<ReaderStatus>,
         fold: F,
-    ) -> Result<Self, Unreachable> {
+    ) -> Result<Self, LogUnreachable> {
         let topic = topic.to_owned();
         let questions = Questions::start(admin, topic.clone())
-            .map_err(|error| Unreachable(format!("no thread for watermarks: {error}")))?;
+            .map_err(|error| LogUnreachable(format!("no thread for watermarks: {error}")))?;
         let (partitions, now) = (HashMap::new(), Instant::now());
         Ok(Self {
             fold,
@@ -135,7 +138,7 @@ impl<F: Fold> Folding<F> {
         self.assignments += 1;
         let assignment = Assignment { partition, number: self.assignments };
         tracing::info!(kafka.topic = self.topic, kafka.partition = partition, "partition assigned");
-        let proof = self.fold.assigned(partition).mark();
+        let proof = self.fold.on_assigned(partition).anchor();
         let (next, high, live, doubted, gap, asked) = (None, None, false, false, None, None);
         let (number, rewind) = (assignment.number, None);
         let progress = Progress { number, proof, rewind, next, high, live, doubted, gap, asked };
@@ -154,7 +157,7 @@ impl<F: Fold> Folding<F> {
         // First nobody may be answered from any of them; the rest may take a moment.
         for partition in partitions {
             if let Some(progress) = self.partitions.remove(partition) {
-                self.fold.revoked(*partition);
+                self.fold.on_revoked(*partition);
                 revoked.push((*partition, progress.next));
                 tracing::info!(
                     kafka.topic = self.topic,
@@ -170,7 +173,7 @@ impl<F: Fold> Folding<F> {
 
     /// The assignment still holds.
     pub(super) fn tick(&mut self) {
-        self.fold.tick();
+        self.fold.renew_lease();
     }
 
     /// Takes what was polled.
@@ -221,7 +224,7 @@ impl<F: Fold> Folding<F> {
         if let Some(proof) = self.partitions.get_mut(&partition).and_then(|p| p.proof.take()) {
             return self.prove(proof, &record);
         }
-        if let Verdict::Poison(reason) = self.fold.record(&record)
+        if let RecordOutcome::Poison(reason) = self.fold.on_record(&record)
             && let Some(ledger) = &self.ledger
             && ledger.wants(partition, offset)
         {
@@ -235,13 +238,13 @@ impl<F: Fold> Folding<F> {
         progress.next = Some(offset + 1);
         if !progress.live && progress.next >= progress.high && progress.high.is_some() {
             progress.live = true;
-            self.fold.live(partition);
+            self.fold.on_live(partition);
         }
     }
 
     /// The first record after an assignment, where there must be the one that the fold has.
-    fn prove(&mut self, proof: Mark, record: &Record<'_>) {
-        if record.mark() == proof {
+    fn prove(&mut self, proof: RecordAnchor, record: &Record<'_>) {
+        if record.anchor() == proof {
             return self.advance(record.partition, record.offset);
         }
         let why = if record.offset == proof.offset {
@@ -265,7 +268,7 @@ impl<F: Fold> Folding<F> {
         progress.rewind = None;
         if !progress.live {
             progress.live = true;
-            self.fold.live(partition);
+            self.fold.on_live(partition);
         }
     }
 
@@ -281,7 +284,7 @@ impl<F: Fold> Folding<F> {
     }
 
     fn rewind(&mut self, partition: i32, why: &str, from: i64) {
-        self.fold.void(partition, why);
+        self.fold.on_reset(partition, why);
         self.assign(partition);
         if let Some(progress) = self.partitions.get_mut(&partition) {
             progress.proof = None;
@@ -302,7 +305,7 @@ impl<F: Fold> Folding<F> {
             return;
         }
         self.looked = Instant::now();
-        if let Some(partition) = self.fold.stale()
+        if let Some(partition) = self.fold.take_invalidated()
             && let Some(reached) = self.reached(partition)
         {
             self.rewind(partition, "the other topic has shown that it does not count", reached - 1);
@@ -343,7 +346,7 @@ impl<F: Fold> Folding<F> {
              topic deleted and made again, or did a broker lose records? What was read is \
              forgotten, and the partition is read anew from its beginning",
         );
-        self.fold.void(partition, why);
+        self.fold.on_reset(partition, why);
         self.assign(partition);
         if let Some(progress) = self.partitions.get_mut(&partition) {
             progress.proof = None;
@@ -389,7 +392,7 @@ impl<F: Fold> Folding<F> {
         }
     }
 
-    fn hear(&mut self, question: Question, extent: Extent) {
+    fn hear(&mut self, question: Question, extent: Watermarks) {
         let (Question::Extent(assignment)
         | Question::Still { assignment, .. }
         | Question::Gap { assignment, .. }) = question
@@ -403,16 +406,16 @@ impl<F: Fold> Folding<F> {
         }
         match question {
             Question::Extent(_) => {
-                let Extent { low, high } = extent;
+                let Watermarks { low, high } = extent;
                 progress.high = Some(high);
-                self.fold.extent(partition, extent);
+                self.fold.on_watermarks(partition, extent);
                 // A busy partition may never say that its end was reached, so the watermark
                 // counts too.
                 let there = progress.proof.is_none()
                     && (low == high || progress.next.is_some_and(|next| next >= high));
                 if !progress.live && there {
                     progress.live = true;
-                    self.fold.live(partition);
+                    self.fold.on_live(partition);
                 }
             }
             Question::Still { next, .. } if extent.high >= next => progress.doubted = false,

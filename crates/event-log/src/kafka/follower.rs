@@ -19,8 +19,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{KafkaSettings, context::ClientLog, folding::Folding, statistics::Role};
 use crate::{
-    Fold, Follower, Unreachable,
-    reader::{Command, Signs},
+    Follower, LogUnreachable, PartitionHandler,
+    reader::{Command, ReaderStatus},
 };
 
 /// How long a poll waits for a record, and so how soon a command is noticed at the latest.
@@ -33,14 +33,14 @@ type Client = BaseConsumer<ClientLog>;
 impl ConsumerContext for ClientLog {}
 
 /// See [`Log::follow`](crate::Log::follow).
-pub(super) fn follow<F: Fold>(
+pub(super) fn follow<F: PartitionHandler>(
     settings: &KafkaSettings,
     admin: Arc<AdminClient<ClientLog>>,
     topic: &str,
     fold: F,
-) -> Result<Follower, Unreachable> {
+) -> Result<Follower, LogUnreachable> {
     let config = settings.follower();
-    let folding = Folding::new(admin, topic, Arc::new(Signs::default()), fold)?;
+    let folding = Folding::new(admin, topic, Arc::new(ReaderStatus::default()), fold)?;
     // Made here, so that a wrong setting is an error at start.
     let first = connect(&config)?;
     let topic = topic.to_owned();
@@ -61,9 +61,9 @@ pub(super) fn follow<F: Fold>(
     }))
 }
 
-fn connect(config: &ClientConfig) -> Result<Client, Unreachable> {
+fn connect(config: &ClientConfig) -> Result<Client, LogUnreachable> {
     BaseConsumer::from_config_and_context(config, ClientLog::of(Role::Follower))
-        .map_err(|error| Unreachable(format!("Kafka consumer: {error}")))
+        .map_err(|error| LogUnreachable(format!("Kafka consumer: {error}")))
 }
 
 struct Following<F> {
@@ -74,7 +74,7 @@ struct Following<F> {
     wanted: BTreeSet<i32>,
 }
 
-impl<F: Fold> Following<F> {
+impl<F: PartitionHandler> Following<F> {
     /// Polls until told to stop, or until the client failed for good.
     fn poll(&mut self, consumer: &Client, stop: &AtomicBool) {
         for partition in self.wanted.clone() {

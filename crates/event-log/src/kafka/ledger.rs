@@ -11,7 +11,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use super::questions::Assignment;
-use crate::{poison::Poison, reader::Signs};
+use crate::{poison::Poison, reader::ReaderStatus};
 
 /// How much poison may wait to be copied.
 const MOST_RECORDS: usize = 10_000;
@@ -29,7 +29,7 @@ pub(super) struct Ledger {
     topic: String,
     group: String,
     quarantine: bool,
-    signs: Arc<Signs>,
+    signs: Arc<ReaderStatus>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -92,7 +92,12 @@ pub(super) enum Work {
 }
 
 impl Ledger {
-    pub(super) fn new(topic: &str, group: &str, quarantine: bool, signs: Arc<Signs>) -> Self {
+    pub(super) fn new(
+        topic: &str,
+        group: &str,
+        quarantine: bool,
+        signs: Arc<ReaderStatus>,
+    ) -> Self {
         Self {
             topic: topic.to_owned(),
             group: group.to_owned(),

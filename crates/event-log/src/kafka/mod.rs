@@ -23,7 +23,7 @@ use rdkafka::{admin::AdminClient, config::FromClientConfigAndContext};
 pub use config::KafkaSettings;
 pub use writer::{KafkaAck, KafkaWriter};
 
-use crate::{Fold, Follower, Group, Reader, Topic, TopicError, Unreachable};
+use crate::{Follower, Group, LogUnreachable, PartitionHandler, Reader, Topic, TopicError};
 use context::ClientLog;
 use statistics::Role;
 
@@ -42,11 +42,11 @@ impl Kafka {
     ///
     /// # Errors
     /// [`Unreachable`], when a setting is wrong; it says which.
-    pub fn new(settings: KafkaSettings) -> Result<Self, Unreachable> {
+    pub fn new(settings: KafkaSettings) -> Result<Self, LogUnreachable> {
         settings.check()?;
         let admin =
             AdminClient::from_config_and_context(&settings.admin(), ClientLog::of(Role::Admin))
-                .map_err(|error| Unreachable(format!("Kafka client: {error}")))?;
+                .map_err(|error| LogUnreachable(format!("Kafka client: {error}")))?;
         let writer = KafkaWriter::start(&settings)?;
         Ok(Self { settings: Arc::new(settings), admin: Arc::new(admin), writer })
     }
@@ -69,34 +69,38 @@ impl Kafka {
         topic: &str,
         partitions: &[i32],
         deadline: Duration,
-    ) -> Result<Vec<i64>, Unreachable> {
+    ) -> Result<Vec<i64>, LogUnreachable> {
         topics::ends(&self.admin, &self.settings.brokers, topic, partitions, deadline).await
     }
 
-    pub(crate) async fn ping(&self, deadline: Duration) -> Result<(), Unreachable> {
+    pub(crate) async fn ping(&self, deadline: Duration) -> Result<(), LogUnreachable> {
         let pinged = topics::ping(&self.admin, &self.settings.brokers, deadline).await;
         pinged.map_err(|error| self.advise(error))
     }
 
     /// Adds what a person can do, where the brokers are there and turn us away.
-    fn advise(&self, error: Unreachable) -> Unreachable {
+    fn advise(&self, error: LogUnreachable) -> LogUnreachable {
         match self.writer.refusal() {
-            Some(refusal) => Unreachable(format!("{error}: {}", refusal.advice())),
+            Some(refusal) => LogUnreachable(format!("{error}: {}", refusal.advice())),
             None => error,
         }
     }
 
-    pub(crate) fn join<F: Fold>(
+    pub(crate) fn join<F: PartitionHandler>(
         &self,
         topic: &str,
         group: &Group,
         quarantine: Option<&str>,
         fold: F,
-    ) -> Result<Reader, Unreachable> {
+    ) -> Result<Reader, LogUnreachable> {
         reader::join(&self.settings, Arc::clone(&self.admin), topic, group, quarantine, fold)
     }
 
-    pub(crate) fn follow<F: Fold>(&self, topic: &str, fold: F) -> Result<Follower, Unreachable> {
+    pub(crate) fn follow<F: PartitionHandler>(
+        &self,
+        topic: &str,
+        fold: F,
+    ) -> Result<Follower, LogUnreachable> {
         follower::follow(&self.settings, Arc::clone(&self.admin), topic, fold)
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use rdkafka::{admin::AdminClient, error::KafkaResult};
 
 use super::context::ClientLog;
-use crate::Extent;
+use crate::Watermarks;
 
 const DEADLINE: Duration = Duration::from_secs(5);
 /// How long after a question that got no answer it is asked again.
@@ -40,7 +40,7 @@ pub(super) enum Question {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Answer {
-    Watermarks(Question, Extent),
+    Watermarks(Question, Watermarks),
     Partitions(usize),
 }
 
@@ -133,5 +133,5 @@ fn ask(admin: &AdminClient<ClientLog>, topic: &str, question: Question) -> Kafka
         }
     };
     let (low, high) = admin.inner().fetch_watermarks(topic, assignment.partition, DEADLINE)?;
-    Ok(Answer::Watermarks(question, Extent { low, high }))
+    Ok(Answer::Watermarks(question, Watermarks { low, high }))
 }

@@ -25,7 +25,7 @@ use super::{
     KafkaSettings, commits, context::ClientLog, folding::Folding, ledger::Ledger,
     quarantine::Copier, statistics::Role,
 };
-use crate::{Fold, Group, Reader, Unreachable, reader::Signs};
+use crate::{Group, LogUnreachable, PartitionHandler, Reader, reader::ReaderStatus};
 
 /// How long a poll waits for a record, and so how soon a stop is noticed at the latest.
 const POLL: Duration = Duration::from_millis(100);
@@ -43,15 +43,15 @@ const LAPSE: Duration = Duration::from_secs(6);
 const REJOIN_AFTER: Duration = Duration::from_secs(2);
 
 /// See [`Log::join`](crate::Log::join).
-pub(super) fn join<F: Fold>(
+pub(super) fn join<F: PartitionHandler>(
     settings: &KafkaSettings,
     admin: Arc<AdminClient<ClientLog>>,
     topic: &str,
     group: &Group,
     quarantine: Option<&str>,
     fold: F,
-) -> Result<Reader, Unreachable> {
-    let signs = Arc::new(Signs::default());
+) -> Result<Reader, LogUnreachable> {
+    let signs = Arc::new(ReaderStatus::default());
     let folding = Folding::new(admin, topic, Arc::clone(&signs), fold)?;
     let member = Member {
         consumer: settings.consumer(group),
@@ -80,19 +80,19 @@ pub(super) fn join<F: Fold>(
 type Client<F> = BaseConsumer<Shared<F>>;
 
 /// What it takes to join, once and again.
-struct Member<F: Fold> {
+struct Member<F: PartitionHandler> {
     consumer: ClientConfig,
     /// And the dead-letter topic's name.
     copier: Option<(ClientConfig, String)>,
     topic: String,
     group: String,
-    signs: Arc<Signs>,
+    signs: Arc<ReaderStatus>,
     folder: Arc<Folder<F>>,
 }
 
-impl<F: Fold> Member<F> {
-    fn connect(&self) -> Result<(Client<F>, Arc<Ledger>), Unreachable> {
-        let wrong = |error: KafkaError| Unreachable(format!("Kafka consumer: {error}"));
+impl<F: PartitionHandler> Member<F> {
+    fn connect(&self) -> Result<(Client<F>, Arc<Ledger>), LogUnreachable> {
+        let wrong = |error: KafkaError| LogUnreachable(format!("Kafka consumer: {error}"));
         let copies = self.copier.is_some();
         let ledger = Ledger::new(&self.topic, &self.group, copies, Arc::clone(&self.signs));
         let ledger = Arc::new(ledger);
@@ -165,20 +165,20 @@ impl<F: Fold> Member<F> {
 }
 
 /// The context of each client of a reader: clients may come and go, the fold stays.
-struct Shared<F: Fold> {
+struct Shared<F: PartitionHandler> {
     folder: Arc<Folder<F>>,
     /// Of this client alone.
     ledger: Arc<Ledger>,
 }
 
-struct Folder<F: Fold> {
+struct Folder<F: PartitionHandler> {
     log: ClientLog,
     /// Taken by the polling thread alone: by its loop between polls, by callbacks within one.
     folding: Mutex<Folding<F>>,
 }
 
 /// Commits these positions, without waiting.
-fn commit<F: Fold>(consumer: &Client<F>, topic: &str, positions: &[(i32, i64)]) {
+fn commit<F: PartitionHandler>(consumer: &Client<F>, topic: &str, positions: &[(i32, i64)]) {
     let mut list = TopicPartitionList::new();
     for (partition, position) in positions {
         let _ = list.add_partition_offset(topic, *partition, Offset::Offset(*position));
@@ -198,7 +198,7 @@ fn uncommitted(error: &KafkaError) {
     tracing::debug!(%error, "progress was not committed; the next commit covers it");
 }
 
-impl<F: Fold> ClientContext for Shared<F> {
+impl<F: PartitionHandler> ClientContext for Shared<F> {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.folder.log.log(level, facility, message);
     }
@@ -212,7 +212,7 @@ impl<F: Fold> ClientContext for Shared<F> {
     }
 }
 
-impl<F: Fold> ConsumerContext for Shared<F> {
+impl<F: PartitionHandler> ConsumerContext for Shared<F> {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let mut folding = self.folder.folding.lock();
         if !folding.tells(&self.ledger) {

@@ -11,7 +11,7 @@ use rdkafka::{
 };
 
 use super::context::ClientLog;
-use crate::{Topic, TopicError, Unreachable, topic::Cleanup};
+use crate::{LogUnreachable, Topic, TopicError, topic::Cleanup};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -104,7 +104,11 @@ fn configuration(topic: &Topic) -> Vec<(&'static str, String)> {
 }
 
 /// How many partitions the topic has; none where it does not exist.
-async fn partitions(admin: &Admin, brokers: &str, topic: &str) -> Result<Option<u32>, Unreachable> {
+async fn partitions(
+    admin: &Admin,
+    brokers: &str,
+    topic: &str,
+) -> Result<Option<u32>, LogUnreachable> {
     let (client, name, servers) = (Arc::clone(admin), topic.to_owned(), brokers.to_owned());
     // librdkafka's metadata request blocks its thread.
     let asked = tokio::task::spawn_blocking(move || {
@@ -121,7 +125,7 @@ async fn partitions(admin: &Admin, brokers: &str, topic: &str) -> Result<Option<
             Some(code) => Err(away(&servers, &code.to_string())),
         }
     });
-    asked.await.unwrap_or_else(|error| Err(Unreachable(error.to_string())))
+    asked.await.unwrap_or_else(|error| Err(LogUnreachable(error.to_string())))
 }
 
 /// See [`Log::ping`](crate::Log::ping).
@@ -129,7 +133,7 @@ pub(super) async fn ping(
     admin: &Admin,
     brokers: &str,
     deadline: Duration,
-) -> Result<(), Unreachable> {
+) -> Result<(), LogUnreachable> {
     let (client, servers) = (Arc::clone(admin), brokers.to_owned());
     // A topic that hardly exists keeps the answer small on a cluster with thousands of them.
     let asked = tokio::task::spawn_blocking(move || {
@@ -139,7 +143,7 @@ pub(super) async fn ping(
             .map(|_| ())
             .map_err(|error| away(&servers, &error.to_string()))
     });
-    asked.await.unwrap_or_else(|error| Err(Unreachable(error.to_string())))
+    asked.await.unwrap_or_else(|error| Err(LogUnreachable(error.to_string())))
 }
 
 /// See [`Log::ends`](crate::Log::ends).
@@ -149,7 +153,7 @@ pub(super) async fn ends(
     topic: &str,
     partitions: &[i32],
     deadline: Duration,
-) -> Result<Vec<i64>, Unreachable> {
+) -> Result<Vec<i64>, LogUnreachable> {
     let (client, servers) = (Arc::clone(admin), brokers.to_owned());
     let (topic, partitions) = (topic.to_owned(), partitions.to_vec());
     let asked = tokio::task::spawn_blocking(move || {
@@ -164,9 +168,9 @@ pub(super) async fn ends(
         };
         partitions.into_iter().map(end).collect()
     });
-    asked.await.unwrap_or_else(|error| Err(Unreachable(error.to_string())))
+    asked.await.unwrap_or_else(|error| Err(LogUnreachable(error.to_string())))
 }
 
-fn away(brokers: &str, reason: &str) -> Unreachable {
-    Unreachable(format!("Kafka at {brokers} does not answer ({reason})"))
+fn away(brokers: &str, reason: &str) -> LogUnreachable {
+    LogUnreachable(format!("Kafka at {brokers} does not answer ({reason})"))
 }

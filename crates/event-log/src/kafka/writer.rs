@@ -26,7 +26,7 @@ use super::{
     context::{ClientLog, Refusal},
     statistics::Role,
 };
-use crate::{AppendError, NewRecord, Position, Unreachable};
+use crate::{AppendError, LogUnreachable, NewRecord, Position};
 
 /// How often the supervisor looks, and how long it lets a broker think about an answer.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -70,7 +70,7 @@ impl rdkafka::ClientContext for Watched {
 }
 
 impl KafkaWriter {
-    pub(super) fn start(settings: &KafkaSettings) -> Result<Self, Unreachable> {
+    pub(super) fn start(settings: &KafkaSettings) -> Result<Self, LogUnreachable> {
         let mut config = settings.producer();
         // That a broker hung up on us, as one does that expects TLS, is said no louder.
         config.set_log_level(RDKafkaLogLevel::Info);
@@ -86,7 +86,9 @@ impl KafkaWriter {
         std::thread::Builder::new()
             .name("kafka-writer".into())
             .spawn(move || supervise(&weak))
-            .map_err(|error| Unreachable(format!("no thread for the Kafka producer: {error}")))?;
+            .map_err(|error| {
+                LogUnreachable(format!("no thread for the Kafka producer: {error}"))
+            })?;
         Ok(Self(shared))
     }
 
@@ -128,9 +130,9 @@ impl KafkaWriter {
     }
 }
 
-fn connect(config: &ClientConfig, watch: &Arc<ClientLog>) -> Result<Client, Unreachable> {
+fn connect(config: &ClientConfig, watch: &Arc<ClientLog>) -> Result<Client, LogUnreachable> {
     FutureProducer::from_config_and_context(config, Watched(Arc::clone(watch)))
-        .map_err(|error| Unreachable(format!("Kafka producer: {error}")))
+        .map_err(|error| LogUnreachable(format!("Kafka producer: {error}")))
 }
 
 /// Finds out whether the brokers answer, whenever something looked wrong, and puts a new client

@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use crate::{
-    Unreachable,
+    LogUnreachable,
     kafka::security::{Identity, Mechanism, Password, Sasl, Security, Tls},
 };
 
@@ -100,7 +100,7 @@ impl SecurityArgs {
     ///
     /// # Errors
     /// [`Unreachable`], when they do not fit together or a file cannot be read.
-    pub fn security(&self) -> Result<Security, Unreachable> {
+    pub fn security(&self) -> Result<Security, LogUnreachable> {
         self.nothing_is_in_vain()?;
         let tls = if self.kafka_security.tls() { Some(self.tls()?) } else { None };
         let sasl = if self.kafka_security.sasl() { Some(self.sasl()?) } else { None };
@@ -108,7 +108,7 @@ impl SecurityArgs {
     }
 
     /// Whoever gave a password or a certificate believes that it is used.
-    fn nothing_is_in_vain(&self) -> Result<(), Unreachable> {
+    fn nothing_is_in_vain(&self) -> Result<(), LogUnreachable> {
         let of_tls = [
             ("--kafka-ca", "KAFKA_CA", self.kafka_ca.is_some()),
             ("--kafka-cert", "KAFKA_CERT", self.kafka_cert.is_some()),
@@ -143,7 +143,7 @@ impl SecurityArgs {
         Ok(())
     }
 
-    fn tls(&self) -> Result<Tls, Unreachable> {
+    fn tls(&self) -> Result<Tls, LogUnreachable> {
         let password = password(
             ("--kafka-key-password", "KAFKA_KEY_PASSWORD", &self.kafka_key_password),
             (
@@ -183,7 +183,7 @@ impl SecurityArgs {
         Ok(Tls { ca: self.kafka_ca.clone(), identity })
     }
 
-    fn sasl(&self) -> Result<Sasl, Unreachable> {
+    fn sasl(&self) -> Result<Sasl, LogUnreachable> {
         let missing =
             |what: &str| wrong(format!("logging in to Kafka (KAFKA_SECURITY) also needs {what}"));
         let mechanism = self.kafka_sasl_mechanism.ok_or_else(|| {
@@ -222,7 +222,7 @@ impl SecurityArgs {
 fn password(
     (flag, variable, given): (&str, &str, &Option<Password>),
     (file_flag, file_variable, file): (&str, &str, Option<&Path>),
-) -> Result<Option<Password>, Unreachable> {
+) -> Result<Option<Password>, LogUnreachable> {
     match (given.clone().filter(|password| !password.is_empty()), file) {
         (Some(_), Some(_)) => Err(wrong(format!(
             "{flag} ({variable}) and {file_flag} ({file_variable}) are both given: leave one out"
@@ -247,7 +247,7 @@ fn given(password: &Option<Password>) -> bool {
     password.as_ref().is_some_and(|password| !password.is_empty())
 }
 
-fn readable(flag: &str, variable: &str, path: &Path) -> Result<(), Unreachable> {
+fn readable(flag: &str, variable: &str, path: &Path) -> Result<(), LogUnreachable> {
     let opened = File::open(path).and_then(|file| file.metadata());
     match opened {
         Ok(file) if file.is_dir() => {
@@ -258,12 +258,12 @@ fn readable(flag: &str, variable: &str, path: &Path) -> Result<(), Unreachable> 
     }
 }
 
-fn unreadable(flag: &str, variable: &str, path: &Path, error: &std::io::Error) -> Unreachable {
+fn unreadable(flag: &str, variable: &str, path: &Path, error: &std::io::Error) -> LogUnreachable {
     wrong(format!("{flag} ({variable}): cannot read {}: {error}", path.display()))
 }
 
-fn wrong(what: impl Into<String>) -> Unreachable {
-    Unreachable(what.into())
+fn wrong(what: impl Into<String>) -> LogUnreachable {
+    LogUnreachable(what.into())
 }
 
 #[cfg(test)]

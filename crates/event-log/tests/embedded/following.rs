@@ -1,6 +1,6 @@
 //! Reading what one is told, in no group.
 
-use event_log::{Extent, reader::Follower};
+use event_log::{Watermarks, reader::Follower};
 
 use crate::harness::{FOREVER, Memory, TOPIC, Told, World, append, eventually, record};
 
@@ -25,7 +25,7 @@ async fn a_follower_reads_what_it_is_told_and_nothing_else() {
     append(&writer, record(1, "1", "for it")).await;
     eventually("both", || memory.count() == 2).await;
     assert_eq!(memory.of(1), [(0, "hello".into()), (1, "for it".into())]);
-    let extent = Extent { low: 0, high: 1 };
+    let extent = Watermarks { low: 0, high: 1 };
     assert_eq!(memory.told()[..2], [Told::Assigned(1), Told::Extent(1, extent)]);
     assert!(follower.is_running());
     follower.stop().await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use event_log::{Extent, topic::Cleanup};
+use event_log::{Watermarks, topic::Cleanup};
 
 use crate::harness::{
     DEADLINE, FOREVER, Memory, Told, World, append, eventually, join, push, record, topic,
@@ -47,8 +47,8 @@ async fn old_records_go_and_offsets_go_on() {
     let reader = join(&log, memory.clone());
     eventually("both are read", || memory.count() == 2).await;
     assert_eq!(memory.of(0), [(1200, "new".to_owned())]);
-    assert!(memory.has(&Told::Extent(0, Extent { low: 1200, high: 1201 })));
-    assert!(memory.has(&Told::Extent(1, Extent { low: 1, high: 2 })));
+    assert!(memory.has(&Told::Extent(0, Watermarks { low: 1200, high: 1201 })));
+    assert!(memory.has(&Told::Extent(1, Watermarks { low: 1, high: 2 })));
     reader.stop().await;
 }
 

@@ -7,7 +7,8 @@ use std::{
 };
 
 use event_log::{
-    Extent, Fold, NewRecord, Position, Reader, Record, Start, Topic, Verdict,
+    NewRecord, PartitionHandler, Position, Reader, Record, RecordOutcome, StartAt, Topic,
+    Watermarks,
     embedded::{Embedded, EmbeddedWriter},
     topic::Cleanup,
 };
@@ -61,7 +62,7 @@ pub(crate) async fn open(path: &Path, partitions: u32, cleanup: Cleanup) -> Embe
 }
 
 /// Reads the topic's every partition.
-pub(crate) fn join(log: &Embedded, fold: impl Fold) -> Reader {
+pub(crate) fn join(log: &Embedded, fold: impl PartitionHandler) -> Reader {
     log.join(TOPIC, GROUP, None, fold)
 }
 
@@ -98,7 +99,7 @@ pub(crate) struct Seen {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Told {
     Assigned(i32),
-    Extent(i32, Extent),
+    Extent(i32, Watermarks),
     Record(Seen),
     Live(i32),
     Revoked(i32),
@@ -139,17 +140,17 @@ impl Memory {
     }
 }
 
-impl Fold for Memory {
-    fn assigned(&mut self, partition: i32) -> Start {
+impl PartitionHandler for Memory {
+    fn on_assigned(&mut self, partition: i32) -> StartAt {
         self.0.lock().push(Told::Assigned(partition));
-        Start::Beginning
+        StartAt::Beginning
     }
 
-    fn extent(&mut self, partition: i32, extent: Extent) {
+    fn on_watermarks(&mut self, partition: i32, extent: Watermarks) {
         self.0.lock().push(Told::Extent(partition, extent));
     }
 
-    fn record(&mut self, record: &Record<'_>) -> Verdict {
+    fn on_record(&mut self, record: &Record<'_>) -> RecordOutcome {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let seen = Seen {
             partition: record.partition,
@@ -165,18 +166,18 @@ impl Fold for Memory {
         };
         let poison = seen.value.contains("poison");
         self.0.lock().push(Told::Record(seen));
-        if poison { Verdict::Poison("it is poison".into()) } else { Verdict::Folded }
+        if poison { RecordOutcome::Poison("it is poison".into()) } else { RecordOutcome::Applied }
     }
 
-    fn live(&mut self, partition: i32) {
+    fn on_live(&mut self, partition: i32) {
         self.0.lock().push(Told::Live(partition));
     }
 
-    fn revoked(&mut self, partition: i32) {
+    fn on_revoked(&mut self, partition: i32) {
         self.0.lock().push(Told::Revoked(partition));
     }
 
-    fn tick(&mut self) {
+    fn renew_lease(&mut self) {
         self.0.lock().push(Told::Idle);
     }
 }

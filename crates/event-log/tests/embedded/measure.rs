@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use event_log::{Extent, Fold, NewRecord, Record, Start, Verdict, embedded::EmbeddedWriter};
+use event_log::{
+    NewRecord, PartitionHandler, Record, RecordOutcome, StartAt, Watermarks,
+    embedded::EmbeddedWriter,
+};
 use parking_lot::Mutex;
 
 use crate::harness::{DEADLINE, FOREVER, TOPIC, World, eventually, join};
@@ -50,22 +53,22 @@ struct Counter {
     times: Arc<Mutex<Vec<Instant>>>,
 }
 
-impl Fold for Counter {
-    fn assigned(&mut self, _: i32) -> Start {
-        Start::Beginning
+impl PartitionHandler for Counter {
+    fn on_assigned(&mut self, _: i32) -> StartAt {
+        StartAt::Beginning
     }
-    fn extent(&mut self, _: i32, _: Extent) {}
-    fn record(&mut self, _: &Record<'_>) -> Verdict {
+    fn on_watermarks(&mut self, _: i32, _: Watermarks) {}
+    fn on_record(&mut self, _: &Record<'_>) -> RecordOutcome {
         if self.live.load(Ordering::Relaxed) == PARTITIONS as u64 {
             self.times.lock().push(Instant::now());
         }
         self.records.fetch_add(1, Ordering::Release);
-        Verdict::Folded
+        RecordOutcome::Applied
     }
-    fn live(&mut self, _: i32) {
+    fn on_live(&mut self, _: i32) {
         self.live.fetch_add(1, Ordering::Release);
     }
-    fn revoked(&mut self, _: i32) {}
+    fn on_revoked(&mut self, _: i32) {}
 }
 
 /// Each appender waits for its acknowledgement before its next record.

@@ -59,7 +59,7 @@ async fn poison_is_set_aside_once_over_restarts_and_replays() {
         let reader = member(&log, &memory);
         eventually("replayed", || memory.count() == 4 && memory.has(&Told::Live(1))).await;
         if start == 0 {
-            eventually("set aside", || reader.quarantined() == 2).await;
+            eventually("set aside", || reader.dlq_copied() == 2).await;
         }
         reader.stop().await;
         let letters = letters(&log).await;
@@ -79,7 +79,7 @@ async fn a_letter_says_where_it_comes_from_and_why() {
     append(&log.writer(), record(1, "7", "good")).await;
     append(&log.writer(), poison).await;
     let reader = member(&log, &Memory::default());
-    eventually("set aside", || reader.quarantined() == 1).await;
+    eventually("set aside", || reader.dlq_copied() == 1).await;
     let letters = letters(&log).await;
     assert_eq!(letters.len(), 1);
     let letter = &letters[0];
@@ -121,7 +121,7 @@ async fn poison_that_cannot_be_set_aside_delays_no_record_and_progress_stays_bef
     let dlq = Topic { name: DLQ.to_owned(), ..topic(2, FOREVER) };
     log.ensure_topics(&[dlq]).await.expect("the dead-letter topic is there");
     let reader = member(&log, &Memory::default());
-    eventually("set aside", || reader.quarantined() == 1).await;
+    eventually("set aside", || reader.dlq_copied() == 1).await;
     reader.stop().await;
     assert_eq!(letters(&log).await.len(), 1);
     assert_eq!(progress(&world, GROUP).await, [4]);
@@ -156,7 +156,7 @@ async fn a_burst_of_poison_is_set_aside_whole_and_in_order() {
     }
     let reader = member(&log, &Memory::default());
     // Stopped in the middle, and started again.
-    eventually("some", || reader.quarantined() > 0).await;
+    eventually("some", || reader.dlq_copied() > 0).await;
     reader.stop().await;
     let memory = Memory::default();
     let reader = member(&log, &memory);

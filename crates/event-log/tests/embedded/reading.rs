@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use event_log::{Extent, NewRecord, embedded::Embedded};
+use event_log::{NewRecord, Watermarks, embedded::Embedded};
 
 use crate::harness::{
     FOREVER, Memory, TOPIC, Told, World, append, eventually, join, push, record, topic,
@@ -79,7 +79,7 @@ async fn a_fold_is_told_of_each_partition_in_the_order_that_the_seam_promises() 
     };
     for (partition, high) in [(0, 3001), (1, 0)] {
         let assigned = at(&Told::Assigned(partition));
-        let extent = at(&Told::Extent(partition, Extent { low: 0, high }));
+        let extent = at(&Told::Extent(partition, Watermarks { low: 0, high }));
         let live = at(&Told::Live(partition));
         let revoked = at(&Told::Revoked(partition));
         assert!(assigned < extent && extent < live && live < revoked);

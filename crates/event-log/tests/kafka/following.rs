@@ -1,6 +1,6 @@
 //! Reading what one is told, in no group.
 
-use event_log::Extent;
+use event_log::Watermarks;
 
 use crate::harness::{Memory, TOPIC, Told, World, eventually};
 
@@ -11,14 +11,14 @@ async fn a_follower_reads_what_it_is_told_from_its_beginning_again_and_again() {
         world.append(partition, "first").await;
     }
     let memory = Memory::default();
-    let follower = world.log.follow(TOPIC, memory.clone()).expect("a follower");
+    let follower = world.log.follow_topic(TOPIC, memory.clone()).expect("a follower");
     follower.assign(1);
     eventually("live", || memory.live() == [1]).await;
     world.append(0, "not for it").await;
     world.append(1, "second").await;
     eventually("both", || memory.since_assigned(1) == ["first", "second"]).await;
     let extents = memory.told().into_iter().filter(|told| matches!(told, Told::Extent(..)));
-    assert_eq!(extents.collect::<Vec<_>>(), [Told::Extent(1, Extent { low: 0, high: 1 })]);
+    assert_eq!(extents.collect::<Vec<_>>(), [Told::Extent(1, Watermarks { low: 0, high: 1 })]);
 
     follower.revoke(1);
     eventually("revoked", || memory.told().last() == Some(&Told::Revoked(1))).await;
@@ -47,7 +47,7 @@ async fn a_follower_reads_what_it_is_told_from_its_beginning_again_and_again() {
 async fn an_empty_partition_is_live_at_once() {
     let world = World::mock(2);
     let memory = Memory::default();
-    let follower = world.log.follow(TOPIC, memory.clone()).expect("a follower");
+    let follower = world.log.follow_topic(TOPIC, memory.clone()).expect("a follower");
     follower.assign(0);
     eventually("live", || memory.live() == [0]).await;
     follower.stop().await;

@@ -6,7 +6,8 @@ use std::{
 };
 
 use event_log::{
-    Extent, Fold, Group, Log, NewRecord, Reader, Record, Start, Topic, Verdict,
+    Group, Log, NewRecord, PartitionHandler, Reader, Record, RecordOutcome, StartAt, Topic,
+    Watermarks,
     kafka::{Kafka, KafkaSettings},
     mock::Cluster,
     topic::Cleanup,
@@ -66,7 +67,7 @@ impl World {
 
     /// Joins with clients of another process, as it were.
     pub(crate) fn join_with(&self, log: &Log, memory: &Memory) -> Reader {
-        log.join(&self.topic, &self.group, Some(&self.dlq), memory.clone()).expect("a member")
+        log.join_group(&self.topic, &self.group, Some(&self.dlq), memory.clone()).expect("a member")
     }
 
     pub(crate) async fn append(&self, partition: i32, value: &str) {
@@ -76,7 +77,7 @@ impl World {
     /// Everything in the dead-letter topic, in order.
     pub(crate) async fn letters(&self) -> Vec<Seen> {
         let memory = Memory::default();
-        let follower = self.log.follow(&self.dlq, memory.clone()).expect("a follower");
+        let follower = self.log.follow_topic(&self.dlq, memory.clone()).expect("a follower");
         for partition in 0..self.partitions {
             follower.assign(partition);
         }
@@ -144,7 +145,7 @@ pub(crate) struct Seen {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Told {
     Assigned(i32),
-    Extent(i32, Extent),
+    Extent(i32, Watermarks),
     Record(Seen),
     Live(i32),
     Revoked(i32),
@@ -200,17 +201,17 @@ impl Memory {
     }
 }
 
-impl Fold for Memory {
-    fn assigned(&mut self, partition: i32) -> Start {
+impl PartitionHandler for Memory {
+    fn on_assigned(&mut self, partition: i32) -> StartAt {
         self.0.lock().push(Told::Assigned(partition));
-        Start::Beginning
+        StartAt::Beginning
     }
 
-    fn extent(&mut self, partition: i32, extent: Extent) {
+    fn on_watermarks(&mut self, partition: i32, extent: Watermarks) {
         self.0.lock().push(Told::Extent(partition, extent));
     }
 
-    fn record(&mut self, record: &Record<'_>) -> Verdict {
+    fn on_record(&mut self, record: &Record<'_>) -> RecordOutcome {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let headers = record.headers.iter();
         let seen = Seen {
@@ -222,14 +223,14 @@ impl Fold for Memory {
         };
         let poison = seen.value.contains("poison") || seen.value == "null";
         self.0.lock().push(Told::Record(seen));
-        if poison { Verdict::Poison("it is poison".into()) } else { Verdict::Folded }
+        if poison { RecordOutcome::Poison("it is poison".into()) } else { RecordOutcome::Applied }
     }
 
-    fn live(&mut self, partition: i32) {
+    fn on_live(&mut self, partition: i32) {
         self.0.lock().push(Told::Live(partition));
     }
 
-    fn revoked(&mut self, partition: i32) {
+    fn on_revoked(&mut self, partition: i32) {
         self.0.lock().push(Told::Revoked(partition));
     }
 }

@@ -12,7 +12,7 @@ async fn poison_is_set_aside_once_over_a_restart_and_a_replay() {
     }
     let memory = Memory::default();
     let reader = world.join(&memory);
-    eventually("set aside", || reader.quarantined() == 2).await;
+    eventually("set aside", || reader.dlq_copied() == 2).await;
     reader.stop().await;
     assert_eq!(world.committed(1), 5);
 
@@ -21,7 +21,7 @@ async fn poison_is_set_aside_once_over_a_restart_and_a_replay() {
     eventually("replayed", || memory.live().len() == 2 && memory.count() == 5).await;
     world.append(1, "poison 3").await;
     world.append(1, "good").await;
-    eventually("set aside", || reader.quarantined() == 1).await;
+    eventually("set aside", || reader.dlq_copied() == 1).await;
     reader.stop().await;
 
     let letters = world.letters().await;
@@ -54,14 +54,14 @@ async fn poison_that_cannot_be_set_aside_delays_no_record_and_no_commit_passes_i
     let reader = world.join(&memory);
     eventually("all is read", || memory.count() == 4 && memory.live() == [0]).await;
     eventually("what is before it is committed", || world.committed(0) == 1).await;
-    assert_eq!(reader.quarantined(), 0);
+    assert_eq!(reader.dlq_copied(), 0);
     // The stop does not pass it either.
     reader.stop().await;
     assert_eq!(world.committed(0), 1);
 
     mock.refuse_transactions(false);
     let reader = world.join(&Memory::default());
-    eventually("set aside", || reader.quarantined() == 1).await;
+    eventually("set aside", || reader.dlq_copied() == 1).await;
     reader.stop().await;
     assert_eq!(world.committed(0), 4);
     assert_eq!(world.letters_of(0).await, ["poison"]);
@@ -77,7 +77,7 @@ async fn a_second_member_takes_partitions_over_and_copies_nothing_again() {
     }
     let (first, second) = (Memory::default(), Memory::default());
     let one = world.join(&first);
-    eventually("set aside", || one.quarantined() == 4).await;
+    eventually("set aside", || one.dlq_copied() == 4).await;
     let other = world.join_with(&connect(&world.brokers), &second);
     eventually("shared", || first.live().len() == 2 && second.live().len() == 2).await;
     for partition in 0..4 {
@@ -85,9 +85,9 @@ async fn a_second_member_takes_partitions_over_and_copies_nothing_again() {
             world.append(partition, value).await;
         }
     }
-    let copied = || one.quarantined() + other.quarantined();
+    let copied = || one.dlq_copied() + other.dlq_copied();
     eventually("set aside by their owners", || copied() == 8).await;
-    assert_eq!(other.quarantined(), 2);
+    assert_eq!(other.dlq_copied(), 2);
     one.stop().await;
     other.stop().await;
     for partition in 0..4 {

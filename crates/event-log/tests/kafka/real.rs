@@ -84,7 +84,7 @@ async fn a_tombstone_and_a_record_as_large_as_allowed_are_set_aside_too() {
         FutureRecord::to(&world.topic).partition(0).key("7").payload(&large);
     producer.send(record, Duration::ZERO).await.expect("acknowledged");
     let reader = world.join(&Memory::default());
-    eventually("set aside", || reader.quarantined() == 2).await;
+    eventually("set aside", || reader.dlq_copied() == 2).await;
     reader.stop().await;
     let letters = world.letters().await;
     assert_eq!(letters.len(), 2);
@@ -104,7 +104,7 @@ async fn a_topic_that_is_made_again_is_read_anew() {
         world.append(0, value).await;
     }
     let memory = Memory::default();
-    let follower = world.log.follow(&world.topic, memory.clone()).expect("a follower");
+    let follower = world.log.follow_topic(&world.topic, memory.clone()).expect("a follower");
     follower.assign(0);
     eventually("read", || memory.since_assigned(0).len() == 3).await;
     make_again(&world).await;
@@ -120,7 +120,7 @@ async fn a_topic_that_is_made_again_and_stays_empty_is_noticed_by_its_end() {
     let world = World::real(1).await;
     world.append(0, "old").await;
     let memory = Memory::default();
-    let follower = world.log.follow(&world.topic, memory.clone()).expect("a follower");
+    let follower = world.log.follow_topic(&world.topic, memory.clone()).expect("a follower");
     follower.assign(0);
     eventually("read", || memory.live() == [0] && memory.count() == 1).await;
     make_again(&world).await;

@@ -7,7 +7,8 @@ use std::{
 };
 
 use event_log::{
-    Extent, Fold, Group, Log, Mark, NewRecord, Reader, Record, Start, Topic, Verdict,
+    Group, Log, NewRecord, PartitionHandler, Reader, Record, RecordAnchor, RecordOutcome, StartAt,
+    Topic, Watermarks,
     embedded::Embedded,
     kafka::{Kafka, KafkaSettings},
     mock::Cluster,
@@ -85,15 +86,15 @@ impl World {
 
     fn join(&self, group: &str, fold: &Later) -> Reader {
         let group = Group { id: group.to_owned(), instance: None };
-        self.log.join(TOPIC, &group, Some(DLQ), fold.clone()).expect("a member")
+        self.log.join_group(TOPIC, &group, Some(DLQ), fold.clone()).expect("a member")
     }
 
     /// Reads all of it, and stops when the group was told so.
-    async fn read_once(&self, group: &str) -> Vec<Mark> {
+    async fn read_once(&self, group: &str) -> Vec<RecordAnchor> {
         let fold = Later::default();
         let reader = self.join(group, &fold);
-        let settling = reader.settling();
-        eventually("the group is told", || settling.settled(0) == Some(4)).await;
+        let settling = reader.committed_offsets();
+        eventually("the group is told", || settling.committed(0) == Some(4)).await;
         reader.stop().await;
         assert_eq!(fold.told(), ["assigned", "a", "poison", "c", "d", "live", "revoked"]);
         std::mem::take(&mut fold.0.lock().marks)
@@ -101,7 +102,7 @@ impl World {
 
     async fn letters(&self) -> usize {
         let fold = Later::default();
-        let follower = self.log.follow(DLQ, fold.clone()).expect("a follower");
+        let follower = self.log.follow_topic(DLQ, fold.clone()).expect("a follower");
         follower.assign(0);
         eventually("the dead letters are read", || fold.told().contains(&"live".into())).await;
         follower.stop().await;
@@ -120,14 +121,14 @@ struct Later(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    has: Option<Mark>,
+    has: Option<RecordAnchor>,
     stale: Option<i32>,
     told: Vec<String>,
-    marks: Vec<Mark>,
+    marks: Vec<RecordAnchor>,
 }
 
 impl Later {
-    fn has(mark: Mark) -> Self {
+    fn has(mark: RecordAnchor) -> Self {
         Self(Arc::new(Mutex::new(State { has: Some(mark), ..State::default() })))
     }
 
@@ -141,34 +142,38 @@ impl Later {
     }
 }
 
-impl Fold for Later {
-    fn assigned(&mut self, _: i32) -> Start {
+impl PartitionHandler for Later {
+    fn on_assigned(&mut self, _: i32) -> StartAt {
         self.tell("assigned");
-        Start::after(self.0.lock().has.take())
+        StartAt::from_anchor(self.0.lock().has.take())
     }
 
-    fn extent(&mut self, _: i32, _: Extent) {}
+    fn on_watermarks(&mut self, _: i32, _: Watermarks) {}
 
-    fn record(&mut self, record: &Record<'_>) -> Verdict {
+    fn on_record(&mut self, record: &Record<'_>) -> RecordOutcome {
         let value = String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned();
         self.tell(&value);
-        self.0.lock().marks.push(record.mark());
-        if value == "poison" { Verdict::Poison("it says so".into()) } else { Verdict::Folded }
+        self.0.lock().marks.push(record.anchor());
+        if value == "poison" {
+            RecordOutcome::Poison("it says so".into())
+        } else {
+            RecordOutcome::Applied
+        }
     }
 
-    fn live(&mut self, _: i32) {
+    fn on_live(&mut self, _: i32) {
         self.tell("live");
     }
 
-    fn revoked(&mut self, _: i32) {
+    fn on_revoked(&mut self, _: i32) {
         self.tell("revoked");
     }
 
-    fn void(&mut self, _: i32, _: &str) {
+    fn on_reset(&mut self, _: i32, _: &str) {
         self.tell("void");
     }
 
-    fn stale(&mut self) -> Option<i32> {
+    fn take_invalidated(&mut self) -> Option<i32> {
         self.0.lock().stale.take()
     }
 }
@@ -202,7 +207,7 @@ async fn what_follows(world: World) {
     reader.stop().await;
     // With nothing after it, it is live at once.
     let fold = Later::has(marks[3]);
-    let follower = world.log.follow(TOPIC, fold.clone()).expect("a follower");
+    let follower = world.log.follow_topic(TOPIC, fold.clone()).expect("a follower");
     follower.assign(0);
     until_told(&fold, &["assigned", "e", "live"]).await;
     follower.stop().await;
@@ -224,7 +229,7 @@ async fn nothing_follows(world: World) {
 
 async fn another_log(world: World) {
     let marks = world.read_once("group").await;
-    let other = |offset, checksum| Later::has(Mark { offset, checksum });
+    let other = |offset, checksum| Later::has(RecordAnchor { offset, checksum });
     let wrong = [
         other(1, marks[1].checksum ^ 1),
         // The place of the next record, and one that the log has not come to.
@@ -232,7 +237,7 @@ async fn another_log(world: World) {
         other(1000, marks[1].checksum),
     ];
     for fold in wrong {
-        let follower = world.log.follow(TOPIC, fold.clone()).expect("a follower");
+        let follower = world.log.follow_topic(TOPIC, fold.clone()).expect("a follower");
         follower.assign(0);
         until_told(&fold, &ALL_AFTER_ALL).await;
         follower.stop().await;
@@ -251,8 +256,8 @@ async fn group_behind(world: World) {
     // To this group nothing was told, and the dead letter is its own to copy.
     let fold = Later::has(marks[2]);
     let reader = world.join("another group", &fold);
-    let settling = reader.settling();
-    eventually("the group is told", || settling.settled(0) == Some(4)).await;
+    let settling = reader.committed_offsets();
+    eventually("the group is told", || settling.committed(0) == Some(4)).await;
     let told = fold.told();
     let again = told.iter().rposition(|told| told == "assigned").expect("an assignment");
     assert_eq!(told[again..], ALL_AFTER_ALL[3..]);
@@ -337,7 +342,7 @@ async fn what_retention_removed_or_a_new_topic_does_not_have_is_void() {
         log.writer().append(TOPIC, record).expect("queued").await.expect("acknowledged");
         expected.push(value);
         let fold = Later::has(marks[2]);
-        let follower = log.follow(TOPIC, fold.clone()).expect("a follower");
+        let follower = log.follow_topic(TOPIC, fold.clone()).expect("a follower");
         follower.assign(0);
         until_told(&fold, &[&expected[..], &["live"]].concat()).await;
         follower.stop().await;

@@ -7,12 +7,12 @@ use std::{
     sync::Arc,
 };
 
-use event_log::Mark;
+use event_log::RecordAnchor;
 use model::{Action, Cursor, Fingerprint, NotificationId, UserId};
 use uuid::Uuid;
 
 use super::{
-    About, Overlap, Restored,
+    Overlap, Restored, SnapshotKey,
     encode::header,
     format::{
         CATEGORY, DISMISSED, END, ENTRY, FINGERPRINT, HEADER, INBOXES, MAGIC, MOST_BLOCK, PENDING,
@@ -74,7 +74,7 @@ fn damaged<T>(what: &'static str) -> Outcome<T> {
 ///
 /// # Errors
 /// [`Refused`], for anything that is not exactly what was written for this.
-pub fn read(input: impl Read, about: &About, number: i32) -> Outcome<Restored> {
+pub fn read(input: impl Read, about: &SnapshotKey, number: i32) -> Outcome<Restored> {
     let mut file = File { input, total: crc32fast::Hasher::new() };
     let mut start = [0; 12];
     file.fill(&mut start)?;
@@ -94,7 +94,7 @@ pub fn read(input: impl Read, about: &About, number: i32) -> Outcome<Restored> {
     let (mut last, mut marks) = ([-1; 2], [None; 2]);
     for (last, mark) in last.iter_mut().zip(&mut marks) {
         (*last, *mark) = (begin.int_from(-1)?, begin.optional_mark()?);
-        if mark.is_some_and(|mark: Mark| mark.offset > *last) {
+        if mark.is_some_and(|mark: RecordAnchor| mark.offset > *last) {
             return damaged("its beginning contradicts itself");
         }
     }
@@ -183,7 +183,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn items(&mut self, mut input: Input<'_>, about: &About, number: i32) -> Outcome<()> {
+    fn items(&mut self, mut input: Input<'_>, about: &SnapshotKey, number: i32) -> Outcome<()> {
         while !input.0.is_empty() {
             match input.byte()? {
                 SINCE => {
@@ -329,12 +329,12 @@ impl<'a> Input<'a> {
         text.map_err(|_| Refused::Damaged("a text is not UTF-8"))
     }
 
-    fn optional_mark(&mut self) -> Outcome<Option<Mark>> {
+    fn optional_mark(&mut self) -> Outcome<Option<RecordAnchor>> {
         match self.byte()? {
             0 => Ok(None),
             1 => {
                 let offset = self.int_from(0)?;
-                Ok(Some(Mark { offset, checksum: u32::from_le_bytes(self.array()?) }))
+                Ok(Some(RecordAnchor { offset, checksum: u32::from_le_bytes(self.array()?) }))
             }
             _ => damaged("a mark is wrong"),
         }

@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 
-use event_log::Mark;
+use event_log::RecordAnchor;
 use model::{Action, NotificationId, UserId};
 
 use super::{
-    About, Begin, End,
+    Begin, End, SnapshotKey,
     format::{
         BLOCK, CATEGORY, DISMISSED, END, ENTRY, FINGERPRINT, HEADER, INBOXES, MAGIC, MOST_BLOCK,
         PENDING, READ, SINCE, USER, VERSION, checksum,
@@ -38,7 +38,7 @@ pub struct Written {
 }
 
 impl<W: Write> Encoder<W> {
-    pub(super) fn new(out: W, about: &About, number: i32, begin: &Begin) -> io::Result<Self> {
+    pub(super) fn new(out: W, about: &SnapshotKey, number: i32, begin: &Begin) -> io::Result<Self> {
         let (block, total) = (Vec::new(), crc32fast::Hasher::new());
         let mut new = Self { out, block, total, written: Written::default() };
         new.put(MAGIC)?;
@@ -137,8 +137,8 @@ impl<W: Write> Encoder<W> {
 }
 
 /// What a snapshot is of; the decoder compares it as a whole.
-pub(super) fn header(block: &mut Vec<u8>, about: &About, number: i32) {
-    let About { notifications, receipts, group, partitions, partitioner, limits } = about;
+pub(super) fn header(block: &mut Vec<u8>, about: &SnapshotKey, number: i32) {
+    let SnapshotKey { notifications, receipts, group, partitions, partitioner, limits } = about;
     for text in [notifications, receipts, group, &partitioner.to_string()] {
         bytes(block, text.as_bytes());
     }
@@ -186,9 +186,9 @@ fn id(block: &mut Vec<u8>, id: &NotificationId) {
     }
 }
 
-fn optional_mark(block: &mut Vec<u8>, mark: Option<Mark>) {
+fn optional_mark(block: &mut Vec<u8>, mark: Option<RecordAnchor>) {
     block.push(u8::from(mark.is_some()));
-    if let Some(Mark { offset, checksum }) = mark {
+    if let Some(RecordAnchor { offset, checksum }) = mark {
         int(block, offset);
         block.extend(checksum.to_le_bytes());
     }

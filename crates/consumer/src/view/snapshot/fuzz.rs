@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use event_log::Mark;
+use event_log::RecordAnchor;
 use jiff::Timestamp;
 use model::{
     Action, Fingerprint, Headers, Notification, NotificationId, Partitioner, User, UserId,
@@ -11,7 +11,7 @@ use model::{
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    About, decode,
+    SnapshotKey, decode,
     format::{END, HEADER, INBOXES, MAGIC, VERSION, checksum},
     taking,
 };
@@ -19,8 +19,8 @@ use crate::view::{entry::Entry, inbox::Limits, inboxes::Inboxes, page::Query, re
 
 const LIMITS: Limits = Limits { entries: 3, age: Duration::from_secs(3600) };
 
-fn about() -> About {
-    About {
+fn about() -> SnapshotKey {
+    SnapshotKey {
         notifications: "n".into(),
         receipts: "r".into(),
         group: "g".into(),
@@ -53,7 +53,7 @@ fn inboxes() -> Inboxes {
         let headers = Headers { id, sent_at, traceparent: None, fingerprint };
         let entry = Entry::new(offset, &notification, headers).expect("JSON");
         inboxes.add(notification.to.id, entry, LIMITS, sent_at.as_millisecond());
-        let mark = Some(Mark { offset, checksum: 1 });
+        let mark = Some(RecordAnchor { offset, checksum: 1 });
         inboxes.advance(Source::Notifications, offset, mark);
     }
     for (offset, action) in
@@ -63,7 +63,7 @@ fn inboxes() -> Inboxes {
             vec![NotificationId::from_text(&format!("id-{}", offset * 3 + 1)).expect("short")];
         let (user_id, offset) = (user(1 + (offset as i64) % 2), offset as i64);
         inboxes.mark(&model::Receipt { user_id, action, ids }, offset, LIMITS);
-        inboxes.advance(Source::Receipts, offset, Some(Mark { offset, checksum: 2 }));
+        inboxes.advance(Source::Receipts, offset, Some(RecordAnchor { offset, checksum: 2 }));
     }
     inboxes
 }

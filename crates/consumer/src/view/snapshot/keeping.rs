@@ -14,13 +14,13 @@ use std::{
 use crate::metrics::{
     RESTORED, SNAPSHOT_BYTES, SNAPSHOT_LAST_SUCCESS, SNAPSHOT_SECONDS, SNAPSHOTS_REFUSED,
 };
-use event_log::Settling;
+use event_log::CommittedOffsets;
 use metrics::{counter, gauge, histogram};
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    About, Refused, Restored, Store,
+    Refused, Restored, SnapshotKey, Store,
     encode::Written,
     store::Draft,
     taking::{self, TakeError, Taking},
@@ -37,7 +37,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Keeps snapshots of a view's partitions.
 #[derive(Debug)]
-pub struct Keeping {
+pub struct SnapshotManager {
     store: Store,
     /// What was read and nobody has asked for yet.
     loaded: Mutex<HashMap<i32, Restored>>,
@@ -49,12 +49,12 @@ pub struct Keeping {
     given_up: AtomicBool,
 }
 
-impl Keeping {
+impl SnapshotManager {
     /// Opens the folder.
     ///
     /// # Errors
     /// See [`Store::open`].
-    pub fn open(folder: &Path, about: About) -> std::io::Result<Arc<Self>> {
+    pub fn open(folder: &Path, about: SnapshotKey) -> std::io::Result<Arc<Self>> {
         for reason in ["format", "settings", "damaged", "unreadable", "log"] {
             counter!(SNAPSHOTS_REFUSED, "reason" => reason).increment(0);
         }
@@ -204,7 +204,12 @@ impl Keeping {
     }
 
     /// Writes every live partition that has changed each time that this span is over. Never ends.
-    pub async fn every(self: Arc<Self>, span: Duration, view: Arc<View>, settling: Settling) {
+    pub async fn every(
+        self: Arc<Self>,
+        span: Duration,
+        view: Arc<View>,
+        settling: CommittedOffsets,
+    ) {
         loop {
             tokio::time::sleep(span).await;
             self.once(&view, &settling).await;
@@ -212,7 +217,7 @@ impl Keeping {
     }
 
     /// Writes every live partition that has changed.
-    pub async fn once(self: &Arc<Self>, view: &Arc<View>, settling: &Settling) {
+    pub async fn once(self: &Arc<Self>, view: &Arc<View>, settling: &CommittedOffsets) {
         let mut drafts = Vec::new();
         for (number, _) in view.partitions() {
             let (this, view) = (Arc::clone(self), Arc::clone(view));
@@ -226,7 +231,7 @@ impl Keeping {
         let until = Instant::now() + SETTLED_WITHIN;
         while !drafts.is_empty() && Instant::now() < until {
             let told = |taken: &mut Taken| {
-                settling.settled(taken.draft.number()).is_some_and(|told| told >= taken.next)
+                settling.committed(taken.draft.number()).is_some_and(|told| told >= taken.next)
             };
             let told: Vec<_> = drafts.extract_if(.., told).collect();
             let this = Arc::clone(self);

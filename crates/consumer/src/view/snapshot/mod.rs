@@ -19,18 +19,18 @@ pub mod keeping;
 #[cfg(test)]
 mod fuzz;
 
-use event_log::Mark;
+use event_log::RecordAnchor;
 use model::Partitioner;
 
 use super::{inbox::Limits, inboxes::Inboxes};
 pub use decode::Refused;
-pub use keeping::Keeping;
+pub use keeping::SnapshotManager;
 pub(super) use overlap::Overlap;
 pub use store::Store;
 
 /// What must be the same for a snapshot to be of use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct About {
+pub struct SnapshotKey {
     /// The notifications' topic.
     pub notifications: String,
     /// The receipts' topic.
@@ -52,7 +52,7 @@ pub(super) struct Begin {
     /// The last offset that was folded; −1 before any.
     last: [i64; 2],
     /// That record; none where nothing was folded.
-    marks: [Option<Mark>; 2],
+    marks: [Option<RecordAnchor>; 2],
 }
 
 /// What is known at a snapshot's end.
@@ -60,7 +60,7 @@ pub(super) struct Begin {
 pub(super) struct End {
     /// The last record that may be in it. Where records were folded meanwhile, this is beyond the
     /// beginning, and the log has to show it too.
-    marks: [Option<Mark>; 2],
+    marks: [Option<RecordAnchor>; 2],
     /// The first offset from which on the notifications are complete.
     low: i64,
     /// The notifications since the beginning that reused a key.

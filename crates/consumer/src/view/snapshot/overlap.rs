@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use event_log::Mark;
+use event_log::RecordAnchor;
 use model::UserId;
 
 use crate::view::rebuild::Source;
@@ -16,11 +16,11 @@ pub(in crate::view) struct Overlap {
     folded: HashMap<UserId, [i64; 2]>,
     /// The last record that may be in the snapshot, until it has come by. That it does, as it was,
     /// proves that the log has lost nothing of what the snapshot has.
-    open: [Option<Mark>; 2],
+    open: [Option<RecordAnchor>; 2],
 }
 
 impl Overlap {
-    pub(super) fn new(folded: HashMap<UserId, [i64; 2]>, open: [Option<Mark>; 2]) -> Self {
+    pub(super) fn new(folded: HashMap<UserId, [i64; 2]>, open: [Option<RecordAnchor>; 2]) -> Self {
         Self { folded, open }
     }
 
@@ -34,7 +34,7 @@ impl Overlap {
         &mut self,
         source: Source,
         offset: i64,
-        mark: Option<Mark>,
+        mark: Option<RecordAnchor>,
     ) -> bool {
         let open = &mut self.open[source as usize];
         match *open {

@@ -12,7 +12,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{About, Refused, Restored, decode};
+use super::{Refused, Restored, SnapshotKey, decode};
 
 const SUFFIX: &str = ".snapshot";
 /// Of what is not there whole.
@@ -23,7 +23,7 @@ const BUFFER: usize = 256 << 10;
 #[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
-    about: About,
+    about: SnapshotKey,
     drafts: AtomicU64,
     /// The newest draft of each partition that was published, or after which everything older
     /// became void.
@@ -47,7 +47,7 @@ impl Store {
     ///
     /// # Errors
     /// The folder cannot be made or written to, or is another process's.
-    pub fn open(folder: &Path, about: About) -> io::Result<Self> {
+    pub fn open(folder: &Path, about: SnapshotKey) -> io::Result<Self> {
         let folder = folder.join(format!("topic-{}", about.notifications));
         let mut builder = DirBuilder::new();
         builder.recursive(true);
@@ -77,7 +77,7 @@ impl Store {
 
     /// What all of them are about.
     #[must_use]
-    pub fn about(&self) -> &About {
+    pub fn about(&self) -> &SnapshotKey {
         &self.about
     }
 

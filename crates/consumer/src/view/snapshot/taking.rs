@@ -8,11 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use event_log::Mark;
+use event_log::RecordAnchor;
 use model::UserId;
 
 use super::{
-    About, Begin, End,
+    Begin, End, SnapshotKey,
     encode::{Encoder, Written},
 };
 use crate::view::{
@@ -61,7 +61,12 @@ impl<W: Write> Taking<W> {
     ///
     /// # Errors
     /// Those of `out`.
-    pub fn begin(view: &Arc<View>, about: &About, number: i32, out: W) -> io::Result<Option<Self>> {
+    pub fn begin(
+        view: &Arc<View>,
+        about: &SnapshotKey,
+        number: i32,
+        out: W,
+    ) -> io::Result<Option<Self>> {
         // Nobody who comes after this has a record before it.
         let seen = view.partition(number).and_then(|partition| {
             partition.if_live(|inboxes| {
@@ -146,7 +151,7 @@ fn read<R>(
 /// [`TakeError`].
 pub(super) fn whole<W: Write>(
     inboxes: &Inboxes,
-    about: &About,
+    about: &SnapshotKey,
     number: i32,
     out: W,
     wanted: impl Fn() -> bool,
@@ -169,7 +174,7 @@ fn begin(inboxes: &Inboxes) -> Begin {
 
 /// None: of the reused keys since the beginning some are not known any more.
 fn end(inboxes: &Inboxes, begin: &Begin) -> Option<End> {
-    let first = begin.marks[0].map_or(0, |Mark { offset, .. }| offset + 1);
+    let first = begin.marks[0].map_or(0, |RecordAnchor { offset, .. }| offset + 1);
     let conflicts = &inboxes.conflicts;
     let forgotten = conflicts.len() == CONFLICTS_KEPT && conflicts.front() > Some(&first);
     let conflicts = conflicts.iter().copied().filter(|offset| *offset >= first).collect();

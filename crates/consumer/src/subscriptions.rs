@@ -13,7 +13,7 @@ use crate::{
     RunError, Settings,
     owners::{Owners, OwnersFold},
     view::{
-        Keeping, View,
+        SnapshotManager, View,
         fold::{Notifications, Ownership, Receipts, SayLive},
         partition::Status,
     },
@@ -35,7 +35,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The view's connection to the log. A cheap handle, to be cloned.
 #[derive(Clone)]
-pub struct Following {
+pub struct ViewSubscriptions {
     view: Arc<View>,
     log: Log,
     names: Arc<TopicNames>,
@@ -53,7 +53,7 @@ struct Running {
     tasks: Vec<JoinHandle<()>>,
 }
 
-impl Following {
+impl ViewSubscriptions {
     /// Not started yet.
     #[must_use]
     pub fn new(view: Arc<View>, log: Log, names: TopicNames, owners: Owners) -> Self {
@@ -87,7 +87,7 @@ impl Following {
             tokio::join!(self.log.await_topics(&topics, ASK_AGAIN), self.restore(settings));
         there?;
 
-        let owners = self.log.follow(&self.names.owners, OwnersFold::into(&self.owners))?;
+        let owners = self.log.follow_topic(&self.names.owners, OwnersFold::into(&self.owners))?;
         owners.assign(0);
 
         let say_live: SayLive = {
@@ -99,7 +99,7 @@ impl Following {
             self.names.receipts.clone(),
             Arc::clone(&say_live),
         );
-        let receipts = self.log.follow(&self.names.receipts, fold)?;
+        let receipts = self.log.follow_topic(&self.names.receipts, fold)?;
 
         let ownership = Companions { owners: self.owners.clone(), receipts: receipts.assigner() };
         let fold = Notifications::into(
@@ -110,7 +110,7 @@ impl Following {
         );
         let group = Group::from(&settings.group);
         let notifications =
-            self.log.join(&self.names.notifications, &group, Some(&self.names.dlq), fold)?;
+            self.log.join_group(&self.names.notifications, &group, Some(&self.names.dlq), fold)?;
 
         let announce = self.owners.clone().announce(self.log.writer(), self.names.owners.clone());
         let view = Arc::clone(&self.view);
@@ -125,7 +125,7 @@ impl Following {
         if let Some(keeping) = keeping {
             let every = settings.snapshots.snapshot_every;
             if !every.is_zero() {
-                let (view, settling) = (Arc::clone(&self.view), notifications.settling());
+                let (view, settling) = (Arc::clone(&self.view), notifications.committed_offsets());
                 tasks.push(tokio::spawn(Arc::clone(&keeping).every(every, view, settling)));
             }
             tasks.push(tokio::spawn(async move {
@@ -139,10 +139,10 @@ impl Following {
     }
 
     /// Reads the snapshots, where some are kept.
-    async fn restore(&self, settings: &Settings) -> Option<Arc<Keeping>> {
+    async fn restore(&self, settings: &Settings) -> Option<Arc<SnapshotManager>> {
         let folder = settings.snapshots.snapshots.as_ref()?;
         let about = settings.about(&self.names);
-        match Keeping::open(folder, about) {
+        match SnapshotManager::open(folder, about) {
             Ok(keeping) => {
                 keeping.load().await;
                 self.view.keep(Arc::clone(&keeping));
