@@ -6,7 +6,7 @@ use crate::Record;
 
 /// A copy of a record that a fold did not understand, with the headers that say so.
 #[derive(Debug)]
-pub(crate) struct Poison {
+pub(crate) struct PoisonRecord {
     pub(crate) partition: i32,
     pub(crate) offset: i64,
     pub(crate) key: Option<Vec<u8>>,
@@ -16,7 +16,7 @@ pub(crate) struct Poison {
     pub(crate) headers: Vec<(String, Vec<u8>)>,
 }
 
-impl Poison {
+impl PoisonRecord {
     pub(crate) fn of(record: &Record<'_>, topic: &str, group: &str, reason: &str) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let own = record.headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec()));

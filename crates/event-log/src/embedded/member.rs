@@ -18,7 +18,7 @@ use super::{
     queue::{EmbeddedWriter, Item},
     topics::{Partition, Topics},
 };
-use crate::{Record, poison::Poison, reader::ReaderStatus};
+use crate::{Record, poison::PoisonRecord, reader::ReaderStatus};
 
 /// How much poison may wait to be copied, and how much of it is copied at once.
 const MOST_RECORDS: usize = 10_000;
@@ -51,7 +51,7 @@ pub(super) struct Member {
     signs: Arc<ReaderStatus>,
     /// Where the group is, by partition; none until the file has said it.
     known: Option<HashMap<i32, i64>>,
-    poison: VecDeque<(Arc<Partition>, Arc<Poison>)>,
+    poison: VecDeque<(Arc<Partition>, Arc<PoisonRecord>)>,
     bytes: usize,
     /// The first of a partition that found no room.
     lost: HashMap<i32, i64>,
@@ -127,7 +127,7 @@ impl Member {
         if self.quarantine.is_none() || self.known.as_ref().is_some_and(below) {
             return;
         }
-        let poison = Poison::of(record, &self.topic, &self.group, reason);
+        let poison = PoisonRecord::of(record, &self.topic, &self.group, reason);
         let until = Instant::now() + ROOM_WITHIN;
         while self.is_full() && !self.overflowing && Instant::now() < until {
             self.step(std::iter::empty(), false);

@@ -7,7 +7,7 @@ use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::oneshot;
 
 use super::{headers, topics::Partition};
-use crate::poison::Poison;
+use crate::poison::PoisonRecord;
 
 /// What a group's reader has the writer do. Done twice it does no more than once, so it may be
 /// asked again when nobody knows whether it was done.
@@ -23,7 +23,7 @@ pub(super) struct Settle {
 pub(super) struct Copy {
     pub(super) from: Arc<Partition>,
     pub(super) to: Arc<Partition>,
-    pub(super) poison: Arc<Poison>,
+    pub(super) poison: Arc<PoisonRecord>,
 }
 
 /// How far the group is in each of these partitions, by number.

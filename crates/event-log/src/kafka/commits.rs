@@ -10,9 +10,9 @@ use rdkafka::{
 };
 
 use super::{
-    ledger::{Ledger, Work},
+    offset_tracker::{OffsetTracker, Work},
     quarantine::Copier,
-    questions::Assignment,
+    questions::AssignmentEpoch,
 };
 
 /// How long an answer may take.
@@ -24,7 +24,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// consumer closes it.
 pub(super) fn start<C: ConsumerContext + 'static>(
     consumer: Arc<BaseConsumer<C>>,
-    ledger: Arc<Ledger>,
+    ledger: Arc<OffsetTracker>,
     copier: Option<Copier>,
 ) -> std::io::Result<()> {
     let commits = Commits { consumer, ledger, copier, failing: false };
@@ -34,7 +34,7 @@ pub(super) fn start<C: ConsumerContext + 'static>(
 
 struct Commits<C: ConsumerContext> {
     consumer: Arc<BaseConsumer<C>>,
-    ledger: Arc<Ledger>,
+    ledger: Arc<OffsetTracker>,
     /// None: poison is not set aside.
     copier: Option<Copier>,
     failing: bool,
@@ -93,10 +93,10 @@ impl<C: ConsumerContext> Commits<C> {
     }
 
     /// Asks where the group is. Kafka answers when no transaction of a former owner is open.
-    fn ask(&self, assignments: &[Assignment]) -> KafkaResult<()> {
+    fn ask(&self, assignments: &[AssignmentEpoch]) -> KafkaResult<()> {
         let topic = self.ledger.topic();
         let mut list = TopicPartitionList::new();
-        for Assignment { partition, .. } in assignments {
+        for AssignmentEpoch { partition, .. } in assignments {
             list.add_partition(topic, *partition);
         }
         let list = self.consumer.committed_offsets(list, DEADLINE)?;
@@ -126,9 +126,9 @@ impl<C: ConsumerContext> Commits<C> {
         Ok(())
     }
 
-    fn commit(&self, positions: &[(Assignment, i64)]) -> KafkaResult<()> {
+    fn commit(&self, positions: &[(AssignmentEpoch, i64)]) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
-        for (Assignment { partition, .. }, position) in positions {
+        for (AssignmentEpoch { partition, .. }, position) in positions {
             list.add_partition_offset(self.ledger.topic(), *partition, Offset::Offset(*position))?;
         }
         self.consumer.commit(&list, CommitMode::Sync)

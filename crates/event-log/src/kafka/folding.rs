@@ -20,12 +20,12 @@ use smallvec::SmallVec;
 
 use super::{
     context::ClientLog,
-    ledger::Ledger,
-    questions::{Answer, Assignment, Question, Questions},
+    offset_tracker::OffsetTracker,
+    questions::{AssignmentEpoch, MetadataAnswer, MetadataQueries, MetadataQuery},
 };
 use crate::{
     LogUnreachable, PartitionHandler, Record, RecordAnchor, RecordOutcome, Watermarks,
-    poison::Poison, reader::ReaderStatus,
+    poison::PoisonRecord, reader::ReaderStatus,
 };
 
 /// How often the log is looked at for what reading does not show.
@@ -37,19 +37,19 @@ const REWIND_WITHIN: Duration = Duration::from_millis(500);
 /// How often it is asked at most whether a gap between two offsets is a loss.
 const ASK_OF_GAPS_EVERY: Duration = Duration::from_secs(1);
 
-pub(super) struct Folding<F> {
+pub(super) struct PartitionDriver<F> {
     fold: F,
     topic: String,
     partitions: HashMap<i32, Progress>,
     assignments: u64,
-    questions: Questions,
+    questions: MetadataQueries,
     checked: Instant,
     looked: Instant,
     /// How many partitions the topic had when that was first asked.
     count: Option<usize>,
     signs: Arc<ReaderStatus>,
     /// Of a member of a group: what the group has to be told.
-    ledger: Option<Arc<Ledger>>,
+    ledger: Option<Arc<OffsetTracker>>,
 }
 
 struct Progress {
@@ -79,7 +79,7 @@ struct Rewind {
     from: i64,
 }
 
-impl<F: PartitionHandler> Folding<F> {
+impl<F: PartitionHandler> PartitionDriver<F> {
     pub(super) fn new(
         admin: Arc<AdminClient<ClientLog>>,
         topic: &str,
@@ -87,7 +87,7 @@ impl<F: PartitionHandler> Folding<F> {
         fold: F,
     ) -> Result<Self, LogUnreachable> {
         let topic = topic.to_owned();
-        let questions = Questions::start(admin, topic.clone())
+        let questions = MetadataQueries::start(admin, topic.clone())
             .map_err(|error| LogUnreachable(format!("no thread for watermarks: {error}")))?;
         let (partitions, now) = (HashMap::new(), Instant::now());
         Ok(Self {
@@ -113,12 +113,12 @@ impl<F: PartitionHandler> Folding<F> {
     }
 
     /// From now on the group is told by this one.
-    pub(super) fn tell(&mut self, ledger: Arc<Ledger>) {
+    pub(super) fn tell(&mut self, ledger: Arc<OffsetTracker>) {
         self.ledger = Some(ledger);
     }
 
     /// Whether it is this one by which the group is told.
-    pub(super) fn tells(&self, ledger: &Arc<Ledger>) -> bool {
+    pub(super) fn tells(&self, ledger: &Arc<OffsetTracker>) -> bool {
         self.ledger.as_ref().is_some_and(|told| Arc::ptr_eq(told, ledger))
     }
 
@@ -126,7 +126,7 @@ impl<F: PartitionHandler> Folding<F> {
     pub(super) fn tell_progress(&self) {
         if let Some(ledger) = &self.ledger {
             let partitions = self.partitions.iter();
-            ledger.progress(
+            ledger.record_progress(
                 partitions.filter_map(|(number, progress)| Some((*number, progress.next?))),
             );
         }
@@ -136,7 +136,7 @@ impl<F: PartitionHandler> Folding<F> {
     pub(super) fn assign(&mut self, partition: i32) -> Offset {
         self.revoke(&[partition]);
         self.assignments += 1;
-        let assignment = Assignment { partition, number: self.assignments };
+        let assignment = AssignmentEpoch { partition, number: self.assignments };
         tracing::info!(kafka.topic = self.topic, kafka.partition = partition, "partition assigned");
         let proof = self.fold.on_assigned(partition).anchor();
         let (next, high, live, doubted, gap, asked) = (None, None, false, false, None, None);
@@ -144,9 +144,9 @@ impl<F: PartitionHandler> Folding<F> {
         let progress = Progress { number, proof, rewind, next, high, live, doubted, gap, asked };
         self.partitions.insert(partition, progress);
         if let Some(ledger) = &self.ledger {
-            ledger.assigned(assignment, proof.map(|mark| mark.offset + 1));
+            ledger.begin_assignment(assignment, proof.map(|mark| mark.offset + 1));
         }
-        self.questions.ask(Question::Extent(assignment));
+        self.questions.ask(MetadataQuery::Extent(assignment));
         // With the record that proves the rest: it is there, and it is the same.
         proof.map_or(Offset::Beginning, |mark| Offset::Offset(mark.offset))
     }
@@ -167,7 +167,7 @@ impl<F: PartitionHandler> Folding<F> {
             }
         }
         let Some(ledger) = &self.ledger else { return Vec::new() };
-        let told = |(partition, next)| Some((partition, ledger.revoked(partition, next)?));
+        let told = |(partition, next)| Some((partition, ledger.end_assignment(partition, next)?));
         revoked.into_iter().filter_map(told).collect()
     }
 
@@ -226,9 +226,9 @@ impl<F: PartitionHandler> Folding<F> {
         }
         if let RecordOutcome::Poison(reason) = self.fold.on_record(&record)
             && let Some(ledger) = &self.ledger
-            && ledger.wants(partition, offset)
+            && ledger.wants_copy(partition, offset)
         {
-            ledger.poison(Poison::of(&record, &self.topic, ledger.group(), &reason));
+            ledger.poison(PoisonRecord::of(&record, &self.topic, ledger.group(), &reason));
         }
         self.advance(partition, offset);
     }
@@ -310,7 +310,7 @@ impl<F: PartitionHandler> Folding<F> {
         {
             self.rewind(partition, "the other topic has shown that it does not count", reached - 1);
         }
-        if let Some(partition) = self.ledger.as_ref().and_then(|ledger| ledger.behind())
+        if let Some(partition) = self.ledger.as_ref().and_then(|ledger| ledger.next_behind())
             && let Some(reached) = self.reached(partition)
         {
             let why = "the group has not been told of all that it holds, so dead letters might be \
@@ -357,8 +357,8 @@ impl<F: PartitionHandler> Folding<F> {
     pub(super) fn watch<C: ConsumerContext>(&mut self, consumer: &BaseConsumer<C>) {
         while let Some(answer) = self.questions.answer() {
             match answer {
-                Answer::Partitions(count) => self.counted(count),
-                Answer::Watermarks(question, extent) => self.hear(question, extent),
+                MetadataAnswer::Partitions(count) => self.counted(count),
+                MetadataAnswer::Watermarks(question, extent) => self.hear(question, extent),
             }
         }
         self.look();
@@ -368,8 +368,8 @@ impl<F: PartitionHandler> Folding<F> {
                 && progress.asked.is_none_or(|at| at.elapsed() >= ASK_OF_GAPS_EVERY)
             {
                 (progress.gap, progress.asked) = (None, Some(Instant::now()));
-                let assignment = Assignment { partition: *partition, number: progress.number };
-                self.questions.ask(Question::Gap { assignment, from, to });
+                let assignment = AssignmentEpoch { partition: *partition, number: progress.number };
+                self.questions.ask(MetadataQuery::Gap { assignment, from, to });
             }
         }
         if self.checked.elapsed() >= CHECK_EVERY || self.count.is_none() {
@@ -382,20 +382,20 @@ impl<F: PartitionHandler> Folding<F> {
         // Asked again until it is known, but not more often than this.
         self.count.get_or_insert(0);
         if self.ledger.is_some() {
-            self.questions.ask(Question::Partitions);
+            self.questions.ask(MetadataQuery::Partitions);
         }
         for (partition, progress) in &self.partitions {
             if let Some(next) = progress.next {
-                let assignment = Assignment { partition: *partition, number: progress.number };
-                self.questions.ask(Question::Still { assignment, next });
+                let assignment = AssignmentEpoch { partition: *partition, number: progress.number };
+                self.questions.ask(MetadataQuery::Still { assignment, next });
             }
         }
     }
 
-    fn hear(&mut self, question: Question, extent: Watermarks) {
-        let (Question::Extent(assignment)
-        | Question::Still { assignment, .. }
-        | Question::Gap { assignment, .. }) = question
+    fn hear(&mut self, question: MetadataQuery, extent: Watermarks) {
+        let (MetadataQuery::Extent(assignment)
+        | MetadataQuery::Still { assignment, .. }
+        | MetadataQuery::Gap { assignment, .. }) = question
         else {
             return;
         };
@@ -405,7 +405,7 @@ impl<F: PartitionHandler> Folding<F> {
             return;
         }
         match question {
-            Question::Extent(_) => {
+            MetadataQuery::Extent(_) => {
                 let Watermarks { low, high } = extent;
                 progress.high = Some(high);
                 self.fold.on_watermarks(partition, extent);
@@ -418,19 +418,19 @@ impl<F: PartitionHandler> Folding<F> {
                     self.fold.on_live(partition);
                 }
             }
-            Question::Still { next, .. } if extent.high >= next => progress.doubted = false,
-            Question::Still { next, .. } if !progress.doubted => {
+            MetadataQuery::Still { next, .. } if extent.high >= next => progress.doubted = false,
+            MetadataQuery::Still { next, .. } if !progress.doubted => {
                 // Asked once more: after an election a replica may know less for a moment.
                 progress.doubted = true;
-                self.questions.ask(Question::Still { assignment, next });
+                self.questions.ask(MetadataQuery::Still { assignment, next });
             }
-            Question::Still { next, .. } => {
+            MetadataQuery::Still { next, .. } => {
                 self.start_over(partition, "its end is lower than it was");
                 if let Some(progress) = self.partitions.get_mut(&partition) {
                     progress.rewind = Some(Rewind { told: false, from: next - 1 });
                 }
             }
-            Question::Gap { from, to, .. } => {
+            MetadataQuery::Gap { from, to, .. } => {
                 // Other gaps are ordinary: compaction and transactions leave them.
                 let missing = extent.low.min(to) - from;
                 if missing > 0 {
@@ -444,7 +444,7 @@ impl<F: PartitionHandler> Folding<F> {
                     );
                 }
             }
-            Question::Partitions => {}
+            MetadataQuery::Partitions => {}
         }
     }
 

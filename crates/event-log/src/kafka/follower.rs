@@ -17,7 +17,7 @@ use rdkafka::{
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{KafkaSettings, context::ClientLog, folding::Folding, statistics::Role};
+use super::{KafkaSettings, context::ClientLog, folding::PartitionDriver, statistics::Role};
 use crate::{
     Follower, LogUnreachable, PartitionHandler,
     reader::{Command, ReaderStatus},
@@ -40,7 +40,7 @@ pub(super) fn follow<F: PartitionHandler>(
     fold: F,
 ) -> Result<Follower, LogUnreachable> {
     let config = settings.follower();
-    let folding = Folding::new(admin, topic, Arc::new(ReaderStatus::default()), fold)?;
+    let folding = PartitionDriver::new(admin, topic, Arc::new(ReaderStatus::default()), fold)?;
     // Made here, so that a wrong setting is an error at start.
     let first = connect(&config)?;
     let topic = topic.to_owned();
@@ -68,7 +68,7 @@ fn connect(config: &ClientConfig) -> Result<Client, LogUnreachable> {
 
 struct Following<F> {
     topic: String,
-    folding: Folding<F>,
+    folding: PartitionDriver<F>,
     commands: UnboundedReceiver<Command>,
     /// What is to be read, by this client and by one that replaces it.
     wanted: BTreeSet<i32>,

@@ -10,7 +10,7 @@ mod topics;
 mod writer;
 mod questions;
 mod folding;
-mod ledger;
+mod offset_tracker;
 mod commits;
 mod quarantine;
 mod reader;

@@ -18,11 +18,11 @@ use rdkafka::{
 
 use super::{
     context::ClientLog,
-    ledger::{Batch, Ledger},
-    questions::Assignment,
+    offset_tracker::{Batch, OffsetTracker},
+    questions::AssignmentEpoch,
     statistics::Role,
 };
-use crate::poison::Poison;
+use crate::poison::PoisonRecord;
 
 /// How long one step of a transaction may take, and how long it is tried again.
 const STEP: Duration = Duration::from_secs(3);
@@ -83,7 +83,7 @@ impl Copier {
     pub(super) fn copy<C: ConsumerContext>(
         &mut self,
         consumer: &BaseConsumer<C>,
-        ledger: &Ledger,
+        ledger: &OffsetTracker,
         batch: &Batch,
     ) -> Result<(), String> {
         let producer = match self.producer.take() {
@@ -147,13 +147,13 @@ impl Copier {
     fn transact(
         &self,
         producer: &Client,
-        ledger: &Ledger,
+        ledger: &OffsetTracker,
         member: &ConsumerGroupMetadata,
         batch: &Batch,
     ) -> Result<(), Failure> {
         producer.begin_transaction().map_err(|error| Failure::Unknown(error.to_string()))?;
         let mut offsets = TopicPartitionList::new();
-        for (Assignment { partition, .. }, poison) in batch {
+        for (AssignmentEpoch { partition, .. }, poison) in batch {
             if let Err(error) = self.send(producer, poison) {
                 return Err(self.undo(producer, &error));
             }
@@ -179,7 +179,7 @@ impl Copier {
         }
     }
 
-    fn send(&self, producer: &Client, poison: &Poison) -> Result<(), KafkaError> {
+    fn send(&self, producer: &Client, poison: &PoisonRecord) -> Result<(), KafkaError> {
         let mut headers = OwnedHeaders::new_with_capacity(poison.headers.len() + 1);
         for (key, value) in &poison.headers {
             headers = headers.insert(Header { key, value: Some(value) });

@@ -21,36 +21,36 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// An assignment of a partition; a later one of the same partition has a higher number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Assignment {
+pub(super) struct AssignmentEpoch {
     pub(super) partition: i32,
     pub(super) number: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Question {
+pub(super) enum MetadataQuery {
     /// How much there is to read; asked until it is answered.
-    Extent(Assignment),
+    Extent(AssignmentEpoch),
     /// Whether the partition still is the one that was read up to `next`; asked once.
-    Still { assignment: Assignment, next: i64 },
+    Still { assignment: AssignmentEpoch, next: i64 },
     /// Whether records from the first offset to the second are gone; asked once.
-    Gap { assignment: Assignment, from: i64, to: i64 },
+    Gap { assignment: AssignmentEpoch, from: i64, to: i64 },
     /// How many partitions the topic has; asked once.
     Partitions,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Answer {
-    Watermarks(Question, Watermarks),
+pub(super) enum MetadataAnswer {
+    Watermarks(MetadataQuery, Watermarks),
     Partitions(usize),
 }
 
 /// Asks, on a thread of its own that ends with this.
-pub(super) struct Questions {
-    questions: Sender<Question>,
-    answers: Receiver<Answer>,
+pub(super) struct MetadataQueries {
+    questions: Sender<MetadataQuery>,
+    answers: Receiver<MetadataAnswer>,
 }
 
-impl Questions {
+impl MetadataQueries {
     pub(super) fn start(
         admin: Arc<AdminClient<ClientLog>>,
         topic: String,
@@ -63,12 +63,12 @@ impl Questions {
         Ok(Self { questions, answers })
     }
 
-    pub(super) fn ask(&self, question: Question) {
+    pub(super) fn ask(&self, question: MetadataQuery) {
         // The thread ends after we do, so somebody listens.
         let _ = self.questions.send(question);
     }
 
-    pub(super) fn answer(&self) -> Option<Answer> {
+    pub(super) fn answer(&self) -> Option<MetadataAnswer> {
         self.answers.try_recv().ok()
     }
 }
@@ -76,8 +76,8 @@ impl Questions {
 fn serve(
     admin: &AdminClient<ClientLog>,
     topic: &str,
-    asked: &Receiver<Question>,
-    answers: &Sender<Answer>,
+    asked: &Receiver<MetadataQuery>,
+    answers: &Sender<MetadataAnswer>,
 ) {
     let mut open = VecDeque::new();
     while let Ok(first) = asked.recv() {
@@ -91,7 +91,7 @@ fn serve(
                 }
                 Err(error) => {
                     tracing::debug!(kafka.topic = topic, ?question, %error, "no answer yet");
-                    if let Question::Extent(_) = question {
+                    if let MetadataQuery::Extent(_) = question {
                         open.push_back(question);
                         std::thread::sleep(ASK_AGAIN);
                     }
@@ -112,26 +112,32 @@ fn serve(
 }
 
 /// A newer assignment of a partition replaces what was open of it.
-fn replaces(newer: Question, older: Question) -> bool {
+fn replaces(newer: MetadataQuery, older: MetadataQuery) -> bool {
     match (newer, older) {
-        (Question::Extent(newer), Question::Extent(older)) => newer.partition == older.partition,
+        (MetadataQuery::Extent(newer), MetadataQuery::Extent(older)) => {
+            newer.partition == older.partition
+        }
         _ => false,
     }
 }
 
-fn ask(admin: &AdminClient<ClientLog>, topic: &str, question: Question) -> KafkaResult<Answer> {
+fn ask(
+    admin: &AdminClient<ClientLog>,
+    topic: &str,
+    question: MetadataQuery,
+) -> KafkaResult<MetadataAnswer> {
     let assignment = match question {
-        Question::Extent(assignment)
-        | Question::Still { assignment, .. }
-        | Question::Gap { assignment, .. } => assignment,
-        Question::Partitions => {
+        MetadataQuery::Extent(assignment)
+        | MetadataQuery::Still { assignment, .. }
+        | MetadataQuery::Gap { assignment, .. } => assignment,
+        MetadataQuery::Partitions => {
             let metadata = admin.inner().fetch_metadata(Some(topic), DEADLINE)?;
             let topic = metadata.topics().iter().find(|found| found.name() == topic);
             // A topic in trouble has none, which is not its number.
             let count = topic.filter(|topic| topic.error().is_none()).map(|t| t.partitions().len());
-            return Ok(Answer::Partitions(count.unwrap_or(0)));
+            return Ok(MetadataAnswer::Partitions(count.unwrap_or(0)));
         }
     };
     let (low, high) = admin.inner().fetch_watermarks(topic, assignment.partition, DEADLINE)?;
-    Ok(Answer::Watermarks(question, Watermarks { low, high }))
+    Ok(MetadataAnswer::Watermarks(question, Watermarks { low, high }))
 }

@@ -22,8 +22,8 @@ use rdkafka::{
 };
 
 use super::{
-    KafkaSettings, commits, context::ClientLog, folding::Folding, ledger::Ledger,
-    quarantine::Copier, statistics::Role,
+    KafkaSettings, commits, context::ClientLog, folding::PartitionDriver,
+    offset_tracker::OffsetTracker, quarantine::Copier, statistics::Role,
 };
 use crate::{Group, LogUnreachable, PartitionHandler, Reader, reader::ReaderStatus};
 
@@ -52,7 +52,7 @@ pub(super) fn join<F: PartitionHandler>(
     fold: F,
 ) -> Result<Reader, LogUnreachable> {
     let signs = Arc::new(ReaderStatus::default());
-    let folding = Folding::new(admin, topic, Arc::clone(&signs), fold)?;
+    let folding = PartitionDriver::new(admin, topic, Arc::clone(&signs), fold)?;
     let member = Member {
         consumer: settings.consumer(group),
         copier: quarantine.map(|topic| (settings.quarantine(group), topic.to_owned())),
@@ -91,10 +91,10 @@ struct Member<F: PartitionHandler> {
 }
 
 impl<F: PartitionHandler> Member<F> {
-    fn connect(&self) -> Result<(Client<F>, Arc<Ledger>), LogUnreachable> {
+    fn connect(&self) -> Result<(Client<F>, Arc<OffsetTracker>), LogUnreachable> {
         let wrong = |error: KafkaError| LogUnreachable(format!("Kafka consumer: {error}"));
         let copies = self.copier.is_some();
-        let ledger = Ledger::new(&self.topic, &self.group, copies, Arc::clone(&self.signs));
+        let ledger = OffsetTracker::new(&self.topic, &self.group, copies, Arc::clone(&self.signs));
         let ledger = Arc::new(ledger);
         self.folder.folding.lock().tell(Arc::clone(&ledger));
         let shared = Shared { folder: Arc::clone(&self.folder), ledger: Arc::clone(&ledger) };
@@ -104,7 +104,7 @@ impl<F: PartitionHandler> Member<F> {
         Ok((consumer, ledger))
     }
 
-    fn run(&self, consumer: Client<F>, ledger: &Arc<Ledger>, stop: &AtomicBool) {
+    fn run(&self, consumer: Client<F>, ledger: &Arc<OffsetTracker>, stop: &AtomicBool) {
         let consumer = Arc::new(consumer);
         let copier = self.copier.as_ref().map(|(config, topic)| Copier::new(config.clone(), topic));
         match commits::start(Arc::clone(&consumer), Arc::clone(ledger), copier) {
@@ -168,13 +168,13 @@ impl<F: PartitionHandler> Member<F> {
 struct Shared<F: PartitionHandler> {
     folder: Arc<Folder<F>>,
     /// Of this client alone.
-    ledger: Arc<Ledger>,
+    ledger: Arc<OffsetTracker>,
 }
 
 struct Folder<F: PartitionHandler> {
     log: ClientLog,
     /// Taken by the polling thread alone: by its loop between polls, by callbacks within one.
-    folding: Mutex<Folding<F>>,
+    folding: Mutex<PartitionDriver<F>>,
 }
 
 /// Commits these positions, without waiting.

@@ -10,8 +10,8 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::questions::Assignment;
-use crate::{poison::Poison, reader::ReaderStatus};
+use super::questions::AssignmentEpoch;
+use crate::{poison::PoisonRecord, reader::ReaderStatus};
 
 /// How much poison may wait to be copied.
 const MOST_RECORDS: usize = 10_000;
@@ -25,7 +25,7 @@ const ROOM_WITHIN: Duration = Duration::from_secs(4);
 const COMMIT_WITHIN: Duration = Duration::from_secs(5);
 
 /// Shared by the polling thread and the one that commits.
-pub(super) struct Ledger {
+pub(super) struct OffsetTracker {
     topic: String,
     group: String,
     quarantine: bool,
@@ -60,7 +60,7 @@ struct Entry {
     /// One beyond the last record that was folded, when that was last told.
     next: Option<i64>,
     /// Not copied yet, by offset.
-    poison: VecDeque<Arc<Poison>>,
+    add_poison: VecDeque<Arc<PoisonRecord>>,
     /// The first that found no room. What follows it is not copied either.
     lost: Option<i64>,
 }
@@ -69,29 +69,29 @@ impl Entry {
     /// Where the group may be said to be; none where that is nothing new.
     fn position(&self) -> Option<i64> {
         let committed = self.committed.filter(|_| !self.behind)?;
-        let poison = self.poison.front().map(|poison| poison.offset);
+        let poison = self.add_poison.front().map(|poison| poison.offset);
         let bounds = [self.next, poison, self.lost].into_iter().flatten();
         bounds.min().filter(|position| self.next.is_some() && *position > committed)
     }
 }
 
 /// A poison record, and the assignment in which it was read.
-pub(super) type Item = (Assignment, Arc<Poison>);
+pub(super) type Item = (AssignmentEpoch, Arc<PoisonRecord>);
 pub(super) type Batch = [Item];
 
 /// What is to be done next.
 pub(super) enum Work {
     /// To ask how far the group is in these.
-    Ask(Vec<Assignment>),
+    Ask(Vec<AssignmentEpoch>),
     /// To copy these, which are in the order of their offsets.
     Copy(Vec<Item>),
     /// To commit these positions; [`Ledger::committed`] must follow.
-    Commit(Vec<(Assignment, i64)>),
+    Commit(Vec<(AssignmentEpoch, i64)>),
     /// Nothing any more.
     End,
 }
 
-impl Ledger {
+impl OffsetTracker {
     pub(super) fn new(
         topic: &str,
         group: &str,
@@ -111,10 +111,11 @@ impl Ledger {
     // What the polling thread says.
 
     /// The partition is read from the offset `start`, or from its beginning.
-    pub(super) fn assigned(&self, assignment: Assignment, start: Option<i64>) {
-        let Assignment { partition, number } = assignment;
+    pub(super) fn begin_assignment(&self, assignment: AssignmentEpoch, start: Option<i64>) {
+        let AssignmentEpoch { partition, number } = assignment;
         let (committed, next, poison, lost) = (None, None, VecDeque::new(), None);
-        let entry = Entry { number, start, behind: false, committed, next, poison, lost };
+        let entry =
+            Entry { number, start, behind: false, committed, next, add_poison: poison, lost };
         self.signs.settled.lock().remove(&partition);
         self.state.lock().entries.insert(partition, entry);
         self.changed.notify_all();
@@ -122,11 +123,11 @@ impl Ledger {
 
     /// Forgets the partition: its poison is the next owner's. Returns what is still to be
     /// committed, where that is safe.
-    pub(super) fn revoked(&self, partition: i32, next: Option<i64>) -> Option<i64> {
+    pub(super) fn end_assignment(&self, partition: i32, next: Option<i64>) -> Option<i64> {
         let mut state = self.state.lock();
         let mut entry = state.entries.remove(&partition)?;
-        state.records -= entry.poison.len();
-        state.bytes -= entry.poison.iter().map(|poison| poison.bytes()).sum::<usize>();
+        state.records -= entry.add_poison.len();
+        state.bytes -= entry.add_poison.iter().map(|poison| poison.bytes()).sum::<usize>();
         self.changed.notify_all();
         let until = Instant::now() + COMMIT_WITHIN;
         while state.committing.contains(&partition) {
@@ -136,11 +137,11 @@ impl Ledger {
         }
         entry.next = next;
         // With poison on its way, a commit from here might come after that of its transaction.
-        if entry.poison.is_empty() { entry.position() } else { None }
+        if entry.add_poison.is_empty() { entry.position() } else { None }
     }
 
     /// Says how far each partition was folded, for the next commit.
-    pub(super) fn progress(&self, partitions: impl Iterator<Item = (i32, i64)>) {
+    pub(super) fn record_progress(&self, partitions: impl Iterator<Item = (i32, i64)>) {
         let mut state = self.state.lock();
         for (partition, next) in partitions {
             if let Some(entry) = state.entries.get_mut(&partition) {
@@ -151,20 +152,20 @@ impl Ledger {
     }
 
     /// A partition that was begun beyond what the group has been told.
-    pub(super) fn behind(&self) -> Option<i32> {
+    pub(super) fn next_behind(&self) -> Option<i32> {
         let state = self.state.lock();
         state.entries.iter().find(|(_, entry)| entry.behind).map(|(partition, _)| *partition)
     }
 
     /// Whether a poison record of this offset is to be copied, for all that is known.
-    pub(super) fn wants(&self, partition: i32, offset: i64) -> bool {
+    pub(super) fn wants_copy(&self, partition: i32, offset: i64) -> bool {
         let state = self.state.lock();
         let wanted = |entry: &Entry| entry.committed.is_none_or(|committed| offset >= committed);
         self.quarantine && state.entries.get(&partition).is_some_and(wanted)
     }
 
     /// Puts a poison record in the queue; waits a while, should that be full.
-    pub(super) fn poison(&self, poison: Poison) {
+    pub(super) fn poison(&self, poison: PoisonRecord) {
         let (partition, offset, bytes) = (poison.partition, poison.offset, poison.bytes());
         let mut state = self.state.lock();
         let until = Instant::now() + ROOM_WITHIN;
@@ -177,7 +178,7 @@ impl Ledger {
                 return;
             }
             if entry.lost.is_none() && !full {
-                entry.poison.push_back(Arc::new(poison));
+                entry.add_poison.push_back(Arc::new(poison));
                 state.records += 1;
                 state.bytes += bytes;
                 state.overflowing = false;
@@ -240,7 +241,7 @@ impl Ledger {
             if state.records > 0 {
                 let all = state.entries.iter().flat_map(|(partition, entry)| {
                     let assignment = assignment(*partition, entry);
-                    entry.poison.iter().map(move |poison| (assignment, Arc::clone(poison)))
+                    entry.add_poison.iter().map(move |poison| (assignment, Arc::clone(poison)))
                 });
                 return Work::Copy(all.take(BATCH).collect());
             }
@@ -252,7 +253,7 @@ impl Ledger {
     }
 
     /// Kafka has said how far the group is.
-    pub(super) fn known(&self, assignment: Assignment, committed: i64) {
+    pub(super) fn known(&self, assignment: AssignmentEpoch, committed: i64) {
         let state = &mut *self.state.lock();
         if let Some(entry) = mine(&mut state.entries, assignment) {
             entry.committed = Some(committed);
@@ -260,11 +261,11 @@ impl Ledger {
             self.signs.settled.lock().insert(assignment.partition, committed);
             // All of it is read again, should it be behind.
             let below = if entry.behind {
-                entry.poison.len()
+                entry.add_poison.len()
             } else {
-                entry.poison.iter().take_while(|poison| poison.offset < committed).count()
+                entry.add_poison.iter().take_while(|poison| poison.offset < committed).count()
             };
-            for poison in entry.poison.drain(..below) {
+            for poison in entry.add_poison.drain(..below) {
                 state.records -= 1;
                 state.bytes -= poison.bytes();
             }
@@ -311,7 +312,7 @@ impl Ledger {
     }
 
     /// What became of [`Work::Commit`].
-    pub(super) fn committed(&self, positions: &[(Assignment, i64)], success: bool) {
+    pub(super) fn committed(&self, positions: &[(AssignmentEpoch, i64)], success: bool) {
         let state = &mut *self.state.lock();
         state.committing.clear();
         for (assignment, position) in positions {
@@ -350,10 +351,10 @@ impl Ledger {
     }
 }
 
-fn assignment(partition: i32, entry: &Entry) -> Assignment {
-    Assignment { partition, number: entry.number }
+fn assignment(partition: i32, entry: &Entry) -> AssignmentEpoch {
+    AssignmentEpoch { partition, number: entry.number }
 }
 
-fn mine(entries: &mut HashMap<i32, Entry>, assignment: Assignment) -> Option<&mut Entry> {
+fn mine(entries: &mut HashMap<i32, Entry>, assignment: AssignmentEpoch) -> Option<&mut Entry> {
     entries.get_mut(&assignment.partition).filter(|entry| entry.number == assignment.number)
 }
