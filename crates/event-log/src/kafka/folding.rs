@@ -228,7 +228,7 @@ impl<F: PartitionHandler> PartitionDriver<F> {
             && let Some(ledger) = &self.ledger
             && ledger.wants_copy(partition, offset)
         {
-            ledger.poison(PoisonRecord::of(&record, &self.topic, ledger.group(), &reason));
+            ledger.add_poison(PoisonRecord::of(&record, &self.topic, ledger.group(), &reason));
         }
         self.advance(partition, offset);
     }

@@ -165,7 +165,7 @@ impl OffsetTracker {
     }
 
     /// Puts a poison record in the queue; waits a while, should that be full.
-    pub(super) fn poison(&self, poison: PoisonRecord) {
+    pub(super) fn add_poison(&self, poison: PoisonRecord) {
         let (partition, offset, bytes) = (poison.partition, poison.offset, poison.bytes());
         let mut state = self.state.lock();
         let until = Instant::now() + ROOM_WITHIN;
