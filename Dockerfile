@@ -14,7 +14,7 @@ COPY . .
 # programs are copied out of them.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/src/target,sharing=locked \
-    cargo build --release --locked --features tls -p producer -p consumer -p standalone \
+    cargo build --release --locked --features full -p producer -p consumer -p standalone \
     && install -D --target-directory /out \
         target/release/producer target/release/consumer target/release/standalone
 

@@ -7,6 +7,8 @@
 //! into the view like everything else. [`owners`] knows which instance has which partition;
 //! [`follow`] puts all of this together. [`dead_letters`] is for operators.
 
+#[cfg(feature = "kafka")]
+pub mod cli;
 pub mod settings;
 pub mod metrics;
 pub mod subscriptions;
