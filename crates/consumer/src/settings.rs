@@ -25,8 +25,8 @@ pub struct Settings {
     #[arg(long, env = "KAFKA_PARTITIONER", default_value_t, help_heading = "Topics")]
     pub partitioner: Partitioner,
 
-    /// URL at which other instances reach this one, if not the address it listens on: they pass on
-    /// what concerns the users that live here
+    /// URL at which other instances reach this one, if not the address it listens on: they forward
+    /// requests for the users of its partitions. `{hostname}` stands for this machine's host name
     #[arg(long, env = "CONSUMER_ADVERTISE", value_name = "URL", value_parser = url)]
     pub advertise: Option<String>,
 
@@ -178,9 +178,21 @@ impl Settings {
 
 fn url(text: &str) -> Result<String, String> {
     match text.strip_prefix("http://") {
-        Some(host) if !host.trim_end_matches('/').is_empty() => Ok(text.to_owned()),
+        Some(host) if !host.trim_end_matches('/').is_empty() => insert_hostname(text),
         _ => Err("must be an http:// URL such as http://10.0.0.7:8081".into()),
     }
+}
+
+/// Replaces `{hostname}`, so that all containers of one service can share a configuration: each has
+/// a host name of its own, by which the others reach it.
+fn insert_hostname(url: &str) -> Result<String, String> {
+    if !url.contains("{hostname}") {
+        return Ok(url.to_owned());
+    }
+    let path = "/proc/sys/kernel/hostname";
+    let name = std::fs::read_to_string(path)
+        .map_err(|error| format!("the host name cannot be read from {path}: {error}"))?;
+    Ok(url.replace("{hostname}", name.trim()))
 }
 
 /// A scheme, a host and perhaps a port, or nothing: it becomes part of a policy, where anything
@@ -198,4 +210,24 @@ fn origin(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("must be a URL without a path, such as http://localhost:8080, or empty".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use crate::cli::Cli;
+
+    fn advertised(url: &str) -> String {
+        let cli = Cli::try_parse_from(["consumer", "--advertise", url]).unwrap();
+        cli.settings.advertised("127.0.0.1:8081".parse().unwrap())
+    }
+
+    #[test]
+    fn the_advertised_url_takes_the_host_name() {
+        let output = std::process::Command::new("uname").arg("-n").output().unwrap();
+        let name = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(advertised("http://{hostname}:8081"), format!("http://{}:8081", name.trim()));
+        assert_eq!(advertised("http://10.0.0.7:8081"), "http://10.0.0.7:8081");
+    }
 }
