@@ -1,8 +1,7 @@
-//! What the API's description says of the bodies. They are written by hand elsewhere, as text,
-//! because an inbox is kept as ready-to-send JSON; a fuzzing client holds the two against each
-//! other.
+//! OpenAPI schemas of the bodies that are not serialized from a type: an inbox holds ready-to-send
+//! JSON. The fuzz suite compares both.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -85,24 +84,4 @@ pub(super) enum GapReason {
     Retention,
     /// The cursor is of another partition, or of a topic that was made again.
     Unknown,
-}
-
-/// Which notifications are meant: some, all up to and with a place, or all.
-#[derive(Deserialize, ToSchema)]
-#[allow(dead_code)] // Only described.
-pub(super) struct Chosen {
-    #[schema(required = false, max_items = 1000)]
-    ids: Option<Vec<String>>,
-    #[schema(required = false, example = "3-1042")]
-    through: Option<String>,
-}
-
-/// What came of it. The view shows it already.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Done {
-    /// How many notifications it changed.
-    changed: u64,
-    /// How many are not read now.
-    unread: u64,
-    cursor: String,
 }
