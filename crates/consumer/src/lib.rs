@@ -26,6 +26,7 @@ use service::{auth::Auth, ops::canary::Canary, ops::metrics::Metrics, server::ht
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use canary::CanaryProbe;
 use cluster::ownership::OwnershipTable;
 use receipts::ReceiptWriter;
 use routes::{App, LiveStreams};
@@ -67,33 +68,26 @@ pub async fn run(
     let metrics = Metrics::of("consumer", metrics::describe);
     let names = TopicNames::of(&settings.topics.topic);
     let auth = Auth::open("consumer", &settings.auth)?;
-    let view = Arc::new(View::new(
-        settings.topics.partitions,
-        settings.partitioner,
-        settings.inbox_limits(),
-    ));
+    let limits = settings.inbox_limits();
+    let view = Arc::new(View::new(settings.topics.partitions, settings.partitioner, limits));
     let address = listener.local_addr()?;
     let ownership = OwnershipTable::new(&settings.advertised_url(address));
     let read_timeout = settings.inbox.read_timeout;
     let stop_serving = CancellationToken::new();
     let streams = LiveStreams::new(settings.streams.clone(), stop_serving.clone());
+    let receipts =
+        ReceiptWriter::new(Arc::clone(&view), log.writer(), &names.receipts, read_timeout);
     let app = App {
         view: Arc::clone(&view),
         ownership: ownership.clone(),
-        receipts: ReceiptWriter::new(
-            Arc::clone(&view),
-            log.writer(),
-            &names.receipts,
-            read_timeout,
-        ),
+        receipts,
         log: log.clone(),
         topic: names.notifications.as_str().into(),
         streams: streams.clone(),
         read_timeout,
     };
     let canary = Canary::new("consumer", settings.canary);
-    let mut probe =
-        canary::CanaryProbe::new(Arc::clone(&view), log.writer(), Arc::clone(&app.topic));
+    let mut probe = CanaryProbe::new(Arc::clone(&view), log.writer(), Arc::clone(&app.topic));
     let subscriptions = ViewSubscriptions::new(view, log, names, ownership);
     let local = address.ip().to_canonical().is_loopback();
     let router = routes::build_router(

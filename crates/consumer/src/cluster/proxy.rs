@@ -101,7 +101,7 @@ impl PeerProxy {
             Ok(Err(_)) | Err(_) => &self.failed,
         };
         outcome.increment(1);
-        // A read changes nothing, so another owner may be asked whatever became of it.
+        // A read is idempotent, so another owner may be asked after any failure.
         let is_read = parts.method == Method::GET;
         let reason = match sent {
             Ok(Ok(mut response)) if response.status() != StatusCode::MISDIRECTED_REQUEST => {

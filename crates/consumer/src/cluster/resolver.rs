@@ -1,4 +1,4 @@
-//! Finds the instance that must answer for a partition. Knows nothing of HTTP.
+//! Finds the instance that must answer for a partition. Does not use HTTP.
 
 use std::sync::Arc;
 

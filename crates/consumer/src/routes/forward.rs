@@ -94,7 +94,7 @@ where
             return respond(Problem::internal().into_response());
         };
         let id = path.iter().find(|(name, _)| *name == "id").and_then(|(_, id)| id.parse().ok());
-        // The handler refuses an id that is none, with its own message.
+        // The handler refuses an invalid id, with its own message.
         let Some(user) = id else { return Either::Left(self.inner.call(request)) };
         if let Err(refusal) = check_inbox_access(&request, user) {
             return respond(refusal.into_response());

@@ -161,7 +161,7 @@ fn parse_at_least(text: &str, home: i32) -> Result<Cursor, Problem> {
     }
     Err(Problem::bad_request(
         "at_least",
-        format!("is of partition {}, but this inbox is in {home}", cursor.partition),
+        format!("is of partition {}, but this inbox lives in {home}", cursor.partition),
     ))
 }
 

@@ -213,8 +213,10 @@ impl SelectorBody {
             }
             Self { ids: Some(ids), .. } => Ok(Selector::Ids(ids.into_iter().collect())),
             Self { through: Some(through), .. } if through.partition != home => {
-                let why =
-                    format!("is of partition {}, but this inbox is in {home}", through.partition);
+                let why = format!(
+                    "is of partition {}, but this inbox lives in {home}",
+                    through.partition
+                );
                 Err(Problem::bad_request("through", why))
             }
             Self { through: Some(through), .. } => Ok(Selector::Through(through.offset)),
