@@ -1,12 +1,12 @@
-//! The metrics of the consumer: name, meaning and labels.
+//! The metrics of a consumer: name, meaning and labels.
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
 /// Partitions by their state on this instance.
 pub const PARTITIONS: &str = "notifications_partitions";
-/// Records in the log that this instance has not applied yet, by live partition.
+/// Records in the log that are not applied yet, by live partition.
 pub const LAG: &str = "notifications_lag_records";
-/// Records of the rebuilding partitions.
+/// Records of the partitions that are being rebuilt.
 pub const REBUILD_RECORDS: &str = "notifications_rebuild_records";
 /// Time from a partition's assignment until it is live.
 pub const REBUILD_SECONDS: &str = "notifications_rebuild_seconds";
@@ -16,7 +16,7 @@ pub const FOLDED: &str = "notifications_records_folded_total";
 pub const INBOXES: &str = "notifications_inboxes";
 /// Notifications in memory that are not dismissed.
 pub const ENTRIES: &str = "notifications_entries";
-/// Bytes of the JSON of these notifications.
+/// Bytes of JSON of these notifications.
 pub const ENTRY_BYTES: &str = "notifications_entry_bytes";
 /// Notifications that left an inbox, replays included.
 pub const EVICTED: &str = "notifications_evicted_total";
@@ -44,49 +44,52 @@ pub fn describe() {
     event_log::metrics::describe_reader();
     describe_gauge!(
         PARTITIONS,
-        "Partitions by their state on this instance: unowned, rebuilding, live"
+        "Partitions by their state on this instance: `unowned`, `rebuilding`, `live`; labels: state"
     );
     describe_gauge!(
         LAG,
-        "Records in the log that this instance has not applied yet, by live partition; absent while the log does not answer"
+        "Records in the log that are not applied yet, of live partitions; absent while the log does not answer; labels: partition"
     );
-    describe_gauge!(REBUILD_RECORDS, "Records of the rebuilding partitions: done, total");
-    describe_histogram!(REBUILD_SECONDS, "Time from a partition's assignment until it is live");
+    describe_gauge!(
+        REBUILD_RECORDS,
+        "Records of the partitions that are being rebuilt: `done`, `total`; labels: kind"
+    );
+    describe_histogram!(REBUILD_SECONDS, "From the assignment of a partition until it is live");
     describe_counter!(
         FOLDED,
-        "Records read from the log, replays included, by topic and outcome: applied, duplicate, conflict (a key used twice), misplaced (in a partition that is not its recipient's home), poison"
+        "Records read from the log, replays included: `applied`, `duplicate`, `conflict` (an Idempotency-Key reused with other content), `misplaced` (in a partition that is not its recipient's), `poison`; `topic` is `notifications` or `receipts`; labels: topic, outcome"
     );
     describe_gauge!(INBOXES, "Inboxes in memory");
     describe_gauge!(ENTRIES, "Notifications in memory that are not dismissed");
-    describe_gauge!(ENTRY_BYTES, "Bytes of the JSON of these notifications");
+    describe_gauge!(ENTRY_BYTES, "Bytes of JSON of the notifications in memory");
     describe_counter!(
         EVICTED,
-        "Notifications that left an inbox, replays included: entries (evicted by newer ones), age"
+        "Notifications that left an inbox, replays included: `entries` (newer ones took their place), `age`; labels: reason"
     );
-    describe_histogram!(SNAPSHOT_SECONDS, "Time to write a partition's snapshot");
+    describe_histogram!(SNAPSHOT_SECONDS, "Time that writing the snapshot of a partition took");
     describe_gauge!(
         SNAPSHOT_BYTES,
         "Bytes of the snapshots that this process wrote, the newest of each partition"
     );
     describe_gauge!(
         SNAPSHOT_LAST_SUCCESS,
-        "Time of the last written snapshot, in seconds since 1970"
+        "Time at which a snapshot was last written, in seconds since 1970"
     );
-    describe_counter!(RESTORED, "Notifications loaded from snapshots instead of the log");
+    describe_counter!(RESTORED, "Notifications that came from snapshots instead of the log");
     describe_counter!(
         SNAPSHOTS_REFUSED,
-        "Rejected snapshots: format (written by another version), settings (other topics, partitions, group or limits), damaged, unreadable, log (of another log)"
+        "Snapshots that were not used: `format` (another version of this program), `settings` (other topics, partitions, group or limits), `damaged`, `unreadable`, `log` (another log than the one that is there); labels: reason"
     );
     describe_gauge!(
         STREAMS,
-        "Open live streams: sse, ndjson, ws, forwarded (from the owner to the client); long polls: wait"
+        "Live streams open: `sse`, `ndjson`, `ws`, `forwarded` (passed on from their owner); long polls: `wait`; labels: kind"
     );
     describe_histogram!(
         DELIVERY_SECONDS,
-        "Time from a notification's timestamp until it is applied (in the view of a live partition) or pushed (written to a live stream)"
+        "From the time of a notification until it was `applied` to a live partition, and until it was `pushed` to a stream; labels: stage"
     );
     describe_counter!(
         FORWARDED,
-        "Requests forwarded to an owner: answered, misdirected (it no longer owns the partition), failed"
+        "Requests forwarded to an owner: `answered`, `misdirected` (it is not the owner any more), `failed`; labels: outcome"
     );
 }
