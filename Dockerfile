@@ -9,7 +9,7 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
 # No cache mounts: the builder of Docker engines before 23 (Debian 12 has 20.10) knows none.
-RUN cargo build --release --locked --features tls -p producer -p consumer -p standalone \
+RUN cargo build --release --locked --features full -p producer -p consumer -p standalone \
     && install -D --target-directory /out \
         target/release/producer target/release/consumer target/release/standalone
 

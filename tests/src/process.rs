@@ -24,7 +24,9 @@ pub fn program(name: &str) -> PathBuf {
         build.args(["build", "--workspace", "--quiet"]);
         build.args(["--bin", "standalone", "--bin", "producer", "--bin", "consumer"]);
         // As this was built, or everything would be built again.
-        if cfg!(feature = "tls") {
+        if cfg!(feature = "full") {
+            build.args(["--features", "full"]);
+        } else if cfg!(feature = "tls") {
             build.args(["--features", "tls"]);
         }
         if target.ends_with("release") {
