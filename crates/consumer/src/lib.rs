@@ -30,7 +30,7 @@ use canary::CanaryProbe;
 use cluster::ownership::OwnershipTable;
 use receipts::ReceiptWriter;
 use routes::{App, LiveStreams};
-pub use settings::Settings;
+pub use settings::ConsumerSettings;
 use subscriptions::ViewSubscriptions;
 use view::View;
 
@@ -39,7 +39,7 @@ const CLOSE_SOCKETS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why the consumer ended without a shutdown.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
+pub enum ConsumerError {
     /// A topic differs from the settings, or cannot be created.
     #[error(transparent)]
     Topic(#[from] event_log::TopicError),
@@ -58,13 +58,13 @@ pub enum RunError {
 /// answered 503 and `/readyz` gives the reason.
 ///
 /// # Errors
-/// [`RunError`], for errors that no retry can resolve.
+/// [`ConsumerError`], for errors that no retry can resolve.
 pub async fn run(
-    settings: Settings,
+    settings: ConsumerSettings,
     log: Log,
     listener: TcpListener,
     shutdown: CancellationToken,
-) -> Result<(), RunError> {
+) -> Result<(), ConsumerError> {
     let metrics = Metrics::of("consumer", metrics::describe);
     let names = TopicNames::of(&settings.topics.topic);
     let auth = Auth::open("consumer", &settings.auth)?;

@@ -26,7 +26,7 @@ use crate::view::{Limits, snapshot::SnapshotKey};
 pub struct Cli {
     /// The command; without one, the consumer serves
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<ConsumerCommand>,
 
     /// Address to listen on
     #[arg(
@@ -47,7 +47,7 @@ pub struct Cli {
 
     /// The service
     #[command(flatten)]
-    pub settings: Settings,
+    pub settings: ConsumerSettings,
 
     /// Logs and traces
     #[command(flatten)]
@@ -56,7 +56,7 @@ pub struct Cli {
 
 /// The commands besides serving.
 #[derive(Subcommand, Clone, Debug)]
-pub enum Command {
+pub enum ConsumerCommand {
     /// Print a token for development, or for a service of one's own, signed with the secret
     Token(TokenArgs),
     /// Check that the consumer on this machine is alive; for container health checks
@@ -84,7 +84,7 @@ pub enum Dlq {
 
 /// The settings of a consumer, for either driver of the log.
 #[derive(Args, Clone, Debug)]
-pub struct Settings {
+pub struct ConsumerSettings {
     /// The topics
     #[command(flatten)]
     pub topics: TopicArgs,
@@ -213,7 +213,7 @@ impl PageArgs {
     }
 }
 
-impl Settings {
+impl ConsumerSettings {
     /// The bounds of every inbox.
     #[must_use]
     pub fn inbox_limits(&self) -> Limits {

@@ -32,7 +32,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub use live::LiveStreams;
 
 use crate::{
-    Settings, cluster::ownership::OwnershipTable, receipts::ReceiptWriter,
+    ConsumerSettings, cluster::ownership::OwnershipTable, receipts::ReceiptWriter,
     subscriptions::ViewSubscriptions, view::View,
 };
 
@@ -56,7 +56,7 @@ pub struct App {
 
 /// Builds the router: every route, behind the limits and error bodies that all of them share.
 pub fn build_router(
-    settings: &Settings,
+    settings: &ConsumerSettings,
     auth: &Auth,
     app: App,
     subscriptions: &ViewSubscriptions,
