@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use canary::CanaryProbe;
 use cluster::ownership::OwnershipTable;
 use receipts::ReceiptWriter;
-use routes::{App, LiveStreams};
+use routes::{App, LiveStreams, build_router};
 pub use settings::ConsumerSettings;
 use subscriptions::ViewSubscriptions;
 use view::View;
@@ -90,15 +90,8 @@ pub async fn run(
     let mut probe = CanaryProbe::new(Arc::clone(&view), log.writer(), Arc::clone(&app.topic));
     let subscriptions = ViewSubscriptions::new(view, log, names, ownership);
     let local = address.ip().to_canonical().is_loopback();
-    let router = routes::build_router(
-        &settings,
-        &auth,
-        app,
-        &subscriptions,
-        canary.clone(),
-        &metrics,
-        local,
-    );
+    let router =
+        build_router(&settings, &auth, app, &subscriptions, canary.clone(), &metrics, local);
     let mut background = JoinSet::new();
     background.spawn(auth.watch());
     background.spawn(canary.watch(async move || probe.probe_next_partition().await));
