@@ -7,6 +7,8 @@
 //! each partition and forwards requests to it. [`subscriptions`] connects the view to the log.
 //! [`dead_letters`] is for operators.
 
+#[cfg(feature = "kafka")]
+pub mod cli;
 pub mod settings;
 pub mod metrics;
 pub mod subscriptions;

@@ -3,8 +3,9 @@
 use std::{error::Error, process::ExitCode};
 
 use consumer::{
-    ConsumerSettings, dead_letters,
-    settings::{Cli, ConsumerCommand, Dlq},
+    ConsumerSettings,
+    cli::{Cli, ConsumerCommand, Dlq},
+    dead_letters,
 };
 use event_log::Log;
 use model::TopicNames;

@@ -2,85 +2,12 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, builder::RangedU64ValueParser};
-use event_log::settings::{GroupArgs, KafkaArgs, TopicArgs};
-use model::{Cursor, Partitioner, TopicNames};
-use service::{
-    auth::{AuthArgs, TokenArgs},
-    ops::telemetry::TelemetryArgs,
-    server::http::HttpLimits,
-};
+use clap::{Args, builder::RangedU64ValueParser};
+use event_log::settings::{GroupArgs, TopicArgs};
+use model::{Partitioner, TopicNames};
+use service::{auth::AuthArgs, server::http::HttpLimits};
 
 use crate::view::{Limits, snapshot::SnapshotKey};
-
-/// Serves each user's notifications from memory.
-///
-/// Joins the consumer group, reads its assigned partitions from their beginning, and answers GET
-/// /notifications/{id}. A restart loses no notification.
-#[derive(Parser, Clone, Debug)]
-#[command(
-    name = "consumer",
-    version,
-    after_help = "Try it:\n  curl http://localhost:8081/notifications/1"
-)]
-pub struct Cli {
-    /// The command; without one, the consumer serves
-    #[command(subcommand)]
-    pub command: Option<ConsumerCommand>,
-
-    /// Address to listen on
-    #[arg(
-        long,
-        env = "CONSUMER_LISTEN",
-        default_value = "127.0.0.1:8081",
-        value_name = "HOST:PORT"
-    )]
-    pub listen: String,
-
-    /// Listen beyond the loopback interface although authentication is off
-    #[arg(long, env = "CONSUMER_INSECURE")]
-    pub insecure: bool,
-
-    /// The connection to Kafka
-    #[command(flatten)]
-    pub kafka: KafkaArgs,
-
-    /// The service
-    #[command(flatten)]
-    pub settings: ConsumerSettings,
-
-    /// Logs and traces
-    #[command(flatten)]
-    pub telemetry: TelemetryArgs,
-}
-
-/// The commands besides serving.
-#[derive(Subcommand, Clone, Debug)]
-pub enum ConsumerCommand {
-    /// Print a token for development, or for a service of one's own, signed with the secret
-    Token(TokenArgs),
-    /// Check that the consumer on this machine is alive; for container health checks
-    Healthcheck,
-    /// List or replay the poison records in the dead-letter queue
-    #[command(subcommand)]
-    Dlq(Dlq),
-}
-
-/// The commands for the dead-letter queue.
-#[derive(Subcommand, Clone, Debug)]
-pub enum Dlq {
-    /// Show each record's position, origin, error and the beginning of its value
-    List,
-    /// Write records back to the notifications' topic, so that they are read again
-    Replay {
-        /// Positions, as `list` shows them
-        #[arg(required_unless_present = "all", value_name = "PARTITION-OFFSET")]
-        places: Vec<Cursor>,
-        /// Replay all records
-        #[arg(long, conflicts_with = "places")]
-        all: bool,
-    },
-}
 
 /// The settings of a consumer, for either driver of the log.
 #[derive(Args, Clone, Debug)]
@@ -98,8 +25,8 @@ pub struct ConsumerSettings {
     #[arg(long, env = "KAFKA_PARTITIONER", default_value_t, help_heading = "Topics")]
     pub partitioner: Partitioner,
 
-    /// URL at which other instances reach this one, to forward requests to it. Default: the address
-    /// that it listens on
+    /// URL at which other instances reach this one, to forward requests to it. `{hostname}` stands
+    /// for this machine's host name. Default: the address that it listens on
     #[arg(long, env = "CONSUMER_ADVERTISE", value_name = "URL", value_parser = parse_peer_url)]
     pub advertise: Option<String>,
 
@@ -251,9 +178,21 @@ impl ConsumerSettings {
 
 fn parse_peer_url(text: &str) -> Result<String, String> {
     match text.strip_prefix("http://") {
-        Some(host) if !host.trim_end_matches('/').is_empty() => Ok(text.to_owned()),
+        Some(host) if !host.trim_end_matches('/').is_empty() => insert_hostname(text),
         _ => Err("must be an http:// URL such as http://10.0.0.7:8081".into()),
     }
+}
+
+/// Replaces `{hostname}`, so that all containers of one service can share a configuration: each has
+/// a host name of its own, by which the others reach it.
+fn insert_hostname(url: &str) -> Result<String, String> {
+    if !url.contains("{hostname}") {
+        return Ok(url.to_owned());
+    }
+    let path = "/proc/sys/kernel/hostname";
+    let name = std::fs::read_to_string(path)
+        .map_err(|error| format!("the host name cannot be read from {path}: {error}"))?;
+    Ok(url.replace("{hostname}", name.trim()))
 }
 
 /// Accepts a scheme, a host and an optional port, or an empty text. The value becomes part of the
@@ -271,4 +210,24 @@ fn parse_origin(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("must be a URL without a path, such as http://localhost:8080, or empty".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use crate::cli::Cli;
+
+    fn advertised(url: &str) -> String {
+        let cli = Cli::try_parse_from(["consumer", "--advertise", url]).unwrap();
+        cli.settings.advertised_url("127.0.0.1:8081".parse().unwrap())
+    }
+
+    #[test]
+    fn the_advertised_url_takes_the_host_name() {
+        let output = std::process::Command::new("uname").arg("-n").output().unwrap();
+        let name = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(advertised("http://{hostname}:8081"), format!("http://{}:8081", name.trim()));
+        assert_eq!(advertised("http://10.0.0.7:8081"), "http://10.0.0.7:8081");
+    }
 }
