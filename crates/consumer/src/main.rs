@@ -3,8 +3,8 @@
 use std::{error::Error, process::ExitCode};
 
 use consumer::{
-    Settings,
-    cli::{Cli, Command, Dlq},
+    ConsumerSettings,
+    cli::{Cli, ConsumerCommand, Dlq},
     dead_letters,
 };
 use event_log::Log;
@@ -16,14 +16,14 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
-    if let Some(Command::Healthcheck) = cli.command {
+    if let Some(ConsumerCommand::Healthcheck) = cli.command {
         return Ok(health::probe(&cli.listen).await?);
     }
-    if let Some(Command::Token(token)) = &cli.command {
+    if let Some(ConsumerCommand::Token(token)) = &cli.command {
         return Ok(token.print(&cli.settings.auth)?);
     }
     let log = cli.kafka.connect("notifications-consumer")?;
-    if let Some(Command::Dlq(what)) = cli.command {
+    if let Some(ConsumerCommand::Dlq(what)) = cli.command {
         return dead_letters(&log, &cli.settings, what).await;
     }
     let listener = listen::bind("consumer", &cli.listen, "--listen", "CONSUMER_LISTEN").await?;
@@ -33,7 +33,11 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn dead_letters(log: &Log, settings: &Settings, what: Dlq) -> Result<(), Box<dyn Error>> {
+async fn dead_letters(
+    log: &Log,
+    settings: &ConsumerSettings,
+    what: Dlq,
+) -> Result<(), Box<dyn Error>> {
     let names = TopicNames::of(&settings.topics.topic);
     let partitions = settings.topics.partitions;
     let mut letters = dead_letters::read(log, &names.dlq, partitions).await?;
