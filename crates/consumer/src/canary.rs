@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use model::record::{self, Encoded};
 use service::ops::canary::Tried;
 
-use crate::view::{NotLive, View, partition::Status};
+use crate::view::{NotLive, PartitionStatus, View};
 
 /// Shorter than the canary's own, so that the reason is told.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -45,7 +45,7 @@ impl Way {
                 ));
             }
         };
-        match self.view.reaches(position.partition, position.offset, PATIENCE).await {
+        match self.view.wait_for_offset(position.partition, position.offset, PATIENCE).await {
             Ok(()) => Tried::Arrived,
             // It moved meanwhile: the next owner tries it.
             Err(NotLive::Unowned { .. } | NotLive::Rebuilding { .. }) => Tried::Nothing,
@@ -58,7 +58,7 @@ impl Way {
     fn next(&self) -> Option<i32> {
         let live = |number: &i32| {
             let partition = self.view.partition(*number);
-            partition.is_some_and(|one| matches!(one.status(), Status::Live { .. }))
+            partition.is_some_and(|one| matches!(one.status(), PartitionStatus::Live { .. }))
         };
         let numbers = || self.view.partitions().map(|(number, _)| number);
         let after = numbers().filter(|number| *number > self.last).find(live);

@@ -1,6 +1,6 @@
 //! The consumer: a materialised view of the notifications' topic, served over HTTP.
 //!
-//! A record's way: the log's thread → [`view::fold`] → [`view`] → [`routes`]. The view is in memory
+//! A record's way: the log's thread → [`apply`] → [`view`] → [`routes`]. The view is in memory
 //! and a pure function of the log; restarting the process loses nothing.
 //!
 //! What a recipient does goes the other way: [`routes`] → [`receipts`] → the log, and comes back
@@ -11,6 +11,8 @@ pub mod settings;
 pub mod metrics;
 pub mod subscriptions;
 pub mod view;
+pub mod snapshot;
+pub mod apply;
 pub mod owners;
 pub mod receipts;
 pub mod progress;

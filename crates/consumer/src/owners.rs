@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use crate::view::fold::Ownership;
+use crate::apply::AssignmentListener;
 
 /// How long to wait before an announcement that failed, or was contradicted, is made again.
 const ANNOUNCE_AGAIN: Duration = Duration::from_millis(500);
@@ -103,11 +103,6 @@ impl Owners {
         }
     }
 
-    /// The partition is live here.
-    pub fn live(&self, partition: i32) {
-        self.claim(partition, ClaimState::Live);
-    }
-
     /// Announces what is claimed and released, until dropped. Never ends.
     pub async fn announce(self, writer: Writer, topic: String) {
         loop {
@@ -173,12 +168,16 @@ impl Owners {
     }
 }
 
-impl Ownership for Owners {
-    fn assigned(&mut self, partition: i32) {
+impl AssignmentListener for Owners {
+    fn on_assigned(&self, partition: i32) {
         self.claim(partition, ClaimState::Rebuilding);
     }
 
-    fn revoked(&mut self, partition: i32) {
+    fn on_live(&self, partition: i32) {
+        self.claim(partition, ClaimState::Live);
+    }
+
+    fn on_revoked(&self, partition: i32) {
         self.claim(partition, ClaimState::Released);
     }
 }
@@ -284,9 +283,9 @@ mod fuzz {
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
             let _within = runtime.enter();
-            let mut owners = Owners::new("http://me");
+            let owners = Owners::new("http://me");
             // A foreign claim to what is ours is answered, whatever it says.
-            owners.assigned(3);
+            owners.on_assigned(3);
             let verdict = OwnersFold::into(&owners).on_record(&Record {
                 partition: 0,
                 offset: 0,
@@ -344,8 +343,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_foreign_claim_to_what_is_ours_is_contradicted() {
-        let mut owners = Owners::new("http://me");
-        owners.assigned(3);
+        let owners = Owners::new("http://me");
+        owners.on_assigned(3);
         owners.0.mine.lock().open.clear();
         owners.0.wake.notified().await;
         claim(&owners, 2, ClaimState::Live);

@@ -10,7 +10,7 @@ use std::{
 use event_log::Log;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::view::{View, partition::Status};
+use crate::view::{PartitionStatus, View};
 
 /// How often it is looked at. A rebuild that is shorter is not worth a word.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -68,7 +68,7 @@ pub async fn watch(view: Arc<View>, log: Log) {
 fn sum(view: &View, totals: &mut HashMap<i32, u64>) -> Sum {
     view.partitions().fold(Sum::default(), |mut sum, (number, partition)| {
         match partition.status() {
-            Status::Rebuilding(progress) => {
+            PartitionStatus::Rebuilding(progress) => {
                 let total = progress.total.unwrap_or(0);
                 totals.insert(number, total);
                 sum.partitions += 1;
@@ -77,12 +77,12 @@ fn sum(view: &View, totals: &mut HashMap<i32, u64>) -> Sum {
                 sum.rate += progress.records_per_second;
             }
             // What is done stays in the sum, so that a bar never goes back.
-            Status::Live { .. } => {
+            PartitionStatus::Live { .. } => {
                 let total = totals.get(&number).copied().unwrap_or(0);
                 sum.records += total;
                 sum.total += total;
             }
-            Status::Unowned => {
+            PartitionStatus::Unowned => {
                 totals.remove(&number);
             }
         }
@@ -124,7 +124,7 @@ struct Pace {
 impl Pace {
     fn look(&mut self, view: &View) {
         for (number, partition) in view.partitions() {
-            let Status::Rebuilding(progress) = partition.status() else {
+            let PartitionStatus::Rebuilding(progress) = partition.status() else {
                 self.seen.remove(&number);
                 continue;
             };

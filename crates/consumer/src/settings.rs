@@ -11,7 +11,7 @@ use service::{
     server::http::HttpLimits,
 };
 
-use crate::view::{Limits, snapshot::SnapshotKey};
+use crate::{snapshot::SnapshotKey, view::Limits};
 
 /// Keeps each user's notifications at hand and serves them.
 ///

@@ -11,12 +11,10 @@ use tokio::task::JoinHandle;
 
 use crate::{
     RunError, Settings,
+    apply::{AssignmentListener, NotificationApplier, ReceiptApplier},
     owners::{Owners, OwnersFold},
-    view::{
-        SnapshotManager, View,
-        fold::{Notifications, Ownership, Receipts, SayLive},
-        partition::Status,
-    },
+    snapshot::SnapshotManager,
+    view::{PartitionStatus, View},
 };
 
 /// How long to wait before a log that is away is asked again.
@@ -42,7 +40,7 @@ pub struct ViewSubscriptions {
     owners: Owners,
     running: Arc<Mutex<Option<Running>>>,
     /// What goes on between [`leave`](Following::leave) and [`stop`](Following::stop).
-    owners_followed: Arc<Mutex<Option<Follower>>>,
+    leaving: Arc<Mutex<Option<(Follower, Option<Arc<SnapshotManager>>)>>>,
 }
 
 /// What must be stopped.
@@ -50,6 +48,7 @@ struct Running {
     notifications: Reader,
     receipts: Follower,
     owners: Follower,
+    snapshots: Option<Arc<SnapshotManager>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -63,7 +62,7 @@ impl ViewSubscriptions {
             names: Arc::new(names),
             owners,
             running: Arc::default(),
-            owners_followed: Arc::default(),
+            leaving: Arc::default(),
         }
     }
 
@@ -83,30 +82,27 @@ impl ViewSubscriptions {
             },
         ];
         // Snapshots are read before the group is joined: a partition that is assigned cannot wait.
-        let (there, keeping) =
+        let (there, snapshots) =
             tokio::join!(self.log.await_topics(&topics, ASK_AGAIN), self.restore(settings));
         there?;
 
         let owners = self.log.follow_topic(&self.names.owners, OwnersFold::into(&self.owners))?;
         owners.assign(0);
 
-        let say_live: SayLive = {
-            let owners = self.owners.clone();
-            Arc::new(move |partition| owners.live(partition))
-        };
-        let fold = Receipts::into(
+        let fold = ReceiptApplier::new(
             Arc::clone(&self.view),
             self.names.receipts.clone(),
-            Arc::clone(&say_live),
+            self.owners.clone(),
+            snapshots.is_some(),
         );
         let receipts = self.log.follow_topic(&self.names.receipts, fold)?;
 
         let ownership = Companions { owners: self.owners.clone(), receipts: receipts.assigner() };
-        let fold = Notifications::into(
+        let fold = NotificationApplier::new(
             Arc::clone(&self.view),
             self.names.notifications.clone(),
             ownership,
-            say_live,
+            snapshots.clone(),
         );
         let group = Group::from(&settings.group);
         let notifications =
@@ -117,24 +113,26 @@ impl ViewSubscriptions {
         let expire = async move {
             loop {
                 tokio::time::sleep(EXPIRE_EVERY).await;
-                view.expire();
+                view.expire_entries();
             }
         };
         let watch = crate::progress::watch(Arc::clone(&self.view), self.log.clone());
         let mut tasks = vec![tokio::spawn(announce), tokio::spawn(expire), tokio::spawn(watch)];
-        if let Some(keeping) = keeping {
+        if let Some(snapshots) = snapshots.clone() {
             let every = settings.snapshots.snapshot_every;
             if !every.is_zero() {
                 let (view, settling) = (Arc::clone(&self.view), notifications.committed_offsets());
-                tasks.push(tokio::spawn(Arc::clone(&keeping).every(every, view, settling)));
+                tasks.push(tokio::spawn(
+                    Arc::clone(&snapshots).run_periodically(every, view, settling),
+                ));
             }
             tasks.push(tokio::spawn(async move {
                 tokio::time::sleep(FORGET_AFTER).await;
                 // Freeing much takes a while.
-                let _ = tokio::task::spawn_blocking(move || keeping.forget()).await;
+                let _ = tokio::task::spawn_blocking(move || snapshots.drop_loaded()).await;
             }));
         }
-        *self.running.lock() = Some(Running { notifications, receipts, owners, tasks });
+        *self.running.lock() = Some(Running { notifications, receipts, owners, snapshots, tasks });
         Ok(())
     }
 
@@ -143,10 +141,9 @@ impl ViewSubscriptions {
         let folder = settings.snapshots.snapshots.as_ref()?;
         let about = settings.about(&self.names);
         match SnapshotManager::open(folder, about) {
-            Ok(keeping) => {
-                keeping.load().await;
-                self.view.keep(Arc::clone(&keeping));
-                Some(keeping)
+            Ok(snapshots) => {
+                snapshots.load_all().await;
+                Some(snapshots)
             }
             Err(error) => {
                 tracing::warn!(
@@ -163,8 +160,8 @@ impl ViewSubscriptions {
     /// next owners, whom this instance still gets to know.
     pub async fn leave(&self) {
         let Some(running) = self.running.lock().take() else { return };
-        let Running { notifications, receipts, owners, tasks } = running;
-        *self.owners_followed.lock() = Some(owners);
+        let Running { notifications, receipts, owners, snapshots, tasks } = running;
+        *self.leaving.lock() = Some((owners, snapshots));
         for task in tasks {
             task.abort();
         }
@@ -181,12 +178,10 @@ impl ViewSubscriptions {
     /// Ends what [`leave`](Self::leave) left, after the last request. The snapshots are written by
     /// then, or given up.
     pub async fn stop(&self) {
-        let owners = self.owners_followed.lock().take();
-        if let Some(owners) = owners {
-            owners.stop().await;
-        }
-        if let Some(keeping) = self.view.keeping() {
-            keeping.finish(LAST_SNAPSHOTS).await;
+        let Some((owners, snapshots)) = self.leaving.lock().take() else { return };
+        owners.stop().await;
+        if let Some(snapshots) = snapshots {
+            snapshots.finish_writes(LAST_SNAPSHOTS).await;
         }
     }
 
@@ -217,9 +212,9 @@ impl ViewSubscriptions {
         let (mut live, mut rebuilding) = (0, Vec::new());
         for (number, partition) in self.view.partitions() {
             match partition.status() {
-                Status::Live { .. } => live += 1,
-                Status::Rebuilding(progress) => rebuilding.push((number, progress)),
-                Status::Unowned => {}
+                PartitionStatus::Live { .. } => live += 1,
+                PartitionStatus::Rebuilding(progress) => rebuilding.push((number, progress)),
+                PartitionStatus::Unowned => {}
             }
         }
         if let Some((number, progress)) = rebuilding.first() {
@@ -253,14 +248,18 @@ struct Companions {
     receipts: Assigner,
 }
 
-impl Ownership for Companions {
-    fn assigned(&mut self, partition: i32) {
+impl AssignmentListener for Companions {
+    fn on_assigned(&self, partition: i32) {
         self.receipts.assign(partition);
-        self.owners.assigned(partition);
+        self.owners.on_assigned(partition);
     }
 
-    fn revoked(&mut self, partition: i32) {
+    fn on_live(&self, partition: i32) {
+        self.owners.on_live(partition);
+    }
+
+    fn on_revoked(&self, partition: i32) {
         self.receipts.revoke(partition);
-        self.owners.revoked(partition);
+        self.owners.on_revoked(partition);
     }
 }

@@ -138,7 +138,7 @@ where
             return answer(refusal.into_response());
         }
         let app = &self.forwarder.app;
-        let home = app.view.home(user);
+        let home = app.view.home_partition(user);
         let Some(partition) = app.view.partition(home) else {
             return Either::Left(self.inner.call(request));
         };
@@ -234,7 +234,7 @@ impl Forwarder {
             }
             // The next word on this partition may be on its way: refreshed once, then given up.
             let news = async {
-                tokio::select! { () = changed => (), () = partition.owned() => () }
+                tokio::select! { () = changed => (), () = partition.wait_until_owned() => () }
             };
             if timeout_at(patience, news).await.is_err() {
                 return Ok(not_live(&NotLive::Unowned { partition: home }).into_response());

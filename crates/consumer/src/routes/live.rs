@@ -27,7 +27,8 @@ use crate::{
     settings::StreamArgs,
     view::{
         Feed,
-        feed::{Ended, Event, OpenError, Start},
+        feed::{EndReason, FeedEvent, OpenFeedError},
+        page::FeedStart,
     },
 };
 
@@ -129,7 +130,7 @@ impl Drop for Place {
 pub(super) struct Live {
     feed: Feed,
     /// What is told before the feed's own events.
-    opening: Vec<Event>,
+    opening: Vec<FeedEvent>,
     ended: bool,
     heartbeat: Duration,
     stopping: CancellationToken,
@@ -145,7 +146,7 @@ impl Live {
     pub(super) async fn open(
         app: &App,
         user: UserId,
-        start: Start,
+        start: FeedStart,
         caller: &Caller,
         kind: Kind,
     ) -> Result<Self, Problem> {
@@ -154,8 +155,8 @@ impl Live {
         let most = streams.settings.max_streams_per_user;
         let opened = Feed::open(Arc::clone(&app.view), user, start, most, app.patience).await;
         let (feed, opening) = opened.map_err(|error| match error {
-            OpenError::NotLive(error) => not_live(&error),
-            OpenError::TooMany(most) => Problem::new(
+            OpenFeedError::NotLive(error) => not_live(&error),
+            OpenFeedError::TooMany(most) => Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 format!("This inbox has {most} live streams open here, which is the most it may"),
             )
@@ -173,9 +174,9 @@ impl Live {
         })
     }
 
-    /// What comes next, at least one event; nothing after [`Event::End`]. Safe to drop while it
+    /// What comes next, at least one event; nothing after [`FeedEvent::End`]. Safe to drop while it
     /// waits.
-    pub(super) async fn next(&mut self) -> Option<Vec<Event>> {
+    pub(super) async fn next(&mut self) -> Option<Vec<FeedEvent>> {
         if self.ended {
             return None;
         }
@@ -185,21 +186,21 @@ impl Live {
         let expired = || self.expires.is_some_and(|at| at <= Instant::now());
         let events = tokio::select! {
             biased;
-            () = self.stopping.cancelled() => vec![Event::End(Ended::Shutdown)],
+            () = self.stopping.cancelled() => vec![FeedEvent::End(EndReason::Shutdown)],
             // Looked at between events, and at the latest with the next heartbeat.
-            () = std::future::ready(()), if expired() => vec![Event::End(Ended::Expired)],
-            events = self.feed.next() => events,
+            () = std::future::ready(()), if expired() => vec![FeedEvent::End(EndReason::Expired)],
+            events = self.feed.next_events() => events,
             () = tokio::time::sleep(self.heartbeat) => self.feed.heartbeat(),
         };
-        self.ended = matches!(events.last(), Some(Event::End(_)));
+        self.ended = matches!(events.last(), Some(FeedEvent::End(_)));
         self.measure(&events);
         Some(events)
     }
 
     /// Measures how long what is new took until here, where it is handed to its transport.
-    fn measure(&self, events: &[Event]) {
+    fn measure(&self, events: &[FeedEvent]) {
         for event in events {
-            if let Event::Notification { item, .. } = event
+            if let FeedEvent::Notification { item, .. } = event
                 && self.feed.is_new(item)
             {
                 let now_ms = Timestamp::now().as_millisecond();
@@ -213,7 +214,7 @@ impl Live {
 /// Appends an event as one line of JSON, without the line's end:
 /// `{"event":"notification","cursor":"3-1042","data":{…}}`; `cursor` and `data` only where there
 /// is one.
-pub(super) fn write_json(event: &Event, json: &mut String) {
+pub(super) fn write_json(event: &FeedEvent, json: &mut String) {
     let _ = write!(json, "{{\"event\":\"{}\"", event.name());
     if let Some(cursor) = event.cursor() {
         let _ = write!(json, ",\"cursor\":\"{cursor}\"");

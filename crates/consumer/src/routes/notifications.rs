@@ -21,16 +21,15 @@ use super::{
     App,
     problems::{not_live, user},
     query::QueryParams,
-    schema,
 };
-use crate::view::Page;
+use crate::view::{Page, page::PageBody};
 
 /// An inbox, oldest first
 #[utoipa::path(get, path = "/notifications/{id}", tag = "inbox",
     params(("id" = i64, Path, description = "The user", minimum = 1), QueryParams,
         ("If-None-Match" = Option<String>, Header, description = "An `ETag` of before")),
     responses(
-        (status = 200, description = "What there is", body = schema::Page,
+        (status = 200, description = "What there is", body = PageBody,
          headers(("ETag" = Option<String>, description = "Changes when the inbox does"))),
         (status = 304, description = "Nothing has changed since that `ETag`"),
         (status = 421, description = "Between instances: not the owner", body = ProblemBody,
@@ -43,8 +42,9 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let user = user(&id)?;
-    let query = raw.parse(app.view.home(user))?;
-    let page = app.view.read(user, &query, app.patience).await.map_err(|error| not_live(&error))?;
+    let query = raw.parse(app.view.home_partition(user))?;
+    let page =
+        app.view.read_page(user, &query, app.patience).await.map_err(|error| not_live(&error))?;
     // Kept by nobody but the one who asked, and never shown without asking again.
     let private = (CACHE_CONTROL, "private, no-cache");
     if raw.depends_on_time() || page.gap.is_some() {

@@ -8,7 +8,7 @@ use service::openapi::Refused;
 use utoipa::ToSchema;
 
 use super::App;
-use crate::view::partition::Status;
+use crate::view::PartitionStatus;
 
 /// How long the log may take to say where its partitions end; after that the lag is left out.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ struct Partition {
     partition: i32,
     #[serde(flatten)]
     #[schema(value_type = Object)]
-    status: Status,
+    status: PartitionStatus,
     /// Records that the log has and this instance has not folded yet; none where it owns nothing,
     /// or the log does not say.
     lag: Option<i64>,
@@ -53,8 +53,8 @@ pub(super) async fn lags(app: &App) -> BTreeMap<i32, i64> {
         .view
         .partitions()
         .filter_map(|(number, partition)| match partition.status() {
-            Status::Live { position, .. } => Some((number, position)),
-            Status::Unowned | Status::Rebuilding(_) => None,
+            PartitionStatus::Live { position, .. } => Some((number, position)),
+            PartitionStatus::Unowned | PartitionStatus::Rebuilding(_) => None,
         })
         .collect();
     let numbers: Vec<_> = live.iter().map(|(number, _)| *number).collect();

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use service::{cli::settings::duration, problem::Problem};
 use utoipa::IntoParams;
 
-use crate::view::{Query, Since, feed::Start};
+use crate::view::{PageQuery, Since, page::FeedStart};
 
 /// The longest that a request may wait for something to come.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -60,7 +60,7 @@ impl QueryParams {
     }
 
     /// Where a live stream is to begin; at what its client had last, if it says so.
-    pub(super) fn start(&self, last: Option<&HeaderValue>) -> Result<Start, Problem> {
+    pub(super) fn start(&self, last: Option<&HeaderValue>) -> Result<FeedStart, Problem> {
         for (name, value) in
             [("unread", &self.unread), ("at_least", &self.at_least), ("wait", &self.wait)]
         {
@@ -76,7 +76,7 @@ impl QueryParams {
             Some(last) => last?,
             None => self.since.as_deref().map(since).transpose()?.unwrap_or_default(),
         };
-        Ok(Start {
+        Ok(FeedStart {
             since,
             limit: self.limit.as_deref().map(limit).transpose()?,
             category: self.category.as_deref().map(category).transpose()?.map(Into::into),
@@ -84,8 +84,8 @@ impl QueryParams {
     }
 
     /// What is asked of the inbox in partition `home`.
-    pub(super) fn parse(&self, home: i32) -> Result<Query, Problem> {
-        Ok(Query {
+    pub(super) fn parse(&self, home: i32) -> Result<PageQuery, Problem> {
+        Ok(PageQuery {
             since: self.since.as_deref().map(since).transpose()?.unwrap_or_default(),
             limit: self.limit.as_deref().map(limit).transpose()?,
             unread: match self.unread.as_deref() {

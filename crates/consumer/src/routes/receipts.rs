@@ -23,7 +23,7 @@ use super::{
     problems::{not_live, not_recorded, user},
     schema,
 };
-use crate::view::{Query, Selector};
+use crate::view::{PageQuery, Selector};
 
 /// The most ids that one request may name: as many as a full inbox holds.
 const MAX_IDS: usize = 1000;
@@ -110,7 +110,7 @@ pub(super) async fn dismiss(
 /// Does this with what the body chooses.
 async fn mark(app: &App, id: &str, action: Action, body: &[u8]) -> Result<Response, Problem> {
     let user = user(id)?;
-    let which = Chosen::parse(body)?.which(app.view.home(user))?;
+    let which = Chosen::parse(body)?.which(app.view.home_partition(user))?;
     act(app, user, action, &which).await
 }
 
@@ -142,8 +142,9 @@ pub(super) async fn record(
 ) -> Result<Done, Problem> {
     let changed =
         app.recorder.record(user, action, which).await.map_err(|error| not_recorded(&error))?;
-    let query = Query { limit: Some(0), ..Query::default() };
-    let page = app.view.read(user, &query, app.patience).await.map_err(|error| not_live(&error))?;
+    let query = PageQuery { limit: Some(0), ..PageQuery::default() };
+    let page =
+        app.view.read_page(user, &query, app.patience).await.map_err(|error| not_live(&error))?;
     Ok(Done { changed, unread: page.unread, at: page.cursor })
 }
 

@@ -37,7 +37,7 @@ use super::{
     receipts::{Chosen, record},
     stream::LAST_EVENT_ID,
 };
-use crate::view::feed::{Ended, Event};
+use crate::view::feed::{EndReason, FeedEvent};
 
 /// The longest message that a client may send, in bytes: 1000 ids have about 40 KiB.
 const MAX_MESSAGE: usize = 64 << 10;
@@ -159,17 +159,17 @@ async fn serve(app: Arc<App>, user: UserId, mut live: Live, mut socket: WebSocke
 }
 
 /// Sends an event, and the goodbye that follows from it. False: it is over.
-async fn tell(socket: &mut WebSocket, event: &Event) -> bool {
+async fn tell(socket: &mut WebSocket, event: &FeedEvent) -> bool {
     let mut json = String::new();
     write_json(event, &mut json);
     if !send(socket, Message::Text(json.into())).await {
         return false;
     }
-    let Event::End(ended) = event else { return true };
+    let FeedEvent::End(ended) = event else { return true };
     match ended {
-        Ended::Moved => close(socket, close_code::RESTART, "moved").await,
-        Ended::Shutdown => close(socket, close_code::AWAY, "shutdown").await,
-        Ended::Expired => close(socket, close_code::POLICY, "expired").await,
+        EndReason::Moved => close(socket, close_code::RESTART, "moved").await,
+        EndReason::Shutdown => close(socket, close_code::AWAY, "shutdown").await,
+        EndReason::Expired => close(socket, close_code::POLICY, "expired").await,
     }
     false
 }
@@ -188,7 +188,7 @@ async fn close(socket: &mut WebSocket, code: u16, reason: &'static str) {
 async fn obey(app: &App, user: UserId, text: &str) -> String {
     let done = async {
         let (action, chosen) = said(text)?;
-        record(app, user, action, &chosen.which(app.view.home(user))?).await
+        record(app, user, action, &chosen.which(app.view.home_partition(user))?).await
     };
     match done.await {
         Ok(done) => format!("{{\"event\":\"done\",\"data\":{}}}", done.to_json()),

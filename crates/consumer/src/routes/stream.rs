@@ -30,7 +30,7 @@ use super::{
     problems::user,
     query::{QueryParams, StartParams},
 };
-use crate::view::feed::Event;
+use crate::view::feed::FeedEvent;
 
 /// What an `EventSource` sends when it comes again: the last `id` it had.
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -121,7 +121,7 @@ impl Framing {
         }
     }
 
-    fn write(self, event: &Event, text: &mut String) {
+    fn write(self, event: &FeedEvent, text: &mut String) {
         match self {
             Self::Lines => {
                 write_json(event, text);
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_heartbeat_is_an_id_that_no_script_sees() {
-        let heartbeat = Event::Heartbeat(Cursor::new(3, 7));
+        let heartbeat = FeedEvent::Heartbeat(Cursor::new(3, 7));
         let (mut sse, mut line) = (String::new(), String::new());
         Framing::Sse.write(&heartbeat, &mut sse);
         Framing::Lines.write(&heartbeat, &mut line);

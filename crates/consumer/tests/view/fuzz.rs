@@ -3,10 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use consumer::view::{
-    Feed, Limits, Query, Selector, Since,
-    feed::{Event, Start},
-};
+use consumer::view::{Feed, Limits, PageQuery, Selector, Since, feed::FeedEvent, page::FeedStart};
 use event_log::{PartitionHandler, Record};
 use inputs::{broken, bytes, json, string, text};
 use model::{Action, Cursor, NotificationId};
@@ -108,7 +105,7 @@ fn is_one_line_of_json(json: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn fold(bench: &mut Bench, made: &[Made]) {
+fn apply_records(bench: &mut Bench, made: &[Made]) {
     let mut offsets = [-1, -1];
     for one in made {
         let offset = &mut offsets[usize::from(one.receipt)];
@@ -133,8 +130,8 @@ fn fold(bench: &mut Bench, made: &[Made]) {
 
 async fn is_readable(
     bench: &Bench,
-    query: &Query,
-    start: &Start,
+    query: &PageQuery,
+    start: &FeedStart,
     which: &Selector,
 ) -> Result<(), TestCaseError> {
     for to in 1..3 {
@@ -153,7 +150,7 @@ async fn is_readable(
             continue;
         };
         // The last of what there is, is that there is no more.
-        while !matches!(events.last(), Some(Event::Heartbeat(_))) {
+        while !matches!(events.last(), Some(FeedEvent::Heartbeat(_))) {
             events.extend(feed.heartbeat());
             prop_assert!(events.len() < 100);
         }
@@ -185,20 +182,20 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let mut bench = Bench::live(Limits { entries: 5, age: Duration::from_secs(3600) });
-            let query = Query {
+            let query = PageQuery {
                 since, limit, unread, category: category.clone(),
                 at_least: at_least.map(|offset| Cursor::new(0, offset)), wait: NOW,
             };
-            let start = Start { since, limit, category: category.map(Into::into) };
-            fold(&mut bench, &before);
+            let start = FeedStart { since, limit, category: category.map(Into::into) };
+            apply_records(&mut bench, &before);
             is_readable(&bench, &query, &start, &which).await?;
-            bench.view.expire();
+            bench.view.expire_entries();
             is_readable(&bench, &query, &start, &which).await?;
             let more: Vec<_> = before.iter().chain(&after).cloned().collect();
             let mut bench = Bench::live(Limits::default());
-            fold(&mut bench, &more);
-            bench.view.expire();
-            prop_assert!(bench.read(1, &Query::default()).await.is_ok());
+            apply_records(&mut bench, &more);
+            bench.view.expire_entries();
+            prop_assert!(bench.read(1, &PageQuery::default()).await.is_ok());
             Ok(())
         })?;
     }
