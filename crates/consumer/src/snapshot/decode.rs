@@ -109,7 +109,7 @@ impl<R: Read> SnapshotFile<R> {
         if length > MAX_BLOCK_BYTES {
             return damaged("a block is too long");
         }
-        // Grows with the bytes that are there, so that a false length allocates nothing.
+        // Grows with the bytes that are there, so that a false length allocates little.
         let mut content = Vec::new();
         let limited = self.input.by_ref().take(length as u64);
         { limited }.read_to_end(&mut content)?;
@@ -268,7 +268,7 @@ impl<'a> Assembler<'a> {
         let mut expected = anchors;
         let offsets = self.header_offsets.into_iter().zip(self.offsets);
         for (expected, (header_offset, offset)) in expected.iter_mut().zip(offsets) {
-            // If no record was applied meanwhile, none comes again.
+            // If no record was applied meanwhile, the reader starts after the last one.
             *expected = expected.filter(|anchor| anchor.offset > header_offset);
             if expected.map_or(header_offset, |anchor| anchor.offset) < offset {
                 return damaged("its footer contradicts its inboxes");

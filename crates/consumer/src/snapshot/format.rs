@@ -58,11 +58,11 @@ pub struct SnapshotKey {
 pub(super) struct Header {
     /// Offset of the last record applied; −1 before any.
     pub(super) last_offsets: [i64; 2],
-    /// That record; `None` before any.
+    /// Anchor of that record; `None` before any.
     pub(super) anchors: [Option<RecordAnchor>; 2],
 }
 
-/// What is known only at the end of a snapshot.
+/// The values that are known only at the end of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Footer {
     /// The last record that the inboxes may contain. If records were applied meanwhile, it is

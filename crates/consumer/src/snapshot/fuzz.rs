@@ -1,5 +1,5 @@
-//! Files that somebody made on purpose: every checksum is right, the content is anything. They are
-//! refused, or give inboxes that can be read; either way in little memory.
+//! Forged files: every checksum is right, the content is anything. Each is rejected or yields inboxes
+//! that can be read, either way in little memory.
 
 use std::time::Duration;
 
@@ -109,8 +109,8 @@ fn file(blocks: &[(u8, Vec<u8>)]) -> Vec<u8> {
     file
 }
 
-/// It is refused, or it can be read like any other.
-fn holds(bytes: &[u8]) {
+/// Fails unless the file is rejected or yields inboxes that can be read.
+fn check_file(bytes: &[u8]) {
     let Ok(restored) = read_snapshot(bytes, &key(), 0) else { return };
     let mut inboxes = restored.inboxes;
     let now = Timestamp::now().as_millisecond();
@@ -124,7 +124,7 @@ fn holds(bytes: &[u8]) {
 }
 
 #[test]
-fn what_was_written_is_made_of_the_blocks_that_these_tests_change() {
+fn a_written_file_is_made_of_the_blocks_that_these_tests_change() {
     let written = written();
     let blocks = blocks(&written);
     assert_eq!(
@@ -138,7 +138,7 @@ fn what_was_written_is_made_of_the_blocks_that_these_tests_change() {
 }
 
 #[test]
-fn a_length_that_is_not_there_takes_no_memory() {
+fn a_false_length_takes_no_memory() {
     let mut lying = written();
     let at = MAGIC.len() + 4;
     for length in [u32::MAX, 60 << 20] {
@@ -149,7 +149,7 @@ fn a_length_that_is_not_there_takes_no_memory() {
 
 proptest! {
     #[test]
-    fn any_content_with_the_right_checksums_is_refused_or_can_be_read(
+    fn any_content_with_the_right_checksums_is_rejected_or_can_be_read(
         changes in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
         let mut blocks = blocks(&written());
@@ -158,20 +158,20 @@ proptest! {
             let index = byte.index(content.len());
             content[index] = value;
         }
-        holds(&file(&blocks));
+        check_file(&file(&blocks));
     }
 
     #[test]
-    fn any_items_are_refused_or_can_be_read(items in vec(any::<u8>(), 0..200), kind in 0..5_u8) {
+    fn any_items_are_rejected_or_can_be_read(items in vec(any::<u8>(), 0..200), kind in 0..5_u8) {
         let mut blocks = blocks(&written());
         blocks.insert(1, (kind, items.clone()));
-        holds(&file(&blocks));
+        check_file(&file(&blocks));
         blocks[2].1 = items;
-        holds(&file(&blocks));
+        check_file(&file(&blocks));
     }
 
     #[test]
-    fn any_bytes_are_refused(bytes in vec(any::<u8>(), 0..300)) {
+    fn any_bytes_are_rejected(bytes in vec(any::<u8>(), 0..300)) {
         prop_assert!(read_snapshot(&*bytes, &key(), 0).is_err());
         let begun = [&MAGIC[..], &VERSION.to_le_bytes(), &bytes].concat();
         prop_assert!(read_snapshot(&*begun, &key(), 0).is_err());

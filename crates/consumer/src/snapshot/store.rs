@@ -76,7 +76,7 @@ impl SnapshotStore {
         let _ = self.lock.unlock();
     }
 
-    /// What all snapshots of the store must match.
+    /// The key that all snapshots of the store must match.
     #[must_use]
     pub fn key(&self) -> &SnapshotKey {
         &self.key

@@ -8,7 +8,7 @@ use serde::ser::Error as _;
 /// Bytes that an entry's JSON usually has beside its message; more than that costs one copy.
 const JSON_OVERHEAD_BYTES: usize = 256;
 
-/// What the recipient did with a notification. Its JSON, its stored bits and its OpenAPI schema are
+/// The recipient's actions on a notification, as a state. Its JSON, its stored bits and its OpenAPI schema are
 /// all defined here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct EntryState {
@@ -113,7 +113,7 @@ pub struct Entry {
     pub fingerprint: Option<Fingerprint>,
     /// The category that readers may filter by.
     pub category: Option<Arc<str>>,
-    /// What the recipient did with it.
+    /// The recipient's actions on it.
     pub state: EntryState,
     /// The beginning of its JSON object, up to and with `sent_at`, on one line. The fields that may
     /// change (the state) or follow from its position (the cursor) are added on the way out, see
@@ -128,7 +128,7 @@ impl Entry {
     /// The entry of this notification, in its initial state.
     ///
     /// # Errors
-    /// Serde's, if a field is not JSON; decoded notifications cause none.
+    /// Serde's, if a field is not JSON. A decoded notification has only JSON fields.
     pub fn new(
         offset: i64,
         notification: &Notification<'_>,

@@ -36,7 +36,7 @@ pub enum FeedEvent {
     },
     /// The recipient did something, here or on another device.
     Receipt {
-        /// What they did.
+        /// The action and its notifications.
         receipt: Arc<Receipt>,
         /// Number of entries in the whole inbox that are not read now.
         unread: usize,

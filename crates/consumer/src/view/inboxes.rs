@@ -112,7 +112,7 @@ impl Inboxes {
         self.is_invalid |= filter.is_some_and(|filter| filter.expects_records(source));
     }
 
-    /// Where the reader of this topic must start.
+    /// The position at which the reader of this topic must start.
     pub(super) fn start_at(&self, source: SourceTopic) -> StartAt {
         let anchor = self.anchors[source as usize];
         StartAt::from_anchor(anchor.filter(|_| self.is_restored && !self.is_invalid))

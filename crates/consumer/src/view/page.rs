@@ -11,10 +11,10 @@ use super::{
     inbox::EvictionReason,
 };
 
-/// What a reader asks for.
+/// A read request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PageQuery {
-    /// Where the page begins.
+    /// The start of the page.
     pub since: Since,
     /// The most entries of a page: the first ones after [`since`](Self::since), or the newest if
     /// that is not given.
@@ -25,11 +25,11 @@ pub struct PageQuery {
     pub category: Option<String>,
     /// Answer only once the view contains this record.
     pub at_least: Option<Cursor>,
-    /// How long to wait for an entry if there is none.
+    /// How long to wait for an entry if the page would be empty.
     pub wait: Duration,
 }
 
-/// Where a page or a feed begins.
+/// The start of a page or a stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Since {
     /// With the newest entries, as many as the limit allows.
@@ -43,10 +43,10 @@ pub enum Since {
     Time(i64),
 }
 
-/// What a live stream asks for.
+/// The request of a live stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FeedStart {
-    /// Where the stream begins.
+    /// The start of the stream.
     pub since: Since,
     /// With [`Since::Newest`], the most entries that are there already.
     pub limit: Option<usize>,
@@ -129,7 +129,7 @@ pub struct PageItem {
     /// When it was sent, in milliseconds since 1970.
     #[schema(ignore)]
     pub sent_at_ms: i64,
-    /// What its recipient did with it.
+    /// The recipient's actions on it.
     #[serde(flatten)]
     pub state: EntryState,
     /// The beginning of its JSON, see [`Entry`](super::entry::Entry).
@@ -145,7 +145,7 @@ pub struct PageItem {
 #[schema(as = Page)]
 #[allow(dead_code)] // described only
 pub struct PageBody {
-    /// "No notifications found for user", if there are none.
+    /// "No notifications found for user", if the page is empty.
     #[schema(required = false, nullable = false)]
     message: Option<String>,
     notifications: Vec<PageItem>,
@@ -188,7 +188,7 @@ impl Page {
     }
 
     /// `{"notifications":[…],"unread":1,"cursor":"3-1042"}`, with [`NONE_FOUND`] as `message` if
-    /// there are none, and with `more` and `gap` if they are set.
+    /// the page is empty, and with `more` and `gap` if they are set.
     #[must_use]
     pub fn to_json(&self) -> String {
         let length =

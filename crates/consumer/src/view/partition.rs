@@ -251,8 +251,8 @@ impl PartitionView {
     }
 
     /// Marks the inboxes as contradicting the log: they must not go live, and the partition must
-    /// start over. Returns true if they were restored. Does nothing if the report is about an
-    /// earlier assignment.
+    /// start over. Returns true if they were restored. Ignores a report about an earlier
+    /// assignment.
     pub(crate) fn invalidate(&self, source: SourceTopic) -> bool {
         match &mut *self.assignment.write() {
             Assignment::Rebuilding(rebuild, _) if !rebuild.has_started(source) => false,

@@ -55,7 +55,7 @@ pub struct Counters {
 }
 
 impl View {
-    /// An empty view of a topic with this many partitions, none of them assigned.
+    /// An empty view of a topic with this many unassigned partitions.
     #[must_use]
     pub fn new(partitions: u32, partitioner: Partitioner, limits: Limits) -> Self {
         Self {
@@ -244,7 +244,7 @@ impl View {
     }
 
     /// Adds this user's entries in other partitions, as far as this instance owns those. Cursors
-    /// are offsets of the home partition, so a page that begins at a cursor gets none of them.
+    /// are offsets of the home partition, so a page that begins at a cursor omits them.
     fn add_misplaced(&self, user: UserId, home: i32, query: &PageQuery, page: &mut Page) {
         if matches!(query.since, Since::Cursor(_)) {
             return;

@@ -1,5 +1,5 @@
-//! Reads from the inboxes of one partition. None of them changes anything, and each copies handles
-//! only, because the caller holds the partition's lock meanwhile.
+//! Reads from the inboxes of one partition. They only clone handles, because the caller holds the
+//! partition's lock meanwhile.
 
 use model::{Action, Cursor, NotificationId, UserId};
 
@@ -10,7 +10,7 @@ use super::{
     page::{FeedStart, Gap, GapReason, Page, PageItem, PageQuery, Selector, Since},
 };
 
-/// Where a feed begins.
+/// The start of a feed.
 #[derive(Debug)]
 pub(super) struct FeedPosition {
     /// The position after which the client gets every event.
@@ -34,7 +34,7 @@ pub(super) struct FeedBatch {
     pub(super) eviction: Option<Eviction>,
 }
 
-/// What a user has read of the entries up to an offset.
+/// The entries up to an offset by whether the user has read them.
 #[derive(Debug, Default)]
 pub(super) struct ReadIds {
     pub(super) read: Vec<NotificationId>,
@@ -113,7 +113,7 @@ impl Inboxes {
         Page { items, unread, cursor, more, gap, version: inbox.version(oldest_ms) }
     }
 
-    /// Where a feed of this user begins.
+    /// Finds the start of a feed of this user.
     pub(super) fn begin_feed(
         &self,
         partition: i32,
@@ -217,7 +217,7 @@ impl Inboxes {
 }
 
 /// The offset after which to read: that of the cursor, or −1 without one. A cursor of another log
-/// says nothing about this one, so it counts as none.
+/// says nothing about this one, so it is ignored.
 fn start_offset(since: Since, gap: Option<Gap>) -> i64 {
     match since {
         Since::Cursor(cursor) if gap.is_none_or(|gap| gap.reason != GapReason::Unknown) => {

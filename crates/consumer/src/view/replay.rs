@@ -16,7 +16,7 @@ pub(crate) struct ReplayFilter {
     /// inboxes of all others have the records up to where the reader starts.
     applied: HashMap<UserId, [i64; 2]>,
     /// The last record of each topic that the inboxes may contain, until the reader has passed it.
-    /// If the log still has that very record, it has lost nothing that the inboxes contain.
+    /// If the log still has that very record, it has lost no record that the inboxes contain.
     expected: [Option<RecordAnchor>; 2],
 }
 

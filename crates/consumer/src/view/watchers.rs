@@ -1,7 +1,7 @@
 //! Readers that wait for changes of one user: open streams and waiting requests.
 //!
 //! A record that changes a user's inbox wakes the readers that watch this user, and no others. They
-//! then read the change from the view: it is queued for none of them, so a slow reader costs no
+//! then read the change from the view: the view queues no event for a reader, so a slow reader costs no
 //! memory. Only receipts cannot be read from an inbox afterwards, so the newest few of a watched user
 //! are kept here.
 

@@ -1,5 +1,4 @@
-//! Whatever is in the log, a partition stays readable: every page and every event is JSON on one line,
-//! whatever is asked for.
+//! Generated records and queries: for any of them, every page and every event is JSON on one line.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +13,7 @@ use crate::{Bench, NOW, user};
 
 const ACTIONS: [Action; 3] = [Action::Read, Action::Unread, Action::Dismissed];
 
-/// A record of either topic, for one of two users; ids are few, so that they meet.
+/// A record of either topic, for one of two users. There are few ids, so that they collide.
 #[derive(Debug, Clone)]
 struct Made {
     receipt: bool,
@@ -22,7 +21,7 @@ struct Made {
     id: Vec<u8>,
     time: Vec<u8>,
     timestamp_ms: i64,
-    /// How many offsets are left out before it.
+    /// Number of offsets that the log skips before it.
     skipped: i64,
 }
 
@@ -97,7 +96,7 @@ fn since() -> impl Strategy<Value = Since> {
     ]
 }
 
-/// What is read in one piece, on one line.
+/// Fails unless the text is one line of JSON.
 fn is_one_line_of_json(json: &str) -> Result<(), TestCaseError> {
     prop_assert!(!json.contains(['\n', '\r']), "{}", json);
     let read = serde_json::from_str::<Value>(json);
@@ -135,7 +134,7 @@ async fn is_readable(
     which: &Selector,
 ) -> Result<(), TestCaseError> {
     for to in 1..3 {
-        // What is ahead of the view is answered after all that waiting, or refused.
+        // A query ahead of the view fails after its timeout, which is 0 here.
         if let Ok(page) = bench.read(to, query).await {
             is_one_line_of_json(&page.to_json())?;
             prop_assert!(page.items.len() <= query.limit.unwrap_or(usize::MAX));
@@ -149,7 +148,7 @@ async fn is_readable(
         else {
             continue;
         };
-        // The last of what there is, is that there is no more.
+        // The feed sends a heartbeat once it has sent every entry.
         while !matches!(events.last(), Some(FeedEvent::Heartbeat(_))) {
             events.extend(feed.heartbeat());
             prop_assert!(events.len() < 100);
@@ -167,7 +166,7 @@ async fn is_readable(
 
 proptest! {
     #[test]
-    fn whatever_is_folded_every_page_and_event_is_one_line_of_json(
+    fn for_any_records_every_page_and_event_is_one_line_of_json(
         before in vec(made(), 0..6), after in vec(made(), 0..4),
         since in since(), limit in option::of(prop_oneof![0..4_usize, any::<usize>()]),
         unread in any::<bool>(), category in option::of(text()),

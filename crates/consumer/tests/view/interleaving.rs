@@ -7,31 +7,31 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Entries of an inbox in the test below.
+/// The most entries of an inbox in the test below.
 const BOUND: usize = 4;
 
-/// Something that happens in one of the two topics.
+/// A record of one of the two topics.
 #[derive(Debug, Clone)]
-enum Event {
+enum Step {
     /// The next notification.
     Notify { old: bool },
-    /// A receipt for some of the newest: 0 is the last one sent before it.
+    /// A receipt for some of the newest notifications: 0 is the last one sent before it.
     Act { action: Action, back: Vec<usize> },
 }
 
-fn event() -> impl Strategy<Value = Event> {
+fn step() -> impl Strategy<Value = Step> {
     let action = prop_oneof![
         3 => Just(Action::Read), 1 => Just(Action::Unread), 1 => Just(Action::Dismissed)
     ];
     prop_oneof![
-        prop::bool::weighted(0.1).prop_map(|old| Event::Notify { old }),
+        prop::bool::weighted(0.1).prop_map(|old| Step::Notify { old }),
         (action, prop::collection::vec(0..BOUND, 1..4))
-            .prop_map(|(action, back)| Event::Act { action, back }),
+            .prop_map(|(action, back)| Step::Act { action, back }),
     ]
 }
 
 /// Everything that a reader can see of an inbox.
-async fn seen(bench: &Bench) -> (String, (i64, i64, i64)) {
+async fn read_everything(bench: &Bench) -> (String, (i64, i64, i64)) {
     let page = bench.read(1, &PageQuery::default()).await.expect("live");
     let totals = totals(bench).inboxes;
     assert_eq!(totals.entries, page.items.len());
@@ -39,18 +39,18 @@ async fn seen(bench: &Bench) -> (String, (i64, i64, i64)) {
     (page.to_json(), page.version)
 }
 
-/// Folds both topics, whichever comes next being decided by `choices`.
-async fn apply_all(events: &[Event], choices: &[bool]) -> (String, (i64, i64, i64)) {
+/// Applies both topics, interleaved by `choices`.
+async fn apply_all(events: &[Step], choices: &[bool]) -> (String, (i64, i64, i64)) {
     let mut bench = Bench::live(Limits { entries: BOUND, age: Duration::from_secs(3600) });
     let (mut notifications, mut receipts, mut sent) = (VecDeque::new(), VecDeque::new(), 0_usize);
     for event in events {
         match event {
-            Event::Notify { old } => {
+            Step::Notify { old } => {
                 notifications.push_back((sent, if *old { 7200 } else { 0 }));
                 sent += 1;
             }
-            // A recipient can only mean what is there.
-            Event::Act { action, back } => {
+            // A recipient can only act on notifications that were sent.
+            Step::Act { action, back } => {
                 let ids = back.iter().filter_map(|back| sent.checked_sub(back + 1)).map(id);
                 receipts.push_back((*action, ids.collect::<Vec<_>>()));
             }
@@ -69,15 +69,15 @@ async fn apply_all(events: &[Event], choices: &[bool]) -> (String, (i64, i64, i6
             acted += 1;
         }
     }
-    seen(&bench).await
+    read_everything(&bench).await
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn it_makes_no_difference_when_a_receipt_is_folded(
-        events in prop::collection::vec(event(), 0..120),
+    fn it_makes_no_difference_when_a_receipt_is_applied(
+        events in prop::collection::vec(step(), 0..120),
         one in prop::collection::vec(any::<bool>(), 1..20),
         other in prop::collection::vec(any::<bool>(), 1..20),
     ) {
@@ -85,7 +85,7 @@ proptest! {
         let (one, other) = runtime.block_on(async {
             (apply_all(&events, &one).await, apply_all(&events, &other).await)
         });
-        // Times differ by when each run was made; nothing else may.
+        // Only the times differ, because the runs are made one after the other.
         let timeless = |json: &str| json.split("\"sent_at\"").map(|part| {
             part.split_once("Z\"").map_or(part, |(_, rest)| rest).to_owned()
         }).collect::<Vec<_>>();

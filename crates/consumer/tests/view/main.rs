@@ -51,7 +51,7 @@ impl Bench {
         Self::with_snapshots(1, limits, None)
     }
 
-    /// A view of so many partitions, not assigned yet.
+    /// A view of this many partitions, not assigned yet.
     fn with_snapshots(
         partitions: u32,
         limits: Limits,

@@ -19,7 +19,7 @@ async fn a_partition_that_is_not_live_never_says_that_there_is_nothing() {
     assert_eq!(progress, Some((1, None)));
     bench.receipts.on_watermarks(0, Watermarks { low: 0, high: 0 });
 
-    // Both topics must be read before anybody is answered.
+    // Both topics must be read to their end before a read is answered.
     bench.notifications.on_live(0);
     assert!(matches!(bench.read(1, &all).await, Err(NotLive::Rebuilding { .. })));
     bench.receipts.on_live(0);
@@ -30,11 +30,11 @@ async fn a_partition_that_is_not_live_never_says_that_there_is_nothing() {
 }
 
 #[tokio::test]
-async fn a_word_of_an_earlier_assignment_does_not_make_a_partition_live() {
+async fn a_report_about_an_earlier_assignment_does_not_make_a_partition_live() {
     let mut bench = Bench::live(Limits::default());
     bench.notifications.on_revoked(0);
     bench.notifications.on_assigned(0);
-    // The receipts' thread is still at the old assignment when it says this.
+    // The receipts' thread reports this for the previous assignment.
     bench.receipts.on_live(0);
     bench.notifications.on_live(0);
     assert!(bench.read(1, &PageQuery::default()).await.is_err());
@@ -59,7 +59,7 @@ async fn a_record_that_is_no_notification_is_poison_and_moves_the_view_on() {
 }
 
 #[tokio::test]
-async fn what_is_sent_is_what_is_seen_with_at_least() {
+async fn a_read_with_at_least_shows_the_notification_that_was_sent() {
     let mut bench = Bench::live(Limits::default());
     let query = PageQuery { at_least: Some(Cursor::new(0, 3)), ..PageQuery::default() };
     bench.notify(2, 1, id(2), 0);
@@ -78,7 +78,7 @@ async fn a_waiting_reader_is_answered_when_something_comes() {
         view.read_page(user(1), &query, NOW).await.map(|page| page.items.len())
     });
     tokio::task::yield_now().await;
-    // Somebody else's does not count.
+    // Another user's notification does not wake the reader.
     bench.notify(1, 2, id(1), 0);
     bench.notify(2, 1, id(2), 0);
     assert_eq!(waiting.await.expect("no panic"), Ok(1));
@@ -106,7 +106,7 @@ async fn filters_choose_and_the_unread_count_is_of_the_whole_inbox() {
 }
 
 #[tokio::test]
-async fn what_a_cursor_can_no_longer_be_given_is_a_gap_with_its_reason() {
+async fn entries_that_are_missing_after_a_cursor_are_a_gap_with_its_reason() {
     let limits = Limits { entries: 2, age: Duration::from_secs(3600) };
     let gap = |page: Page| page.gap.map(|gap| (gap.reason, gap.through.offset));
 
@@ -149,7 +149,7 @@ async fn an_inbox_of_which_everything_is_too_old_takes_no_memory_and_its_gap_is_
 }
 
 #[tokio::test]
-async fn what_left_the_inboxes_is_counted_by_its_reason_over_all_assignments() {
+async fn evictions_are_counted_by_their_reason_over_all_assignments() {
     let limits = Limits { entries: 2, age: Duration::from_secs(3600) };
     let mut bench = Bench::live(limits);
     let replay = |bench: &mut Bench| {
@@ -157,7 +157,7 @@ async fn what_left_the_inboxes_is_counted_by_its_reason_over_all_assignments() {
             bench.notify(offset, 1, id(usize::try_from(offset).expect("small")), 0);
         }
         bench.notify(5, 2, id(5), 7200);
-        // Who is dismissed leaves no inbox any more.
+        // A dismissed entry is not counted when it leaves.
         bench.notify(6, 3, id(6), 0);
         bench.receipt(0, 3, Action::Dismissed, vec![id(6)]);
     };
@@ -191,12 +191,12 @@ async fn an_instance_that_was_stopped_for_long_does_not_answer_from_memory() {
 }
 
 #[tokio::test]
-async fn a_second_copy_is_dropped_and_a_reused_key_is_set_aside() {
+async fn a_second_copy_is_dropped_and_a_reused_key_is_poison() {
     let mut bench = Bench::live(Limits::default());
     let (id, one, other) = (NotificationId::generate(), Fingerprint::new(1), Fingerprint::new(2));
     assert_eq!(bench.notify_keyed(0, 1, id.clone(), 0, Some(one)), RecordOutcome::Applied);
     assert_eq!(bench.notify_keyed(1, 1, id.clone(), 0, Some(one)), RecordOutcome::Applied);
-    // Of a record without a fingerprint nobody can say that it is another.
+    // A record without a fingerprint counts as a duplicate.
     assert_eq!(bench.notify_keyed(2, 1, id.clone(), 0, None), RecordOutcome::Applied);
     let outcome = bench.notify_keyed(3, 1, id, 0, Some(other));
     assert!(matches!(outcome, RecordOutcome::Poison(why) if why.contains("Idempotency-Key")));

@@ -12,10 +12,10 @@ async fn a_partition_that_was_live_is_written_when_it_is_revoked_and_nothing_els
     unfinished.assign(0);
     log[0].apply(&mut unfinished);
     unfinished.notifications.on_revoked(0);
-    let mut void = new_bench(&manager);
-    replay_all(&log, &mut void);
-    void.notifications.on_reset(0, "for this test");
-    void.notifications.on_revoked(0);
+    let mut invalidated = new_bench(&manager);
+    replay_all(&log, &mut invalidated);
+    invalidated.notifications.on_reset(0, "for this test");
+    invalidated.notifications.on_revoked(0);
     manager.finish_writes(DEADLINE).await;
     assert!(!manager.store().file_path(0).exists());
 
@@ -29,7 +29,7 @@ async fn a_partition_that_was_live_is_written_when_it_is_revoked_and_nothing_els
         let file = manager.store().file_path(0);
         assert_eq!((mode(&file), mode(file.parent().expect("a folder"))), (0o600, 0o700));
     }
-    // What turns out to be void is not there at the next start either.
+    // An invalidated snapshot is gone at the next start too.
     let mut next = new_bench(&manager);
     manager.load_all().await;
     assert!(matches!(
@@ -77,18 +77,18 @@ async fn a_snapshot_for_other_settings_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_folder_is_one_process_s_and_what_a_killed_one_left_unfinished_is_removed() {
+async fn a_folder_has_one_process_and_unfinished_files_of_a_killed_one_are_removed() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = SnapshotStore::open(folder.path(), snapshot_key(1, LIMITS)).expect("a folder");
     let (older, _) = store.create_draft(0).expect("a draft");
     let (newer, _) = store.create_draft(0).expect("a draft");
-    let (void, _) = store.create_draft(0).expect("a draft");
+    let (invalidated, _) = store.create_draft(0).expect("a draft");
     let (killed, _) = store.create_draft(0).expect("a draft");
     assert!(store.publish_draft(newer).expect("a disk"));
     assert!(!store.publish_draft(older).expect("a disk"), "there is a newer one");
     assert!(store.file_path(0).exists());
     store.invalidate(0);
-    assert!(!store.publish_draft(void).expect("a disk"), "it is of before");
+    assert!(!store.publish_draft(invalidated).expect("a disk"), "it is of before");
     assert!(!store.file_path(0).exists());
     assert!(SnapshotStore::open(folder.path(), snapshot_key(1, LIMITS)).is_err(), "in use");
     std::mem::forget(killed);
@@ -102,7 +102,7 @@ async fn a_folder_is_one_process_s_and_what_a_killed_one_left_unfinished_is_remo
 }
 
 #[tokio::test]
-async fn what_nobody_was_assigned_is_forgotten_and_stays_on_the_disk() {
+async fn snapshots_of_unassigned_partitions_leave_memory_and_stay_on_disk() {
     let folder = tempfile::tempdir().expect("a folder");
     let manager = manager(&folder, LIMITS);
     let log = build_log(&[notification(1, 0)], Timestamp::now());
@@ -111,7 +111,7 @@ async fn what_nobody_was_assigned_is_forgotten_and_stays_on_the_disk() {
     manager.drop_loaded();
     assert_eq!(new_bench(&manager).notifications.on_assigned(0), StartAt::Beginning);
     assert!(manager.store().file_path(0).exists());
-    // Once is enough, too.
+    // A loaded snapshot is handed out once.
     manager.load_all().await;
     let mut next = new_bench(&manager);
     let start = Instant::now();

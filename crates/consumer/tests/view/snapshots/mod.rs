@@ -72,7 +72,7 @@ impl LoggedRecord {
     }
 }
 
-/// What a record says; offsets come later.
+/// The content of a record without its offset.
 #[derive(Debug, Clone)]
 enum Content {
     Notify { to: i64, id: usize, old: bool, content: Option<u64> },
@@ -81,7 +81,7 @@ enum Content {
 }
 
 fn content() -> impl Strategy<Value = Content> {
-    // Few of each, so that they meet: duplicates, reused keys, receipts for what is not there.
+    // Few of each, so that they collide: duplicates, reused keys, receipts for absent entries.
     let id = 0..9_usize;
     let notify = (1..=USERS, id.clone(), prop::bool::weighted(0.15), option::of(1..3_u64))
         .prop_map(|(to, id, old, content)| Content::Notify { to, id, old, content });
@@ -98,7 +98,7 @@ fn content() -> impl Strategy<Value = Content> {
     ]
 }
 
-/// The log of all that, in the order in which it is folded.
+/// A log with these records, in the order in which they are applied.
 fn build_log(contents: &[(Content, i64)], now: Timestamp) -> Vec<LoggedRecord> {
     let mut next = [0, 0];
     let mut log = Vec::new();
@@ -139,13 +139,13 @@ fn build_log(contents: &[(Content, i64)], now: Timestamp) -> Vec<LoggedRecord> {
     log
 }
 
-/// A view that keeps snapshots, not assigned yet.
+/// A view with snapshots, not assigned yet.
 fn new_bench(manager: &Arc<SnapshotManager>) -> Bench {
     let key = manager.store().key();
     Bench::with_snapshots(key.partitions, key.limits, Some(Arc::clone(manager)))
 }
 
-/// All that a reader can see.
+/// Everything that readers can see.
 async fn read_everything(bench: &Bench, last: i64) -> Vec<String> {
     let mut all = Vec::new();
     for user in 1..=USERS {
@@ -177,7 +177,7 @@ fn set_watermarks(bench: &mut Bench, log: &[LoggedRecord]) {
     bench.receipts.on_watermarks(0, Watermarks { low: 0, high: receipts });
 }
 
-/// Everything from the beginning; and what became of each record.
+/// Applies the whole log. Returns the outcome of each record.
 fn replay_all(log: &[LoggedRecord], bench: &mut Bench) -> Vec<RecordOutcome> {
     bench.assign(0);
     set_watermarks(bench, log);
@@ -186,7 +186,8 @@ fn replay_all(log: &[LoggedRecord], bench: &mut Bench) -> Vec<RecordOutcome> {
     outcomes
 }
 
-/// The snapshot's, and what follows it, as the log's drivers give it; what became of that.
+/// Restores the snapshot and applies the records after it, as the drivers do. Returns their indices
+/// and outcomes.
 fn resume(log: &[LoggedRecord], bench: &mut Bench) -> Vec<(usize, RecordOutcome)> {
     let starts = [bench.notifications.on_assigned(0), bench.receipts.on_assigned(0)];
     let anchored = starts.map(|start| match start {
@@ -204,8 +205,8 @@ fn resume(log: &[LoggedRecord], bench: &mut Bench) -> Vec<(usize, RecordOutcome)
     outcomes
 }
 
-/// A snapshot in memory, taken while the log goes on: after `first` records, then so many users and
-/// so many records in turn.
+/// A snapshot in memory that begins after `first` records. Each step writes that many users, then
+/// applies that many records.
 fn write_in_steps(
     bench: &mut Bench,
     log: &[LoggedRecord],
@@ -242,14 +243,14 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-/// Longer than anything here takes, on a busy machine too.
+/// Longer than any step of these tests, on a busy machine too.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn notification(to: i64, id: usize) -> (Content, i64) {
     (Content::Notify { to, id, old: false, content: None }, 0)
 }
 
-/// A snapshot of these, as the end of a process leaves it.
+/// Writes a snapshot of these records, as a process does at its end.
 async fn leave_snapshot(manager: &Arc<SnapshotManager>, log: &[LoggedRecord]) {
     let mut before = new_bench(manager);
     replay_all(log, &mut before);

@@ -6,7 +6,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn a_snapshot_taken_in_steps_and_what_follows_are_the_same_as_everything_from_the_beginning(
+    fn a_snapshot_in_steps_and_the_records_after_it_give_the_same_view_as_the_whole_log(
         contents in vec((content(), 0..3_i64), 0..80),
         first in 0..60_usize,
         steps in vec((1..3_usize, 0..8_usize), 0..5),
@@ -28,7 +28,7 @@ proptest! {
             for (index, outcome) in resumed {
                 prop_assert_eq!(&outcome, &outcomes[index], "record {}", index);
             }
-            // And so is what is kept of that in its turn.
+            // A snapshot of the restored view restores the same again.
             restored.notifications.on_revoked(0);
             manager.finish_writes(DEADLINE).await;
             manager.load_all().await;
@@ -40,7 +40,7 @@ proptest! {
     }
 
     #[test]
-    fn what_was_changed_cut_or_continued_is_refused(
+    fn a_changed_cut_or_continued_file_is_rejected(
         contents in vec((content(), 0..3_i64), 0..40),
         at in any::<prop::sample::Index>(),
         bit in 0..8_u8,

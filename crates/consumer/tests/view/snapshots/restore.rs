@@ -36,7 +36,7 @@ async fn a_restored_partition_answers_only_when_both_topics_are_read_to_their_en
 }
 
 #[tokio::test]
-async fn what_retention_has_removed_since_is_not_in_a_restored_inbox_either() {
+async fn records_that_retention_has_removed_since_are_not_in_a_restored_inbox_either() {
     let folder = tempfile::tempdir().expect("a folder");
     let manager = manager(&folder, LIMITS);
     let contents: Vec<_> = (0..8).map(|n| notification(if n < 6 { 1 } else { 2 }, n)).collect();
@@ -65,7 +65,8 @@ async fn a_log_that_lost_what_a_snapshot_has_makes_the_partition_start_over() {
     let contents: Vec<_> = (0..6).map(|n| notification(n % USERS + 1, 0)).collect();
     let log = build_log(&contents, Timestamp::now());
     let bytes = write_in_steps(&mut new_bench(&manager), &log, 2, &[(1, 2), (1, 0)]);
-    // The end of the log, or another record in the place of the last that the snapshot may have.
+    // The log has lost its end, or has another record in place of the last one that the snapshot may
+    // contain.
     let mut other = log.clone();
     other[3].value = log[0].value.clone();
     for (log, goes_on) in [(&log[..3], false), (&other[..], true)] {
@@ -80,14 +81,14 @@ async fn a_log_that_lost_what_a_snapshot_has_makes_the_partition_start_over() {
             "{goes_on}"
         );
         assert_eq!(next.notifications.take_invalidated(), Some(0));
-        // As the log's driver does then.
-        next.notifications.on_reset(0, "it is stale");
+        // The driver's calls after an invalidation.
+        next.notifications.on_reset(0, "for this test");
         next.notifications.on_revoked(0);
         assert_eq!(next.notifications.take_invalidated(), None);
         assert!(resume(log, &mut next).len() == log.len());
         assert!(next.read(1, &PageQuery::default()).await.is_ok());
     }
-    // The receipts' reader may be the one who finds out.
+    // The receipts' reader may find out first.
     fs::write(manager.store().file_path(0), &bytes).expect("a file");
     manager.load_all().await;
     let mut next = new_bench(&manager);
@@ -96,16 +97,16 @@ async fn a_log_that_lost_what_a_snapshot_has_makes_the_partition_start_over() {
     next.receipts.on_reset(0, "for this test");
     assert_eq!(next.notifications.take_invalidated(), Some(0));
     assert_eq!(next.receipts.on_assigned(0), StartAt::Beginning);
-    next.notifications.on_reset(0, "it is stale");
+    next.notifications.on_reset(0, "for this test");
     next.notifications.on_revoked(0);
     next.notifications.on_assigned(0);
-    // A word that is still on its way from before is of no account now.
+    // A reset that the receipts' reader reports for the previous assignment is ignored.
     next.receipts.on_reset(0, "for this test");
     assert_eq!(next.notifications.take_invalidated(), None);
 }
 
 #[tokio::test]
-async fn a_receipt_that_is_still_on_its_way_from_an_earlier_assignment_is_not_folded() {
+async fn a_receipt_that_was_read_for_an_earlier_assignment_is_not_applied() {
     let mut bench = Bench::live(LIMITS);
     let read = (Content::Act { of: 1, action: Action::Read, ids: vec![0] }, 0);
     let log = build_log(&[notification(1, 0), read], Timestamp::now());
