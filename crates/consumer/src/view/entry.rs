@@ -8,13 +8,13 @@ use serde::ser::Error as _;
 /// Bytes that an entry's JSON usually has beside its message; more than that costs one copy.
 const JSON_OVERHEAD_BYTES: usize = 256;
 
-/// The recipient's actions on a notification, as a state. Its JSON, its stored bits and its OpenAPI schema are
-/// all defined here.
+// Its JSON, its stored bits and its OpenAPI schema are all defined here.
+/// The recipient's actions on a notification.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct EntryState {
-    /// The recipient has read it.
+    /// True if the recipient has read it.
     pub read: bool,
-    /// The recipient has dismissed it: no answer shows it any more, so no JSON has this field.
+    /// True if the recipient has dismissed it: no answer shows it any more, so no JSON has this field.
     #[serde(skip)]
     pub dismissed: bool,
 }
@@ -63,7 +63,8 @@ impl EntryState {
     }
 }
 
-/// Schema of the JSON that [`Entry::new`] writes.
+// The schema of the JSON that `Entry::new` writes.
+/// The fields of a notification that never change.
 #[derive(utoipa::ToSchema)]
 #[allow(dead_code)] // described only
 pub(super) struct EntryJson {

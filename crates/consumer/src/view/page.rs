@@ -132,15 +132,14 @@ pub struct PageItem {
     /// The recipient's actions on it.
     #[serde(flatten)]
     pub state: EntryState,
-    /// The beginning of its JSON, see [`Entry`](super::entry::Entry).
+    /// The beginning of its JSON object: all fields but its state and its cursor.
     #[serde(flatten)]
     #[schema(value_type = EntryJson)]
     pub json: Arc<str>,
 }
 
-/// Schema of the JSON that [`Page::to_json`] writes.
-///
-/// A part of an inbox, oldest first
+// The schema of the JSON that `Page::to_json` writes.
+/// A part of an inbox, oldest entry first.
 #[derive(ToSchema)]
 #[schema(as = Page)]
 #[allow(dead_code)] // described only
