@@ -144,16 +144,16 @@ pub struct PageItem {
 #[schema(as = Page)]
 #[allow(dead_code)] // described only
 pub struct PageBody {
-    /// "No notifications found for user", if the page is empty.
+    /// "No notifications found for user", if the list is empty.
     #[schema(required = false, nullable = false)]
     message: Option<String>,
     notifications: Vec<PageItem>,
-    /// Number of entries in the whole inbox that are not read.
+    /// Number of unread notifications in the whole inbox.
     unread: u64,
-    /// The `since` with which a client continues after this page.
+    /// Pass it as `since` to continue after this page.
     #[schema(example = "3-1042")]
     cursor: String,
-    /// `true` if `limit` left out later entries.
+    /// True if `limit` left notifications out.
     #[schema(required = false, nullable = false)]
     more: Option<bool>,
     #[schema(required = false, nullable = false)]
