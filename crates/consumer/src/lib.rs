@@ -1,6 +1,6 @@
 //! The consumer: a materialised view of the notifications' topic, served over HTTP.
 //!
-//! A record's path: the log's thread → [`view::fold`] → [`view`] → [`routes`]. The view is in memory
+//! A record's path: the log's thread → [`apply`] → [`view`] → [`routes`]. The view is in memory
 //! and a pure function of the log, so a restart loses no notification.
 //!
 //! A receipt's path: [`routes`] → [`receipts`] → the log → the view. [`cluster`] knows the owner of
@@ -13,6 +13,8 @@ pub mod settings;
 pub mod metrics;
 pub mod subscriptions;
 pub mod view;
+pub mod snapshot;
+pub mod apply;
 pub mod cluster;
 pub mod receipts;
 pub mod progress;

@@ -7,7 +7,7 @@ use event_log::settings::{GroupArgs, TopicArgs};
 use model::{Partitioner, TopicNames};
 use service::{auth::AuthArgs, server::http::HttpLimits};
 
-use crate::view::{Limits, snapshot::SnapshotKey};
+use crate::{snapshot::SnapshotKey, view::Limits};
 
 /// The settings of a consumer, for either driver of the log.
 #[derive(Args, Clone, Debug)]

@@ -86,7 +86,7 @@ impl Service<Request> for ForwardService {
         if let Err(refusal) = check_inbox_access(&request, user) {
             return respond(refusal.into_response());
         }
-        let home = self.forwarder.app.view.home(user);
+        let home = self.forwarder.app.view.home_partition(user);
         let wait = requested_wait(request.uri());
         if wait.is_zero() && self.forwarder.resolver.is_local(home) {
             return Either::Left(self.inner.call(request));

@@ -11,7 +11,6 @@ mod receipts;
 mod page;
 mod partitions;
 mod scrape;
-mod schema;
 mod problems;
 
 use std::{sync::Arc, time::Duration};

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use service::{cli::settings::duration, problem::Problem};
 use utoipa::IntoParams;
 
-use crate::view::{Query, Since, feed::Start};
+use crate::view::{PageQuery, Since, page::FeedStart};
 
 /// Bound of `wait`.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -63,7 +63,7 @@ impl QueryParams {
     }
 
     /// Parses where a live stream begins. `Last-Event-ID` goes before `since`.
-    pub(super) fn parse_start(&self, last: Option<&HeaderValue>) -> Result<Start, Problem> {
+    pub(super) fn parse_start(&self, last: Option<&HeaderValue>) -> Result<FeedStart, Problem> {
         for (name, value) in
             [("unread", &self.unread), ("at_least", &self.at_least), ("wait", &self.wait)]
         {
@@ -79,7 +79,7 @@ impl QueryParams {
             Some(last) => last?,
             None => self.since.as_deref().map(parse_since).transpose()?.unwrap_or_default(),
         };
-        Ok(Start {
+        Ok(FeedStart {
             since,
             limit: self.limit.as_deref().map(parse_limit).transpose()?,
             category: self.category.as_deref().map(parse_category).transpose()?.map(Into::into),
@@ -87,8 +87,8 @@ impl QueryParams {
     }
 
     /// Parses a query of an inbox in partition `home`.
-    pub(super) fn parse_query(&self, home: i32) -> Result<Query, Problem> {
-        Ok(Query {
+    pub(super) fn parse_query(&self, home: i32) -> Result<PageQuery, Problem> {
+        Ok(PageQuery {
             since: self.since.as_deref().map(parse_since).transpose()?.unwrap_or_default(),
             limit: self.limit.as_deref().map(parse_limit).transpose()?,
             unread: match self.unread.as_deref() {
