@@ -21,6 +21,7 @@ pub mod topic;
 pub mod record;
 pub mod writer;
 pub mod reader;
+mod partition_state;
 mod poison;
 pub mod kafka;
 pub mod embedded;
@@ -110,12 +111,12 @@ impl Log {
     ///
     /// # Errors
     /// [`Unreachable`], when the client cannot even be made: a setting is wrong.
-    pub fn join_group<F: PartitionHandler>(
+    pub fn join_group<H: PartitionHandler>(
         &self,
         topic: &str,
         group: &Group,
-        quarantine: Option<&str>,
-        fold: F,
+        dlq: Option<&str>,
+        handler: H,
     ) -> Result<Reader, LogUnreachable> {
         // There from the start, because what appears with its first count cannot be told a rate of.
         for kind in ["assigned", "revoked", "lost"] {
@@ -123,8 +124,8 @@ impl Log {
         }
         counter!(DEAD_LETTERS).increment(0);
         match self {
-            Self::Kafka(log) => log.join(topic, group, quarantine, fold),
-            Self::Embedded(log) => Ok(log.join(topic, &group.id, quarantine, fold)),
+            Self::Kafka(log) => log.join_group(topic, group, dlq, handler),
+            Self::Embedded(log) => Ok(log.join_group(topic, &group.id, dlq, handler)),
         }
     }
 
@@ -134,14 +135,14 @@ impl Log {
     ///
     /// # Errors
     /// [`Unreachable`], when the client cannot even be made: a setting is wrong.
-    pub fn follow_topic<F: PartitionHandler>(
+    pub fn follow_topic<H: PartitionHandler>(
         &self,
         topic: &str,
-        fold: F,
+        handler: H,
     ) -> Result<Follower, LogUnreachable> {
         match self {
-            Self::Kafka(log) => log.follow(topic, fold),
-            Self::Embedded(log) => Ok(log.follow(topic, fold)),
+            Self::Kafka(log) => log.follow_topic(topic, handler),
+            Self::Embedded(log) => Ok(log.follow_topic(topic, handler)),
         }
     }
 
@@ -156,8 +157,8 @@ impl Log {
         deadline: Duration,
     ) -> Result<Vec<i64>, LogUnreachable> {
         match self {
-            Self::Kafka(log) => log.ends(topic, partitions, deadline).await,
-            Self::Embedded(log) => log.ends(topic, partitions),
+            Self::Kafka(log) => log.fetch_end_offsets(topic, partitions, deadline).await,
+            Self::Embedded(log) => log.fetch_end_offsets(topic, partitions),
         }
     }
 

@@ -10,9 +10,9 @@ use rdkafka::{
 };
 
 use super::{
+    metadata::AssignmentEpoch,
     offset_tracker::{OffsetTracker, Work},
     quarantine::Copier,
-    questions::AssignmentEpoch,
 };
 
 /// How long an answer may take.

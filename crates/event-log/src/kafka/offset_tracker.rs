@@ -10,7 +10,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::questions::AssignmentEpoch;
+use super::metadata::AssignmentEpoch;
 use crate::{poison::PoisonRecord, reader::ReaderStatus};
 
 /// How much poison may wait to be copied.
@@ -112,7 +112,7 @@ impl OffsetTracker {
 
     /// The partition is read from the offset `start`, or from its beginning.
     pub(super) fn begin_assignment(&self, assignment: AssignmentEpoch, start: Option<i64>) {
-        let AssignmentEpoch { partition, number } = assignment;
+        let AssignmentEpoch { partition, epoch: number } = assignment;
         let (committed, next, poison, lost) = (None, None, VecDeque::new(), None);
         let entry =
             Entry { number, start, behind: false, committed, next, add_poison: poison, lost };
@@ -352,9 +352,9 @@ impl OffsetTracker {
 }
 
 fn assignment(partition: i32, entry: &Entry) -> AssignmentEpoch {
-    AssignmentEpoch { partition, number: entry.number }
+    AssignmentEpoch { partition, epoch: entry.number }
 }
 
 fn mine(entries: &mut HashMap<i32, Entry>, assignment: AssignmentEpoch) -> Option<&mut Entry> {
-    entries.get_mut(&assignment.partition).filter(|entry| entry.number == assignment.number)
+    entries.get_mut(&assignment.partition).filter(|entry| entry.number == assignment.epoch)
 }

@@ -18,8 +18,8 @@ use rdkafka::{
 
 use super::{
     context::ClientLog,
+    metadata::AssignmentEpoch,
     offset_tracker::{Batch, OffsetTracker},
-    questions::AssignmentEpoch,
     statistics::Role,
 };
 use crate::poison::PoisonRecord;
