@@ -18,17 +18,22 @@ use tokio::{
 };
 
 use super::{
-    member::Member,
     rows::{self, CHUNK},
     schema,
     topics::{Partition, TopicState},
 };
-use crate::{PartitionHandler, RecordAnchor, RecordOutcome, Watermarks, reader::Command};
+use crate::{
+    PartitionHandler, RecordAnchor, RecordOutcome, Watermarks, offset_tracker::OffsetTracker,
+    reader::Command,
+};
 
 /// The longest that nothing is called, and that a stop is not noticed.
 const IDLE: Duration = Duration::from_millis(50);
 /// How long to wait after a failed read, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// How often progress is reported to be committed.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How far a partition was read.
 struct Progress {
@@ -42,10 +47,10 @@ struct Progress {
 }
 
 impl Progress {
-    fn position(&self) -> (Arc<Partition>, i64) {
+    fn position(&self) -> (i32, i64) {
         // What is not proven says nothing of how far the group is.
         let next = if self.proof.is_some() { 0 } else { self.next };
-        (Arc::clone(&self.partition), next)
+        (self.partition.number, next)
     }
 }
 
@@ -55,7 +60,7 @@ pub(super) struct Folding<'s, F> {
     state: Arc<TopicState>,
     fold: F,
     /// None: nobody's progress is kept.
-    member: Option<Member>,
+    tracker: Option<Arc<OffsetTracker>>,
     /// None: every partition is read.
     commands: Option<UnboundedReceiver<Command>>,
     stop: &'s AtomicBool,
@@ -63,6 +68,7 @@ pub(super) struct Folding<'s, F> {
     partitions: Vec<Progress>,
     moved: watch::Receiver<()>,
     ticked: Instant,
+    reported: Instant,
 }
 
 impl<'s, F: PartitionHandler> Folding<'s, F> {
@@ -71,12 +77,25 @@ impl<'s, F: PartitionHandler> Folding<'s, F> {
         topic: String,
         state: Arc<TopicState>,
         fold: F,
-        member: Option<Member>,
+        tracker: Option<Arc<OffsetTracker>>,
         commands: Option<UnboundedReceiver<Command>>,
         stop: &'s AtomicBool,
     ) -> Self {
-        let (file, partitions, moved, ticked) = (None, Vec::new(), state.watch(), Instant::now());
-        Self { path, topic, state, fold, member, commands, stop, file, partitions, moved, ticked }
+        let (file, partitions, moved, now) = (None, Vec::new(), state.watch(), Instant::now());
+        Self {
+            path,
+            topic,
+            state,
+            fold,
+            tracker,
+            commands,
+            stop,
+            file,
+            partitions,
+            moved,
+            ticked: now,
+            reported: now,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -111,16 +130,13 @@ impl<'s, F: PartitionHandler> Folding<'s, F> {
                     backoff = (backoff * 2).min(BACKOFF.1);
                 }
             }
-            self.keep_progress();
+            self.report_progress(REPORT_INTERVAL);
             self.tick_if_due();
         }
         for progress in &self.partitions {
             self.fold.on_revoked(progress.partition.number);
         }
-        if let Some(member) = &mut self.member {
-            let progress: Vec<_> = self.partitions.iter().map(Progress::position).collect();
-            member.close(&progress).await;
-        }
+        self.report_progress(Duration::ZERO);
         if let Some(file) = self.file.take() {
             let _ = file.close().await;
         }
@@ -141,6 +157,9 @@ impl<'s, F: PartitionHandler> Folding<'s, F> {
     fn begin(&mut self, partition: &Arc<Partition>) -> Progress {
         let proof = self.fold.on_assigned(partition.number).anchor();
         let next = proof.map_or(partition.start(), |mark| mark.offset);
+        if let Some(tracker) = &self.tracker {
+            tracker.begin_assignment(partition.number, proof.map(|mark| mark.offset + 1));
+        }
         let (partition, high) = (Arc::clone(partition), partition.end());
         Progress { partition, proof, next, high, live: false }
     }
@@ -165,11 +184,6 @@ impl<'s, F: PartitionHandler> Folding<'s, F> {
         };
         let file = self.file.insert(file);
         let partition = Arc::clone(&self.partitions[index].partition);
-        let mut told = true;
-        if let Some(member) = &mut self.member {
-            member.know(file, &self.state.partitions).await?;
-            told = member.has_told(partition.number, proof.offset + 1);
-        }
         let row = {
             let mut rows = rows::fetch(file, &partition, proof.offset, proof.offset + 1);
             rows.try_next().await?
@@ -179,13 +193,10 @@ impl<'s, F: PartitionHandler> Folding<'s, F> {
             None => None,
         };
         let why = match found {
-            Some(found) if found == proof && told => {
+            Some(found) if found == proof => {
                 let progress = &mut self.partitions[index];
                 (progress.proof, progress.next) = (None, proof.offset + 1);
                 return Ok(());
-            }
-            Some(found) if found == proof => {
-                "the group has not been told of all that it holds, so dead letters might be missed"
             }
             Some(_) => "the log has another record in the place of its last one: it is another log",
             None => "its last record is not in the log any more",
@@ -199,8 +210,14 @@ impl<'s, F: PartitionHandler> Folding<'s, F> {
         Ok(())
     }
 
-    /// Starts those over of which the fold wants that.
+    /// Starts those over of which the fold wants that, or that began above the committed offset.
     fn look(&mut self) {
+        if let Some(number) = self.tracker.as_ref().and_then(|tracker| tracker.next_behind())
+            && let Some(index) = self.partitions.iter().position(|p| p.partition.number == number)
+        {
+            let why = "its start is above the committed offset, so poison records might be missed";
+            self.start_over(index, why);
+        }
         if let Some(number) = self.fold.take_invalidated()
             && let Some(index) = self.partitions.iter().position(|p| p.partition.number == number)
         {
@@ -276,9 +293,6 @@ impl<'s, F: PartitionHandler> Folding<'s, F> {
             None => schema::connect_to_read(&self.path).await?,
         };
         let file = self.file.insert(file);
-        if let Some(member) = &mut self.member {
-            member.know(file, &self.state.partitions).await?;
-        }
         let progress = &mut self.partitions[index];
         let start = progress.partition.start();
         if progress.next < start {
@@ -299,9 +313,9 @@ impl<'s, F: PartitionHandler> Folding<'s, F> {
         while let Some(row) = rows.try_next().await? {
             let record = rows::record(&row, &progress.partition)?;
             if let RecordOutcome::Poison(reason) = self.fold.on_record(&record)
-                && let Some(member) = &mut self.member
+                && let Some(tracker) = &self.tracker
             {
-                member.poison(&progress.partition, &record, &reason).await;
+                tracker.add_poison(&record, &reason);
             }
             // Only now, so that an error before it loses nothing and one after it doubles nothing.
             progress.next = record.offset + 1;
@@ -333,9 +347,12 @@ impl<'s, F: PartitionHandler> Folding<'s, F> {
         self.obey(command);
     }
 
-    fn keep_progress(&mut self) {
-        if let Some(member) = &mut self.member {
-            member.step(self.partitions.iter().map(Progress::position), false);
+    fn report_progress(&mut self, interval: Duration) {
+        if let Some(tracker) = &self.tracker
+            && self.reported.elapsed() >= interval
+        {
+            self.reported = Instant::now();
+            tracker.record_progress(self.partitions.iter().map(Progress::position));
         }
     }
 

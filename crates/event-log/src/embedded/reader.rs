@@ -13,23 +13,31 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
     folding::Folding,
-    member::{Member, Membership},
     open::Lock,
+    progress::FileOffsets,
     topics::{TopicState, Topics},
 };
 use crate::{
-    PartitionHandler,
-    reader::{Command, Follower, Reader},
+    PartitionHandler, commits,
+    dlq::DlqWriter,
+    offset_tracker::OffsetTracker,
+    reader::{Command, Follower, Reader, ReaderStatus},
 };
 
 /// How often a topic that does not exist is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long the end of a member waits for its last copies and commits.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// See [`Log::join`](crate::Log::join).
 pub(super) fn join<F: PartitionHandler>(source: Source, membership: Membership, fold: F) -> Reader {
-    let signs = Arc::clone(&membership.signs);
-    Reader::spawn("log-reader", &signs, move |stop| {
-        source.run(fold, Role::Member(membership), stop);
+    let Membership { tracker, offsets, dlq, status } = membership;
+    Reader::spawn("log-reader", &status, move |stop| {
+        if let Err(error) = commits::start_workers(&tracker, offsets, dlq) {
+            tracing::error!(%error, "cannot start the threads that commit offsets and copy poison records");
+        }
+        source.run(fold, Role::Member(Arc::clone(&tracker)), stop);
+        tracker.close(CLOSE_TIMEOUT);
     })
 }
 
@@ -40,10 +48,18 @@ pub(super) fn follow<F: PartitionHandler>(source: Source, fold: F) -> Follower {
     })
 }
 
+/// The one member of a group.
+pub(super) struct Membership {
+    pub(super) tracker: Arc<OffsetTracker>,
+    pub(super) offsets: FileOffsets,
+    pub(super) dlq: Option<DlqWriter>,
+    pub(super) status: Arc<ReaderStatus>,
+}
+
 /// Who reads.
 enum Role {
     /// Every partition.
-    Member(Membership),
+    Member(Arc<OffsetTracker>),
     /// What it is told.
     Follower(UnboundedReceiver<Command>),
 }
@@ -63,15 +79,12 @@ impl Source {
         match tokio::runtime::Builder::new_current_thread().enable_time().build() {
             Ok(runtime) => runtime.block_on(async {
                 if let Some(state) = find(&self.topics, &self.topic, stop).await {
-                    let (member, commands) = match role {
+                    let (tracker, commands) = match role {
                         Role::Follower(commands) => (None, Some(commands)),
-                        Role::Member(membership) => {
-                            let topics = Arc::clone(&self.topics);
-                            (Some(Member::new(membership, &self.topic, topics)), None)
-                        }
+                        Role::Member(tracker) => (Some(tracker), None),
                     };
                     let (path, topic) = (self.path, self.topic);
-                    Folding::new(path, topic, state, fold, member, commands, stop).run().await;
+                    Folding::new(path, topic, state, fold, tracker, commands, stop).run().await;
                 }
             }),
             Err(error) => tracing::error!(%error, "no runtime for the reader of the log"),

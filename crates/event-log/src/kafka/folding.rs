@@ -20,12 +20,11 @@ use smallvec::SmallVec;
 
 use super::{
     context::ClientLog,
-    offset_tracker::OffsetTracker,
     questions::{AssignmentEpoch, MetadataAnswer, MetadataQueries, MetadataQuery},
 };
 use crate::{
     LogUnreachable, PartitionHandler, Record, RecordAnchor, RecordOutcome, Watermarks,
-    poison::PoisonRecord, reader::ReaderStatus,
+    offset_tracker::OffsetTracker, reader::ReaderStatus,
 };
 
 /// How often the log is looked at for what reading does not show.
@@ -122,6 +121,10 @@ impl<F: PartitionHandler> PartitionDriver<F> {
         self.ledger.as_ref().is_some_and(|told| Arc::ptr_eq(told, ledger))
     }
 
+    pub(super) fn topic(&self) -> &str {
+        &self.topic
+    }
+
     /// Tells how far each partition was folded.
     pub(super) fn tell_progress(&self) {
         if let Some(ledger) = &self.ledger {
@@ -144,7 +147,7 @@ impl<F: PartitionHandler> PartitionDriver<F> {
         let progress = Progress { number, proof, rewind, next, high, live, doubted, gap, asked };
         self.partitions.insert(partition, progress);
         if let Some(ledger) = &self.ledger {
-            ledger.begin_assignment(assignment, proof.map(|mark| mark.offset + 1));
+            ledger.begin_assignment(partition, proof.map(|mark| mark.offset + 1));
         }
         self.questions.ask(MetadataQuery::Extent(assignment));
         // With the record that proves the rest: it is there, and it is the same.
@@ -226,9 +229,8 @@ impl<F: PartitionHandler> PartitionDriver<F> {
         }
         if let RecordOutcome::Poison(reason) = self.fold.on_record(&record)
             && let Some(ledger) = &self.ledger
-            && ledger.wants_copy(partition, offset)
         {
-            ledger.add_poison(PoisonRecord::of(&record, &self.topic, ledger.group(), &reason));
+            ledger.add_poison(&record, &reason);
         }
         self.advance(partition, offset);
     }

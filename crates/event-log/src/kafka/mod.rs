@@ -10,9 +10,7 @@ mod topics;
 mod writer;
 mod questions;
 mod folding;
-mod offset_tracker;
 mod commits;
-mod quarantine;
 mod reader;
 mod follower;
 
@@ -23,7 +21,10 @@ use rdkafka::{admin::AdminClient, config::FromClientConfigAndContext};
 pub use config::KafkaSettings;
 pub use writer::{KafkaAck, KafkaWriter};
 
-use crate::{Follower, Group, LogUnreachable, PartitionHandler, Reader, Topic, TopicError};
+use crate::{
+    Follower, Group, LogUnreachable, PartitionHandler, Reader, Topic, TopicError, Writer,
+    dlq::DlqWriter,
+};
 use context::ClientLog;
 use statistics::Role;
 
@@ -90,10 +91,11 @@ impl Kafka {
         &self,
         topic: &str,
         group: &Group,
-        quarantine: Option<&str>,
+        dlq: Option<&str>,
         fold: F,
     ) -> Result<Reader, LogUnreachable> {
-        reader::join(&self.settings, Arc::clone(&self.admin), topic, group, quarantine, fold)
+        let dlq = dlq.map(|topic| DlqWriter::new(Writer::Kafka(self.writer()), topic));
+        reader::join(&self.settings, Arc::clone(&self.admin), topic, group, dlq, fold)
     }
 
     pub(crate) fn follow<F: PartitionHandler>(

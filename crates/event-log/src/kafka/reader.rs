@@ -22,10 +22,13 @@ use rdkafka::{
 };
 
 use super::{
-    KafkaSettings, commits, context::ClientLog, folding::PartitionDriver,
-    offset_tracker::OffsetTracker, quarantine::Copier, statistics::Role,
+    KafkaSettings, commits::ConsumerOffsets, context::ClientLog, folding::PartitionDriver,
+    statistics::Role,
 };
-use crate::{Group, LogUnreachable, PartitionHandler, Reader, reader::ReaderStatus};
+use crate::{
+    Group, LogUnreachable, PartitionHandler, Reader, commits, dlq::DlqWriter,
+    offset_tracker::OffsetTracker, reader::ReaderStatus,
+};
 
 /// How long a poll waits for a record, and so how soon a stop is noticed at the latest.
 const POLL: Duration = Duration::from_millis(100);
@@ -48,14 +51,14 @@ pub(super) fn join<F: PartitionHandler>(
     admin: Arc<AdminClient<ClientLog>>,
     topic: &str,
     group: &Group,
-    quarantine: Option<&str>,
+    dlq: Option<DlqWriter>,
     fold: F,
 ) -> Result<Reader, LogUnreachable> {
     let signs = Arc::new(ReaderStatus::default());
     let folding = PartitionDriver::new(admin, topic, Arc::clone(&signs), fold)?;
     let member = Member {
         consumer: settings.consumer(group),
-        copier: quarantine.map(|topic| (settings.quarantine(group), topic.to_owned())),
+        dlq,
         topic: topic.to_owned(),
         group: group.id.clone(),
         signs: Arc::clone(&signs),
@@ -82,8 +85,7 @@ type Client<F> = BaseConsumer<Shared<F>>;
 /// What it takes to join, once and again.
 struct Member<F: PartitionHandler> {
     consumer: ClientConfig,
-    /// And the dead-letter topic's name.
-    copier: Option<(ClientConfig, String)>,
+    dlq: Option<DlqWriter>,
     topic: String,
     group: String,
     signs: Arc<ReaderStatus>,
@@ -93,8 +95,8 @@ struct Member<F: PartitionHandler> {
 impl<F: PartitionHandler> Member<F> {
     fn connect(&self) -> Result<(Client<F>, Arc<OffsetTracker>), LogUnreachable> {
         let wrong = |error: KafkaError| LogUnreachable(format!("Kafka consumer: {error}"));
-        let copies = self.copier.is_some();
-        let ledger = OffsetTracker::new(&self.topic, &self.group, copies, Arc::clone(&self.signs));
+        let (has_dlq, status) = (self.dlq.is_some(), Arc::clone(&self.signs));
+        let ledger = OffsetTracker::new(&self.topic, &self.group, has_dlq, status);
         let ledger = Arc::new(ledger);
         self.folder.folding.lock().tell(Arc::clone(&ledger));
         let shared = Shared { folder: Arc::clone(&self.folder), ledger: Arc::clone(&ledger) };
@@ -106,10 +108,12 @@ impl<F: PartitionHandler> Member<F> {
 
     fn run(&self, consumer: Client<F>, ledger: &Arc<OffsetTracker>, stop: &AtomicBool) {
         let consumer = Arc::new(consumer);
-        let copier = self.copier.as_ref().map(|(config, topic)| Copier::new(config.clone(), topic));
-        match commits::start(Arc::clone(&consumer), Arc::clone(ledger), copier) {
+        let offsets = ConsumerOffsets::new(&consumer, &self.topic);
+        match commits::start_workers(ledger, offsets, self.dlq.clone()) {
             Ok(()) => self.poll(&consumer, stop),
-            Err(error) => tracing::error!(%error, "no thread to commit"),
+            Err(error) => {
+                tracing::error!(%error, "cannot start the threads that commit offsets and copy poison records")
+            }
         }
         let mut folding = self.folder.folding.lock();
         if stop.load(Ordering::Acquire) {
@@ -237,7 +241,7 @@ impl<F: PartitionHandler> ConsumerContext for Shared<F> {
                 let partitions: Vec<_> =
                     elements.iter().map(TopicPartitionListElem::partition).collect();
                 let told = folding.revoke(&partitions);
-                commit(consumer, self.ledger.topic(), &told);
+                commit(consumer, folding.topic(), &told);
             }
             Rebalance::Error(error) => tracing::warn!(%error, "rebalance"),
         }
