@@ -5,7 +5,7 @@
 //!
 //! What a recipient does goes the other way: [`routes`] → [`receipts`] → the log, and comes back
 //! into the view like everything else. [`owners`] knows which instance has which partition;
-//! [`follow`] puts all of this together. [`dead_letters`] is for operators.
+//! [`follow`] puts all of this together. [`dlq`] is for operators.
 
 pub mod settings;
 pub mod metrics;
@@ -16,7 +16,7 @@ pub mod receipts;
 pub mod progress;
 pub mod routes;
 mod canary;
-pub mod dead_letters;
+pub mod dlq;
 
 use std::{sync::Arc, time::Duration};
 

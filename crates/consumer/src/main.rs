@@ -3,8 +3,8 @@
 use std::{error::Error, process::ExitCode};
 
 use consumer::{
-    Settings, dead_letters,
-    settings::{Cli, Command, Dlq},
+    Settings, dlq,
+    settings::{Cli, Command, DlqCommand},
 };
 use event_log::Log;
 use model::TopicNames;
@@ -22,8 +22,8 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         return Ok(token.print(&cli.settings.auth)?);
     }
     let log = cli.kafka.connect("notifications-consumer")?;
-    if let Some(Command::Dlq(what)) = cli.command {
-        return dead_letters(&log, &cli.settings, what).await;
+    if let Some(Command::Dlq(command)) = cli.command {
+        return run_dlq_command(&log, &cli.settings, command).await;
     }
     let listener = listen::bind("consumer", &cli.listen, "--listen", "CONSUMER_LISTEN").await?;
     let guarded = cli.insecure || cli.settings.auth.is_on();
@@ -32,16 +32,20 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn dead_letters(log: &Log, settings: &Settings, what: Dlq) -> Result<(), Box<dyn Error>> {
+async fn run_dlq_command(
+    log: &Log,
+    settings: &Settings,
+    command: DlqCommand,
+) -> Result<(), Box<dyn Error>> {
     let names = TopicNames::of(&settings.topics.topic);
     let partitions = settings.topics.partitions;
-    let mut letters = dead_letters::read(log, &names.dlq, partitions).await?;
-    match what {
-        Dlq::List => dead_letters::list(&letters, &mut std::io::stdout())?,
-        Dlq::Replay { places, all } => {
-            letters.retain(|letter| all || places.contains(&letter.at));
-            dead_letters::replay(log, &names, settings.partitioner, partitions, &letters).await?;
-            tracing::info!(count = letters.len(), "put back");
+    let mut records = dlq::read_records(log, &names.dlq, partitions).await?;
+    match command {
+        DlqCommand::List => dlq::write_list(&records, &mut std::io::stdout())?,
+        DlqCommand::Replay { places, all } => {
+            records.retain(|record| all || places.contains(&record.at));
+            dlq::replay_records(log, &names, settings.partitioner, partitions, &records).await?;
+            tracing::info!(count = records.len(), "replayed");
         }
     }
     Ok(())

@@ -61,22 +61,23 @@ pub enum Command {
     Token(TokenArgs),
     /// Ask the consumer that runs on this machine whether it lives; for container health checks
     Healthcheck,
-    /// Look at the records that were set aside because they are no notifications, or put them back
+    /// List the records of the dead-letter queue, which are no notifications, or replay them
     #[command(subcommand)]
-    Dlq(Dlq),
+    Dlq(DlqCommand),
 }
 
-/// What can be done with dead letters.
+/// The commands of the dead-letter queue.
 #[derive(Subcommand, Clone, Debug)]
-pub enum Dlq {
-    /// Show each: where it is, where it came from, why, and how its value begins
+pub enum DlqCommand {
+    /// List each record once: its position, its original position, the reason and the beginning of
+    /// its value
     List,
-    /// Put some of them back into the notifications' topic, where they are read again
+    /// Append records to the notifications' topic again
     Replay {
-        /// Which, as `list` shows them
+        /// Positions, as `list` shows them
         #[arg(required_unless_present = "all", value_name = "PARTITION-OFFSET")]
         places: Vec<Cursor>,
-        /// All of them
+        /// All records
         #[arg(long, conflicts_with = "places")]
         all: bool,
     },

@@ -12,7 +12,9 @@
 //! - [`record`]: what is appended, and what is read back;
 //! - [`writer`]: append and acknowledgement;
 //! - [`reader`]: the fold and the threads that drive it;
-//! - `poison`: a record that no fold understands, on its way to the dead-letter topic;
+//! - `poison`: a record that cannot be decoded, as it is copied to the dead-letter queue;
+//! - `partition_offsets`, `offset_tracker`, `commits`: the offsets that the group may commit;
+//! - `dlq`: copies poison records to the dead-letter queue;
 //! - [`kafka`], [`embedded`]: the two drivers;
 //! - [`settings`]: flags and environment variables;
 //! - [`mock`]: librdkafka's in-memory broker, for tests of the Kafka driver.
@@ -23,6 +25,10 @@ pub mod writer;
 pub mod reader;
 mod partition_state;
 mod poison;
+mod partition_offsets;
+mod offset_tracker;
+mod dlq;
+mod commits;
 pub mod kafka;
 pub mod embedded;
 #[cfg(feature = "mock")]
@@ -103,11 +109,11 @@ impl Log {
     /// Joins `group` and folds whichever of the topic's partitions it assigns, each from where the
     /// fold says. Runs on a thread of its own until the reader is stopped.
     ///
-    /// A record that the fold calls [`Verdict::Poison`] is copied to the topic `quarantine`, if
-    /// one is given: to the partition of the same number, exactly once for the group, whatever is
-    /// restarted or replayed. The group's committed offset is what tells, so it never passes a
-    /// poison record that is not copied. Nor does anything begin beyond it: a fold that wants to
-    /// start later than the group has been told is made to start over.
+    /// A record that the handler calls [`RecordOutcome::Poison`] is copied to the dead-letter queue
+    /// `dlq`, if one is given: to the partition of the same number, at least once, under the key
+    /// `topic/partition/offset`. The committed offset never passes a poison record that is not
+    /// copied. A partition whose handler starts above the committed offset is reset, so that no
+    /// poison record is missed.
     ///
     /// # Errors
     /// [`Unreachable`], when the client cannot even be made: a setting is wrong.

@@ -93,16 +93,6 @@ impl Cluster {
         let _ = if up { self.0.broker_up(1) } else { self.0.broker_down(1) };
     }
 
-    /// Refuses to begin transactions, which also keeps new writers from starting, or stops to.
-    pub fn refuse_transactions(&self, refuse: bool) {
-        if refuse {
-            let busy = RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS;
-            self.0.request_errors(RDKafkaApiKey::InitProducerId, &[busy; 1000]);
-        } else {
-            self.0.clear_request_errors(RDKafkaApiKey::InitProducerId);
-        }
-    }
-
     /// Delays every answer by this much.
     pub fn set_round_trip(&self, delay: Duration) {
         let _ = self.0.broker_round_trip_time(1, delay);

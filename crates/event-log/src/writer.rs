@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{NewRecord, Position, embedded, kafka};
+use crate::{NewRecord, Position, embedded, kafka, poison::PoisonRecord};
 
 /// Appends to a log. A cheap handle, to be cloned.
 #[derive(Clone)]
@@ -48,6 +48,22 @@ impl Writer {
         match self {
             Self::Kafka(writer) => writer.append(topic, &record).map(Ack::Kafka),
             Self::Embedded(writer) => writer.append(topic, record).map(Ack::Embedded),
+        }
+    }
+
+    /// Appends the copy of a poison record to a dead-letter queue, to the partition of the same
+    /// number.
+    pub(crate) fn append_copy(
+        &self,
+        topic: &str,
+        poison: &PoisonRecord,
+        with_value: bool,
+    ) -> Result<Ack, AppendError> {
+        match self {
+            Self::Kafka(writer) => writer.append_copy(topic, poison, with_value).map(Ack::Kafka),
+            Self::Embedded(writer) => {
+                writer.append_copy(topic, poison, with_value).map(Ack::Embedded)
+            }
         }
     }
 

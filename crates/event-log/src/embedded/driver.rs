@@ -18,13 +18,13 @@ use tokio::{
 };
 
 use super::{
-    member::Member,
     rows::{self, MAX_CHUNK},
     schema,
     topics::{Partition, TopicState},
 };
 use crate::{
     PartitionHandler, Record, RecordOutcome, Watermarks,
+    offset_tracker::OffsetTracker,
     partition_state::{Action, Actions, PartitionState, ResetReason},
     reader::FollowerCommand,
 };
@@ -35,15 +35,12 @@ const TICK_INTERVAL: Duration = Duration::from_millis(50);
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(20);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// How often progress is committed. Only lag tools depend on it.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
+
 struct AssignedPartition {
     partition: Arc<Partition>,
     state: PartitionState,
-}
-
-impl AssignedPartition {
-    fn position(&self) -> Option<(Arc<Partition>, i64)> {
-        Some((Arc::clone(&self.partition), self.state.next_offset()?))
-    }
 }
 
 pub(super) struct EmbeddedDriver<'s, H> {
@@ -52,7 +49,7 @@ pub(super) struct EmbeddedDriver<'s, H> {
     topic_state: Arc<TopicState>,
     handler: H,
     /// `None` for a follower.
-    member: Option<Member>,
+    tracker: Option<Arc<OffsetTracker>>,
     /// `None` for a member of a group, which reads every partition.
     commands: Option<UnboundedReceiver<FollowerCommand>>,
     stop: &'s AtomicBool,
@@ -60,6 +57,7 @@ pub(super) struct EmbeddedDriver<'s, H> {
     partitions: Vec<AssignedPartition>,
     moved: watch::Receiver<()>,
     ticked_at: Instant,
+    recorded_at: Instant,
 }
 
 impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
@@ -68,7 +66,7 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
         topic: String,
         topic_state: Arc<TopicState>,
         handler: H,
-        member: Option<Member>,
+        tracker: Option<Arc<OffsetTracker>>,
         commands: Option<UnboundedReceiver<FollowerCommand>>,
         stop: &'s AtomicBool,
     ) -> Self {
@@ -78,13 +76,14 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
             topic,
             topic_state,
             handler,
-            member,
+            tracker,
             commands,
             stop,
             file: None,
             partitions: Vec::new(),
             moved,
             ticked_at: Instant::now(),
+            recorded_at: Instant::now(),
         }
     }
 
@@ -116,18 +115,15 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
                     delay = (delay * 2).min(MAX_RETRY_DELAY);
                 }
             }
-            if let Some(member) = &mut self.member {
-                member.step(self.partitions.iter().filter_map(AssignedPartition::position), false);
+            if self.recorded_at.elapsed() >= COMMIT_INTERVAL {
+                self.record_progress();
             }
             self.tick_if_due();
         }
         for assigned in &self.partitions {
             self.handler.on_revoked(assigned.partition.number);
         }
-        if let Some(member) = &mut self.member {
-            let positions = self.partitions.iter().filter_map(AssignedPartition::position);
-            member.close(&positions.collect::<Vec<_>>()).await;
-        }
+        self.record_progress();
         if let Some(file) = self.file.take() {
             let _ = file.close().await;
         }
@@ -138,10 +134,27 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
         for partition in partitions {
             let start = self.handler.on_assigned(partition.number);
             let state = PartitionState::new(start, Some(partition.start()));
+            self.begin_tracking(partition.number, state);
             self.partitions.push(AssignedPartition { partition: Arc::clone(partition), state });
         }
         for index in first..self.partitions.len() {
             self.report_watermarks(index);
+        }
+    }
+
+    fn begin_tracking(&self, number: i32, state: PartitionState) {
+        if let Some(tracker) = &self.tracker {
+            tracker.begin_assignment(number, state.anchor().map(|anchor| anchor.offset + 1));
+        }
+    }
+
+    /// Reports to the tracker how far each partition was applied.
+    fn record_progress(&mut self) {
+        self.recorded_at = Instant::now();
+        if let Some(tracker) = &self.tracker {
+            tracker.record_progress(self.partitions.iter().filter_map(|assigned| {
+                Some((assigned.partition.number, assigned.state.next_offset()?))
+            }));
         }
     }
 
@@ -156,24 +169,24 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
         self.partitions.iter().position(|assigned| assigned.partition.number == number)
     }
 
-    /// Executes the actions that follow from an event. Returns the handler's reason if the record
-    /// is poison.
+    /// Executes the actions that follow from an event.
     fn transition(
         &mut self,
         index: usize,
         record: Option<&Record<'_>>,
         event: impl FnOnce(&mut PartitionState) -> Actions,
-    ) -> Option<String> {
+    ) {
         let AssignedPartition { partition, state } = &mut self.partitions[index];
         let (number, low, was_live) = (partition.number, partition.start(), state.is_live());
-        let mut poison = None;
         for action in event(state) {
             match action {
                 Action::Reset(reason) => self.reset_partition(index, reason),
                 Action::Apply => {
-                    let outcome = record.map(|record| self.handler.on_record(record));
-                    if let Some(RecordOutcome::Poison(reason)) = outcome {
-                        poison = Some(reason);
+                    if let Some(record) = record
+                        && let RecordOutcome::Poison(reason) = self.handler.on_record(record)
+                        && let Some(tracker) = &self.tracker
+                    {
+                        tracker.add_poison(record, &reason);
                     }
                 }
                 Action::BecomeLive => self.handler.on_live(number),
@@ -194,7 +207,6 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
                 Action::ConfirmEndOffset { .. } => {}
             }
         }
-        poison
     }
 
     fn reset_partition(&mut self, index: usize, reason: ResetReason) {
@@ -208,6 +220,7 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
         self.handler.on_reset(number, text);
         self.handler.on_revoked(number);
         self.handler.on_assigned(number);
+        self.begin_tracking(number, self.partitions[index].state);
         self.report_watermarks(index);
     }
 
@@ -280,14 +293,6 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
         index: usize,
     ) -> Result<(), sqlx::Error> {
         let partition = Arc::clone(&self.partitions[index].partition);
-        if let Some(member) = &mut self.member {
-            member.know(file, &self.topic_state.partitions).await?;
-            if let Some(anchor) = self.partitions[index].state.anchor()
-                && !member.has_told(partition.number, anchor.offset + 1)
-            {
-                self.transition(index, None, |state| state.reset(ResetReason::GroupBehind));
-            }
-        }
         if self.partitions[index].state.needs_seek() {
             self.transition(index, None, |state| state.on_seek(Some(partition.start())));
         }
@@ -298,10 +303,7 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
         let mut count = 0;
         while let Some(row) = rows.try_next().await? {
             let record = rows::read_record(&row, &partition)?;
-            let poison = self.transition(index, Some(&record), |state| state.on_record(&record));
-            if let (Some(reason), Some(member)) = (poison, &mut self.member) {
-                member.poison(&partition, &record, &reason).await;
-            }
+            self.transition(index, Some(&record), |state| state.on_record(&record));
             count += 1;
             if self.stop.load(Ordering::Acquire) {
                 return Ok(());
@@ -341,11 +343,18 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
         if self.ticked_at.elapsed() >= TICK_INTERVAL {
             self.ticked_at = Instant::now();
             self.handler.renew_lease();
-            if let Some(number) = self.handler.take_invalidated()
-                && let Some(index) = self.find_partition(number)
-            {
-                self.transition(index, None, |state| state.reset(ResetReason::Invalidated));
+            if let Some(number) = self.handler.take_invalidated() {
+                self.request_reset(number, ResetReason::Invalidated);
             }
+            if let Some(number) = self.tracker.as_ref().and_then(|tracker| tracker.next_behind()) {
+                self.request_reset(number, ResetReason::GroupBehind);
+            }
+        }
+    }
+
+    fn request_reset(&mut self, number: i32, reason: ResetReason) {
+        if let Some(index) = self.find_partition(number) {
+            self.transition(index, None, |state| state.reset(reason));
         }
     }
 }

@@ -7,7 +7,7 @@ use sqlx::{
     AssertSqlSafe, Connection as _, SqliteConnection, query::Query, sqlite::SqliteArguments,
 };
 
-use super::{headers, queue::Append};
+use super::queue::Append;
 
 /// How many rows a statement takes. What is not bound is NULL, and a row without a place is none.
 const SIZES: [usize; 5] = [1, 4, 16, 64, 256];
@@ -70,13 +70,12 @@ fn statement(
     let size = SIZES.iter().position(|size| *size >= batch.len()).unwrap_or(SIZES.len() - 1);
     let mut query = sqlx::query(AssertSqlSafe(Arc::clone(&STATEMENTS[size])));
     for (append, offset) in batch.iter_mut().zip(offsets) {
-        let record = &mut append.record;
         query = query
             .bind(append.partition.place(*offset))
             .bind(timestamp_ms)
-            .bind(std::mem::take(&mut record.key))
-            .bind(headers::encode(&record.headers))
-            .bind(std::mem::take(&mut record.value));
+            .bind(std::mem::take(&mut append.key))
+            .bind(std::mem::take(&mut append.headers))
+            .bind(std::mem::take(&mut append.value));
     }
     query
 }

@@ -12,11 +12,8 @@
 //!   records away, never offsets: the file's `start_offset` remembers them.
 //! - A reader sees every record that is committed, in order, at once: the writer wakes it through
 //!   `topics`, it reads its own snapshot in `driver`, and neither blocks the other.
-//! - Poison is set aside once for a group: `progress` writes the copy and how far the group is in
-//!   one transaction.
-//! - Poison is copied to the dead-letter topic once for each group: a group's progress is in the
-//!   file (`progress`), written with the copies, and never passes what is not copied (`member`).
-//! - Memory is bounded: `queue` by records and bytes, `member` likewise, a reader by its row buffer.
+//! - A group's committed offsets are in the file: `progress`.
+//! - Memory is bounded: `queue` by records and bytes, a reader by its row buffer.
 //!
 //! The file needs a local disk: SQLite's write-ahead log does not work over a network.
 //!
@@ -32,7 +29,6 @@ mod headers;
 mod insert;
 mod retention;
 mod progress;
-mod member;
 mod reader;
 mod driver;
 mod rows;
@@ -49,12 +45,15 @@ pub use open::OpenError;
 pub use queue::{EmbeddedAck, EmbeddedWriter};
 
 use crate::{
-    LogUnreachable, PartitionHandler, Topic, TopicError,
+    LogUnreachable, PartitionHandler, Topic, TopicError, Writer as LogWriter,
+    dlq::DlqWriter,
+    offset_tracker::OffsetTracker,
     reader::{Follower, Reader, ReaderStatus},
 };
-use member::Membership;
 use open::Lock;
+use progress::FileOffsets;
 use queue::Item;
+use reader::Membership;
 use schema::Unfit;
 use topics::Topics;
 use writer::Writer;
@@ -119,9 +118,19 @@ impl Embedded {
         dlq: Option<&str>,
         handler: H,
     ) -> Reader {
-        let (group, quarantine) = (group.to_owned(), dlq.map(str::to_owned));
-        let (writer, signs) = (self.0.writer.clone(), Arc::new(ReaderStatus::default()));
-        let membership = Membership { group, quarantine, writer, signs };
+        let status = Arc::new(ReaderStatus::default());
+        let tracker = OffsetTracker::new(topic, group, dlq.is_some(), Arc::clone(&status));
+        let membership = Membership {
+            tracker: Arc::new(tracker),
+            offsets: FileOffsets {
+                group: group.to_owned(),
+                topic: topic.to_owned(),
+                topics: Arc::clone(&self.0.topics),
+                writer: self.writer(),
+            },
+            dlq: dlq.map(|topic| DlqWriter::new(LogWriter::Embedded(self.writer()), topic)),
+            status,
+        };
         reader::join_group(self.source(topic), membership, handler)
     }
 

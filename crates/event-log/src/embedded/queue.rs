@@ -14,10 +14,11 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    progress::Settle,
+    headers,
+    progress::ProgressRequest,
     topics::{Partition, Topics},
 };
-use crate::{AppendError, NewRecord, Position, Topic, TopicError};
+use crate::{AppendError, NewRecord, Position, Topic, TopicError, poison::PoisonRecord};
 
 /// How much may be unacknowledged: as much as librdkafka's default number of records, and as many
 /// bytes as a small machine can spare.
@@ -30,8 +31,7 @@ const LARGEST_RECORD: usize = 1_048_576;
 /// What the writer is asked for, in order.
 pub(super) enum Item {
     Append(Append),
-    /// A group's progress.
-    Settle(Settle),
+    Progress(ProgressRequest),
     Ensure(Vec<Topic>, oneshot::Sender<Result<(), TopicError>>),
     Ping(oneshot::Sender<Result<(), String>>),
     /// Answered when everything before it is settled.
@@ -42,7 +42,10 @@ pub(super) enum Item {
 /// A record on its way.
 pub(super) struct Append {
     pub(super) partition: Arc<Partition>,
-    pub(super) record: NewRecord,
+    pub(super) key: Vec<u8>,
+    pub(super) value: Option<Vec<u8>>,
+    /// Encoded by `headers`.
+    pub(super) headers: Vec<u8>,
     pub(super) ack: oneshot::Sender<Result<Position, AppendError>>,
     /// Gives its room in the queue back when the record is settled.
     room: Room,
@@ -107,16 +110,48 @@ impl EmbeddedWriter {
     /// [`AppendError::Full`], when 100,000 records or 64 MiB are unacknowledged;
     /// [`AppendError::Unreachable`], when the log was closed.
     pub fn append(&self, topic: &str, record: NewRecord) -> Result<EmbeddedAck, AppendError> {
-        let partition =
-            self.topics.partition(topic, record.partition).map_err(AppendError::Refused)?;
-        let bytes = size(&record);
+        let NewRecord { partition, key, value, headers } = record;
+        self.append_parts(topic, partition, key, Some(value), &headers)
+    }
+
+    /// Appends a copy of a poison record to the partition of the same number.
+    pub(crate) fn append_copy(
+        &self,
+        topic: &str,
+        poison: &PoisonRecord,
+        with_value: bool,
+    ) -> Result<EmbeddedAck, AppendError> {
+        let (value, headers) = poison.copied_parts(with_value);
+        let (key, value) = (poison.key.clone().into_bytes(), value.map(<[u8]>::to_vec));
+        self.append_parts(topic, poison.partition, key, value, &headers)
+    }
+
+    fn append_parts(
+        &self,
+        topic: &str,
+        partition: i32,
+        key: Vec<u8>,
+        value: Option<Vec<u8>>,
+        headers: &[(impl AsRef<str>, impl AsRef<[u8]>)],
+    ) -> Result<EmbeddedAck, AppendError> {
+        let partition = self.topics.partition(topic, partition).map_err(AppendError::Refused)?;
+        let lengths =
+            headers.iter().map(|(name, value)| name.as_ref().len() + value.as_ref().len());
+        let bytes = key.len() + value.as_ref().map_or(0, Vec::len) + lengths.sum::<usize>();
         if bytes > LARGEST_RECORD {
             return Err(AppendError::TooLarge);
         }
         let room = Room::take(&self.load, bytes).ok_or(AppendError::Full)?;
         let (ack, answer) = oneshot::channel();
-        self.ask(Item::Append(Append { partition, record, ack, room }))
-            .map_err(AppendError::Unreachable)?;
+        self.ask(Item::Append(Append {
+            partition,
+            key,
+            value,
+            headers: headers::encode(headers),
+            ack,
+            room,
+        }))
+        .map_err(AppendError::Unreachable)?;
         Ok(EmbeddedAck(answer))
     }
 
@@ -135,11 +170,6 @@ impl EmbeddedWriter {
     pub(super) fn ask(&self, item: Item) -> Result<(), String> {
         self.queue.send(item).map_err(|_| "the log was closed".to_owned())
     }
-}
-
-fn size(record: &NewRecord) -> usize {
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    record.key.len() + record.value.len() + headers
 }
 
 /// Resolves to the record's position when it is on the disk. Dropping it does not take the record

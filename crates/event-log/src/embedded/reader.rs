@@ -13,17 +13,21 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
     driver::EmbeddedDriver,
-    member::{Member, Membership},
     open::Lock,
+    progress::FileOffsets,
     topics::{TopicState, Topics},
 };
 use crate::{
-    PartitionHandler,
-    reader::{Follower, FollowerCommand, Reader},
+    PartitionHandler, commits,
+    dlq::DlqWriter,
+    offset_tracker::OffsetTracker,
+    reader::{Follower, FollowerCommand, Reader, ReaderStatus},
 };
 
 /// How often a reader looks for a topic that does not exist.
 const TOPIC_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a stop waits for the last copies and commits.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// See [`Log::join_group`](crate::Log::join_group).
 pub(super) fn join_group<H: PartitionHandler>(
@@ -31,9 +35,13 @@ pub(super) fn join_group<H: PartitionHandler>(
     membership: Membership,
     handler: H,
 ) -> Reader {
-    let status = Arc::clone(&membership.signs);
+    let Membership { tracker, offsets, dlq, status } = membership;
     Reader::spawn("embedded-reader", &status, move |stop| {
-        source.run_driver(handler, ReaderRole::Member(membership), stop);
+        if let Err(error) = commits::start_workers(&tracker, offsets, dlq) {
+            tracing::error!(%error, "cannot start the threads that commit offsets and copy poison records");
+        }
+        source.run_driver(handler, ReaderRole::Member(Arc::clone(&tracker)), stop);
+        tracker.close(CLOSE_TIMEOUT);
     })
 }
 
@@ -44,9 +52,17 @@ pub(super) fn follow_topic<H: PartitionHandler>(source: TopicSource, handler: H)
     })
 }
 
+/// The one member of a group.
+pub(super) struct Membership {
+    pub(super) tracker: Arc<OffsetTracker>,
+    pub(super) offsets: FileOffsets,
+    pub(super) dlq: Option<DlqWriter>,
+    pub(super) status: Arc<ReaderStatus>,
+}
+
 enum ReaderRole {
     /// Reads every partition.
-    Member(Membership),
+    Member(Arc<OffsetTracker>),
     /// Reads the partitions that its commands assign.
     Follower(UnboundedReceiver<FollowerCommand>),
 }
@@ -66,15 +82,12 @@ impl TopicSource {
         match tokio::runtime::Builder::new_current_thread().enable_time().build() {
             Ok(runtime) => runtime.block_on(async {
                 if let Some(state) = await_topic(&self.topics, &self.topic, stop).await {
-                    let (member, commands) = match role {
+                    let (tracker, commands) = match role {
                         ReaderRole::Follower(commands) => (None, Some(commands)),
-                        ReaderRole::Member(membership) => {
-                            let topics = Arc::clone(&self.topics);
-                            (Some(Member::new(membership, &self.topic, topics)), None)
-                        }
+                        ReaderRole::Member(tracker) => (Some(tracker), None),
                     };
                     let (path, topic) = (self.path, self.topic);
-                    EmbeddedDriver::new(path, topic, state, handler, member, commands, stop)
+                    EmbeddedDriver::new(path, topic, state, handler, tracker, commands, stop)
                         .run()
                         .await;
                 }

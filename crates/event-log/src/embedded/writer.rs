@@ -19,7 +19,7 @@ use super::{
     connection::Connection,
     insert::insert,
     open::{Lock, primary_code},
-    progress::{self, Settle},
+    progress::{self, ProgressRequest},
     queue::{Append, Item},
     retention::Sweep,
     topics::{Partition, Topics},
@@ -111,7 +111,7 @@ impl Writer {
 
     async fn answer(&mut self, item: Item) {
         match item {
-            Item::Settle(settle) => self.settle(settle).await,
+            Item::Progress(request) => self.answer_progress(request).await,
             Item::Ensure(topics, answer) => {
                 let _ = answer.send(self.ensure(&topics).await);
             }
@@ -168,15 +168,14 @@ impl Writer {
         }
     }
 
-    /// Writes a group's progress and the poison below it.
-    async fn settle(&mut self, settle: Settle) {
-        let written = match self.connection.get().await {
-            Ok(file) => progress::settle(file, &settle, now_ms()).await,
+    async fn answer_progress(&mut self, request: ProgressRequest) {
+        let ProgressRequest { group, offsets, answer } = request;
+        let outcome = match self.connection.get().await {
+            Ok(file) => progress::advance(file, &group, &offsets).await,
             Err(error) => Err(error),
         };
-        self.connection.heard(&written).await;
-        let done = written.map(|ends| publish(&ends)).map_err(|error| error.to_string());
-        let _ = settle.done.send(done);
+        self.connection.heard(&outcome).await;
+        let _ = answer.send(outcome.map_err(|error| error.to_string()));
     }
 
     async fn ensure(&mut self, topics: &[Topic]) -> Result<(), TopicError> {

@@ -4,7 +4,6 @@
 use std::fmt;
 
 use rdkafka::ClientConfig;
-use uuid::Uuid;
 
 use super::security::Security;
 use crate::{Group, LogUnreachable, settings::BatchArgs};
@@ -100,27 +99,15 @@ impl KafkaSettings {
             // 40 ms at 190 k/s without it.
             .set("linger.ms", self.batch.linger_ms())
             .set("compression.type", self.batch.compression.to_string())
+            // The broker knows the topic's limit. Above the default, 1,000,000, this client would
+            // refuse copies of poison records that the broker accepts.
+            .set("message.max.bytes", "16777216")
             .set("message.timeout.ms", "30000")
             .set("request.timeout.ms", "8000")
             .set("retry.backoff.ms", "50")
             .set("queue.buffering.max.messages", "100000")
             .set("queue.buffering.max.kbytes", "262144");
         self.finish(config)
-    }
-
-    /// Sets poison aside in transactions. The name is this member's own: the group's generation
-    /// fences a former owner, not the name.
-    pub(super) fn quarantine(&self, group: &Group) -> ClientConfig {
-        let mut config = self.producer();
-        config
-            .set("transactional.id", format!("{}-quarantine-{}", group.id, Uuid::now_v7()))
-            // A member that dies in the middle holds the next owner up for this long.
-            .set("transaction.timeout.ms", "15000")
-            .set("message.timeout.ms", "10000")
-            .set("linger.ms", "0")
-            // What is too large is for the broker to say: it read the record once already.
-            .set("message.max.bytes", "16777216");
-        silent(config)
     }
 
     /// Reads what it is told. librdkafka wants a group's name even of those that join none; this

@@ -20,12 +20,11 @@ use super::{
     context::ClientLog,
     message::read_record,
     metadata::{AssignmentEpoch, MetadataAnswer, MetadataQueries, MetadataQuery},
-    offset_tracker::OffsetTracker,
 };
 use crate::{
     LogUnreachable, PartitionHandler, Record, RecordOutcome, Watermarks,
+    offset_tracker::OffsetTracker,
     partition_state::{Action, Actions, OffsetGap, PartitionState, ResetReason},
-    poison::PoisonRecord,
     reader::ReaderStatus,
 };
 
@@ -104,6 +103,10 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         self.tracker.as_ref().is_some_and(|used| Arc::ptr_eq(used, tracker))
     }
 
+    pub(super) fn topic(&self) -> &str {
+        &self.topic
+    }
+
     /// Reports to the tracker how far each partition was applied.
     pub(super) fn record_progress(&self) {
         if let Some(tracker) = &self.tracker {
@@ -129,7 +132,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         let assigned = AssignedPartition { epoch: self.last_epoch, state, gap: None };
         self.partitions.insert(partition, assigned);
         if let Some(tracker) = &self.tracker {
-            tracker.begin_assignment(assignment, state.anchor().map(|anchor| anchor.offset + 1));
+            tracker.begin_assignment(partition, state.anchor().map(|anchor| anchor.offset + 1));
         }
         self.queries.send(MetadataQuery::Watermarks(assignment));
     }
@@ -220,9 +223,8 @@ impl<H: PartitionHandler> PartitionDriver<H> {
     fn apply_record(&mut self, record: &Record<'_>) {
         if let RecordOutcome::Poison(reason) = self.handler.on_record(record)
             && let Some(tracker) = &self.tracker
-            && tracker.wants_copy(record.partition, record.offset)
         {
-            tracker.add_poison(PoisonRecord::of(record, &self.topic, tracker.group(), &reason));
+            tracker.add_poison(record, &reason);
         }
     }
 

@@ -10,9 +10,7 @@ mod writer;
 mod metadata;
 mod message;
 mod driver;
-mod offset_tracker;
 mod commits;
-mod quarantine;
 mod reader;
 mod follower;
 
@@ -23,7 +21,10 @@ use rdkafka::{admin::AdminClient, config::FromClientConfigAndContext};
 pub use config::KafkaSettings;
 pub use writer::{KafkaAck, KafkaWriter};
 
-use crate::{Follower, Group, LogUnreachable, PartitionHandler, Reader, Topic, TopicError};
+use crate::{
+    Follower, Group, LogUnreachable, PartitionHandler, Reader, Topic, TopicError, Writer,
+    dlq::DlqWriter,
+};
 use context::ClientLog;
 use statistics::Role;
 
@@ -93,6 +94,7 @@ impl Kafka {
         dlq: Option<&str>,
         handler: H,
     ) -> Result<Reader, LogUnreachable> {
+        let dlq = dlq.map(|topic| DlqWriter::new(Writer::Kafka(self.writer()), topic));
         reader::join_group(&self.settings, Arc::clone(&self.admin), topic, group, dlq, handler)
     }
 

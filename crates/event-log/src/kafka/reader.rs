@@ -22,10 +22,13 @@ use rdkafka::{
 };
 
 use super::{
-    KafkaSettings, commits, context::ClientLog, driver::PartitionDriver,
-    offset_tracker::OffsetTracker, quarantine::Copier, statistics::Role,
+    KafkaSettings, commits::ConsumerOffsets, context::ClientLog, driver::PartitionDriver,
+    statistics::Role,
 };
-use crate::{Group, LogUnreachable, PartitionHandler, Reader, reader::ReaderStatus};
+use crate::{
+    Group, LogUnreachable, PartitionHandler, Reader, commits, dlq::DlqWriter,
+    offset_tracker::OffsetTracker, reader::ReaderStatus,
+};
 
 /// How long a poll waits for a record. A stop is noticed after this at the latest.
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
@@ -48,14 +51,14 @@ pub(super) fn join_group<H: PartitionHandler>(
     admin: Arc<AdminClient<ClientLog>>,
     topic: &str,
     group: &Group,
-    dlq: Option<&str>,
+    dlq: Option<DlqWriter>,
     handler: H,
 ) -> Result<Reader, LogUnreachable> {
     let status = Arc::new(ReaderStatus::default());
     let driver = PartitionDriver::new(admin, topic, Arc::clone(&status), handler)?;
     let member = GroupMember {
         consumer: settings.consumer(group),
-        copier: dlq.map(|dlq| (settings.quarantine(group), dlq.to_owned())),
+        dlq,
         topic: topic.to_owned(),
         group: group.id.clone(),
         status: Arc::clone(&status),
@@ -85,8 +88,7 @@ type MemberClient<H> = BaseConsumer<MemberContext<H>>;
 /// What it takes to join the group, with a first client and with those that replace it.
 struct GroupMember<H: PartitionHandler> {
     consumer: ClientConfig,
-    /// The dead-letter queue's producer and topic.
-    copier: Option<(ClientConfig, String)>,
+    dlq: Option<DlqWriter>,
     topic: String,
     group: String,
     status: Arc<ReaderStatus>,
@@ -96,9 +98,9 @@ struct GroupMember<H: PartitionHandler> {
 impl<H: PartitionHandler> GroupMember<H> {
     fn connect(&self) -> Result<(MemberClient<H>, Arc<OffsetTracker>), LogUnreachable> {
         let wrong = |error: KafkaError| LogUnreachable(format!("Kafka consumer: {error}"));
-        let copies = self.copier.is_some();
-        let status = Arc::clone(&self.status);
-        let tracker = Arc::new(OffsetTracker::new(&self.topic, &self.group, copies, status));
+        let (has_dlq, status) = (self.dlq.is_some(), Arc::clone(&self.status));
+        let tracker = OffsetTracker::new(&self.topic, &self.group, has_dlq, status);
+        let tracker = Arc::new(tracker);
         self.shared.driver.lock().set_tracker(Arc::clone(&tracker));
         let context =
             MemberContext { shared: Arc::clone(&self.shared), tracker: Arc::clone(&tracker) };
@@ -115,10 +117,12 @@ impl<H: PartitionHandler> GroupMember<H> {
         stop: &AtomicBool,
     ) {
         let consumer = Arc::new(consumer);
-        let copier = self.copier.as_ref().map(|(config, topic)| Copier::new(config.clone(), topic));
-        match commits::start(Arc::clone(&consumer), Arc::clone(tracker), copier) {
+        let offsets = ConsumerOffsets::new(&consumer, &self.topic);
+        match commits::start_workers(tracker, offsets, self.dlq.clone()) {
             Ok(()) => self.poll_until_stopped(&consumer, stop),
-            Err(error) => tracing::error!(%error, "cannot start the commit thread"),
+            Err(error) => {
+                tracing::error!(%error, "cannot start the threads that commit offsets and copy poison records");
+            }
         }
         let mut driver = self.shared.driver.lock();
         if stop.load(Ordering::Acquire) {
@@ -248,7 +252,7 @@ impl<H: PartitionHandler> ConsumerContext for MemberContext<H> {
                 let partitions: Vec<_> =
                     elements.iter().map(TopicPartitionListElem::partition).collect();
                 let positions = driver.revoke_partitions(&partitions);
-                commit_positions(consumer, self.tracker.topic(), &positions);
+                commit_positions(consumer, driver.topic(), &positions);
             }
             Rebalance::Error(error) => tracing::warn!(%error, "rebalance"),
         }

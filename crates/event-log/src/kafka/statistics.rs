@@ -20,8 +20,6 @@ pub(super) enum Role {
     Reader,
     /// Reads what it is told.
     Follower,
-    /// Sets poison aside. Polled within its transactions alone, so it has no statistics.
-    Quarantine,
 }
 
 impl Role {
@@ -31,7 +29,6 @@ impl Role {
             Self::Writer => "writer",
             Self::Reader => "reader",
             Self::Follower => "follower",
-            Self::Quarantine => "quarantine",
         }
     }
 }

@@ -26,7 +26,7 @@ use super::{
     context::{ClientLog, Refusal},
     statistics::Role,
 };
-use crate::{AppendError, LogUnreachable, NewRecord, Position};
+use crate::{AppendError, LogUnreachable, NewRecord, Position, poison::PoisonRecord};
 
 /// How often the supervisor looks, and how long it lets a broker think about an answer.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -93,18 +93,38 @@ impl KafkaWriter {
     }
 
     pub(crate) fn append(&self, topic: &str, record: &NewRecord) -> Result<KafkaAck, AppendError> {
+        let headers = record.headers.iter().map(|(name, value)| (*name, &**value));
+        self.send_message(
+            FutureRecord::to(topic)
+                .partition(record.partition)
+                .key(&*record.key)
+                .payload(&*record.value)
+                .headers(owned_headers(headers)),
+        )
+    }
+
+    /// Appends a copy of a poison record to the partition of the same number.
+    pub(crate) fn append_copy(
+        &self,
+        topic: &str,
+        poison: &PoisonRecord,
+        with_value: bool,
+    ) -> Result<KafkaAck, AppendError> {
+        let (value, headers) = poison.copied_parts(with_value);
+        self.send_message(FutureRecord {
+            topic,
+            partition: Some(poison.partition),
+            payload: value,
+            key: Some(poison.key.as_bytes()),
+            timestamp: None,
+            headers: Some(owned_headers(headers.into_iter())),
+        })
+    }
+
+    fn send_message(&self, message: FutureRecord<'_, [u8], [u8]>) -> Result<KafkaAck, AppendError> {
         if !self.0.reachable.load(Ordering::Acquire) {
             return Err(AppendError::Unreachable("no broker answers".into()));
         }
-        let headers = OwnedHeaders::new_with_capacity(record.headers.len());
-        let headers = record.headers.iter().fold(headers, |headers, (key, value)| {
-            headers.insert(Header { key, value: Some(&**value) })
-        });
-        let message = FutureRecord::to(topic)
-            .partition(record.partition)
-            .key(&record.key)
-            .payload(&record.value)
-            .headers(headers);
         match self.0.client.read().send_result(message) {
             Ok(delivery) => Ok(KafkaAck { delivery, watch: Arc::clone(&self.0.watch) }),
             Err((error, _)) => {
@@ -128,6 +148,11 @@ impl KafkaWriter {
         let flushed = tokio::task::spawn_blocking(move || client.flush(deadline).is_ok());
         flushed.await.unwrap_or(false)
     }
+}
+
+fn owned_headers<'h>(headers: impl ExactSizeIterator<Item = (&'h str, &'h [u8])>) -> OwnedHeaders {
+    let owned = OwnedHeaders::new_with_capacity(headers.len());
+    headers.fold(owned, |owned, (key, value)| owned.insert(Header { key, value: Some(value) }))
 }
 
 fn connect(config: &ClientConfig, watch: &Arc<ClientLog>) -> Result<Client, LogUnreachable> {

@@ -1,6 +1,7 @@
 //! A broker, a fold that remembers what it was told, and waiting for a condition.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -74,22 +75,30 @@ impl World {
         append(&self.log, &self.topic, partition, value).await;
     }
 
-    /// Everything in the dead-letter topic, in order.
-    pub(crate) async fn letters(&self) -> Vec<Seen> {
+    /// Everything in the dead-letter queue, in order: each key once.
+    pub(crate) async fn dead_letters(&self) -> Vec<Seen> {
+        let mut keys = HashSet::new();
+        let mut copies = self.copies().await;
+        copies.retain(|seen| keys.insert(seen.key.clone()));
+        copies
+    }
+
+    /// Everything in the dead-letter queue, second copies too.
+    pub(crate) async fn copies(&self) -> Vec<Seen> {
         let memory = Memory::default();
         let follower = self.log.follow_topic(&self.dlq, memory.clone()).expect("a follower");
         for partition in 0..self.partitions {
             follower.assign(partition);
         }
         let live = || (0..self.partitions).all(|partition| memory.has(&Told::Live(partition)));
-        eventually("the dead-letter topic is read", live).await;
+        eventually("the dead-letter queue is read", live).await;
         follower.stop().await;
         memory.records()
     }
 
-    /// The values in a partition of the dead-letter topic.
-    pub(crate) async fn letters_of(&self, partition: i32) -> Vec<String> {
-        let letters = self.letters().await.into_iter();
+    /// The values in a partition of the dead-letter queue: each key once.
+    pub(crate) async fn dead_letters_of(&self, partition: i32) -> Vec<String> {
+        let letters = self.dead_letters().await.into_iter();
         letters.filter(|seen| seen.partition == partition).map(|seen| seen.value).collect()
     }
 
