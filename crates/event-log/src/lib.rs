@@ -27,6 +27,7 @@ mod partition_state;
 mod poison;
 mod partition_offsets;
 mod offset_tracker;
+mod assigned_partitions;
 mod dlq;
 mod commits;
 pub mod kafka;

@@ -61,9 +61,9 @@ use writer::Writer;
 /// A log in one SQLite file. A cheap handle, to be cloned; the file is open until
 /// [`close`](Self::close), or until the last handle, writer and reader is gone.
 #[derive(Clone)]
-pub struct Embedded(Arc<Shared>);
+pub struct Embedded(Arc<SharedLog>);
 
-struct Shared {
+struct SharedLog {
     path: PathBuf,
     topics: Arc<Topics>,
     writer: EmbeddedWriter,
@@ -82,13 +82,13 @@ impl Embedded {
         let mut file = schema::connect_to_write(path).await.map_err(|error| unfit(error.into()))?;
         schema::migrate(&mut file).await.map_err(unfit)?;
         let topics = Arc::new(Topics::default());
-        topics.load(&mut file).await.map_err(|error| unfit(Unfit::Sqlite(error)))?;
+        topics.load_topics(&mut file).await.map_err(|error| unfit(Unfit::Sqlite(error)))?;
         let (writer, items) = EmbeddedWriter::new(Arc::clone(&topics));
         let held = Arc::downgrade(&lock);
         Writer::new(path.to_owned(), Arc::clone(&topics), file).start(items, lock).map_err(
             |error| OpenError::Failed { path: path.to_owned(), reason: error.to_string() },
         )?;
-        Ok(Self(Arc::new(Shared { path: path.to_owned(), topics, writer, lock: held })))
+        Ok(Self(Arc::new(SharedLog { path: path.to_owned(), topics, writer, lock: held })))
     }
 
     /// Makes the topics that are missing, checks those that exist, and starts to forget what each
@@ -99,7 +99,7 @@ impl Embedded {
     pub async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
         let (answer, answered) = oneshot::channel();
         self.0.writer.ask(Item::Ensure(topics.to_vec(), answer)).map_err(LogUnreachable)?;
-        answered.await.map_err(|_| ended())?
+        answered.await.map_err(|_| closed_error())?
     }
 
     /// The handle to append with.
@@ -131,13 +131,13 @@ impl Embedded {
             dlq: dlq.map(|topic| DlqWriter::new(LogWriter::Embedded(self.writer()), topic)),
             status,
         };
-        reader::join_group(self.source(topic), membership, handler)
+        reader::join_group(self.topic_source(topic), membership, handler)
     }
 
     /// Reads those partitions of the topic that the follower is assigned, on a thread of its own. A
     /// missing topic is waited for.
     pub fn follow_topic<H: PartitionHandler>(&self, topic: &str, handler: H) -> Follower {
-        reader::follow_topic(self.source(topic), handler)
+        reader::follow_topic(self.topic_source(topic), handler)
     }
 
     pub(crate) fn fetch_end_offsets(
@@ -146,12 +146,13 @@ impl Embedded {
         partitions: &[i32],
     ) -> Result<Vec<i64>, LogUnreachable> {
         let topics = &self.0.topics;
-        let ends = partitions.iter().map(|number| Ok(topics.partition(topic, *number)?.end()));
+        let ends =
+            partitions.iter().map(|number| Ok(topics.find_partition(topic, *number)?.end_offset()));
         ends.collect::<Result<_, _>>().map_err(LogUnreachable)
     }
 
-    fn source(&self, topic: &str) -> reader::TopicSource {
-        let Shared { path, topics, lock, .. } = &*self.0;
+    fn topic_source(&self, topic: &str) -> reader::TopicSource {
+        let SharedLog { path, topics, lock, .. } = &*self.0;
         let (path, topics, topic) = (path.clone(), Arc::clone(topics), topic.to_owned());
         reader::TopicSource { path, topics, lock: lock.upgrade(), topic }
     }
@@ -166,7 +167,7 @@ impl Embedded {
         self.0.writer.ask(Item::Ping(answer)).map_err(LogUnreachable)?;
         match timeout(deadline, answered).await {
             Ok(Ok(answer)) => answer.map_err(LogUnreachable),
-            Ok(Err(_)) => Err(ended()),
+            Ok(Err(_)) => Err(closed_error()),
             Err(_) => Err(LogUnreachable("the log's disk does not answer in time".into())),
         }
     }
@@ -181,6 +182,6 @@ impl Embedded {
     }
 }
 
-fn ended() -> LogUnreachable {
+fn closed_error() -> LogUnreachable {
     LogUnreachable("the log was closed".into())
 }

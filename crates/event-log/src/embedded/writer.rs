@@ -22,7 +22,7 @@ use super::{
     progress::{self, ProgressRequest},
     queue::{Append, Item},
     retention::Sweep,
-    topics::{Partition, Topics},
+    topics::{EmbeddedPartition, Topics},
 };
 use crate::{AppendError, LogUnreachable, Position, Topic, TopicError};
 
@@ -132,7 +132,7 @@ impl Writer {
             return;
         }
         // Ends are only moved when the transaction is durable, so that a failed one leaves no trace.
-        let mut ends: HashMap<i64, (Arc<Partition>, i64)> = HashMap::new();
+        let mut ends: HashMap<i64, (Arc<EmbeddedPartition>, i64)> = HashMap::new();
         let mut offsets = Vec::with_capacity(batch.len());
         let written = match self.connection.get().await {
             Ok(file) => {
@@ -140,7 +140,7 @@ impl Writer {
                     let partition = &append.partition;
                     let (_, end) = ends
                         .entry(partition.id)
-                        .or_insert_with(|| (Arc::clone(partition), partition.end()));
+                        .or_insert_with(|| (Arc::clone(partition), partition.end_offset()));
                     offsets.push(*end);
                     *end += 1;
                 }
@@ -184,7 +184,7 @@ impl Writer {
             Err(error) => return Err(LogUnreachable(error.to_string()).into()),
         };
         for topic in topics {
-            if let Err(error) = self.topics.ensure(file, topic).await {
+            if let Err(error) = self.topics.ensure_topic(file, topic).await {
                 if matches!(error, TopicError::Unreachable(_)) {
                     self.connection.close().await;
                 }
@@ -221,12 +221,12 @@ fn wait_for_company(queue: &mpsc::UnboundedReceiver<Item>, last: usize) {
 }
 
 /// Tells the partitions where they end now, then their readers.
-fn publish<'a>(ends: impl IntoIterator<Item = &'a (Arc<Partition>, i64)> + Clone) {
+fn publish<'a>(ends: impl IntoIterator<Item = &'a (Arc<EmbeddedPartition>, i64)> + Clone) {
     for (partition, end) in ends.clone() {
-        partition.set_end(*end);
+        partition.set_end_offset(*end);
     }
     for (partition, _) in ends {
-        partition.wake();
+        partition.wake_readers();
     }
 }
 
