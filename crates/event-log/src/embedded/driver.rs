@@ -117,11 +117,6 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
         self.partitions.report_watermarks(partition.number, watermarks);
     }
 
-    fn find_partition(&self, number: i32) -> Option<Arc<EmbeddedPartition>> {
-        let partitions = &self.topic.partitions;
-        usize::try_from(number).ok().and_then(|number| partitions.get(number)).cloned()
-    }
-
     fn transition(
         &mut self,
         partition: &EmbeddedPartition,
@@ -155,7 +150,7 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
                     self.partitions.revoke(&[number]);
                 }
                 FollowerCommand::Assign(number) if self.partitions.state(number).is_some() => {}
-                FollowerCommand::Assign(number) => match self.find_partition(number) {
+                FollowerCommand::Assign(number) => match self.topic.find_partition(number) {
                     Some(partition) => self.assign_partitions(&[partition]),
                     None => tracing::error!(
                         log.topic = self.partitions.topic(),
@@ -174,14 +169,15 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
         // Before the ends are looked at, so that no later move is missed.
         self.moved.mark_unchanged();
         for (number, state) in self.partitions.states().collect::<Vec<_>>() {
-            let Some(partition) = self.find_partition(number) else { continue };
+            let Some(partition) = self.topic.find_partition(number) else { continue };
             if state.is_live() && state.next_offset() < Some(partition.end_offset()) {
                 self.read_partition(&partition).await?;
                 has_read = true;
             }
         }
         let replaying = self.partitions.states().find(|(_, state)| !state.is_live());
-        if let Some(partition) = replaying.and_then(|(number, _)| self.find_partition(number)) {
+        if let Some(partition) = replaying.and_then(|(number, _)| self.topic.find_partition(number))
+        {
             self.read_partition(&partition).await?;
             has_read = true;
         }
@@ -263,7 +259,7 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
             self.ticked_at = Instant::now();
             self.partitions.renew_lease();
             if let Some((number, reason)) = self.partitions.next_reset()
-                && let Some(partition) = self.find_partition(number)
+                && let Some(partition) = self.topic.find_partition(number)
             {
                 self.transition(&partition, None, |state| state.reset(reason));
             }

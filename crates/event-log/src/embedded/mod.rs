@@ -1,17 +1,16 @@
 //! The embedded driver: the log in one SQLite file, for one process.
 //!
 //! It owns the file, the lock that keeps other processes out, one thread that writes and one for
-//! each reader. It keeps the seam's promises and nothing more: it never learns what a broker can
-//! (several members of a group, transactions of its callers, several processes); whoever needs
-//! those needs Kafka.
+//! each reader. It offers no more than the seam: several members of a group, transactions and
+//! several processes need Kafka.
 //!
-//! What it promises, and where that is kept:
+//! Invariants, and the modules that keep them:
 //! - An acknowledged record is on the disk: `insert` commits with `synchronous=FULL` before
 //!   `writer` answers.
-//! - Offsets of a partition are 0, 1, 2 and so on, in the order of the appends; `retention` takes
-//!   records away, never offsets: the file's `start_offset` remembers them.
-//! - A reader sees every record that is committed, in order, at once: the writer wakes it through
-//!   `topics`, it reads its own snapshot in `driver`, and neither blocks the other.
+//! - Offsets of a partition are 0, 1, 2 and so on, in the order of the appends. `retention` removes
+//!   records and never reuses their offsets: the file's `start_offset` keeps them.
+//! - A reader sees every committed record in order, at once: the writer wakes it through `topics`,
+//!   it reads a snapshot of its own in `driver`, and neither blocks the other.
 //! - A group's committed offsets are in the file: `progress`.
 //! - Memory is bounded: `queue` by records and bytes, a reader by its row buffer.
 //!
@@ -59,7 +58,7 @@ use topics::Topics;
 use writer::Writer;
 
 /// A log in one SQLite file. A cheap handle, to be cloned; the file is open until
-/// [`close`](Self::close), or until the last handle, writer and reader is gone.
+/// [`close`](Self::close), or until the last handle, writer and reader is dropped.
 #[derive(Clone)]
 pub struct Embedded(Arc<SharedLog>);
 
@@ -67,15 +66,15 @@ struct SharedLog {
     path: PathBuf,
     topics: Arc<Topics>,
     writer: EmbeddedWriter,
-    /// Held by those who use the file: the writer and each reader.
+    /// The writer and each reader hold it.
     lock: Weak<Lock>,
 }
 
 impl Embedded {
-    /// Opens the log, or makes it and the folder that it is to be in.
+    /// Opens the log, or creates it and its folder.
     ///
     /// # Errors
-    /// [`OpenError`] says why not, and what to do.
+    /// [`OpenError`] says why it cannot be opened, and what to do.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
         let lock = Arc::new(Lock::take(path)?);
         let unfit = |unfit| OpenError::of(path, unfit);
@@ -91,18 +90,18 @@ impl Embedded {
         Ok(Self(Arc::new(SharedLog { path: path.to_owned(), topics, writer, lock: held })))
     }
 
-    /// Makes the topics that are missing, checks those that exist, and starts to forget what each
-    /// may: now, and once an hour.
+    /// Creates the topics that are missing, checks those that exist, and starts their cleanup: now,
+    /// and once an hour.
     ///
     /// # Errors
-    /// [`TopicError::Partitions`], when one exists with another number of partitions.
+    /// [`TopicError::Partitions`] if one exists with another number of partitions.
     pub async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
         let (answer, answered) = oneshot::channel();
         self.0.writer.ask(Item::Ensure(topics.to_vec(), answer)).map_err(LogUnreachable)?;
         answered.await.map_err(|_| closed_error())?
     }
 
-    /// The handle to append with.
+    /// A handle to append with.
     #[must_use]
     pub fn writer(&self) -> EmbeddedWriter {
         self.0.writer.clone()
@@ -157,11 +156,10 @@ impl Embedded {
         reader::TopicSource { path, topics, lock: lock.upgrade(), topic }
     }
 
-    /// Whether the file answers, asked for at most `deadline`. While appends fail, it is asked to
-    /// take a write.
+    /// Checks that the file answers within `deadline`. While appends fail, the check is a write.
     ///
     /// # Errors
-    /// [`Unreachable`], when it does not.
+    /// [`LogUnreachable`] if it does not answer.
     pub async fn ping(&self, deadline: Duration) -> Result<(), LogUnreachable> {
         let (answer, answered) = oneshot::channel();
         self.0.writer.ask(Item::Ping(answer)).map_err(LogUnreachable)?;
@@ -172,8 +170,8 @@ impl Embedded {
         }
     }
 
-    /// Writes what is queued, moves everything into the one file and closes it. Stop the readers
-    /// first: the file is in use as long as one runs. Whoever appends afterwards is refused.
+    /// Writes the queued records, moves the write-ahead log into the file and closes it. Stop the
+    /// readers first: the file is in use while one runs. Later appends are rejected.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.0.writer.ask(Item::Close(done)).is_ok() {

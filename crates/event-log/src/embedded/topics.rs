@@ -1,4 +1,5 @@
-//! The topics of the file: read once, then known. The writer moves their ends, readers follow.
+//! The topics of the file, read once and kept in memory. The writer moves the ends of their
+//! partitions and wakes the readers.
 
 use std::{
     collections::HashMap,
@@ -14,37 +15,35 @@ use tokio::sync::watch;
 
 use crate::{LogUnreachable, Topic, TopicError, topic::Cleanup};
 
-/// Bits of a place that are the offset: a million records a second for twelve days, in each of
-/// eight million partitions.
+/// The low bits of a row's place hold the offset: enough for a million records a second for twelve
+/// days, in each of eight million partitions.
 const OFFSET_BITS: u32 = 40;
 
-/// More than anyone needs in one process, and few enough to be opened at once.
 const MAX_PARTITIONS: u32 = 10_000;
 
-/// Every topic by its name.
+/// The topics by name.
 #[derive(Default)]
 pub(super) struct Topics(RwLock<HashMap<String, Arc<TopicState>>>);
 
 pub(super) struct TopicState {
     pub(super) partitions: Vec<Arc<EmbeddedPartition>>,
-    /// Tells the readers that one of the partitions has moved.
+    /// Wakes the readers when the end of a partition has moved.
     moved: Arc<watch::Sender<()>>,
-    /// What it forgets, as was said when it was asked for in this process.
+    /// `None` until this process has ensured the topic.
     cleanup: Mutex<Option<Cleanup>>,
 }
 
-/// A partition: where it starts and where it ends.
 pub(super) struct EmbeddedPartition {
     pub(super) id: i64,
     pub(super) number: i32,
     start: AtomicI64,
     end: AtomicI64,
-    /// The topic's own.
+    /// The same as the topic's.
     moved: Arc<watch::Sender<()>>,
 }
 
 impl EmbeddedPartition {
-    /// The key of the row that has this offset.
+    /// The key of the row that holds this offset.
     pub(super) fn row_place(&self, offset: i64) -> i64 {
         (self.id << OFFSET_BITS) + offset
     }
@@ -53,23 +52,24 @@ impl EmbeddedPartition {
         place & ((1 << OFFSET_BITS) - 1)
     }
 
-    /// The first offset that may still be there.
+    /// Retention removed every offset below this one.
     pub(super) fn start_offset(&self) -> i64 {
         self.start.load(Ordering::Acquire)
     }
 
-    /// One beyond the last offset that is durable.
+    /// One beyond the last durable offset.
     pub(super) fn end_offset(&self) -> i64 {
         self.end.load(Ordering::Acquire)
     }
 
-    /// Called when everything below `start` was deleted.
+    /// To be called once everything below `start` is deleted.
     pub(super) fn set_start_offset(&self, start: i64) {
         self.start.fetch_max(start, Ordering::AcqRel);
     }
 
-    /// Called when everything below `end` is durable; [`wake`](Self::wake) tells the readers. An
-    /// end never goes back, because offsets are never given twice.
+    /// To be called once everything below `end` is durable;
+    /// [`wake_readers`](Self::wake_readers) follows. An end never moves back, because offsets are
+    /// never given twice.
     pub(super) fn set_end_offset(&self, end: i64) {
         self.end.fetch_max(end, Ordering::AcqRel);
     }
@@ -80,6 +80,10 @@ impl EmbeddedPartition {
 }
 
 impl TopicState {
+    pub(super) fn find_partition(&self, number: i32) -> Option<Arc<EmbeddedPartition>> {
+        usize::try_from(number).ok().and_then(|number| self.partitions.get(number)).cloned()
+    }
+
     pub(super) fn watch_ends(&self) -> watch::Receiver<()> {
         self.moved.subscribe()
     }
@@ -90,23 +94,21 @@ impl Topics {
         self.0.read().get(name).cloned()
     }
 
-    /// The partition, or why there is none.
+    /// The partition, or the reason why it does not exist.
     pub(super) fn find_partition(
         &self,
         topic: &str,
         number: i32,
     ) -> Result<Arc<EmbeddedPartition>, String> {
-        let topics = self.0.read();
-        let Some(known) = topics.get(topic) else {
-            return Err(format!("there is no topic {topic}"));
-        };
-        let found = usize::try_from(number).ok().and_then(|number| known.partitions.get(number));
-        found.cloned().ok_or_else(|| {
-            format!("topic {topic} has {} partitions, and none {number}", known.partitions.len())
+        let known =
+            self.find_topic(topic).ok_or_else(|| format!("topic {topic} does not exist"))?;
+        known.find_partition(number).ok_or_else(|| {
+            let count = known.partitions.len();
+            format!("topic {topic} has {count} partitions and no partition {number}")
         })
     }
 
-    /// Every partition of a topic that forgets something, and what.
+    /// The partitions of all topics that have a cleanup, with that cleanup.
     pub(super) fn list_cleanups(&self) -> Vec<(Arc<EmbeddedPartition>, Cleanup)> {
         let topics = self.0.read();
         let topics = topics.values().filter_map(|topic| Some((topic, (*topic.cleanup.lock())?)));
@@ -117,8 +119,8 @@ impl Topics {
             .collect()
     }
 
-    /// Reads the topics, and where each partition starts and ends, from the file. Those that are
-    /// known already move to where the file says.
+    /// Reads the topics and the start and end of each partition from the file. Known partitions are
+    /// moved forward to these.
     pub(super) async fn load_topics(&self, file: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         let rows: Vec<(String, i64, i32, i64, Option<i64>)> = sqlx::query_as(
             "SELECT topics.name, partitions.id, partitions.number, start_offset,
@@ -154,7 +156,7 @@ impl Topics {
         Ok(())
     }
 
-    /// Makes the topic, or checks the one that is there.
+    /// Creates the topic, or checks the existing one.
     pub(super) async fn ensure_topic(
         &self,
         file: &mut SqliteConnection,
@@ -182,7 +184,7 @@ fn unreachable_error(error: &sqlx::Error) -> TopicError {
     TopicError::Unreachable(LogUnreachable(error.to_string()))
 }
 
-/// Kafka's own rules, so that a topic that works here works there.
+/// Applies Kafka's rules, so that a topic of the embedded log is valid in Kafka too.
 fn check_topic(topic: &Topic) -> Result<(), TopicError> {
     let refuse = |reason: &str| {
         Err(TopicError::Refused { topic: topic.name.clone(), reason: reason.to_owned() })
