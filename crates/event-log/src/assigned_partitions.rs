@@ -37,17 +37,27 @@ impl<H: PartitionHandler> AssignedPartitions<H> {
         &self.topic
     }
 
-    pub(crate) fn tracker(&self) -> Option<&Arc<OffsetTracker>> {
-        self.tracker.as_ref()
+    pub(crate) fn is_group_member(&self) -> bool {
+        self.tracker.is_some()
     }
 
-    /// Replaces the tracker while no partition is assigned.
+    /// True if a group member uses this tracker.
+    pub(crate) fn uses_tracker(&self, tracker: &Arc<OffsetTracker>) -> bool {
+        self.tracker.as_ref().is_some_and(|used| Arc::ptr_eq(used, tracker))
+    }
+
+    /// Replaces the tracker while no partition is assigned. Each client of a group member has a
+    /// tracker of its own.
     pub(crate) fn set_tracker(&mut self, tracker: Arc<OffsetTracker>) {
         self.tracker = Some(tracker);
     }
 
     pub(crate) fn numbers(&self) -> Vec<i32> {
         self.partitions.keys().copied().collect()
+    }
+
+    pub(crate) fn is_assigned(&self, partition: i32) -> bool {
+        self.partitions.contains_key(&partition)
     }
 
     /// The state of each partition, by its number.

@@ -61,7 +61,7 @@ pub trait PartitionHandler: Send + 'static {
     fn renew_lease(&mut self) {}
 }
 
-/// Where the records of a partition begin for a handler.
+/// The place in a partition at which a handler begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartAt {
     /// At the first record that the log still has.
@@ -87,7 +87,7 @@ impl StartAt {
     }
 }
 
-/// What a handler made of a record.
+/// The handler's verdict on a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordOutcome {
     /// The handler decoded it.
@@ -160,7 +160,7 @@ impl Reader {
     }
 }
 
-/// What a reader's threads report about it.
+/// Reports of a reader's threads, for its handles.
 #[derive(Debug, Default)]
 pub(crate) struct ReaderStatus {
     pub(crate) dlq_copied: AtomicU64,

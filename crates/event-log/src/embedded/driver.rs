@@ -149,7 +149,7 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
                 FollowerCommand::Revoke(number) => {
                     self.partitions.revoke(&[number]);
                 }
-                FollowerCommand::Assign(number) if self.partitions.state(number).is_some() => {}
+                FollowerCommand::Assign(number) if self.partitions.is_assigned(number) => {}
                 FollowerCommand::Assign(number) => match self.topic.find_partition(number) {
                     Some(partition) => self.assign_partitions(&[partition]),
                     None => tracing::error!(
@@ -163,7 +163,7 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
     }
 
     /// Reads a chunk of each live partition that has new records, then one of the first partition
-    /// that is not live. Returns false if there was nothing to read.
+    /// that is not live. Returns false if all of them are read to their ends.
     async fn read_partitions(&mut self) -> Result<bool, sqlx::Error> {
         let mut has_read = false;
         // Before the ends are looked at, so that no later move is missed.

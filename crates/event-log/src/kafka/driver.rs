@@ -25,7 +25,6 @@ use super::{
 use crate::{
     LogUnreachable, PartitionHandler, Record, Watermarks,
     assigned_partitions::AssignedPartitions,
-    offset_tracker::OffsetTracker,
     partition_state::{Action, Actions, OffsetGap, PartitionState},
     reader::ReaderStatus,
 };
@@ -40,7 +39,7 @@ const GAP_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const SEEK_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub(super) struct PartitionDriver<H> {
-    partitions: AssignedPartitions<H>,
+    pub(super) partitions: AssignedPartitions<H>,
     queries: MetadataQueries,
     /// The widest gap of each partition that the brokers have not been asked about yet.
     gaps: HashMap<i32, OffsetGap>,
@@ -74,36 +73,10 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         })
     }
 
-    pub(super) fn topic(&self) -> &str {
-        self.partitions.topic()
-    }
-
-    pub(super) fn is_assigned(&self, partition: i32) -> bool {
-        self.partitions.state(partition).is_some()
-    }
-
-    pub(super) fn assigned_partitions(&self) -> Vec<i32> {
-        self.partitions.numbers()
-    }
-
-    /// Replaces the tracker. Each client of a group member has one of its own.
-    pub(super) fn set_tracker(&mut self, tracker: Arc<OffsetTracker>) {
-        self.partitions.set_tracker(tracker);
-    }
-
-    pub(super) fn uses_tracker(&self, tracker: &Arc<OffsetTracker>) -> bool {
-        self.partitions.tracker().is_some_and(|used| Arc::ptr_eq(used, tracker))
-    }
-
-    /// See [`AssignedPartitions::record_progress`].
-    pub(super) fn record_progress(&self) {
-        self.partitions.record_progress();
-    }
-
     /// Returns where the client has to start reading.
     pub(super) fn assign_partition(&mut self, partition: i32) -> Offset {
         self.revoke_partitions(&[partition]);
-        let topic = self.topic();
+        let topic = self.partitions.topic();
         tracing::info!(kafka.topic = topic, kafka.partition = partition, "partition assigned");
         let state = self.partitions.assign(partition, None);
         self.query_watermarks(partition);
@@ -113,16 +86,12 @@ impl<H: PartitionHandler> PartitionDriver<H> {
 
     /// Returns the positions that are still to be committed.
     pub(super) fn revoke_partitions(&mut self, partitions: &[i32]) -> Vec<(i32, i64)> {
-        for partition in partitions.iter().filter(|partition| self.is_assigned(**partition)) {
-            let topic = self.topic();
+        let topic = self.partitions.topic();
+        for partition in partitions.iter().filter(|number| self.partitions.is_assigned(**number)) {
             tracing::info!(kafka.topic = topic, kafka.partition = partition, "partition revoked");
         }
         self.gaps.retain(|partition, _| !partitions.contains(partition));
         self.partitions.revoke(partitions)
-    }
-
-    pub(super) fn renew_lease(&mut self) {
-        self.partitions.renew_lease();
     }
 
     /// Handles what the client's poll returned.
@@ -198,7 +167,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         }
         if self.metadata_checked_at.is_none_or(|at| at.elapsed() >= METADATA_CHECK_INTERVAL) {
             self.metadata_checked_at = Some(Instant::now());
-            if self.partitions.tracker().is_some() {
+            if self.partitions.is_group_member() {
                 self.queries.send(MetadataQuery::PartitionCount);
             }
             for (partition, state) in self.partitions.states() {
@@ -214,7 +183,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
     fn seek_to_beginning<C: ConsumerContext>(&mut self, consumer: &BaseConsumer<C>) {
         let needs_seek = self.partitions.states().filter(|(_, state)| state.needs_seek());
         for partition in needs_seek.map(|(partition, _)| partition).collect::<Vec<_>>() {
-            let topic = self.topic();
+            let topic = self.partitions.topic();
             match consumer.seek(topic, partition, Offset::Beginning, SEEK_TIMEOUT) {
                 Ok(()) => self.transition(partition, None, |state| state.on_seek(None)),
                 Err(error) => tracing::debug!(
@@ -266,7 +235,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         }
         let known = *self.partition_count.get_or_insert(count);
         if count != known {
-            let topic = self.topic();
+            let topic = self.partitions.topic();
             let trouble = format!(
                 "topic {topic} had {known} partitions at start and has {count} now. A user's \
                  inbox lives in a partition that follows from this number: move to a new topic, or \
