@@ -50,13 +50,13 @@ use crate::{
     offset_tracker::OffsetTracker,
     reader::{Follower, Reader, ReaderStatus},
 };
-use open::Lock;
+use open::FileLock;
 use progress::FileOffsets;
-use queue::Item;
+use queue::WriterRequest;
 use reader::Membership;
-use schema::Unfit;
+use schema::UnfitFile;
 use topics::Topics;
-use writer::Writer;
+use writer::WriterThread;
 
 /// A log in one SQLite file. A cheap handle, to be cloned; the file is open until
 /// [`close`](Self::close), or until the last handle, writer and reader is gone.
@@ -68,7 +68,7 @@ struct Shared {
     topics: Arc<Topics>,
     writer: EmbeddedWriter,
     /// Held by those who use the file: the writer and each reader.
-    lock: Weak<Lock>,
+    lock: Weak<FileLock>,
 }
 
 impl Embedded {
@@ -77,17 +77,20 @@ impl Embedded {
     /// # Errors
     /// [`OpenError`] says why not, and what to do.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
-        let lock = Arc::new(Lock::take(path)?);
-        let unfit = |unfit| OpenError::of(path, unfit);
+        let lock = Arc::new(FileLock::acquire(path)?);
+        let unfit = |unfit| OpenError::new(path, unfit);
         let mut file = schema::connect_to_write(path).await.map_err(|error| unfit(error.into()))?;
-        schema::migrate(&mut file).await.map_err(unfit)?;
+        schema::migrate_file(&mut file).await.map_err(unfit)?;
         let topics = Arc::new(Topics::default());
-        topics.load(&mut file).await.map_err(|error| unfit(Unfit::Sqlite(error)))?;
-        let (writer, items) = EmbeddedWriter::new(Arc::clone(&topics));
+        topics.load(&mut file).await.map_err(|error| unfit(UnfitFile::Sqlite(error)))?;
+        let (writer, requests) = EmbeddedWriter::new(Arc::clone(&topics));
         let held = Arc::downgrade(&lock);
-        Writer::new(path.to_owned(), Arc::clone(&topics), file).start(items, lock).map_err(
-            |error| OpenError::Failed { path: path.to_owned(), reason: error.to_string() },
-        )?;
+        WriterThread::new(path.to_owned(), Arc::clone(&topics), file)
+            .spawn_thread(requests, lock)
+            .map_err(|error| OpenError::Failed {
+                path: path.to_owned(),
+                reason: error.to_string(),
+            })?;
         Ok(Self(Arc::new(Shared { path: path.to_owned(), topics, writer, lock: held })))
     }
 
@@ -98,7 +101,10 @@ impl Embedded {
     /// [`TopicError::Partitions`], when one exists with another number of partitions.
     pub async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
         let (answer, answered) = oneshot::channel();
-        self.0.writer.ask(Item::Ensure(topics.to_vec(), answer)).map_err(LogUnreachable)?;
+        self.0
+            .writer
+            .send_request(WriterRequest::Ensure(topics.to_vec(), answer))
+            .map_err(LogUnreachable)?;
         answered.await.map_err(|_| ended())?
     }
 
@@ -159,7 +165,7 @@ impl Embedded {
     /// [`Unreachable`], when it does not.
     pub async fn ping(&self, deadline: Duration) -> Result<(), LogUnreachable> {
         let (answer, answered) = oneshot::channel();
-        self.0.writer.ask(Item::Ping(answer)).map_err(LogUnreachable)?;
+        self.0.writer.send_request(WriterRequest::Ping(answer)).map_err(LogUnreachable)?;
         match timeout(deadline, answered).await {
             Ok(Ok(answer)) => answer.map_err(LogUnreachable),
             Ok(Err(_)) => Err(ended()),
@@ -171,7 +177,7 @@ impl Embedded {
     /// first: the file is in use as long as one runs. Whoever appends afterwards is refused.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
-        if self.0.writer.ask(Item::Close(done)).is_ok() {
+        if self.0.writer.send_request(WriterRequest::Close(done)).is_ok() {
             let _ = closed.await;
         }
     }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
     folding::Folding,
-    open::Lock,
+    open::FileLock,
     progress::FileOffsets,
     topics::{TopicState, Topics},
 };
@@ -69,7 +69,7 @@ pub(super) struct Source {
     pub(super) path: PathBuf,
     pub(super) topics: Arc<Topics>,
     /// The file is in use for as long as this lives.
-    pub(super) lock: Option<Arc<Lock>>,
+    pub(super) lock: Option<Arc<FileLock>>,
     pub(super) topic: String,
 }
 

@@ -17,7 +17,7 @@ use rdkafka::{
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{KafkaSettings, context::ClientLog, folding::PartitionDriver, statistics::Role};
+use super::{KafkaSettings, context::ClientLog, folding::PartitionDriver, statistics::ClientRole};
 use crate::{
     Follower, LogUnreachable, PartitionHandler,
     reader::{Command, ReaderStatus},
@@ -39,7 +39,7 @@ pub(super) fn follow<F: PartitionHandler>(
     topic: &str,
     fold: F,
 ) -> Result<Follower, LogUnreachable> {
-    let config = settings.follower();
+    let config = settings.follower_config();
     let folding = PartitionDriver::new(admin, topic, Arc::new(ReaderStatus::default()), fold)?;
     // Made here, so that a wrong setting is an error at start.
     let first = connect(&config)?;
@@ -62,7 +62,7 @@ pub(super) fn follow<F: PartitionHandler>(
 }
 
 fn connect(config: &ClientConfig) -> Result<Client, LogUnreachable> {
-    BaseConsumer::from_config_and_context(config, ClientLog::of(Role::Follower))
+    BaseConsumer::from_config_and_context(config, ClientLog::new(ClientRole::Follower))
         .map_err(|error| LogUnreachable(format!("Kafka consumer: {error}")))
 }
 

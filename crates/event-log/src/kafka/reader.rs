@@ -23,7 +23,7 @@ use rdkafka::{
 
 use super::{
     KafkaSettings, commits::ConsumerOffsets, context::ClientLog, folding::PartitionDriver,
-    statistics::Role,
+    statistics::ClientRole,
 };
 use crate::{
     Group, LogUnreachable, PartitionHandler, Reader, commits, dlq::DlqWriter,
@@ -57,12 +57,15 @@ pub(super) fn join<F: PartitionHandler>(
     let signs = Arc::new(ReaderStatus::default());
     let folding = PartitionDriver::new(admin, topic, Arc::clone(&signs), fold)?;
     let member = Member {
-        consumer: settings.consumer(group),
+        consumer: settings.consumer_config(group),
         dlq,
         topic: topic.to_owned(),
         group: group.id.clone(),
         signs: Arc::clone(&signs),
-        folder: Arc::new(Folder { log: ClientLog::of(Role::Reader), folding: Mutex::new(folding) }),
+        folder: Arc::new(Folder {
+            log: ClientLog::new(ClientRole::Reader),
+            folding: Mutex::new(folding),
+        }),
     };
     // Made here, so that a wrong setting is an error at start.
     let first = member.connect()?;
