@@ -105,7 +105,7 @@ mod tests {
         }
 
         fn commit_offsets(&self, offsets: &[(i32, i64)]) -> Result<(), String> {
-            let copies = self.log.ends(DLQ, &[0]).expect("the topic is there")[0];
+            let copies = self.log.fetch_end_offsets(DLQ, &[0]).expect("the topic is there")[0];
             self.seen.lock().push((offsets[0].1, copies));
             Ok(())
         }

@@ -23,6 +23,7 @@ pub mod topic;
 pub mod record;
 pub mod writer;
 pub mod reader;
+mod partition_state;
 mod poison;
 mod partition_offsets;
 mod offset_tracker;
@@ -116,12 +117,12 @@ impl Log {
     ///
     /// # Errors
     /// [`Unreachable`], when the client cannot even be made: a setting is wrong.
-    pub fn join_group<F: PartitionHandler>(
+    pub fn join_group<H: PartitionHandler>(
         &self,
         topic: &str,
         group: &Group,
         dlq: Option<&str>,
-        fold: F,
+        handler: H,
     ) -> Result<Reader, LogUnreachable> {
         // There from the start, because what appears with its first count cannot be told a rate of.
         for kind in ["assigned", "revoked", "lost"] {
@@ -129,8 +130,8 @@ impl Log {
         }
         counter!(DEAD_LETTERS).increment(0);
         match self {
-            Self::Kafka(log) => log.join(topic, group, dlq, fold),
-            Self::Embedded(log) => Ok(log.join(topic, &group.id, dlq, fold)),
+            Self::Kafka(log) => log.join_group(topic, group, dlq, handler),
+            Self::Embedded(log) => Ok(log.join_group(topic, &group.id, dlq, handler)),
         }
     }
 
@@ -140,14 +141,14 @@ impl Log {
     ///
     /// # Errors
     /// [`Unreachable`], when the client cannot even be made: a setting is wrong.
-    pub fn follow_topic<F: PartitionHandler>(
+    pub fn follow_topic<H: PartitionHandler>(
         &self,
         topic: &str,
-        fold: F,
+        handler: H,
     ) -> Result<Follower, LogUnreachable> {
         match self {
-            Self::Kafka(log) => log.follow(topic, fold),
-            Self::Embedded(log) => Ok(log.follow(topic, fold)),
+            Self::Kafka(log) => log.follow_topic(topic, handler),
+            Self::Embedded(log) => Ok(log.follow_topic(topic, handler)),
         }
     }
 
@@ -162,8 +163,8 @@ impl Log {
         deadline: Duration,
     ) -> Result<Vec<i64>, LogUnreachable> {
         match self {
-            Self::Kafka(log) => log.ends(topic, partitions, deadline).await,
-            Self::Embedded(log) => log.ends(topic, partitions),
+            Self::Kafka(log) => log.fetch_end_offsets(topic, partitions, deadline).await,
+            Self::Embedded(log) => log.fetch_end_offsets(topic, partitions),
         }
     }
 

@@ -111,7 +111,7 @@ mod tests {
         fn a_cut_off_column_is_malformed_or_a_shorter_list(headers in any_headers(), cut in 1_usize..100) {
             let bytes = encode_headers(&headers);
             let cut = &bytes[..bytes.len().saturating_sub(cut)];
-            if let Ok(read) = decode(cut) {
+            if let Ok(read) = decode_headers(cut) {
                 prop_assert!(read.len() < headers.len() || headers.is_empty());
             }
         }

@@ -11,7 +11,7 @@
 //! - Offsets of a partition are 0, 1, 2 and so on, in the order of the appends; `retention` takes
 //!   records away, never offsets: the file's `start_offset` remembers them.
 //! - A reader sees every record that is committed, in order, at once: the writer wakes it through
-//!   `topics`, it reads its own snapshot in `folding`, and neither blocks the other.
+//!   `topics`, it reads its own snapshot in `driver`, and neither blocks the other.
 //! - A group's committed offsets are in the file: `progress`.
 //! - Memory is bounded: `queue` by records and bytes, a reader by its row buffer.
 //!
@@ -30,7 +30,7 @@ mod insert;
 mod retention;
 mod progress;
 mod reader;
-mod folding;
+mod driver;
 mod rows;
 
 use std::{
@@ -114,15 +114,15 @@ impl Embedded {
         self.0.writer.clone()
     }
 
-    /// Folds all partitions of the topic, each from its beginning, on a thread of its own. A topic
-    /// that does not exist yet is waited for. The group has this one member; poison records are
+    /// Reads all partitions of the topic, each from where the handler says, on a thread of its own.
+    /// A missing topic is waited for. This reader is the group's only member; poison records are
     /// copied to the topic `dlq`, see [`Log::join_group`](crate::Log::join_group).
-    pub fn join<F: PartitionHandler>(
+    pub fn join_group<H: PartitionHandler>(
         &self,
         topic: &str,
         group: &str,
         dlq: Option<&str>,
-        fold: F,
+        handler: H,
     ) -> Reader {
         let status = Arc::new(ReaderStatus::default());
         let tracker = OffsetTracker::new(topic, group, dlq.is_some(), Arc::clone(&status));
@@ -137,25 +137,29 @@ impl Embedded {
             dlq: dlq.map(|topic| DlqWriter::new(LogWriter::Embedded(self.writer()), topic)),
             status,
         };
-        reader::join(self.source(topic), membership, fold)
+        reader::join_group(self.source(topic), membership, handler)
     }
 
-    /// Folds those partitions of the topic that the follower is told to, each from its beginning,
-    /// on a thread of its own. A topic that does not exist yet is waited for.
-    pub fn follow<F: PartitionHandler>(&self, topic: &str, fold: F) -> Follower {
-        reader::follow(self.source(topic), fold)
+    /// Reads those partitions of the topic that the follower is assigned, on a thread of its own. A
+    /// missing topic is waited for.
+    pub fn follow_topic<H: PartitionHandler>(&self, topic: &str, handler: H) -> Follower {
+        reader::follow_topic(self.source(topic), handler)
     }
 
-    pub(crate) fn ends(&self, topic: &str, partitions: &[i32]) -> Result<Vec<i64>, LogUnreachable> {
-        let end =
-            |number: &i32| self.0.topics.partition(topic, *number).map(|partition| partition.end());
-        partitions.iter().map(end).collect::<Result<_, _>>().map_err(LogUnreachable)
+    pub(crate) fn fetch_end_offsets(
+        &self,
+        topic: &str,
+        partitions: &[i32],
+    ) -> Result<Vec<i64>, LogUnreachable> {
+        let topics = &self.0.topics;
+        let ends = partitions.iter().map(|number| Ok(topics.partition(topic, *number)?.end()));
+        ends.collect::<Result<_, _>>().map_err(LogUnreachable)
     }
 
-    fn source(&self, topic: &str) -> reader::Source {
+    fn source(&self, topic: &str) -> reader::TopicSource {
         let Shared { path, topics, lock, .. } = &*self.0;
         let (path, topics, topic) = (path.clone(), Arc::clone(topics), topic.to_owned());
-        reader::Source { path, topics, lock: lock.upgrade(), topic }
+        reader::TopicSource { path, topics, lock: lock.upgrade(), topic }
     }
 
     /// Whether the file answers, asked for at most `deadline`. While appends fail, it is asked to

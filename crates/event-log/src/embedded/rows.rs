@@ -1,4 +1,4 @@
-//! Records out of the file's rows, borrowed from them.
+//! Reads records from the file's rows, borrowed from them.
 
 use futures_util::stream::BoxStream;
 use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
@@ -9,12 +9,12 @@ use super::{
 };
 use crate::Record;
 
-/// Records that are read in one statement. Between two of them the write-ahead log can be emptied,
-/// and live partitions get their turn.
-pub(super) const CHUNK: i64 = 1024;
+/// How many records one statement reads. Between two statements SQLite can empty the write-ahead
+/// log, and the driver reads live partitions.
+pub(super) const MAX_CHUNK: i64 = 1024;
 
-/// The partition's rows from one offset up to, not including, another one; a chunk at most.
-pub(super) fn fetch<'f>(
+/// The partition's rows from offset `from` up to, not including, `to`; [`MAX_CHUNK`] at most.
+pub(super) fn fetch_rows<'f>(
     file: &'f mut SqliteConnection,
     partition: &Partition,
     from: i64,
@@ -26,12 +26,12 @@ pub(super) fn fetch<'f>(
     )
     .bind(partition.place(from))
     .bind(partition.place(to))
-    .bind(CHUNK)
+    .bind(MAX_CHUNK)
     .fetch(file)
 }
 
-/// The record of a row that [`fetch`] found.
-pub(super) fn record<'r>(
+/// The record of a row that [`fetch_rows`] found.
+pub(super) fn read_record<'r>(
     row: &'r SqliteRow,
     partition: &Partition,
 ) -> Result<Record<'r>, sqlx::Error> {

@@ -1,6 +1,5 @@
-//! The Kafka driver. The only place in the project that names rdkafka.
-//!
-//! It owns the clients and their settings; it never knows what a record means.
+//! The Kafka driver, the only module of the project that names rdkafka. It owns the clients and
+//! their settings. It never knows what a record means.
 
 pub mod security;
 mod config;
@@ -8,8 +7,9 @@ mod context;
 mod statistics;
 mod topics;
 mod writer;
-mod questions;
-mod folding;
+mod metadata;
+mod message;
+mod driver;
 mod commits;
 mod reader;
 mod follower;
@@ -32,17 +32,17 @@ use statistics::ClientRole;
 #[derive(Clone)]
 pub struct Kafka {
     settings: Arc<KafkaSettings>,
-    /// Asks for metadata and watermarks and makes topics: a client of its own, so that such
-    /// questions never wait behind records.
+    /// Fetches metadata and watermarks and creates topics. A client of its own, so that these
+    /// requests never wait behind records.
     admin: Arc<AdminClient<ClientLog>>,
     writer: KafkaWriter,
 }
 
 impl Kafka {
-    /// Makes the clients. It does not wait for a broker: Kafka may come later than we do.
+    /// Creates the clients. It does not wait for a broker, so Kafka may start later.
     ///
     /// # Errors
-    /// [`Unreachable`], when a setting is wrong; it says which.
+    /// [`LogUnreachable`] names the setting that is wrong.
     pub fn new(settings: KafkaSettings) -> Result<Self, LogUnreachable> {
         settings.check_build()?;
         let admin = AdminClient::from_config_and_context(
@@ -61,13 +61,13 @@ impl Kafka {
     pub(crate) async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
         topics::ensure_topics(&self.admin, &self.settings.brokers, topics).await.map_err(|error| {
             match error {
-                TopicError::Unreachable(error) => self.advise(error).into(),
+                TopicError::Unreachable(error) => self.add_advice(error).into(),
                 other => other,
             }
         })
     }
 
-    pub(crate) async fn ends(
+    pub(crate) async fn fetch_end_offsets(
         &self,
         topic: &str,
         partitions: &[i32],
@@ -79,33 +79,33 @@ impl Kafka {
 
     pub(crate) async fn ping(&self, deadline: Duration) -> Result<(), LogUnreachable> {
         let pinged = topics::ping_brokers(&self.admin, &self.settings.brokers, deadline).await;
-        pinged.map_err(|error| self.advise(error))
+        pinged.map_err(|error| self.add_advice(error))
     }
 
-    /// Adds what a person can do, where the brokers are there and turn us away.
-    fn advise(&self, error: LogUnreachable) -> LogUnreachable {
+    /// Adds what a person can do if the brokers refuse the connection.
+    fn add_advice(&self, error: LogUnreachable) -> LogUnreachable {
         match self.writer.last_refusal() {
             Some(refusal) => LogUnreachable(format!("{error}: {}", refusal.to_advice())),
             None => error,
         }
     }
 
-    pub(crate) fn join<F: PartitionHandler>(
+    pub(crate) fn join_group<H: PartitionHandler>(
         &self,
         topic: &str,
         group: &Group,
         dlq: Option<&str>,
-        fold: F,
+        handler: H,
     ) -> Result<Reader, LogUnreachable> {
         let dlq = dlq.map(|topic| DlqWriter::new(Writer::Kafka(self.writer()), topic));
-        reader::join(&self.settings, Arc::clone(&self.admin), topic, group, dlq, fold)
+        reader::join_group(&self.settings, Arc::clone(&self.admin), topic, group, dlq, handler)
     }
 
-    pub(crate) fn follow<F: PartitionHandler>(
+    pub(crate) fn follow_topic<H: PartitionHandler>(
         &self,
         topic: &str,
-        fold: F,
+        handler: H,
     ) -> Result<Follower, LogUnreachable> {
-        follower::follow(&self.settings, Arc::clone(&self.admin), topic, fold)
+        follower::follow_topic(&self.settings, Arc::clone(&self.admin), topic, handler)
     }
 }

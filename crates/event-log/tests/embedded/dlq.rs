@@ -18,13 +18,13 @@ async fn open(world: &World) -> Embedded {
 }
 
 fn member(log: &Embedded, memory: &Memory) -> Reader {
-    log.join(TOPIC, GROUP, Some(DLQ), memory.clone())
+    log.join_group(TOPIC, GROUP, Some(DLQ), memory.clone())
 }
 
 /// Everything in the dead-letter queue.
 async fn letters(log: &Embedded) -> Vec<Seen> {
     let memory = Memory::default();
-    let follower = log.follow(DLQ, memory.clone());
+    let follower = log.follow_topic(DLQ, memory.clone());
     for partition in 0..2 {
         follower.assign(partition);
     }
@@ -142,7 +142,7 @@ async fn each_group_copies_poison_for_itself() {
     append(&log.writer(), record(0, "7", "poison")).await;
     for group in ["one", "another", "one"] {
         let memory = Memory::default();
-        let reader = log.join(TOPIC, group, Some(DLQ), memory.clone());
+        let reader = log.join_group(TOPIC, group, Some(DLQ), memory.clone());
         eventually("live", || memory.has(&Told::Live(0))).await;
         reader.stop().await;
     }

@@ -18,7 +18,7 @@ async fn a_follower_reads_what_it_is_told_and_nothing_else() {
         append(&writer, record(partition, "1", "hello")).await;
     }
     let memory = Memory::default();
-    let follower = log.follow(TOPIC, memory.clone());
+    let follower = log.follow_topic(TOPIC, memory.clone());
     follower.assign(1);
     eventually("live", || memory.has(&Told::Live(1))).await;
     append(&writer, record(0, "1", "not for it")).await;
@@ -38,7 +38,7 @@ async fn a_partition_that_is_assigned_again_starts_from_its_beginning() {
     let log = world.open(2, FOREVER).await;
     append(&log.writer(), record(0, "1", "first")).await;
     let memory = Memory::default();
-    let follower = log.follow(TOPIC, memory.clone());
+    let follower = log.follow_topic(TOPIC, memory.clone());
     follower.assigner().assign(0);
     follower.assigner().assign(0);
     eventually("read", || memory.count() == 1).await;
@@ -58,7 +58,7 @@ async fn an_empty_partition_is_live_at_once_and_a_missing_one_is_passed_over() {
     let world = World::new();
     let log = world.open(1, FOREVER).await;
     let memory = Memory::default();
-    let follower = log.follow(TOPIC, memory.clone());
+    let follower = log.follow_topic(TOPIC, memory.clone());
     follower.assign(7);
     follower.revoke(7);
     follower.assign(0);

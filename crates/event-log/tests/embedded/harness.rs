@@ -63,7 +63,7 @@ pub(crate) async fn open(path: &Path, partitions: u32, cleanup: Cleanup) -> Embe
 
 /// Reads the topic's every partition.
 pub(crate) fn join(log: &Embedded, fold: impl PartitionHandler) -> Reader {
-    log.join(TOPIC, GROUP, None, fold)
+    log.join_group(TOPIC, GROUP, None, fold)
 }
 
 pub(crate) fn topic(partitions: u32, cleanup: Cleanup) -> Topic {
