@@ -35,8 +35,8 @@ pub enum OpenError {
     },
     /// The file is damaged, or is not a log.
     #[error(
-        "the log {} is damaged or not a log: {reason}. Move it and the files beside it that begin \
-         with its name to another folder, then restore a copy, or start with an empty log", path.display()
+        "the log {} is damaged or not a log: {reason}. Move it away, with the files beside it that \
+         begin with its name, then restore a copy, or start with an empty log", path.display()
     )]
     Damaged {
         /// The log's file.
@@ -62,7 +62,7 @@ pub enum OpenError {
     Failed {
         /// The log's file.
         path: PathBuf,
-        /// That error.
+        /// The error.
         reason: String,
     },
 }
