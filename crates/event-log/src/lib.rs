@@ -29,7 +29,9 @@ mod partition_offsets;
 mod offset_tracker;
 mod dlq;
 mod commits;
+#[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "embedded")]
 pub mod embedded;
 #[cfg(feature = "mock")]
 pub mod mock;
@@ -49,12 +51,17 @@ pub use record::{NewRecord, Position, Record, RecordAnchor};
 pub use topic::{Topic, TopicError};
 pub use writer::{Ack, AppendError, Writer};
 
+#[cfg(not(any(feature = "kafka", feature = "embedded")))]
+compile_error!("event-log needs a driver: enable its feature `kafka` or `embedded`");
+
 /// A log: a cheap handle, to be cloned. Which of the two it is, is decided at start, once.
 #[derive(Clone)]
 pub enum Log {
     /// Apache Kafka.
+    #[cfg(feature = "kafka")]
     Kafka(kafka::Kafka),
     /// SQLite, in this process alone.
+    #[cfg(feature = "embedded")]
     Embedded(embedded::Embedded),
 }
 
@@ -70,7 +77,9 @@ impl Log {
     /// [`TopicError::Unreachable`] may pass; every other one is for a person to mend.
     pub async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(log) => log.ensure_topics(topics).await,
+            #[cfg(feature = "embedded")]
             Self::Embedded(log) => log.ensure_topics(topics).await,
         }
     }
@@ -101,7 +110,9 @@ impl Log {
     #[must_use]
     pub fn writer(&self) -> Writer {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(log) => Writer::Kafka(log.writer()),
+            #[cfg(feature = "embedded")]
             Self::Embedded(log) => Writer::Embedded(log.writer()),
         }
     }
@@ -130,7 +141,9 @@ impl Log {
         }
         counter!(DEAD_LETTERS).increment(0);
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(log) => log.join_group(topic, group, dlq, handler),
+            #[cfg(feature = "embedded")]
             Self::Embedded(log) => Ok(log.join_group(topic, &group.id, dlq, handler)),
         }
     }
@@ -147,7 +160,9 @@ impl Log {
         handler: H,
     ) -> Result<Follower, LogUnreachable> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(log) => log.follow_topic(topic, handler),
+            #[cfg(feature = "embedded")]
             Self::Embedded(log) => Ok(log.follow_topic(topic, handler)),
         }
     }
@@ -156,6 +171,10 @@ impl Log {
     ///
     /// # Errors
     /// [`Unreachable`], when one of them cannot be had.
+    #[cfg_attr(
+        not(feature = "kafka"),
+        expect(unused_variables, reason = "SQLite has the offsets in memory")
+    )]
     pub async fn fetch_end_offsets(
         &self,
         topic: &str,
@@ -163,7 +182,9 @@ impl Log {
         deadline: Duration,
     ) -> Result<Vec<i64>, LogUnreachable> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(log) => log.fetch_end_offsets(topic, partitions, deadline).await,
+            #[cfg(feature = "embedded")]
             Self::Embedded(log) => log.fetch_end_offsets(topic, partitions),
         }
     }
@@ -174,7 +195,9 @@ impl Log {
     /// [`Unreachable`], when it does not.
     pub async fn ping(&self, deadline: Duration) -> Result<(), LogUnreachable> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(log) => log.ping(deadline).await,
+            #[cfg(feature = "embedded")]
             Self::Embedded(log) => log.ping(deadline).await,
         }
     }

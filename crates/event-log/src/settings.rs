@@ -1,45 +1,24 @@
 //! Flags and environment variables of the log and its topics, which all services share.
 
+#[cfg(feature = "kafka")]
 mod batch;
+#[cfg(feature = "kafka")]
+mod kafka;
+#[cfg(feature = "kafka")]
 mod security;
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use clap::Args;
 
-use crate::{
-    Group, Log, LogUnreachable, Topic,
-    kafka::{Kafka, KafkaSettings},
-    topic::Cleanup,
+use crate::{Group, Topic, topic::Cleanup};
+
+#[cfg(feature = "kafka")]
+pub use {
+    batch::{BatchArgs, Compression},
+    kafka::KafkaArgs,
+    security::{Protocol, SecurityArgs},
 };
-
-pub use batch::{BatchArgs, Compression};
-pub use security::{Protocol, SecurityArgs};
-
-/// The connection to Kafka.
-#[derive(Args, Clone)]
-#[command(next_help_heading = "Kafka")]
-pub struct KafkaArgs {
-    /// Bootstrap brokers, as host:port, separated by commas
-    #[arg(long, env = "KAFKA_BROKERS", default_value = "localhost:9092", value_name = "HOST:PORT")]
-    pub kafka_brokers: String,
-
-    /// TLS and SASL
-    #[command(flatten)]
-    pub security: SecurityArgs,
-
-    /// Batching and compression
-    #[command(flatten)]
-    pub batch: BatchArgs,
-
-    /// Any other librdkafka setting, which overrides ours; may be repeated. In the environment
-    /// variable: separated by commas
-    #[arg(
-        long = "kafka-property", env = "KAFKA_PROPERTIES", hide_env_values = true,
-        value_name = "NAME=VALUE", value_delimiter = ',', value_parser = parse_property,
-    )]
-    pub kafka_properties: Vec<(String, String)>,
-}
 
 /// The topics. All services of one installation must have the same values.
 #[derive(Args, Clone, Debug)]
@@ -80,36 +59,6 @@ pub struct GroupArgs {
     pub group_instance: Option<String>,
 }
 
-impl KafkaArgs {
-    /// Makes the clients; does not wait for a broker.
-    ///
-    /// # Errors
-    /// [`LogUnreachable`], if a setting is invalid.
-    pub fn connect(&self, client_id: &str) -> Result<Log, LogUnreachable> {
-        Kafka::new(KafkaSettings {
-            brokers: self.kafka_brokers.clone(),
-            client_id: client_id.to_owned(),
-            security: self.security.to_security()?,
-            batch: self.batch,
-            properties: self.kafka_properties.clone(),
-        })
-        .map(Log::Kafka)
-    }
-}
-
-/// Omits the values of properties, which may be secrets.
-impl fmt::Debug for KafkaArgs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.kafka_properties.iter().map(|(name, _)| name).collect();
-        f.debug_struct("KafkaArgs")
-            .field("kafka_brokers", &self.kafka_brokers)
-            .field("security", &self.security)
-            .field("batch", &self.batch)
-            .field("kafka_properties", &names)
-            .finish()
-    }
-}
-
 impl TopicArgs {
     /// The topic of this name, with these partitions, replication and retention.
     #[must_use]
@@ -128,15 +77,6 @@ impl TopicArgs {
 impl From<&GroupArgs> for Group {
     fn from(args: &GroupArgs) -> Self {
         Self { id: args.group.clone(), instance: args.group_instance.clone() }
-    }
-}
-
-fn parse_property(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.trim().is_empty() => {
-            Ok((name.trim().to_owned(), value.trim().to_owned()))
-        }
-        _ => Err("must be NAME=VALUE, such as security.protocol=ssl".into()),
     }
 }
 
