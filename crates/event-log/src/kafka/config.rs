@@ -99,9 +99,10 @@ impl KafkaSettings {
             // 40 ms at 190 k/s.
             .set("linger.ms", self.batch.linger_ms())
             .set("compression.type", self.batch.compression.to_string())
-            // The broker knows the topic's limit. Above the default, 1,000,000, this client would
-            // refuse copies of poison records that the broker accepts.
-            .set("message.max.bytes", "16777216")
+            // Above the brokers' default, 1,048,588: with the client's own default, 1,000,000, copies
+            // of poison records would lose values that the broker accepts. It also bounds the buffer
+            // of each produce request.
+            .set("message.max.bytes", "1100000")
             .set("message.timeout.ms", "30000")
             .set("request.timeout.ms", "8000")
             .set("retry.backoff.ms", "50")
