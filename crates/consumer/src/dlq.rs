@@ -193,3 +193,61 @@ impl PartitionHandler for Collector {
 
     fn on_revoked(&mut self, _: i32) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use event_log::{Topic, embedded::Embedded, topic::Cleanup};
+
+    use super::*;
+
+    fn copy(partition: i32, offset: &'static str, value: &str) -> NewRecord {
+        let headers = [
+            ("dlq.topic", "notifications"),
+            ("dlq.partition", "0"),
+            ("dlq.offset", offset),
+            ("dlq.reason", "it is poison"),
+            ("dlq.key", "1"),
+        ];
+        NewRecord {
+            partition,
+            key: format!("notifications/0/{offset}").into_bytes(),
+            value: value.as_bytes().to_vec(),
+            headers: headers.map(|(name, text)| (name, text.as_bytes().into())).to_vec(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_that_was_copied_twice_is_listed_once_and_replayed_once_with_its_own_key() {
+        const PARTITIONS: u32 = 8;
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = Embedded::open(&folder.path().join("log.db")).await.expect("the log opens");
+        let log = Log::Embedded(log);
+        let names = TopicNames::of("notifications");
+        let topics = [&names.dlq, &names.notifications].map(|name| {
+            let cleanup = Cleanup::After(Duration::from_secs(3600));
+            Topic { name: name.clone(), partitions: PARTITIONS, replication: 1, cleanup }
+        });
+        log.ensure_topics(&topics).await.expect("the topics are there");
+        for (offset, value) in [("5", "a"), ("6", "b"), ("5", "a"), ("6", "b"), ("5", "new")] {
+            let ack = log.writer().append(&names.dlq, copy(0, offset, value)).expect("queued");
+            ack.await.expect("acknowledged");
+        }
+
+        let records = read_records(&log, &names.dlq, PARTITIONS).await.expect("read");
+        let mut list = Vec::new();
+        write_list(&records, &mut list).expect("written");
+        let expected = "0-0\tfrom notifications 0-5\tit is poison\ta\n\
+                        0-1\tfrom notifications 0-6\tit is poison\tb\n\
+                        0-4\tfrom notifications 0-5\tit is poison\tnew\n\
+                        3 records in the dead-letter queue\n";
+        assert_eq!(String::from_utf8(list).expect("text"), expected);
+
+        let partitioner = Partitioner::default();
+        let replayed = replay_records(&log, &names, partitioner, PARTITIONS, &records[..2]).await;
+        replayed.expect("replayed");
+        let home = partitioner.partition(b"1", PARTITIONS);
+        let ends = log.fetch_end_offsets(&names.notifications, &[home], READ_TIMEOUT).await;
+        assert_eq!(ends.expect("the end"), [2]);
+        assert_eq!(records[0].key, b"1");
+    }
+}

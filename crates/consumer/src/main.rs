@@ -3,8 +3,9 @@
 use std::{error::Error, process::ExitCode};
 
 use consumer::{
-    Settings, dlq,
-    settings::{Cli, Command, DlqCommand},
+    Settings,
+    cli::{Cli, Command, Dlq},
+    dlq,
 };
 use event_log::Log;
 use model::TopicNames;
@@ -35,14 +36,14 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
 async fn run_dlq_command(
     log: &Log,
     settings: &Settings,
-    command: DlqCommand,
+    command: Dlq,
 ) -> Result<(), Box<dyn Error>> {
     let names = TopicNames::of(&settings.topics.topic);
     let partitions = settings.topics.partitions;
     let mut records = dlq::read_records(log, &names.dlq, partitions).await?;
     match command {
-        DlqCommand::List => dlq::write_list(&records, &mut std::io::stdout())?,
-        DlqCommand::Replay { places, all } => {
+        Dlq::List => dlq::write_list(&records, &mut std::io::stdout())?,
+        Dlq::Replay { places, all } => {
             records.retain(|record| all || places.contains(&record.at));
             dlq::replay_records(log, &names, settings.partitioner, partitions, &records).await?;
             tracing::info!(count = records.len(), "replayed");

@@ -7,9 +7,9 @@ use crate::{
     offset_tracker::{CommitTask, OffsetTracker, Worker},
 };
 
-/// Where a driver keeps the committed offsets of the group. Both calls block.
+/// The committed offsets of the group, as a driver keeps them. Both calls block.
 pub(crate) trait GroupOffsets: Send + 'static {
-    /// The committed offset of each of these partitions; 0 if there is none.
+    /// The committed offset of each of these partitions; 0 without one.
     fn fetch_committed(&self, partitions: &[i32]) -> Result<Vec<i64>, String>;
 
     /// Commits an offset for each of these partitions.

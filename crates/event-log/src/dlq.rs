@@ -75,7 +75,7 @@ async fn await_ack(ack: Result<Ack, AppendError>) -> Result<(), AppendError> {
     ack?.await.map(drop)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "embedded"))]
 mod tests {
     use std::time::Duration;
 

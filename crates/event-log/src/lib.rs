@@ -32,7 +32,9 @@ mod offset_tracker;
 mod assigned_partitions;
 mod dlq;
 mod commits;
+#[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "embedded")]
 pub mod embedded;
 #[cfg(feature = "mock")]
 pub mod mock;
@@ -52,12 +54,17 @@ pub use record::{NewRecord, Position, Record, RecordAnchor};
 pub use topic::{Topic, TopicError};
 pub use writer::{Ack, AppendError, Writer};
 
+#[cfg(not(any(feature = "kafka", feature = "embedded")))]
+compile_error!("event-log needs a driver: enable its feature `kafka` or `embedded`");
+
 /// A log, of the kind that the settings name at the start. A cheap handle, to be cloned.
 #[derive(Clone)]
 pub enum Log {
     /// Apache Kafka.
+    #[cfg(feature = "kafka")]
     Kafka(kafka::Kafka),
     /// SQLite, for this process only.
+    #[cfg(feature = "embedded")]
     Embedded(embedded::Embedded),
 }
 
@@ -73,7 +80,9 @@ impl Log {
     /// [`TopicError::Unreachable`] may pass; a person has to solve the others.
     pub async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(log) => log.ensure_topics(topics).await,
+            #[cfg(feature = "embedded")]
             Self::Embedded(log) => log.ensure_topics(topics).await,
         }
     }
@@ -108,7 +117,9 @@ impl Log {
     #[must_use]
     pub fn writer(&self) -> Writer {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(log) => Writer::Kafka(log.writer()),
+            #[cfg(feature = "embedded")]
             Self::Embedded(log) => Writer::Embedded(log.writer()),
         }
     }
@@ -137,7 +148,9 @@ impl Log {
         }
         counter!(DEAD_LETTERS).increment(0);
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(log) => log.join_group(topic, group, dlq, handler),
+            #[cfg(feature = "embedded")]
             Self::Embedded(log) => Ok(log.join_group(topic, &group.id, dlq, handler)),
         }
     }
@@ -154,7 +167,9 @@ impl Log {
         handler: H,
     ) -> Result<Follower, LogUnreachable> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(log) => log.follow_topic(topic, handler),
+            #[cfg(feature = "embedded")]
             Self::Embedded(log) => Ok(log.follow_topic(topic, handler)),
         }
     }
@@ -163,6 +178,10 @@ impl Log {
     ///
     /// # Errors
     /// [`LogUnreachable`] if the log does not answer for one of them.
+    #[cfg_attr(
+        not(feature = "kafka"),
+        expect(unused_variables, reason = "SQLite has the offsets in memory")
+    )]
     pub async fn fetch_end_offsets(
         &self,
         topic: &str,
@@ -170,7 +189,9 @@ impl Log {
         deadline: Duration,
     ) -> Result<Vec<i64>, LogUnreachable> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(log) => log.fetch_end_offsets(topic, partitions, deadline).await,
+            #[cfg(feature = "embedded")]
             Self::Embedded(log) => log.fetch_end_offsets(topic, partitions),
         }
     }
@@ -181,7 +202,9 @@ impl Log {
     /// [`LogUnreachable`] if it does not.
     pub async fn ping(&self, deadline: Duration) -> Result<(), LogUnreachable> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(log) => log.ping(deadline).await,
+            #[cfg(feature = "embedded")]
             Self::Embedded(log) => log.ping(deadline).await,
         }
     }

@@ -382,3 +382,6 @@ impl OffsetTracker {
         self.changed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,14 +7,20 @@ use std::{
     time::Duration,
 };
 
-use crate::{NewRecord, Position, embedded, kafka, poison::PoisonRecord};
+#[cfg(feature = "embedded")]
+use crate::embedded;
+#[cfg(feature = "kafka")]
+use crate::kafka;
+use crate::{NewRecord, Position, poison::PoisonRecord};
 
 /// Appends to a log. A cheap handle, to be cloned.
 #[derive(Clone)]
 pub enum Writer {
     /// To Kafka.
+    #[cfg(feature = "kafka")]
     Kafka(kafka::KafkaWriter),
     /// To SQLite.
+    #[cfg(feature = "embedded")]
     Embedded(embedded::EmbeddedWriter),
 }
 
@@ -46,7 +52,9 @@ impl Writer {
     /// [`AppendError`] says why the record was not queued.
     pub fn append(&self, topic: &str, record: NewRecord) -> Result<Ack, AppendError> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(writer) => writer.append(topic, &record).map(Ack::Kafka),
+            #[cfg(feature = "embedded")]
             Self::Embedded(writer) => writer.append(topic, record).map(Ack::Embedded),
         }
     }
@@ -60,7 +68,9 @@ impl Writer {
         with_value: bool,
     ) -> Result<Ack, AppendError> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(writer) => writer.append_copy(topic, poison, with_value).map(Ack::Kafka),
+            #[cfg(feature = "embedded")]
             Self::Embedded(writer) => {
                 writer.append_copy(topic, poison, with_value).map(Ack::Embedded)
             }
@@ -71,7 +81,9 @@ impl Writer {
     /// acknowledged or rejected. To be called before the process ends.
     pub async fn flush(&self, deadline: Duration) -> bool {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(writer) => writer.flush(deadline).await,
+            #[cfg(feature = "embedded")]
             Self::Embedded(writer) => writer.flush(deadline).await,
         }
     }
@@ -82,8 +94,10 @@ impl Writer {
 #[derive(Debug)]
 pub enum Ack {
     /// From Kafka.
+    #[cfg(feature = "kafka")]
     Kafka(kafka::KafkaAck),
     /// From SQLite.
+    #[cfg(feature = "embedded")]
     Embedded(embedded::EmbeddedAck),
 }
 
@@ -92,7 +106,9 @@ impl Future for Ack {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match self.get_mut() {
+            #[cfg(feature = "kafka")]
             Self::Kafka(ack) => ready!(Pin::new(ack).poll(cx)),
+            #[cfg(feature = "embedded")]
             Self::Embedded(ack) => ready!(Pin::new(ack).poll(cx)),
         })
     }

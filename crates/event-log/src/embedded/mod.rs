@@ -49,13 +49,13 @@ use crate::{
     offset_tracker::OffsetTracker,
     reader::{Follower, Reader, ReaderStatus},
 };
-use open::Lock;
+use open::FileLock;
 use progress::FileOffsets;
-use queue::Item;
+use queue::WriterRequest;
 use reader::Membership;
-use schema::Unfit;
+use schema::UnfitFile;
 use topics::Topics;
-use writer::Writer;
+use writer::WriterThread;
 
 /// A log in one SQLite file. A cheap handle, to be cloned; the file is open until
 /// [`close`](Self::close), or until the last handle, writer and reader is dropped.
@@ -67,7 +67,7 @@ struct SharedLog {
     topics: Arc<Topics>,
     writer: EmbeddedWriter,
     /// The writer and each reader hold it.
-    lock: Weak<Lock>,
+    lock: Weak<FileLock>,
 }
 
 impl Embedded {
@@ -76,17 +76,20 @@ impl Embedded {
     /// # Errors
     /// [`OpenError`] says why it cannot be opened, and what to do.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
-        let lock = Arc::new(Lock::take(path)?);
-        let unfit = |unfit| OpenError::of(path, unfit);
+        let lock = Arc::new(FileLock::acquire(path)?);
+        let unfit = |unfit| OpenError::new(path, unfit);
         let mut file = schema::connect_to_write(path).await.map_err(|error| unfit(error.into()))?;
-        schema::migrate(&mut file).await.map_err(unfit)?;
+        schema::migrate_file(&mut file).await.map_err(unfit)?;
         let topics = Arc::new(Topics::default());
-        topics.load_topics(&mut file).await.map_err(|error| unfit(Unfit::Sqlite(error)))?;
-        let (writer, items) = EmbeddedWriter::new(Arc::clone(&topics));
+        topics.load_topics(&mut file).await.map_err(|error| unfit(UnfitFile::Sqlite(error)))?;
+        let (writer, requests) = EmbeddedWriter::new(Arc::clone(&topics));
         let held = Arc::downgrade(&lock);
-        Writer::new(path.to_owned(), Arc::clone(&topics), file).start(items, lock).map_err(
-            |error| OpenError::Failed { path: path.to_owned(), reason: error.to_string() },
-        )?;
+        WriterThread::new(path.to_owned(), Arc::clone(&topics), file)
+            .spawn_thread(requests, lock)
+            .map_err(|error| OpenError::Failed {
+                path: path.to_owned(),
+                reason: error.to_string(),
+            })?;
         Ok(Self(Arc::new(SharedLog { path: path.to_owned(), topics, writer, lock: held })))
     }
 
@@ -97,7 +100,8 @@ impl Embedded {
     /// [`TopicError::Partitions`] if one exists with another number of partitions.
     pub async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
         let (answer, answered) = oneshot::channel();
-        self.0.writer.ask(Item::Ensure(topics.to_vec(), answer)).map_err(LogUnreachable)?;
+        let request = WriterRequest::Ensure(topics.to_vec(), answer);
+        self.0.writer.send_request(request).map_err(LogUnreachable)?;
         answered.await.map_err(|_| closed_error())?
     }
 
@@ -162,7 +166,7 @@ impl Embedded {
     /// [`LogUnreachable`] if it does not answer.
     pub async fn ping(&self, deadline: Duration) -> Result<(), LogUnreachable> {
         let (answer, answered) = oneshot::channel();
-        self.0.writer.ask(Item::Ping(answer)).map_err(LogUnreachable)?;
+        self.0.writer.send_request(WriterRequest::Ping(answer)).map_err(LogUnreachable)?;
         match timeout(deadline, answered).await {
             Ok(Ok(answer)) => answer.map_err(LogUnreachable),
             Ok(Err(_)) => Err(closed_error()),
@@ -174,7 +178,7 @@ impl Embedded {
     /// readers first: the file is in use while one runs. Later appends are rejected.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
-        if self.0.writer.ask(Item::Close(done)).is_ok() {
+        if self.0.writer.send_request(WriterRequest::Close(done)).is_ok() {
             let _ = closed.await;
         }
     }

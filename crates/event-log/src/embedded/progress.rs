@@ -6,7 +6,7 @@ use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::oneshot;
 
 use super::{
-    queue::{EmbeddedWriter, Item},
+    queue::{EmbeddedWriter, WriterRequest},
     topics::Topics,
 };
 use crate::commits::GroupOffsets;
@@ -34,7 +34,11 @@ impl FileOffsets {
     fn request_progress(&self, offsets: Vec<(i64, i64)>) -> Result<HashMap<i64, i64>, String> {
         let (answer, answered) = oneshot::channel();
         let group = self.group.clone();
-        self.writer.ask(Item::Progress(ProgressRequest { group, offsets, answer }))?;
+        self.writer.send_request(WriterRequest::Progress(ProgressRequest {
+            group,
+            offsets,
+            answer,
+        }))?;
         answered.blocking_recv().map_err(|_| "the log is closed".to_owned())?
     }
 }
@@ -42,8 +46,9 @@ impl FileOffsets {
 impl GroupOffsets for FileOffsets {
     fn fetch_committed(&self, partitions: &[i32]) -> Result<Vec<i64>, String> {
         let committed = self.request_progress(Vec::new())?;
-        let of = |number: &i32| Ok(committed.get(&self.partition_id(*number)?).map_or(0, |o| *o));
-        partitions.iter().map(of).collect()
+        let offset_of =
+            |number: &i32| Ok(committed.get(&self.partition_id(*number)?).map_or(0, |o| *o));
+        partitions.iter().map(offset_of).collect()
     }
 
     fn commit_offsets(&self, offsets: &[(i32, i64)]) -> Result<(), String> {
@@ -54,7 +59,7 @@ impl GroupOffsets for FileOffsets {
 }
 
 /// Returns the group's committed offsets by partition id. When it returns, they are on the disk.
-pub(super) async fn advance(
+pub(super) async fn advance_progress(
     file: &mut SqliteConnection,
     group: &str,
     offsets: &[(i64, i64)],

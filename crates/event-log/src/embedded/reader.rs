@@ -13,7 +13,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
     driver::EmbeddedDriver,
-    open::Lock,
+    open::FileLock,
     progress::FileOffsets,
     topics::{TopicState, Topics},
 };
@@ -74,7 +74,7 @@ pub(super) struct TopicSource {
     pub(super) path: PathBuf,
     pub(super) topics: Arc<Topics>,
     /// Keeps the file locked while the reader runs.
-    pub(super) lock: Option<Arc<Lock>>,
+    pub(super) lock: Option<Arc<FileLock>>,
     pub(super) topic: String,
 }
 

@@ -36,7 +36,7 @@ pub(super) fn read_record<'r>(
     partition: &EmbeddedPartition,
 ) -> Result<Record<'r>, sqlx::Error> {
     let offset = EmbeddedPartition::offset_from_place(row.try_get(0)?);
-    let headers = headers::decode(row.try_get(3)?).unwrap_or_else(|_| {
+    let headers = headers::decode_headers(row.try_get(3)?).unwrap_or_else(|_| {
         tracing::error!(
             log.partition = partition.number,
             log.offset = offset,

@@ -18,7 +18,7 @@ use rdkafka::{
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{KafkaSettings, context::ClientLog, driver::PartitionDriver, statistics::Role};
+use super::{KafkaSettings, context::ClientLog, driver::PartitionDriver, statistics::ClientRole};
 use crate::{
     Follower, LogUnreachable, PartitionHandler,
     reader::{FollowerCommand, ReaderStatus},
@@ -40,7 +40,7 @@ pub(super) fn follow_topic<H: PartitionHandler>(
     topic: &str,
     handler: H,
 ) -> Result<Follower, LogUnreachable> {
-    let config = settings.follower();
+    let config = settings.follower_config();
     let driver = PartitionDriver::new(admin, topic, Arc::new(ReaderStatus::default()), handler)?;
     // Here and not on the thread, so that a wrong setting is an error at the start.
     let first = create_client(&config)?;
@@ -63,7 +63,7 @@ pub(super) fn follow_topic<H: PartitionHandler>(
 }
 
 fn create_client(config: &ClientConfig) -> Result<FollowerClient, LogUnreachable> {
-    BaseConsumer::from_config_and_context(config, ClientLog::of(Role::Follower))
+    BaseConsumer::from_config_and_context(config, ClientLog::new(ClientRole::Follower))
         .map_err(|error| LogUnreachable(format!("Kafka consumer: {error}")))
 }
 

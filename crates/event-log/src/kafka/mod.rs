@@ -26,7 +26,7 @@ use crate::{
     dlq::DlqWriter,
 };
 use context::ClientLog;
-use statistics::Role;
+use statistics::ClientRole;
 
 /// Apache Kafka, reached through librdkafka. A cheap handle, to be cloned.
 #[derive(Clone)]
@@ -44,11 +44,13 @@ impl Kafka {
     /// # Errors
     /// [`LogUnreachable`] names the setting that is wrong.
     pub fn new(settings: KafkaSettings) -> Result<Self, LogUnreachable> {
-        settings.check()?;
-        let admin =
-            AdminClient::from_config_and_context(&settings.admin(), ClientLog::of(Role::Admin))
-                .map_err(|error| LogUnreachable(format!("Kafka client: {error}")))?;
-        let writer = KafkaWriter::start(&settings)?;
+        settings.check_build()?;
+        let admin = AdminClient::from_config_and_context(
+            &settings.admin_config(),
+            ClientLog::new(ClientRole::Admin),
+        )
+        .map_err(|error| LogUnreachable(format!("Kafka client: {error}")))?;
+        let writer = KafkaWriter::new(&settings)?;
         Ok(Self { settings: Arc::new(settings), admin: Arc::new(admin), writer })
     }
 
@@ -57,7 +59,7 @@ impl Kafka {
     }
 
     pub(crate) async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
-        topics::ensure(&self.admin, &self.settings.brokers, topics).await.map_err(|error| {
+        topics::ensure_topics(&self.admin, &self.settings.brokers, topics).await.map_err(|error| {
             match error {
                 TopicError::Unreachable(error) => self.add_advice(error).into(),
                 other => other,
@@ -71,18 +73,19 @@ impl Kafka {
         partitions: &[i32],
         deadline: Duration,
     ) -> Result<Vec<i64>, LogUnreachable> {
-        topics::ends(&self.admin, &self.settings.brokers, topic, partitions, deadline).await
+        topics::fetch_end_offsets(&self.admin, &self.settings.brokers, topic, partitions, deadline)
+            .await
     }
 
     pub(crate) async fn ping(&self, deadline: Duration) -> Result<(), LogUnreachable> {
-        let pinged = topics::ping(&self.admin, &self.settings.brokers, deadline).await;
+        let pinged = topics::ping_brokers(&self.admin, &self.settings.brokers, deadline).await;
         pinged.map_err(|error| self.add_advice(error))
     }
 
     /// Adds what a person can do if the brokers refuse the connection.
     fn add_advice(&self, error: LogUnreachable) -> LogUnreachable {
-        match self.writer.refusal() {
-            Some(refusal) => LogUnreachable(format!("{error}: {}", refusal.advice())),
+        match self.writer.last_refusal() {
+            Some(refusal) => LogUnreachable(format!("{error}: {}", refusal.to_advice())),
             None => error,
         }
     }

@@ -23,7 +23,7 @@ use rdkafka::{
 
 use super::{
     KafkaSettings, commits::ConsumerOffsets, context::ClientLog, driver::PartitionDriver,
-    statistics::Role,
+    statistics::ClientRole,
 };
 use crate::{
     Group, LogUnreachable, PartitionHandler, Reader, commits, dlq::DlqWriter,
@@ -57,13 +57,13 @@ pub(super) fn join_group<H: PartitionHandler>(
     let status = Arc::new(ReaderStatus::default());
     let driver = PartitionDriver::new(admin, topic, Arc::clone(&status), handler)?;
     let member = GroupMember {
-        consumer: settings.consumer(group),
+        consumer: settings.consumer_config(group),
         dlq,
         topic: topic.to_owned(),
         group: group.id.clone(),
         status: Arc::clone(&status),
         shared: Arc::new(SharedDriver {
-            log: ClientLog::of(Role::Reader),
+            log: ClientLog::new(ClientRole::Reader),
             driver: Mutex::new(driver),
         }),
     };

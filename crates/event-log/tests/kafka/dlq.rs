@@ -48,7 +48,7 @@ async fn poison_that_cannot_be_copied_delays_no_record_and_no_commit_passes_it()
         world.append(0, value).await;
     }
     let mock = world.mock.as_ref().expect("the in-memory broker");
-    mock.refuse_records(true);
+    mock.set_rejecting(true);
     let memory = Memory::default();
     let reader = world.join(&memory);
     eventually("all is read", || memory.count() == 4 && memory.live() == [0]).await;
@@ -58,7 +58,7 @@ async fn poison_that_cannot_be_copied_delays_no_record_and_no_commit_passes_it()
     reader.stop().await;
     assert_eq!(world.committed(0), 1);
 
-    mock.refuse_records(false);
+    mock.set_rejecting(false);
     let reader = world.join(&Memory::default());
     eventually("copied", || reader.dlq_copied() == 1).await;
     reader.stop().await;
