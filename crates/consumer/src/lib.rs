@@ -5,7 +5,7 @@
 //!
 //! A receipt's path: [`routes`] → [`receipts`] → the log → the view. [`cluster`] knows the owner of
 //! each partition and forwards requests to it. [`subscriptions`] connects the view to the log.
-//! [`dead_letters`] is for operators.
+//! [`dlq`] is for operators.
 
 #[cfg(feature = "kafka")]
 pub mod cli;
@@ -20,7 +20,7 @@ pub mod receipts;
 pub mod progress;
 pub mod routes;
 mod canary;
-pub mod dead_letters;
+pub mod dlq;
 
 use std::{sync::Arc, time::Duration};
 

@@ -5,7 +5,7 @@ use std::{error::Error, process::ExitCode};
 use consumer::{
     ConsumerSettings,
     cli::{Cli, ConsumerCommand, Dlq},
-    dead_letters,
+    dlq,
 };
 use event_log::Log;
 use model::TopicNames;
@@ -23,8 +23,8 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         return Ok(token.print(&cli.settings.auth)?);
     }
     let log = cli.kafka.connect("notifications-consumer")?;
-    if let Some(ConsumerCommand::Dlq(what)) = cli.command {
-        return dead_letters(&log, &cli.settings, what).await;
+    if let Some(ConsumerCommand::Dlq(command)) = cli.command {
+        return run_dlq_command(&log, &cli.settings, command).await;
     }
     let listener = listen::bind("consumer", &cli.listen, "--listen", "CONSUMER_LISTEN").await?;
     let guarded = cli.insecure || cli.settings.auth.is_on();
@@ -33,20 +33,20 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn dead_letters(
+async fn run_dlq_command(
     log: &Log,
     settings: &ConsumerSettings,
-    what: Dlq,
+    command: Dlq,
 ) -> Result<(), Box<dyn Error>> {
     let names = TopicNames::of(&settings.topics.topic);
     let partitions = settings.topics.partitions;
-    let mut letters = dead_letters::read(log, &names.dlq, partitions).await?;
-    match what {
-        Dlq::List => dead_letters::list(&letters, &mut std::io::stdout())?,
+    let mut records = dlq::read_records(log, &names.dlq, partitions).await?;
+    match command {
+        Dlq::List => dlq::write_list(&records, &mut std::io::stdout())?,
         Dlq::Replay { places, all } => {
-            letters.retain(|letter| all || places.contains(&letter.at));
-            dead_letters::replay(log, &names, settings.partitioner, partitions, &letters).await?;
-            tracing::info!(count = letters.len(), "put back");
+            records.retain(|record| all || places.contains(&record.at));
+            dlq::replay_records(log, &names, settings.partitioner, partitions, &records).await?;
+            tracing::info!(count = records.len(), "replayed");
         }
     }
     Ok(())
