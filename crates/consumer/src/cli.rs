@@ -5,7 +5,7 @@ use event_log::settings::KafkaArgs;
 use model::Cursor;
 use service::{auth::TokenArgs, ops::telemetry::TelemetryArgs};
 
-use crate::ConsumerSettings;
+use crate::settings::ConsumerSettings;
 
 /// Serves each user's notifications from memory.
 ///

@@ -9,6 +9,7 @@
 
 #[cfg(feature = "kafka")]
 pub mod cli;
+mod error;
 pub mod settings;
 pub mod metrics;
 pub mod subscriptions;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use canary::CanaryProbe;
 use cluster::ownership::OwnershipTable;
+pub use error::ConsumerError;
 use receipts::ReceiptWriter;
 use routes::{App, LiveStreams, build_router};
 pub use settings::ConsumerSettings;
@@ -40,23 +42,6 @@ use view::View;
 
 /// Time for the closing frames of all WebSockets at shutdown.
 const CLOSE_SOCKETS_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Why the consumer ended without a shutdown.
-#[derive(Debug, thiserror::Error)]
-pub enum ConsumerError {
-    /// A topic differs from the settings, or cannot be created.
-    #[error(transparent)]
-    Topic(#[from] event_log::TopicError),
-    /// The log's client cannot be created.
-    #[error(transparent)]
-    Log(#[from] event_log::LogUnreachable),
-    /// The keys that verify tokens are not usable.
-    #[error(transparent)]
-    Keys(#[from] service::auth::KeyError),
-    /// The listener has no address.
-    #[error(transparent)]
-    Listen(#[from] std::io::Error),
-}
 
 /// Serves on `listener` until `shutdown`, then drains. While the log is not reachable, requests are
 /// answered 503 and `/readyz` gives the reason.

@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::{
-    ConsumerError, ConsumerSettings,
     apply::{AssignmentListener, NotificationApplier, ReceiptApplier},
     cluster::ownership::{OwnersTopicHandler, OwnershipTable},
+    error::ConsumerError,
+    settings::ConsumerSettings,
     snapshot::SnapshotManager,
     view::{PartitionStatus, View},
 };

@@ -26,8 +26,8 @@ use tokio::time::Instant;
 use tower::{Layer, Service, layer::layer_fn};
 
 use super::{
-    App, access::check_inbox_access, live::StreamKind, problems::not_live, query::requested_wait,
-    socket::check_same_origin, stream::is_event_stream,
+    access::check_inbox_access, app::App, problems::not_live, query::requested_wait,
+    socket::check_same_origin, stream::is_event_stream, streams::StreamKind,
 };
 use crate::{
     cluster::{

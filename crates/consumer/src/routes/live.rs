@@ -1,127 +1,26 @@
 //! A live stream, for every transport: the feed of a user, heartbeats, the end at shutdown or at the
 //! token's expiry. [`stream`](super::stream) and [`socket`](super::socket) only frame its events.
 
-use std::{
-    fmt::Write as _,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
-use crate::metrics::DELIVERY_SECONDS;
 use axum::http::StatusCode;
 use jiff::Timestamp;
-use metrics::{Histogram, histogram};
+use metrics::Histogram;
 use model::UserId;
 use service::{auth::Caller, problem::Problem};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    app::App,
+    problems::not_live,
+    streams::{LIMIT_RETRY_DELAY, StreamKind, StreamPermit},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-
-use super::{App, problems::not_live};
-use crate::{
-    settings::StreamArgs,
-    view::{
-        Feed,
-        feed::{EndReason, FeedEvent, OpenFeedError},
-        page::FeedStart,
-    },
+use crate::view::{
+    Feed,
+    feed::{EndReason, FeedEvent, OpenFeedError},
+    page::FeedStart,
 };
-
-/// For `Retry-After`, if a stream limit is reached.
-const LIMIT_RETRY_DELAY: Duration = Duration::from_secs(5);
-
-/// The state that all live streams of this instance share. A cheap handle, to be cloned.
-#[derive(Clone)]
-pub struct LiveStreams {
-    settings: StreamArgs,
-    /// One permit for each stream that may be open, forwarded ones included.
-    permits: Arc<Semaphore>,
-    /// Number of open streams of each kind, in the order of [`StreamKind::ALL`].
-    open: Arc<[AtomicUsize; 5]>,
-    /// Time from a notification's timestamp until it is written to a stream.
-    pushed: Histogram,
-    /// Cancelled to end all streams.
-    pub(super) stopping: CancellationToken,
-    /// Tasks of upgraded connections, which the HTTP server does not wait for.
-    pub(super) sockets: TaskTracker,
-}
-
-impl LiveStreams {
-    /// The streams end when `stopping` is cancelled.
-    #[must_use]
-    pub fn new(settings: StreamArgs, stopping: CancellationToken) -> Self {
-        let permits = Arc::new(Semaphore::new(settings.max_streams));
-        let pushed = histogram!(DELIVERY_SECONDS, "stage" => "pushed");
-        let (open, sockets) = (Arc::default(), TaskTracker::new());
-        Self { settings, permits, open, pushed, stopping, sockets }
-    }
-
-    /// Acquires a permit for one more stream.
-    pub(super) fn acquire_permit(&self, kind: StreamKind) -> Result<StreamPermit, Problem> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| {
-            let message = format!("Live-stream limit reached ({})", self.settings.max_streams);
-            Problem::unavailable(message, LIMIT_RETRY_DELAY)
-        })?;
-        self.open[kind as usize].fetch_add(1, Ordering::Relaxed);
-        Ok(StreamPermit { open: Arc::clone(&self.open), kind, _permit: permit })
-    }
-
-    /// The number of open streams of this kind.
-    pub(super) fn count_open(&self, kind: StreamKind) -> usize {
-        self.open[kind as usize].load(Ordering::Relaxed)
-    }
-
-    /// Waits until all WebSockets are closed, for `deadline` at most.
-    pub async fn drain_sockets(&self, deadline: Duration) {
-        self.sockets.close();
-        let _ = tokio::time::timeout(deadline, self.sockets.wait()).await;
-    }
-}
-
-/// The transport of a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StreamKind {
-    Sse,
-    Ndjson,
-    Socket,
-    /// Any of these, passed on from the owner to the client.
-    Forwarded,
-    /// A long poll. It holds a permit like a stream.
-    Waiting,
-}
-
-impl StreamKind {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Sse, Self::Ndjson, Self::Socket, Self::Forwarded, Self::Waiting];
-
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Sse => "sse",
-            Self::Ndjson => "ndjson",
-            Self::Socket => "ws",
-            Self::Forwarded => "forwarded",
-            Self::Waiting => "wait",
-        }
-    }
-}
-
-/// Permits one open stream, until it is dropped.
-pub(super) struct StreamPermit {
-    open: Arc<[AtomicUsize; 5]>,
-    kind: StreamKind,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for StreamPermit {
-    fn drop(&mut self) {
-        self.open[self.kind as usize].fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// An open stream.
 pub(super) struct LiveStream {

@@ -1,9 +1,11 @@
 //! All routes of the consumer, in one table.
 
+mod app;
 mod access;
 mod forward;
 mod query;
 mod notifications;
+mod streams;
 mod live;
 mod stream;
 mod socket;
@@ -13,10 +15,9 @@ mod partitions;
 mod scrape;
 mod problems;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::Router;
-use event_log::Log;
 use service::{
     auth::{Auth, OPERATE, TokenIn},
     openapi,
@@ -28,30 +29,10 @@ use service::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use live::LiveStreams;
+pub use app::App;
+pub use streams::LiveStreams;
 
-use crate::{
-    ConsumerSettings, cluster::ownership::OwnershipTable, receipts::ReceiptWriter,
-    subscriptions::ViewSubscriptions, view::View,
-};
-
-/// The state that all handlers share.
-pub struct App {
-    /// Every inbox of this instance.
-    pub view: Arc<View>,
-    /// The owners of all partitions.
-    pub ownership: OwnershipTable,
-    /// Writes what recipients read, unread or dismiss.
-    pub receipts: ReceiptWriter,
-    /// The log, for its end offsets.
-    pub log: Log,
-    /// The notifications' topic.
-    pub topic: Arc<str>,
-    /// The live streams.
-    pub streams: LiveStreams,
-    /// How long a request waits for a partition that is not live, or not assigned yet.
-    pub read_timeout: Duration,
-}
+use crate::{settings::ConsumerSettings, subscriptions::ViewSubscriptions};
 
 /// Builds the router: every route, behind the limits and error bodies that all of them share.
 pub fn build_router(

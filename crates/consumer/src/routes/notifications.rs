@@ -18,7 +18,7 @@ use service::{
 };
 
 use super::{
-    App,
+    app::App,
     problems::{not_live, parse_user},
     query::QueryParams,
 };

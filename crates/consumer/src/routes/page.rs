@@ -13,7 +13,7 @@ use axum::{
 };
 use bytes::Bytes;
 
-use super::App;
+use super::app::App;
 use crate::settings::PageArgs;
 
 const HTML: &str = "text/html; charset=utf-8";

@@ -7,7 +7,7 @@ use serde::Serialize;
 use service::openapi::Refused;
 use utoipa::ToSchema;
 
-use super::App;
+use super::app::App;
 use crate::view::PartitionStatus;
 
 /// Time for the log to return the end offsets; without them the lag is left out.

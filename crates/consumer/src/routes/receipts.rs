@@ -16,7 +16,7 @@ use service::{
 use utoipa::ToSchema;
 
 use super::{
-    App,
+    app::App,
     problems::{not_live, parse_user, receipt_problem},
 };
 use crate::view::{PageQuery, Selector};

@@ -12,7 +12,7 @@ use crate::metrics::{
 };
 use service::ops::metrics::Scrape;
 
-use super::{App, live::StreamKind, partitions::fetch_lags};
+use super::{app::App, partitions::fetch_lags, streams::StreamKind};
 use crate::view::{Counters, PartitionStatus, View};
 
 /// Adds them to a scrape.

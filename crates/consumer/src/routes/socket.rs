@@ -27,12 +27,13 @@ use service::{
 use tokio::time::timeout;
 
 use super::{
-    App,
-    live::{LiveStream, StreamKind, write_json},
+    app::App,
+    live::{LiveStream, write_json},
     problems::parse_user,
     query::{QueryParams, StartParams},
     receipts::{SelectorBody, write_receipts},
     stream::LAST_EVENT_ID,
+    streams::StreamKind,
 };
 use crate::view::feed::{EndReason, FeedEvent};
 

@@ -25,10 +25,11 @@ use service::{
 };
 
 use super::{
-    App,
-    live::{LiveStream, StreamKind, write_json},
+    app::App,
+    live::{LiveStream, write_json},
     problems::parse_user,
     query::{QueryParams, StartParams},
+    streams::StreamKind,
 };
 use crate::view::feed::FeedEvent;
 
