@@ -36,6 +36,13 @@ impl EntryState {
         }
     }
 
+    /// Combines two actions for a notification that has not come yet: the later one counts, except
+    /// that a dismissed entry stays dismissed.
+    #[must_use]
+    pub fn merge_actions(earlier: Action, later: Action) -> Action {
+        if earlier == Action::Dismissed { earlier } else { later }
+    }
+
     /// Returns true if this action would change the state.
     #[must_use]
     pub fn is_changed_by(self, action: Action) -> bool {

@@ -11,10 +11,10 @@ use model::{Cursor, NotificationId, Receipt, UserId};
 
 use super::{
     inboxes::Inboxes,
-    page::{FeedStart, Gap, GapReason, PageItem, Since},
+    page::{FeedStart, Gap, GapReason, PageItem, ReadState, Since},
     partition::NotLive,
     partitions::View,
-    query::{FeedBatch, ReadIds},
+    query::FeedBatch,
     watchers::{RecentReceipts, Watcher},
 };
 
@@ -47,19 +47,6 @@ pub enum FeedEvent {
     Heartbeat(Cursor),
     /// The last event.
     End(EndReason),
-}
-
-/// The read state of the entries that a client may hold from before.
-#[derive(Debug, Clone)]
-pub struct ReadState {
-    /// Number of entries in the whole inbox that are not read.
-    pub unread: usize,
-    /// Entries at or before `at` that are shown and read.
-    pub read_ids: Vec<NotificationId>,
-    /// Entries at or before `at` that are shown and not read.
-    pub unread_ids: Vec<NotificationId>,
-    /// The position after which the client gets every event.
-    pub at: Cursor,
 }
 
 /// Why the server ends a feed.
@@ -128,7 +115,7 @@ impl Feed {
         let oldest_ms = view.oldest_ms();
         let begin = |inboxes: &Inboxes| {
             let position = inboxes.begin_feed(home, user, &start, oldest_ms);
-            let state = read_state(inboxes, user, position.at, oldest_ms);
+            let state = inboxes.read_state(user, position.at, oldest_ms);
             (inboxes.last_offset(), inboxes.last_receipt_offset(), state, position)
         };
         // The cursor of an answer to a send may be a moment ahead of the view.
@@ -214,7 +201,7 @@ impl Feed {
             // The state of all entries that the reader has by then.
             let state = (truncated && !batch.more).then(|| {
                 let at = Cursor::new(self.home, position);
-                (inboxes.last_receipt_offset(), read_state(inboxes, self.user, at, oldest_ms))
+                (inboxes.last_receipt_offset(), inboxes.read_state(self.user, at, oldest_ms))
             });
             (batch, position, state)
         })?;
@@ -248,11 +235,6 @@ impl Feed {
         }
         Some(events)
     }
-}
-
-fn read_state(inboxes: &Inboxes, user: UserId, at: Cursor, oldest_ms: i64) -> ReadState {
-    let ReadIds { read, unread, unread_count } = inboxes.read_ids(user, at.offset, oldest_ms);
-    ReadState { unread: unread_count, read_ids: read, unread_ids: unread, at }
 }
 
 impl FeedEvent {

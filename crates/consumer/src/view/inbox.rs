@@ -12,7 +12,7 @@ use std::{
 
 use model::{Action, NotificationId};
 
-use super::entry::Entry;
+use super::entry::{Entry, EntryState};
 
 /// The bounds of every inbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -311,9 +311,7 @@ impl Inbox {
             .entry(id.clone())
             .and_modify(|(held, at)| {
                 *at = offset;
-                if *held != Action::Dismissed {
-                    *held = action;
-                }
+                *held = EntryState::merge_actions(*held, action);
             })
             .or_insert((action, offset));
         let max_kept = limits.entries.saturating_mul(2);

@@ -160,6 +160,19 @@ pub struct PageBody {
     gap: Option<Gap>,
 }
 
+/// The read state of the entries that a client may hold from before.
+#[derive(Debug, Clone)]
+pub struct ReadState {
+    /// Number of entries in the whole inbox that are not read.
+    pub unread: usize,
+    /// Entries at or before `at` that are shown and read.
+    pub read_ids: Vec<NotificationId>,
+    /// Entries at or before `at` that are shown and not read.
+    pub unread_ids: Vec<NotificationId>,
+    /// The position after which the client gets every event.
+    pub at: Cursor,
+}
+
 /// The message of an empty inbox, word for word that of the ancestor tutorial.
 pub const NONE_FOUND: &str = "No notifications found for user";
 

@@ -7,7 +7,7 @@ use super::{
     entry::Entry,
     inbox::{Eviction, Inbox},
     inboxes::Inboxes,
-    page::{FeedStart, Gap, GapReason, Page, PageItem, PageQuery, Selector, Since},
+    page::{FeedStart, Gap, GapReason, Page, PageItem, PageQuery, ReadState, Selector, Since},
 };
 
 /// The start of a feed.
@@ -32,15 +32,6 @@ pub(super) struct FeedBatch {
     pub(super) more: bool,
     /// Set if an entry that belongs before these was evicted.
     pub(super) eviction: Option<Eviction>,
-}
-
-/// The entries up to an offset by whether the user has read them.
-#[derive(Debug, Default)]
-pub(super) struct ReadIds {
-    pub(super) read: Vec<NotificationId>,
-    pub(super) unread: Vec<NotificationId>,
-    /// Number of entries in the whole inbox that are not read.
-    pub(super) unread_count: usize,
 }
 
 impl Inboxes {
@@ -166,14 +157,19 @@ impl Inboxes {
         FeedBatch { items, unread, more, eviction }
     }
 
-    /// The ids of this user's shown entries at or before an offset, by what was read.
-    pub(super) fn read_ids(&self, user: UserId, through: i64, oldest_ms: i64) -> ReadIds {
-        let Some(inbox) = self.users.get(&user) else { return ReadIds::default() };
-        let held = inbox.shown_after(-1, oldest_ms).take_while(|entry| entry.offset <= through);
-        let (read, unread): (Vec<_>, Vec<_>) = held.partition(|entry| entry.state.read);
-        let ids = |entries: Vec<&Entry>| entries.iter().map(|entry| entry.id.clone()).collect();
-        let unread_count = inbox.count_unread(oldest_ms);
-        ReadIds { read: ids(read), unread: ids(unread), unread_count }
+    /// The read state of this user's entries at or before a position.
+    pub(super) fn read_state(&self, user: UserId, at: Cursor, oldest_ms: i64) -> ReadState {
+        let (mut read_ids, mut unread_ids, mut unread) = (Vec::new(), Vec::new(), 0);
+        if let Some(inbox) = self.users.get(&user) {
+            for entry in inbox.shown_after(-1, oldest_ms) {
+                unread += usize::from(!entry.state.read);
+                if entry.offset <= at.offset {
+                    let ids = if entry.state.read { &mut read_ids } else { &mut unread_ids };
+                    ids.push(entry.id.clone());
+                }
+            }
+        }
+        ReadState { unread, read_ids, unread_ids, at }
     }
 
     /// Set if entries that a reader asks for with `since` may be missing.
