@@ -123,7 +123,7 @@ impl OffsetTracker {
 
     /// The partition is read from the offset `start`, or from its beginning.
     pub(crate) fn begin_assignment(&self, partition: i32, start: Option<i64>) {
-        self.status.settled.lock().remove(&partition);
+        self.status.committed.lock().remove(&partition);
         let mut state = self.state.lock();
         state.epochs += 1;
         let offsets = PartitionOffsets::new(state.epochs, start);
@@ -204,7 +204,7 @@ impl OffsetTracker {
             self.changed.notify_all();
             return;
         }
-        self.status.unquarantined.fetch_add(1, Ordering::Relaxed);
+        self.status.dlq_skipped.fetch_add(1, Ordering::Relaxed);
         if offsets.skipped.is_none() {
             offsets.skipped = Some(offset);
             tracing::error!(
@@ -267,7 +267,7 @@ impl OffsetTracker {
         if let Some(offsets) = state.assigned(assignment) {
             let removed = offsets.set_committed(committed);
             state.shrink_backlog(&removed);
-            self.status.settled.lock().insert(assignment.partition, committed);
+            self.status.committed.lock().insert(assignment.partition, committed);
         }
         self.changed.notify_all();
     }
@@ -308,7 +308,7 @@ impl OffsetTracker {
 
     /// The dead-letter queue has acknowledged these copies.
     pub(crate) fn finish_copies(&self, copied: &CopyBatch) {
-        self.status.set_aside(copied.len());
+        self.status.count_dlq_copies(copied.len());
         let mut state = self.state.lock();
         for (assignment, poison) in copied {
             if let Some(offsets) = state.assigned(*assignment)

@@ -61,7 +61,7 @@ pub trait PartitionHandler: Send + 'static {
     fn renew_lease(&mut self) {}
 }
 
-/// Where the records of a partition begin for a handler.
+/// The place in a partition at which a handler begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartAt {
     /// At the first record that the log still has.
@@ -87,7 +87,7 @@ impl StartAt {
     }
 }
 
-/// What a handler made of a record.
+/// The handler's verdict on a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordOutcome {
     /// The handler decoded it.
@@ -132,14 +132,14 @@ impl Reader {
     /// How many records this member has copied to the dead-letter queue.
     #[must_use]
     pub fn dlq_copied(&self) -> u64 {
-        self.status.quarantined.load(Ordering::Relaxed)
+        self.status.dlq_copied.load(Ordering::Relaxed)
     }
 
     /// How many poison records found no room on their way to the dead-letter queue. The group's
     /// committed offset stays before the first of each partition, so the next replay copies them.
     #[must_use]
     pub fn dlq_skipped(&self) -> u64 {
-        self.status.unquarantined.load(Ordering::Relaxed)
+        self.status.dlq_skipped.load(Ordering::Relaxed)
     }
 
     /// A handle to the group's committed offsets.
@@ -160,14 +160,14 @@ impl Reader {
     }
 }
 
-/// What a reader's threads report about it.
+/// Reports of a reader's threads, for its handles.
 #[derive(Debug, Default)]
 pub(crate) struct ReaderStatus {
-    pub(crate) quarantined: AtomicU64,
-    pub(crate) unquarantined: AtomicU64,
+    pub(crate) dlq_copied: AtomicU64,
+    pub(crate) dlq_skipped: AtomicU64,
     pub(crate) trouble: Mutex<Option<String>>,
     /// The group's committed offsets, by partition.
-    pub(crate) settled: Mutex<HashMap<i32, i64>>,
+    pub(crate) committed: Mutex<HashMap<i32, i64>>,
 }
 
 /// The committed offsets of a [`Reader`]'s group. A cheap handle, to be cloned.
@@ -179,15 +179,15 @@ impl CommittedOffsets {
     /// record below it copied. `None` until it is known.
     #[must_use]
     pub fn committed(&self, partition: i32) -> Option<i64> {
-        self.0.settled.lock().get(&partition).copied()
+        self.0.committed.lock().get(&partition).copied()
     }
 }
 
 impl ReaderStatus {
     /// Counts records that were copied to the dead-letter queue.
-    pub(crate) fn set_aside(&self, records: usize) {
+    pub(crate) fn count_dlq_copies(&self, records: usize) {
         let records = records as u64;
-        self.quarantined.fetch_add(records, Ordering::Relaxed);
+        self.dlq_copied.fetch_add(records, Ordering::Relaxed);
         counter!(DEAD_LETTERS).increment(records);
     }
 }

@@ -27,7 +27,7 @@ impl WriteConnection {
             Some(file) => file,
             None => {
                 let mut file = schema::connect_to_write(&self.path).await?;
-                self.topics.load(&mut file).await?;
+                self.topics.load_topics(&mut file).await?;
                 file
             }
         };

@@ -1,5 +1,5 @@
-//! Drives the records of each assigned partition into the handler: executes the actions of
-//! [`PartitionState`]. It reads the file only when the writer has signalled a commit.
+//! Drives the records of each assigned partition into the handler. It reads the file in chunks, and
+//! only when the writer has signalled a commit; what it reads it reports to the partitions' states.
 
 use std::{
     path::PathBuf,
@@ -20,41 +20,31 @@ use tokio::{
 use super::{
     rows::{self, MAX_CHUNK},
     schema,
-    topics::{Partition, TopicState},
+    topics::{EmbeddedPartition, TopicState},
 };
 use crate::{
-    PartitionHandler, Record, RecordOutcome, Watermarks,
-    offset_tracker::OffsetTracker,
-    partition_state::{Action, Actions, PartitionState, ResetReason},
+    PartitionHandler, Record, Watermarks,
+    assigned_partitions::AssignedPartitions,
+    partition_state::{Action, Actions, PartitionState},
     reader::FollowerCommand,
 };
 
 /// How often the lease is renewed. A stop is noticed after this at the latest.
 const TICK_INTERVAL: Duration = Duration::from_millis(50);
+/// How often progress is committed. Only lag tools depend on it.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long to wait after a failed read, at first and at most.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(20);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// How often progress is committed. Only lag tools depend on it.
-const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
-
-struct AssignedPartition {
-    partition: Arc<Partition>,
-    state: PartitionState,
-}
-
 pub(super) struct EmbeddedDriver<'s, H> {
     path: PathBuf,
-    topic: String,
-    topic_state: Arc<TopicState>,
-    handler: H,
-    /// `None` for a follower.
-    tracker: Option<Arc<OffsetTracker>>,
+    topic: Arc<TopicState>,
+    partitions: AssignedPartitions<H>,
     /// `None` for a member of a group, which reads every partition.
     commands: Option<UnboundedReceiver<FollowerCommand>>,
     stop: &'s AtomicBool,
     file: Option<SqliteConnection>,
-    partitions: Vec<AssignedPartition>,
     moved: watch::Receiver<()>,
     ticked_at: Instant,
     recorded_at: Instant,
@@ -63,33 +53,19 @@ pub(super) struct EmbeddedDriver<'s, H> {
 impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
     pub(super) fn new(
         path: PathBuf,
-        topic: String,
-        topic_state: Arc<TopicState>,
-        handler: H,
-        tracker: Option<Arc<OffsetTracker>>,
+        topic: Arc<TopicState>,
+        partitions: AssignedPartitions<H>,
         commands: Option<UnboundedReceiver<FollowerCommand>>,
         stop: &'s AtomicBool,
     ) -> Self {
-        let moved = topic_state.watch();
-        Self {
-            path,
-            topic,
-            topic_state,
-            handler,
-            tracker,
-            commands,
-            stop,
-            file: None,
-            partitions: Vec::new(),
-            moved,
-            ticked_at: Instant::now(),
-            recorded_at: Instant::now(),
-        }
+        let (moved, now) = (topic.watch_ends(), Instant::now());
+        let (ticked_at, recorded_at) = (now, now);
+        Self { path, topic, partitions, commands, stop, file: None, moved, ticked_at, recorded_at }
     }
 
     pub(super) async fn run(mut self) {
         if self.commands.is_none() {
-            let all = self.topic_state.partitions.clone();
+            let all = self.topic.partitions.clone();
             self.assign_partitions(&all);
         }
         let mut delay = MIN_RETRY_DELAY;
@@ -99,7 +75,8 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
             match self.read_partitions().await {
                 Ok(has_read) => {
                     if failing {
-                        tracing::info!(log.topic = self.topic, "the log can be read again");
+                        let topic = self.partitions.topic();
+                        tracing::info!(log.topic = topic, "the log can be read again");
                     }
                     (failing, delay) = (false, MIN_RETRY_DELAY);
                     if !has_read {
@@ -108,120 +85,58 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
                 }
                 Err(error) => {
                     if !failing {
-                        tracing::error!(log.topic = self.topic, %error, "cannot read the log; retrying");
+                        let topic = self.partitions.topic();
+                        tracing::error!(log.topic = topic, %error, "cannot read the log; retrying");
                     }
                     failing = true;
                     self.wait_to_retry(delay).await;
                     delay = (delay * 2).min(MAX_RETRY_DELAY);
                 }
             }
-            if self.recorded_at.elapsed() >= COMMIT_INTERVAL {
-                self.record_progress();
-            }
             self.tick_if_due();
         }
-        for assigned in &self.partitions {
-            self.handler.on_revoked(assigned.partition.number);
-        }
-        self.record_progress();
+        self.partitions.record_progress();
+        // The tracker goes on with its copies and commits until it is closed.
+        self.partitions.revoke_from_handler(&self.partitions.numbers());
         if let Some(file) = self.file.take() {
             let _ = file.close().await;
         }
     }
 
-    fn assign_partitions(&mut self, partitions: &[Arc<Partition>]) {
-        let first = self.partitions.len();
+    fn assign_partitions(&mut self, partitions: &[Arc<EmbeddedPartition>]) {
         for partition in partitions {
-            let start = self.handler.on_assigned(partition.number);
-            let state = PartitionState::new(start, Some(partition.start()));
-            self.begin_tracking(partition.number, state);
-            self.partitions.push(AssignedPartition { partition: Arc::clone(partition), state });
+            self.partitions.assign(partition.number, Some(partition.start_offset()));
         }
-        for index in first..self.partitions.len() {
-            self.report_watermarks(index);
+        for partition in partitions {
+            self.report_watermarks(partition);
         }
     }
 
-    fn begin_tracking(&self, number: i32, state: PartitionState) {
-        if let Some(tracker) = &self.tracker {
-            tracker.begin_assignment(number, state.anchor().map(|anchor| anchor.offset + 1));
-        }
+    fn report_watermarks(&mut self, partition: &EmbeddedPartition) {
+        let watermarks = Watermarks { low: partition.start_offset(), high: partition.end_offset() };
+        self.partitions.report_watermarks(partition.number, watermarks);
     }
 
-    /// Reports to the tracker how far each partition was applied.
-    fn record_progress(&mut self) {
-        self.recorded_at = Instant::now();
-        if let Some(tracker) = &self.tracker {
-            tracker.record_progress(self.partitions.iter().filter_map(|assigned| {
-                Some((assigned.partition.number, assigned.state.next_offset()?))
-            }));
-        }
-    }
-
-    fn report_watermarks(&mut self, index: usize) {
-        let partition = &self.partitions[index].partition;
-        let watermarks = Watermarks { low: partition.start(), high: partition.end() };
-        self.handler.on_watermarks(partition.number, watermarks);
-        self.transition(index, None, |state| state.on_watermarks(watermarks));
-    }
-
-    fn find_partition(&self, number: i32) -> Option<usize> {
-        self.partitions.iter().position(|assigned| assigned.partition.number == number)
-    }
-
-    /// Executes the actions that follow from an event.
     fn transition(
         &mut self,
-        index: usize,
+        partition: &EmbeddedPartition,
         record: Option<&Record<'_>>,
         event: impl FnOnce(&mut PartitionState) -> Actions,
     ) {
-        let AssignedPartition { partition, state } = &mut self.partitions[index];
-        let (number, low, was_live) = (partition.number, partition.start(), state.is_live());
-        for action in event(state) {
+        let number = partition.number;
+        let was_live = self.partitions.state(number).is_some_and(PartitionState::is_live);
+        for action in self.partitions.transition(number, record, event) {
             match action {
-                Action::Reset(reason) => self.reset_partition(index, reason),
-                Action::Apply => {
-                    if let Some(record) = record
-                        && let RecordOutcome::Poison(reason) = self.handler.on_record(record)
-                        && let Some(tracker) = &self.tracker
-                    {
-                        tracker.add_poison(record, &reason);
-                    }
+                Action::Reset(_) => self.report_watermarks(partition),
+                // Not in a replay: one that begins later does not find these records either.
+                Action::AskAboutGap(gap) if was_live => {
+                    self.partitions.log_lost_offsets(number, gap, partition.start_offset());
                 }
-                Action::BecomeLive => self.handler.on_live(number),
-                Action::AskAboutGap(gap) => {
-                    let missing = gap.count_lost(low);
-                    // Not in a replay: a later one would not have found these records either.
-                    if was_live && missing > 0 {
-                        tracing::error!(
-                            log.topic = self.topic,
-                            log.partition = number,
-                            log.offset = gap.from,
-                            missing,
-                            "retention removed {missing} offsets before they were read",
-                        );
-                    }
-                }
-                // This driver never asks for it: the end of a partition never moves back.
+                // The end of a partition never moves back here.
                 Action::ConfirmEndOffset { .. } => {}
+                Action::AskAboutGap(_) | Action::Apply | Action::BecomeLive => {}
             }
         }
-    }
-
-    fn reset_partition(&mut self, index: usize, reason: ResetReason) {
-        let number = self.partitions[index].partition.number;
-        let text = reason.text();
-        tracing::warn!(
-            log.topic = self.topic,
-            log.partition = number,
-            "partition is reset and read from its beginning: {text}",
-        );
-        self.handler.on_reset(number, text);
-        self.handler.on_revoked(number);
-        self.handler.on_assigned(number);
-        self.begin_tracking(number, self.partitions[index].state);
-        self.report_watermarks(index);
     }
 
     /// Obeys this command and every other one that has arrived.
@@ -230,54 +145,51 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
         loop {
             let next = || self.commands.as_mut()?.try_recv().ok();
             let Some(command) = first.take().or_else(next) else { return };
-            let (FollowerCommand::Assign(number) | FollowerCommand::Revoke(number)) = command;
-            match (command, self.find_partition(number)) {
-                (FollowerCommand::Assign(_), None) => {
-                    let partitions = &self.topic_state.partitions;
-                    match usize::try_from(number).ok().and_then(|n| partitions.get(n)).cloned() {
-                        Some(partition) => self.assign_partitions(&[partition]),
-                        None => tracing::error!(
-                            log.topic = self.topic,
-                            log.partition = number,
-                            "cannot assign the partition: the topic does not have it",
-                        ),
-                    }
+            match command {
+                FollowerCommand::Revoke(number) => {
+                    self.partitions.revoke(&[number]);
                 }
-                (FollowerCommand::Revoke(_), Some(index)) => {
-                    self.partitions.remove(index);
-                    self.handler.on_revoked(number);
-                }
-                (FollowerCommand::Assign(_), Some(_)) | (FollowerCommand::Revoke(_), None) => {}
+                FollowerCommand::Assign(number) if self.partitions.is_assigned(number) => {}
+                FollowerCommand::Assign(number) => match self.topic.find_partition(number) {
+                    Some(partition) => self.assign_partitions(&[partition]),
+                    None => tracing::error!(
+                        log.topic = self.partitions.topic(),
+                        log.partition = number,
+                        "cannot assign the partition: the topic does not have it",
+                    ),
+                },
             }
         }
     }
 
     /// Reads a chunk of each live partition that has new records, then one of the first partition
-    /// that is not live. Returns false if there was no record to read.
+    /// that is not live. Returns false if all of them are read to their ends.
     async fn read_partitions(&mut self) -> Result<bool, sqlx::Error> {
         let mut has_read = false;
         // Before the ends are looked at, so that no later move is missed.
         self.moved.mark_unchanged();
-        for index in 0..self.partitions.len() {
-            let AssignedPartition { partition, state } = &self.partitions[index];
-            if state.is_live() && state.next_offset() < Some(partition.end()) {
-                self.read_partition(index).await?;
+        for (number, state) in self.partitions.states().collect::<Vec<_>>() {
+            let Some(partition) = self.topic.find_partition(number) else { continue };
+            if state.is_live() && state.next_offset() < Some(partition.end_offset()) {
+                self.read_partition(&partition).await?;
                 has_read = true;
             }
         }
-        if let Some(index) = self.partitions.iter().position(|p| !p.state.is_live()) {
-            self.read_partition(index).await?;
+        let replaying = self.partitions.states().find(|(_, state)| !state.is_live());
+        if let Some(partition) = replaying.and_then(|(number, _)| self.topic.find_partition(number))
+        {
+            self.read_partition(&partition).await?;
             has_read = true;
         }
         Ok(has_read)
     }
 
-    async fn read_partition(&mut self, index: usize) -> Result<(), sqlx::Error> {
+    async fn read_partition(&mut self, partition: &EmbeddedPartition) -> Result<(), sqlx::Error> {
         let mut file = match self.file.take() {
             Some(file) => file,
             None => schema::connect_to_read(&self.path).await?,
         };
-        let outcome = self.read_chunk(&mut file, index).await;
+        let outcome = self.read_chunk(&mut file, partition).await;
         // After a failure the next read opens a new connection.
         if outcome.is_ok() {
             self.file = Some(file);
@@ -290,27 +202,26 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
     async fn read_chunk(
         &mut self,
         file: &mut SqliteConnection,
-        index: usize,
+        partition: &EmbeddedPartition,
     ) -> Result<(), sqlx::Error> {
-        let partition = Arc::clone(&self.partitions[index].partition);
-        if self.partitions[index].state.needs_seek() {
-            self.transition(index, None, |state| state.on_seek(Some(partition.start())));
+        if self.partitions.state(partition.number).is_some_and(PartitionState::needs_seek) {
+            self.transition(partition, None, |state| state.on_seek(Some(partition.start_offset())));
         }
-        let state = self.partitions[index].state;
-        let from = state.anchor().map(|anchor| anchor.offset).or(state.next_offset());
-        let end = partition.end();
-        let mut rows = rows::fetch_rows(file, &partition, from.unwrap_or(0), end);
+        let state = self.partitions.state(partition.number);
+        let from = state.and_then(|s| s.anchor().map(|anchor| anchor.offset).or(s.next_offset()));
+        let end = partition.end_offset();
+        let mut rows = rows::fetch_rows(file, partition, from.unwrap_or(0), end);
         let mut count = 0;
         while let Some(row) = rows.try_next().await? {
-            let record = rows::read_record(&row, &partition)?;
-            self.transition(index, Some(&record), |state| state.on_record(&record));
+            let record = rows::read_record(&row, partition)?;
+            self.transition(partition, Some(&record), |state| state.on_record(&record));
             count += 1;
             if self.stop.load(Ordering::Acquire) {
                 return Ok(());
             }
         }
         if count < MAX_CHUNK {
-            self.transition(index, None, |state| state.on_end(Some(end)));
+            self.transition(partition, None, |state| state.on_end(Some(end)));
         }
         Ok(())
     }
@@ -340,21 +251,18 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
     }
 
     fn tick_if_due(&mut self) {
+        if self.recorded_at.elapsed() >= COMMIT_INTERVAL {
+            self.recorded_at = Instant::now();
+            self.partitions.record_progress();
+        }
         if self.ticked_at.elapsed() >= TICK_INTERVAL {
             self.ticked_at = Instant::now();
-            self.handler.renew_lease();
-            if let Some(number) = self.handler.take_invalidated() {
-                self.request_reset(number, ResetReason::Invalidated);
+            self.partitions.renew_lease();
+            if let Some((number, reason)) = self.partitions.next_reset()
+                && let Some(partition) = self.topic.find_partition(number)
+            {
+                self.transition(&partition, None, |state| state.reset(reason));
             }
-            if let Some(number) = self.tracker.as_ref().and_then(|tracker| tracker.next_behind()) {
-                self.request_reset(number, ResetReason::GroupBehind);
-            }
-        }
-    }
-
-    fn request_reset(&mut self, number: i32, reason: ResetReason) {
-        if let Some(index) = self.find_partition(number) {
-            self.transition(index, None, |state| state.reset(reason));
         }
     }
 }

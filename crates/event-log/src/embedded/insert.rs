@@ -76,7 +76,7 @@ fn insert_statement(
     let mut query = sqlx::query(AssertSqlSafe(Arc::clone(&STATEMENTS[size])));
     for (append, offset) in batch.iter_mut().zip(offsets) {
         query = query
-            .bind(append.partition.place(*offset))
+            .bind(append.partition.row_place(*offset))
             .bind(timestamp_ms)
             .bind(std::mem::take(&mut append.key))
             .bind(std::mem::take(&mut append.headers))

@@ -1,17 +1,16 @@
 //! The embedded driver: the log in one SQLite file, for one process.
 //!
 //! It owns the file, the lock that keeps other processes out, one thread that writes and one for
-//! each reader. It keeps the seam's promises and nothing more: it never learns what a broker can
-//! (several members of a group, transactions of its callers, several processes); whoever needs
-//! those needs Kafka.
+//! each reader. It offers no more than the seam: several members of a group, transactions and
+//! several processes need Kafka.
 //!
-//! What it promises, and where that is kept:
+//! Invariants, and the modules that keep them:
 //! - An acknowledged record is on the disk: `insert` commits with `synchronous=FULL` before
 //!   `writer` answers.
-//! - Offsets of a partition are 0, 1, 2 and so on, in the order of the appends; `retention` takes
-//!   records away, never offsets: the file's `start_offset` remembers them.
-//! - A reader sees every record that is committed, in order, at once: the writer wakes it through
-//!   `topics`, it reads its own snapshot in `driver`, and neither blocks the other.
+//! - Offsets of a partition are 0, 1, 2 and so on, in the order of the appends. `retention` removes
+//!   records and never reuses their offsets: the file's `start_offset` keeps them.
+//! - A reader sees every committed record in order, at once: the writer wakes it through `topics`,
+//!   it reads a snapshot of its own in `driver`, and neither blocks the other.
 //! - A group's committed offsets are in the file: `progress`.
 //! - Memory is bounded: `queue` by records and bytes, a reader by its row buffer.
 //!
@@ -59,30 +58,30 @@ use topics::Topics;
 use writer::WriterThread;
 
 /// A log in one SQLite file. A cheap handle, to be cloned; the file is open until
-/// [`close`](Self::close), or until the last handle, writer and reader is gone.
+/// [`close`](Self::close), or until the last handle, writer and reader is dropped.
 #[derive(Clone)]
-pub struct Embedded(Arc<Shared>);
+pub struct Embedded(Arc<SharedLog>);
 
-struct Shared {
+struct SharedLog {
     path: PathBuf,
     topics: Arc<Topics>,
     writer: EmbeddedWriter,
-    /// Held by those who use the file: the writer and each reader.
+    /// The writer and each reader hold it.
     lock: Weak<FileLock>,
 }
 
 impl Embedded {
-    /// Opens the log, or makes it and the folder that it is to be in.
+    /// Opens the log, or creates it and its folder.
     ///
     /// # Errors
-    /// [`OpenError`] says why not, and what to do.
+    /// [`OpenError`] says why it cannot be opened, and what to do.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
         let lock = Arc::new(FileLock::acquire(path)?);
         let unfit = |unfit| OpenError::new(path, unfit);
         let mut file = schema::connect_to_write(path).await.map_err(|error| unfit(error.into()))?;
         schema::migrate_file(&mut file).await.map_err(unfit)?;
         let topics = Arc::new(Topics::default());
-        topics.load(&mut file).await.map_err(|error| unfit(UnfitFile::Sqlite(error)))?;
+        topics.load_topics(&mut file).await.map_err(|error| unfit(UnfitFile::Sqlite(error)))?;
         let (writer, requests) = EmbeddedWriter::new(Arc::clone(&topics));
         let held = Arc::downgrade(&lock);
         WriterThread::new(path.to_owned(), Arc::clone(&topics), file)
@@ -91,24 +90,22 @@ impl Embedded {
                 path: path.to_owned(),
                 reason: error.to_string(),
             })?;
-        Ok(Self(Arc::new(Shared { path: path.to_owned(), topics, writer, lock: held })))
+        Ok(Self(Arc::new(SharedLog { path: path.to_owned(), topics, writer, lock: held })))
     }
 
-    /// Makes the topics that are missing, checks those that exist, and starts to forget what each
-    /// may: now, and once an hour.
+    /// Creates the topics that are missing, checks those that exist, and starts their cleanup: now,
+    /// and once an hour.
     ///
     /// # Errors
-    /// [`TopicError::Partitions`], when one exists with another number of partitions.
+    /// [`TopicError::Partitions`] if one exists with another number of partitions.
     pub async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
         let (answer, answered) = oneshot::channel();
-        self.0
-            .writer
-            .send_request(WriterRequest::Ensure(topics.to_vec(), answer))
-            .map_err(LogUnreachable)?;
-        answered.await.map_err(|_| ended())?
+        let request = WriterRequest::Ensure(topics.to_vec(), answer);
+        self.0.writer.send_request(request).map_err(LogUnreachable)?;
+        answered.await.map_err(|_| closed_error())?
     }
 
-    /// The handle to append with.
+    /// A handle to append with.
     #[must_use]
     pub fn writer(&self) -> EmbeddedWriter {
         self.0.writer.clone()
@@ -137,13 +134,13 @@ impl Embedded {
             dlq: dlq.map(|topic| DlqWriter::new(LogWriter::Embedded(self.writer()), topic)),
             status,
         };
-        reader::join_group(self.source(topic), membership, handler)
+        reader::join_group(self.topic_source(topic), membership, handler)
     }
 
     /// Reads those partitions of the topic that the follower is assigned, on a thread of its own. A
     /// missing topic is waited for.
     pub fn follow_topic<H: PartitionHandler>(&self, topic: &str, handler: H) -> Follower {
-        reader::follow_topic(self.source(topic), handler)
+        reader::follow_topic(self.topic_source(topic), handler)
     }
 
     pub(crate) fn fetch_end_offsets(
@@ -152,33 +149,33 @@ impl Embedded {
         partitions: &[i32],
     ) -> Result<Vec<i64>, LogUnreachable> {
         let topics = &self.0.topics;
-        let ends = partitions.iter().map(|number| Ok(topics.partition(topic, *number)?.end()));
+        let ends =
+            partitions.iter().map(|number| Ok(topics.find_partition(topic, *number)?.end_offset()));
         ends.collect::<Result<_, _>>().map_err(LogUnreachable)
     }
 
-    fn source(&self, topic: &str) -> reader::TopicSource {
-        let Shared { path, topics, lock, .. } = &*self.0;
+    fn topic_source(&self, topic: &str) -> reader::TopicSource {
+        let SharedLog { path, topics, lock, .. } = &*self.0;
         let (path, topics, topic) = (path.clone(), Arc::clone(topics), topic.to_owned());
         reader::TopicSource { path, topics, lock: lock.upgrade(), topic }
     }
 
-    /// Whether the file answers, asked for at most `deadline`. While appends fail, it is asked to
-    /// take a write.
+    /// Checks that the file answers within `deadline`. While appends fail, the check is a write.
     ///
     /// # Errors
-    /// [`Unreachable`], when it does not.
+    /// [`LogUnreachable`] if it does not answer.
     pub async fn ping(&self, deadline: Duration) -> Result<(), LogUnreachable> {
         let (answer, answered) = oneshot::channel();
         self.0.writer.send_request(WriterRequest::Ping(answer)).map_err(LogUnreachable)?;
         match timeout(deadline, answered).await {
             Ok(Ok(answer)) => answer.map_err(LogUnreachable),
-            Ok(Err(_)) => Err(ended()),
+            Ok(Err(_)) => Err(closed_error()),
             Err(_) => Err(LogUnreachable("the log's disk does not answer in time".into())),
         }
     }
 
-    /// Writes what is queued, moves everything into the one file and closes it. Stop the readers
-    /// first: the file is in use as long as one runs. Whoever appends afterwards is refused.
+    /// Writes the queued records, moves the write-ahead log into the file and closes it. Stop the
+    /// readers first: the file is in use while one runs. Later appends are rejected.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.0.writer.send_request(WriterRequest::Close(done)).is_ok() {
@@ -187,6 +184,6 @@ impl Embedded {
     }
 }
 
-fn ended() -> LogUnreachable {
+fn closed_error() -> LogUnreachable {
     LogUnreachable("the log was closed".into())
 }

@@ -28,7 +28,7 @@ pub(super) struct FileOffsets {
 
 impl FileOffsets {
     fn partition_id(&self, number: i32) -> Result<i64, String> {
-        self.topics.partition(&self.topic, number).map(|partition| partition.id)
+        self.topics.find_partition(&self.topic, number).map(|partition| partition.id)
     }
 
     fn request_progress(&self, offsets: Vec<(i64, i64)>) -> Result<HashMap<i64, i64>, String> {

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     headers,
     progress::ProgressRequest,
-    topics::{Partition, Topics},
+    topics::{EmbeddedPartition, Topics},
 };
 use crate::{AppendError, NewRecord, Position, Topic, TopicError, poison::PoisonRecord};
 
@@ -42,7 +42,7 @@ pub(super) enum WriterRequest {
 
 /// A record to append.
 pub(super) struct QueuedAppend {
-    pub(super) partition: Arc<Partition>,
+    pub(super) partition: Arc<EmbeddedPartition>,
     pub(super) key: Vec<u8>,
     pub(super) value: Option<Vec<u8>>,
     /// Encoded by `headers`.
@@ -134,7 +134,8 @@ impl EmbeddedWriter {
         value: Option<Vec<u8>>,
         headers: &[(impl AsRef<str>, impl AsRef<[u8]>)],
     ) -> Result<EmbeddedAck, AppendError> {
-        let partition = self.topics.partition(topic, partition).map_err(AppendError::Refused)?;
+        let partition =
+            self.topics.find_partition(topic, partition).map_err(AppendError::Refused)?;
         let lengths =
             headers.iter().map(|(name, value)| name.as_ref().len() + value.as_ref().len());
         let bytes = key.len() + value.as_ref().map_or(0, Vec::len) + lengths.sum::<usize>();

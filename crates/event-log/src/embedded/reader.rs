@@ -18,7 +18,9 @@ use super::{
     topics::{TopicState, Topics},
 };
 use crate::{
-    PartitionHandler, commits,
+    PartitionHandler,
+    assigned_partitions::AssignedPartitions,
+    commits,
     dlq::DlqWriter,
     offset_tracker::OffsetTracker,
     reader::{Follower, FollowerCommand, Reader, ReaderStatus},
@@ -86,10 +88,8 @@ impl TopicSource {
                         ReaderRole::Follower(commands) => (None, Some(commands)),
                         ReaderRole::Member(tracker) => (Some(tracker), None),
                     };
-                    let (path, topic) = (self.path, self.topic);
-                    EmbeddedDriver::new(path, topic, state, handler, tracker, commands, stop)
-                        .run()
-                        .await;
+                    let partitions = AssignedPartitions::new(&self.topic, handler, tracker);
+                    EmbeddedDriver::new(self.path, state, partitions, commands, stop).run().await;
                 }
             }),
             Err(error) => tracing::error!(%error, "cannot start a runtime for a reader"),
@@ -103,7 +103,7 @@ impl TopicSource {
 async fn await_topic(topics: &Topics, name: &str, stop: &AtomicBool) -> Option<Arc<TopicState>> {
     let mut logged = false;
     while !stop.load(Ordering::Acquire) {
-        if let Some(topic) = topics.get(name) {
+        if let Some(topic) = topics.find_topic(name) {
             return Some(topic);
         }
         if !logged {

@@ -9,7 +9,7 @@ use std::{
 
 use sqlx::{Connection as _, SqliteConnection};
 
-use super::topics::{Partition, Topics};
+use super::topics::{EmbeddedPartition, Topics};
 use crate::topic::Cleanup;
 
 /// Records of one step, which takes about a millisecond.
@@ -28,9 +28,14 @@ pub(super) struct Sweep(VecDeque<SweepTask>);
 
 enum SweepTask {
     /// Delete older records.
-    Expire { partition: Arc<Partition>, before_ms: i64 },
+    Expire { partition: Arc<EmbeddedPartition>, before_ms: i64 },
     /// Delete records with a newer one of the same key, from the newest to the oldest.
-    Compact { partition: Arc<Partition>, below: i64, seen: HashSet<Vec<u8>>, seen_bytes: usize },
+    Compact {
+        partition: Arc<EmbeddedPartition>,
+        below: i64,
+        seen: HashSet<Vec<u8>>,
+        seen_bytes: usize,
+    },
     /// Return free pages to the file system.
     Shrink,
 }
@@ -39,14 +44,14 @@ impl Sweep {
     /// Starts again with all topics.
     pub(super) fn restart(&mut self, topics: &Topics, now_ms: i64) {
         self.0 = topics
-            .forgetful()
+            .list_cleanups()
             .into_iter()
             .map(|(partition, cleanup)| match cleanup {
                 Cleanup::After(age) => {
                     SweepTask::Expire { partition, before_ms: now_ms.saturating_sub(age_ms(age)) }
                 }
                 Cleanup::Compact => {
-                    let below = partition.place(partition.end());
+                    let below = partition.row_place(partition.end_offset());
                     SweepTask::Compact { partition, below, seen: HashSet::new(), seen_bytes: 0 }
                 }
             })
@@ -91,25 +96,25 @@ fn age_ms(age: Duration) -> i64 {
 /// enough is reached.
 async fn expire_records(
     file: &mut SqliteConnection,
-    partition: &Partition,
+    partition: &EmbeddedPartition,
     before_ms: i64,
 ) -> Result<bool, sqlx::Error> {
-    let (start, end) = (partition.start(), partition.end());
+    let (start, end) = (partition.start_offset(), partition.end_offset());
     let oldest: Vec<(i64, i64)> = sqlx::query_as(
         "SELECT place, timestamp FROM records WHERE place >= ? AND place < ? ORDER BY place LIMIT ?",
     )
-    .bind(partition.place(start))
-    .bind(partition.place(end))
+    .bind(partition.row_place(start))
+    .bind(partition.row_place(end))
     .bind(STEP_RECORDS)
     .fetch_all(&mut *file)
     .await?;
     let old = oldest.iter().take_while(|(_, timestamp)| *timestamp < before_ms);
     let Some((last, _)) = old.last().copied() else { return Ok(true) };
-    let start = Partition::offset(last) + 1;
+    let start = EmbeddedPartition::offset_from_place(last) + 1;
     // In one transaction: the start also gives the next offset of an empty partition.
     let mut transaction = file.begin_with("BEGIN IMMEDIATE").await?;
     sqlx::query("DELETE FROM records WHERE place >= ? AND place <= ?")
-        .bind(partition.place(0))
+        .bind(partition.row_place(0))
         .bind(last)
         .execute(&mut *transaction)
         .await?;
@@ -119,7 +124,7 @@ async fn expire_records(
         .execute(&mut *transaction)
         .await?;
     transaction.commit().await?;
-    partition.set_start(start);
+    partition.set_start_offset(start);
     Ok(oldest.last().is_some_and(|(place, _)| *place != last) || start == end)
 }
 
@@ -127,7 +132,7 @@ async fn expire_records(
 /// when the first record is reached. The last record of a partition always stays.
 async fn compact_records(
     file: &mut SqliteConnection,
-    partition: &Partition,
+    partition: &EmbeddedPartition,
     below: &mut i64,
     seen: &mut HashSet<Vec<u8>>,
     seen_bytes: &mut usize,
@@ -135,7 +140,7 @@ async fn compact_records(
     let newest: Vec<(i64, Option<Vec<u8>>)> = sqlx::query_as(
         "SELECT place, key FROM records WHERE place >= ? AND place < ? ORDER BY place DESC LIMIT ?",
     )
-    .bind(partition.place(0))
+    .bind(partition.row_place(0))
     .bind(*below)
     .bind(STEP_RECORDS)
     .fetch_all(&mut *file)

@@ -5,7 +5,7 @@ use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     headers::{self, Headers},
-    topics::Partition,
+    topics::EmbeddedPartition,
 };
 use crate::Record;
 
@@ -16,7 +16,7 @@ pub(super) const MAX_CHUNK: i64 = 1024;
 /// The partition's rows from offset `from` up to, not including, `to`; [`MAX_CHUNK`] at most.
 pub(super) fn fetch_rows<'f>(
     file: &'f mut SqliteConnection,
-    partition: &Partition,
+    partition: &EmbeddedPartition,
     from: i64,
     to: i64,
 ) -> BoxStream<'f, Result<SqliteRow, sqlx::Error>> {
@@ -24,8 +24,8 @@ pub(super) fn fetch_rows<'f>(
         "SELECT place, timestamp, key, headers, value FROM records
          WHERE place >= ? AND place < ? ORDER BY place LIMIT ?",
     )
-    .bind(partition.place(from))
-    .bind(partition.place(to))
+    .bind(partition.row_place(from))
+    .bind(partition.row_place(to))
     .bind(MAX_CHUNK)
     .fetch(file)
 }
@@ -33,9 +33,9 @@ pub(super) fn fetch_rows<'f>(
 /// The record of a row that [`fetch_rows`] found.
 pub(super) fn read_record<'r>(
     row: &'r SqliteRow,
-    partition: &Partition,
+    partition: &EmbeddedPartition,
 ) -> Result<Record<'r>, sqlx::Error> {
-    let offset = Partition::offset(row.try_get(0)?);
+    let offset = EmbeddedPartition::offset_from_place(row.try_get(0)?);
     let headers = headers::decode_headers(row.try_get(3)?).unwrap_or_else(|_| {
         tracing::error!(
             log.partition = partition.number,

@@ -21,7 +21,7 @@ use super::{
     progress::{self, ProgressRequest},
     queue::{QueuedAppend, WriterRequest},
     retention::Sweep,
-    topics::{Partition, Topics},
+    topics::{EmbeddedPartition, Topics},
 };
 use crate::{AppendError, LogUnreachable, Position, Topic, TopicError};
 
@@ -130,7 +130,7 @@ impl WriterThread {
             return;
         }
         // The ends move only once the transaction is durable.
-        let mut ends: HashMap<i64, (Arc<Partition>, i64)> = HashMap::new();
+        let mut ends: HashMap<i64, (Arc<EmbeddedPartition>, i64)> = HashMap::new();
         let mut offsets = Vec::with_capacity(batch.len());
         let written = match self.connection.get_or_connect().await {
             Ok(file) => {
@@ -138,7 +138,7 @@ impl WriterThread {
                     let partition = &append.partition;
                     let (_, end) = ends
                         .entry(partition.id)
-                        .or_insert_with(|| (Arc::clone(partition), partition.end()));
+                        .or_insert_with(|| (Arc::clone(partition), partition.end_offset()));
                     offsets.push(*end);
                     *end += 1;
                 }
@@ -182,7 +182,7 @@ impl WriterThread {
             Err(error) => return Err(LogUnreachable(error.to_string()).into()),
         };
         for topic in topics {
-            if let Err(error) = self.topics.ensure(file, topic).await {
+            if let Err(error) = self.topics.ensure_topic(file, topic).await {
                 if matches!(error, TopicError::Unreachable(_)) {
                     self.connection.close().await;
                 }
@@ -219,12 +219,12 @@ fn wait_for_appenders(queue: &mpsc::UnboundedReceiver<WriterRequest>, last: usiz
 }
 
 /// Moves the ends of the partitions, then wakes their readers.
-fn publish_ends<'a>(ends: impl IntoIterator<Item = &'a (Arc<Partition>, i64)> + Clone) {
+fn publish_ends<'a>(ends: impl IntoIterator<Item = &'a (Arc<EmbeddedPartition>, i64)> + Clone) {
     for (partition, end) in ends.clone() {
-        partition.set_end(*end);
+        partition.set_end_offset(*end);
     }
     for (partition, _) in ends {
-        partition.wake();
+        partition.wake_readers();
     }
 }
 

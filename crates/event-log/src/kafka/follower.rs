@@ -53,7 +53,7 @@ pub(super) fn follow_topic<H: PartitionHandler>(
                 Ok(consumer) => thread.poll_until_stopped(&consumer, stop),
                 Err(error) => tracing::error!(%error, "cannot follow the topic again"),
             }
-            let assigned = thread.driver.assigned_partitions();
+            let assigned = thread.driver.partitions.numbers();
             thread.driver.revoke_partitions(&assigned);
             if !stop.load(Ordering::Acquire) {
                 std::thread::sleep(RECONNECT_DELAY);
@@ -71,7 +71,7 @@ struct FollowerThread<H> {
     topic: String,
     driver: PartitionDriver<H>,
     commands: UnboundedReceiver<FollowerCommand>,
-    /// What this client has to read, and one that replaces it.
+    /// The partitions to read, with this client and with one that replaces it.
     wanted: BTreeSet<i32>,
 }
 
@@ -118,7 +118,7 @@ impl<H: PartitionHandler> FollowerThread<H> {
     }
 
     fn revoke_partition(&mut self, consumer: &FollowerClient, partition: i32) {
-        if !self.driver.is_assigned(partition) {
+        if !self.driver.partitions.is_assigned(partition) {
             return;
         }
         // The handler first: it must stop answering from the partition.

@@ -13,19 +13,11 @@ use std::{
 use rdkafka::{admin::AdminClient, error::KafkaResult};
 
 use super::context::ClientLog;
-use crate::{Watermarks, partition_state::OffsetGap};
+use crate::{Watermarks, assigned_partitions::AssignmentEpoch, partition_state::OffsetGap};
 
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait before a failed query is sent again.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
-
-/// One assignment of a partition. A later assignment or reset of the same partition has a higher
-/// epoch, so results that belong to an earlier one can be dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct AssignmentEpoch {
-    pub(super) partition: i32,
-    pub(super) epoch: u64,
-}
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum MetadataQuery {

@@ -85,7 +85,7 @@ pub(super) fn join_group<H: PartitionHandler>(
 
 type MemberClient<H> = BaseConsumer<MemberContext<H>>;
 
-/// What it takes to join the group, with a first client and with those that replace it.
+/// Creates the clients that join the group: the first one, and those that replace it.
 struct GroupMember<H: PartitionHandler> {
     consumer: ClientConfig,
     dlq: Option<DlqWriter>,
@@ -101,7 +101,7 @@ impl<H: PartitionHandler> GroupMember<H> {
         let (has_dlq, status) = (self.dlq.is_some(), Arc::clone(&self.status));
         let tracker = OffsetTracker::new(&self.topic, &self.group, has_dlq, status);
         let tracker = Arc::new(tracker);
-        self.shared.driver.lock().set_tracker(Arc::clone(&tracker));
+        self.shared.driver.lock().partitions.set_tracker(Arc::clone(&tracker));
         let context =
             MemberContext { shared: Arc::clone(&self.shared), tracker: Arc::clone(&tracker) };
         let consumer =
@@ -126,11 +126,11 @@ impl<H: PartitionHandler> GroupMember<H> {
         }
         let mut driver = self.shared.driver.lock();
         if stop.load(Ordering::Acquire) {
-            driver.record_progress();
+            driver.partitions.record_progress();
             tracker.close(CLOSE_TIMEOUT);
         }
         // The partitions may be another member's now, so the handler must stop answering from them.
-        let partitions = driver.assigned_partitions();
+        let partitions = driver.partitions.numbers();
         if !stop.load(Ordering::Acquire) && !partitions.is_empty() {
             count_rebalance("lost");
         }
@@ -160,7 +160,7 @@ impl<H: PartitionHandler> GroupMember<H> {
             let is_due = now - ticked_at >= TICK_INTERVAL || polled.is_none();
             if is_due {
                 ticked_at = now;
-                driver.renew_lease();
+                driver.partitions.renew_lease();
             }
             if let Err(code) = driver.handle_polled(polled) {
                 tracing::error!(%code, "the Kafka consumer failed for good; rejoining the group");
@@ -171,7 +171,7 @@ impl<H: PartitionHandler> GroupMember<H> {
             }
             if now - recorded_at >= COMMIT_INTERVAL {
                 recorded_at = now;
-                driver.record_progress();
+                driver.partitions.record_progress();
             }
         }
     }
@@ -231,7 +231,7 @@ impl<H: PartitionHandler> ClientContext for MemberContext<H> {
 impl<H: PartitionHandler> ConsumerContext for MemberContext<H> {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let mut driver = self.shared.driver.lock();
-        if !driver.uses_tracker(&self.tracker) {
+        if !driver.partitions.uses_tracker(&self.tracker) {
             // A replaced client leaves the group; its partitions were revoked before.
             return;
         }
@@ -252,7 +252,7 @@ impl<H: PartitionHandler> ConsumerContext for MemberContext<H> {
                 let partitions: Vec<_> =
                     elements.iter().map(TopicPartitionListElem::partition).collect();
                 let positions = driver.revoke_partitions(&partitions);
-                commit_positions(consumer, driver.topic(), &positions);
+                commit_positions(consumer, driver.partitions.topic(), &positions);
             }
             Rebalance::Error(error) => tracing::warn!(%error, "rebalance"),
         }

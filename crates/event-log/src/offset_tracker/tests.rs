@@ -78,11 +78,11 @@ fn a_failed_commit_is_repeated() {
     tracker.record_progress([(0, 5)].into_iter());
     let batch = next_commit(&tracker);
     tracker.finish_commit(&batch, false);
-    assert_eq!(status.settled.lock().get(&0), Some(&0));
+    assert_eq!(status.committed.lock().get(&0), Some(&0));
     let batch = next_commit(&tracker);
     assert_eq!(batch, [(assignment, 5)]);
     tracker.finish_commit(&batch, true);
-    assert_eq!(status.settled.lock().get(&0), Some(&5));
+    assert_eq!(status.committed.lock().get(&0), Some(&5));
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_full_backlog_holds_the_offset_and_delays_reading_once() {
     let start = Instant::now();
     (full + 1..full + 100).for_each(|offset| add_poison(&tracker, offset));
     assert!(start.elapsed() < BACKLOG_TIMEOUT);
-    assert_eq!(status.unquarantined.load(Ordering::Relaxed), 100);
+    assert_eq!(status.dlq_skipped.load(Ordering::Relaxed), 100);
 
     tracker.record_progress([(0, full + 100)].into_iter());
     let mut copied = 0;

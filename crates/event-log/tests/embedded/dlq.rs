@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Instant};
 use event_log::{Reader, Topic, embedded::Embedded};
 
 use crate::harness::{
-    DEADLINE, FOREVER, GROUP, Memory, Seen, TOPIC, Told, World, append, eventually, record, topic,
+    Call, DEADLINE, FOREVER, GROUP, Memory, Seen, TOPIC, World, append, eventually, record, topic,
 };
 
 const DLQ: &str = "notifications.dlq";
@@ -28,7 +28,7 @@ async fn read_copies(log: &Embedded) -> Vec<Seen> {
     for partition in 0..2 {
         follower.assign(partition);
     }
-    eventually("live", || memory.has(&Told::Live(0)) && memory.has(&Told::Live(1))).await;
+    eventually("live", || memory.has(&Call::Live(0)) && memory.has(&Call::Live(1))).await;
     follower.stop().await;
     memory.records()
 }
@@ -64,7 +64,7 @@ async fn poison_is_copied_once_over_restarts_and_replays() {
         }
         let memory = Memory::default();
         let reader = member(&log, &memory);
-        eventually("replayed", || memory.count() == 4 && memory.has(&Told::Live(1))).await;
+        eventually("replayed", || memory.count() == 4 && memory.has(&Call::Live(1))).await;
         if start == 0 {
             eventually("copied", || reader.dlq_copied() == 2).await;
         }
@@ -122,7 +122,7 @@ async fn poison_that_cannot_be_copied_delays_no_record_and_progress_stays_before
     }
     let memory = Memory::default();
     let reader = member(&log, &memory);
-    eventually("all is read", || memory.count() == 4 && memory.has(&Told::Live(0))).await;
+    eventually("all is read", || memory.count() == 4 && memory.has(&Call::Live(0))).await;
     reader.stop().await;
     assert!(progress(&world, GROUP).await.iter().all(|next| *next <= 1));
 
@@ -143,7 +143,7 @@ async fn each_group_copies_poison_for_itself() {
     for group in ["one", "another", "one"] {
         let memory = Memory::default();
         let reader = log.join_group(TOPIC, group, Some(DLQ), memory.clone());
-        eventually("live", || memory.has(&Told::Live(0))).await;
+        eventually("live", || memory.has(&Call::Live(0))).await;
         reader.stop().await;
     }
     let copies = read_copies(&log).await;
