@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    dlq::DlqWriter,
+    dlq::{AppendCopy, DlqWriter},
     offset_tracker::{CommitTask, OffsetTracker, Worker},
 };
 
@@ -20,7 +20,7 @@ pub(crate) trait GroupOffsets: Send + 'static {
 pub(crate) fn start_workers(
     tracker: &Arc<OffsetTracker>,
     offsets: impl GroupOffsets,
-    dlq: Option<DlqWriter>,
+    dlq: Option<DlqWriter<impl AppendCopy>>,
 ) -> std::io::Result<()> {
     if let Some(dlq) = dlq {
         dlq.start_copying(tracker)?;

@@ -7,20 +7,34 @@
 use std::sync::Arc;
 
 use crate::{
-    Ack, AppendError, Writer,
+    AppendError, Position,
     offset_tracker::{CopyBatch, OffsetTracker, Worker},
     poison::PoisonRecord,
 };
 
-/// Appends to the dead-letter queue. A cheap handle, to be cloned.
+/// A driver's writer.
+pub(crate) trait AppendCopy: Send + 'static {
+    /// Resolves once the copy is durable.
+    type Ack: Future<Output = Result<Position, AppendError>> + Send;
+
+    /// Appends the copy of a poison record to the partition of the same number.
+    fn append_copy(
+        &self,
+        topic: &str,
+        poison: &PoisonRecord,
+        with_value: bool,
+    ) -> Result<Self::Ack, AppendError>;
+}
+
+/// Appends to the dead-letter queue.
 #[derive(Clone)]
-pub(crate) struct DlqWriter {
-    writer: Writer,
+pub(crate) struct DlqWriter<W> {
+    writer: W,
     topic: String,
 }
 
-impl DlqWriter {
-    pub(crate) fn new(writer: Writer, topic: &str) -> Self {
+impl<W: AppendCopy> DlqWriter<W> {
+    pub(crate) fn new(writer: W, topic: &str) -> Self {
         Self { writer, topic: topic.to_owned() }
     }
 
@@ -50,7 +64,7 @@ impl DlqWriter {
     async fn await_acks(
         &self,
         batch: CopyBatch,
-        acks: Vec<Result<Ack, AppendError>>,
+        acks: Vec<Result<W::Ack, AppendError>>,
     ) -> (CopyBatch, Result<(), AppendError>) {
         let (mut copied, mut outcome) = (CopyBatch::new(), Ok(()));
         for (copy, ack) in batch.into_iter().zip(acks) {
@@ -66,12 +80,14 @@ impl DlqWriter {
         (copied, outcome)
     }
 
-    fn append(&self, poison: &PoisonRecord, with_value: bool) -> Result<Ack, AppendError> {
+    fn append(&self, poison: &PoisonRecord, with_value: bool) -> Result<W::Ack, AppendError> {
         self.writer.append_copy(&self.topic, poison, with_value)
     }
 }
 
-async fn await_ack(ack: Result<Ack, AppendError>) -> Result<(), AppendError> {
+async fn await_ack(
+    ack: Result<impl Future<Output = Result<Position, AppendError>>, AppendError>,
+) -> Result<(), AppendError> {
     ack?.await.map(drop)
 }
 
@@ -122,7 +138,7 @@ mod tests {
         let tracker =
             Arc::new(OffsetTracker::new("t", "g", true, Arc::new(ReaderStatus::default())));
         let commits = Commits { log: log.clone(), seen: Arc::default() };
-        let dlq = DlqWriter::new(Writer::Embedded(log.writer()), DLQ);
+        let dlq = DlqWriter::new(log.writer(), DLQ);
         tracker.begin_assignment(0, None);
         start_workers(&tracker, commits.clone(), Some(dlq)).expect("the threads start");
         // Each second record is poison.

@@ -11,7 +11,7 @@ use std::{
 use crate::embedded;
 #[cfg(feature = "kafka")]
 use crate::kafka;
-use crate::{NewRecord, Position, poison::PoisonRecord};
+use crate::{NewRecord, Position};
 
 /// Appends to a log. A cheap handle, to be cloned.
 #[derive(Clone)]
@@ -56,24 +56,6 @@ impl Writer {
             Self::Kafka(writer) => writer.append(topic, &record).map(Ack::Kafka),
             #[cfg(feature = "embedded")]
             Self::Embedded(writer) => writer.append(topic, record).map(Ack::Embedded),
-        }
-    }
-
-    /// Appends the copy of a poison record to a dead-letter queue, to the partition of the same
-    /// number.
-    pub(crate) fn append_copy(
-        &self,
-        topic: &str,
-        poison: &PoisonRecord,
-        with_value: bool,
-    ) -> Result<Ack, AppendError> {
-        match self {
-            #[cfg(feature = "kafka")]
-            Self::Kafka(writer) => writer.append_copy(topic, poison, with_value).map(Ack::Kafka),
-            #[cfg(feature = "embedded")]
-            Self::Embedded(writer) => {
-                writer.append_copy(topic, poison, with_value).map(Ack::Embedded)
-            }
         }
     }
 

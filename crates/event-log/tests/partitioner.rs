@@ -1,5 +1,5 @@
-//! Our partitioners and librdkafka's own send every key to the same partition. Asked of the real
-//! client, against its in-memory broker.
+//! Our partitioners send each key to the same partition as librdkafka's, which runs against its mock
+//! broker.
 
 use model::Partitioner;
 use rdkafka::{

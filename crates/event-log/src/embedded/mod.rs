@@ -44,7 +44,7 @@ pub use open::OpenError;
 pub use queue::{EmbeddedAck, EmbeddedWriter};
 
 use crate::{
-    LogUnreachable, PartitionHandler, Topic, TopicError, Writer as LogWriter,
+    LogUnreachable, PartitionHandler, Topic, TopicError,
     dlq::DlqWriter,
     offset_tracker::OffsetTracker,
     reader::{Follower, Reader, ReaderStatus},
@@ -131,7 +131,7 @@ impl Embedded {
                 topics: Arc::clone(&self.0.topics),
                 writer: self.writer(),
             },
-            dlq: dlq.map(|topic| DlqWriter::new(LogWriter::Embedded(self.writer()), topic)),
+            dlq: dlq.map(|topic| DlqWriter::new(self.writer(), topic)),
             status,
         };
         reader::join_group(self.topic_source(topic), membership, handler)

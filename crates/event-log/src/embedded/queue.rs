@@ -19,7 +19,9 @@ use super::{
     progress::ProgressRequest,
     topics::{EmbeddedPartition, Topics},
 };
-use crate::{AppendError, NewRecord, Position, Topic, TopicError, poison::PoisonRecord};
+use crate::{
+    AppendError, NewRecord, Position, Topic, TopicError, dlq::AppendCopy, poison::PoisonRecord,
+};
 
 /// Bounds of the unacknowledged records: as many as librdkafka's default, and the bytes that a small
 /// machine can spare.
@@ -114,18 +116,6 @@ impl EmbeddedWriter {
         self.append_parts(topic, partition, key, Some(value), &headers)
     }
 
-    /// Appends a copy of a poison record to the partition of the same number.
-    pub(crate) fn append_copy(
-        &self,
-        topic: &str,
-        poison: &PoisonRecord,
-        with_value: bool,
-    ) -> Result<EmbeddedAck, AppendError> {
-        let (value, headers) = poison.copied_parts(with_value);
-        let (key, value) = (poison.key.clone().into_bytes(), value.map(<[u8]>::to_vec));
-        self.append_parts(topic, poison.partition, key, value, &headers)
-    }
-
     fn append_parts(
         &self,
         topic: &str,
@@ -169,6 +159,21 @@ impl EmbeddedWriter {
 
     pub(super) fn send_request(&self, request: WriterRequest) -> Result<(), String> {
         self.queue.send(request).map_err(|_| "the log was closed".to_owned())
+    }
+}
+
+impl AppendCopy for EmbeddedWriter {
+    type Ack = EmbeddedAck;
+
+    fn append_copy(
+        &self,
+        topic: &str,
+        poison: &PoisonRecord,
+        with_value: bool,
+    ) -> Result<EmbeddedAck, AppendError> {
+        let (value, headers) = poison.copied_parts(with_value);
+        let (key, value) = (poison.key.clone().into_bytes(), value.map(<[u8]>::to_vec));
+        self.append_parts(topic, poison.partition, key, value, &headers)
     }
 }
 

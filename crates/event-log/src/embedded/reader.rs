@@ -15,6 +15,7 @@ use super::{
     driver::EmbeddedDriver,
     open::FileLock,
     progress::FileOffsets,
+    queue::EmbeddedWriter,
     topics::{TopicState, Topics},
 };
 use crate::{
@@ -58,7 +59,7 @@ pub(super) fn follow_topic<H: PartitionHandler>(source: TopicSource, handler: H)
 pub(super) struct Membership {
     pub(super) tracker: Arc<OffsetTracker>,
     pub(super) offsets: FileOffsets,
-    pub(super) dlq: Option<DlqWriter>,
+    pub(super) dlq: Option<DlqWriter<EmbeddedWriter>>,
     pub(super) status: Arc<ReaderStatus>,
 }
 

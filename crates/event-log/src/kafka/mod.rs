@@ -22,8 +22,7 @@ pub use config::KafkaSettings;
 pub use writer::{KafkaAck, KafkaWriter};
 
 use crate::{
-    Follower, Group, LogUnreachable, PartitionHandler, Reader, Topic, TopicError, Writer,
-    dlq::DlqWriter,
+    Follower, Group, LogUnreachable, PartitionHandler, Reader, Topic, TopicError, dlq::DlqWriter,
 };
 use context::ClientLog;
 use statistics::ClientRole;
@@ -97,7 +96,7 @@ impl Kafka {
         dlq: Option<&str>,
         handler: H,
     ) -> Result<Reader, LogUnreachable> {
-        let dlq = dlq.map(|topic| DlqWriter::new(Writer::Kafka(self.writer()), topic));
+        let dlq = dlq.map(|topic| DlqWriter::new(self.writer(), topic));
         reader::join_group(&self.settings, Arc::clone(&self.admin), topic, group, dlq, handler)
     }
 

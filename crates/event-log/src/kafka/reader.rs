@@ -22,8 +22,8 @@ use rdkafka::{
 };
 
 use super::{
-    KafkaSettings, commits::ConsumerOffsets, context::ClientLog, driver::PartitionDriver,
-    statistics::ClientRole,
+    KafkaSettings, KafkaWriter, commits::ConsumerOffsets, context::ClientLog,
+    driver::PartitionDriver, statistics::ClientRole,
 };
 use crate::{
     Group, LogUnreachable, PartitionHandler, Reader, commits, dlq::DlqWriter,
@@ -51,7 +51,7 @@ pub(super) fn join_group<H: PartitionHandler>(
     admin: Arc<AdminClient<ClientLog>>,
     topic: &str,
     group: &Group,
-    dlq: Option<DlqWriter>,
+    dlq: Option<DlqWriter<KafkaWriter>>,
     handler: H,
 ) -> Result<Reader, LogUnreachable> {
     let status = Arc::new(ReaderStatus::default());
@@ -88,7 +88,7 @@ type MemberClient<H> = BaseConsumer<MemberContext<H>>;
 /// Creates the clients that join the group: the first one, and those that replace it.
 struct GroupMember<H: PartitionHandler> {
     consumer: ClientConfig,
-    dlq: Option<DlqWriter>,
+    dlq: Option<DlqWriter<KafkaWriter>>,
     topic: String,
     group: String,
     status: Arc<ReaderStatus>,

@@ -27,7 +27,9 @@ use super::{
     context::{BrokerRefusal, ClientLog},
     statistics::ClientRole,
 };
-use crate::{AppendError, LogUnreachable, NewRecord, Position, poison::PoisonRecord};
+use crate::{
+    AppendError, LogUnreachable, NewRecord, Position, dlq::AppendCopy, poison::PoisonRecord,
+};
 
 /// How often the supervisor checks the producer, and how long a broker may take to answer it.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
@@ -103,24 +105,6 @@ impl KafkaWriter {
         )
     }
 
-    /// Appends a copy of a poison record to the partition of the same number.
-    pub(crate) fn append_copy(
-        &self,
-        topic: &str,
-        poison: &PoisonRecord,
-        with_value: bool,
-    ) -> Result<KafkaAck, AppendError> {
-        let (value, headers) = poison.copied_parts(with_value);
-        self.send_message(FutureRecord {
-            topic,
-            partition: Some(poison.partition),
-            payload: value,
-            key: Some(poison.key.as_bytes()),
-            timestamp: None,
-            headers: Some(owned_headers(headers.into_iter())),
-        })
-    }
-
     fn send_message(&self, message: FutureRecord<'_, [u8], [u8]>) -> Result<KafkaAck, AppendError> {
         if !self.0.reachable.load(Ordering::Acquire) {
             return Err(AppendError::Unreachable("no broker answers".into()));
@@ -147,6 +131,27 @@ impl KafkaWriter {
         // librdkafka's flush blocks.
         let flushed = tokio::task::spawn_blocking(move || client.flush(deadline).is_ok());
         flushed.await.unwrap_or(false)
+    }
+}
+
+impl AppendCopy for KafkaWriter {
+    type Ack = KafkaAck;
+
+    fn append_copy(
+        &self,
+        topic: &str,
+        poison: &PoisonRecord,
+        with_value: bool,
+    ) -> Result<KafkaAck, AppendError> {
+        let (value, headers) = poison.copied_parts(with_value);
+        self.send_message(FutureRecord {
+            topic,
+            partition: Some(poison.partition),
+            payload: value,
+            key: Some(poison.key.as_bytes()),
+            timestamp: None,
+            headers: Some(owned_headers(headers.into_iter())),
+        })
     }
 }
 

@@ -22,7 +22,7 @@ fn member(log: &Embedded, memory: &Memory) -> Reader {
 }
 
 /// Everything in the dead-letter queue.
-async fn letters(log: &Embedded) -> Vec<Seen> {
+async fn read_copies(log: &Embedded) -> Vec<Seen> {
     let memory = Memory::default();
     let follower = log.follow_topic(DLQ, memory.clone());
     for partition in 0..2 {
@@ -69,8 +69,8 @@ async fn poison_is_copied_once_over_restarts_and_replays() {
             eventually("copied", || reader.dlq_copied() == 2).await;
         }
         reader.stop().await;
-        let letters = letters(&log).await;
-        let values: Vec<_> = letters.iter().map(|seen| seen.value.as_str()).collect();
+        let copies = read_copies(&log).await;
+        let values: Vec<_> = copies.iter().map(|seen| seen.value.as_str()).collect();
         assert_eq!(values, ["poison 1", "poison 2"], "after start {start}");
         assert_eq!(progress(&world, GROUP).await, [4]);
         log.close().await;
@@ -78,7 +78,7 @@ async fn poison_is_copied_once_over_restarts_and_replays() {
 }
 
 #[tokio::test]
-async fn a_letter_says_where_it_comes_from_and_why() {
+async fn a_copy_says_its_origin_and_the_reason() {
     let world = World::new();
     let log = open(&world).await;
     let mut poison = record(1, "7", "poison");
@@ -87,11 +87,11 @@ async fn a_letter_says_where_it_comes_from_and_why() {
     append(&log.writer(), poison).await;
     let reader = member(&log, &Memory::default());
     eventually("copied", || reader.dlq_copied() == 1).await;
-    let letters = letters(&log).await;
-    assert_eq!(letters.len(), 1);
-    let letter = &letters[0];
-    assert_eq!((letter.partition, letter.key.as_str()), (1, "notifications/1/1"));
-    let said: Vec<_> = letter
+    let copies = read_copies(&log).await;
+    assert_eq!(copies.len(), 1);
+    let copy = &copies[0];
+    assert_eq!((copy.partition, copy.key.as_str()), (1, "notifications/1/1"));
+    let headers: Vec<_> = copy
         .headers
         .iter()
         .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value).into_owned()))
@@ -104,11 +104,11 @@ async fn a_letter_says_where_it_comes_from_and_why() {
         ("dlq.reason", "it is poison"),
         ("dlq.group", GROUP),
     ];
-    for (said, expected) in said.iter().zip(expected) {
-        assert_eq!((said.0, said.1.as_str()), expected);
+    for (header, expected) in headers.iter().zip(expected) {
+        assert_eq!((header.0, header.1.as_str()), expected);
     }
-    assert!(said[6].0 == "dlq.time" && said[6].1.parse::<u64>().is_ok(), "{said:?}");
-    assert_eq!((said[7].0, said[7].1.as_str()), ("dlq.key", "7"));
+    assert!(headers[6].0 == "dlq.time" && headers[6].1.parse::<u64>().is_ok(), "{headers:?}");
+    assert_eq!((headers[7].0, headers[7].1.as_str()), ("dlq.key", "7"));
     reader.stop().await;
 }
 
@@ -131,7 +131,7 @@ async fn poison_that_cannot_be_copied_delays_no_record_and_progress_stays_before
     let reader = member(&log, &Memory::default());
     eventually("copied", || reader.dlq_copied() == 1).await;
     reader.stop().await;
-    assert_eq!(letters(&log).await.len(), 1);
+    assert_eq!(read_copies(&log).await.len(), 1);
     assert_eq!(progress(&world, GROUP).await, [4]);
 }
 
@@ -146,11 +146,11 @@ async fn each_group_copies_poison_for_itself() {
         eventually("live", || memory.has(&Call::Live(0))).await;
         reader.stop().await;
     }
-    let letters = letters(&log).await;
+    let copies = read_copies(&log).await;
     let group = |seen: &Seen| {
         seen.headers.iter().find(|(name, _)| name == "dlq.group").map(|(_, value)| value.clone())
     };
-    let groups: Vec<_> = letters.iter().filter_map(group).collect();
+    let groups: Vec<_> = copies.iter().filter_map(group).collect();
     assert_eq!(groups, [b"one".to_vec(), b"another".to_vec()]);
 }
 
@@ -171,14 +171,14 @@ async fn a_burst_of_poison_is_copied_whole_and_in_order() {
     eventually("read", || memory.count() == 3000).await;
     // Stopping waits for the rest, but not for as long as a busy machine may need.
     let until = Instant::now() + DEADLINE;
-    while each_once(letters(&log).await).len() < 3000 {
+    while each_once(read_copies(&log).await).len() < 3000 {
         assert!(Instant::now() < until, "not all are copied in time");
     }
     reader.stop().await;
-    let letters = each_once(letters(&log).await);
-    assert_eq!(letters.len(), 3000);
+    let copies = each_once(read_copies(&log).await);
+    assert_eq!(copies.len(), 3000);
     for partition in 0..2 {
-        let of = letters.iter().filter(|seen| seen.partition == partition);
+        let of = copies.iter().filter(|seen| seen.partition == partition);
         let numbers: Vec<_> = of.map(|seen| seen.value[7..].parse::<i32>().ok()).collect();
         let all: Vec<_> = (0..1500).map(|number| Some(number * 2 + partition)).collect();
         assert_eq!(numbers, all);
@@ -200,7 +200,7 @@ async fn a_crash_between_a_copy_and_its_commit_copies_again_under_the_same_key()
         // As if the process had died before this commit.
         world.shell("DELETE FROM progress").await;
     }
-    let copies = letters(&log).await;
+    let copies = read_copies(&log).await;
     assert_eq!(copies.len(), 4);
     let keys: Vec<_> = each_once(copies).into_iter().map(|seen| (seen.key, seen.value)).collect();
     let expected = [("notifications/0/0", "poison 1"), ("notifications/0/2", "poison 2")];

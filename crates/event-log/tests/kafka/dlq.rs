@@ -22,12 +22,12 @@ async fn poison_is_copied_once_over_a_restart_and_a_replay() {
     eventually("copied", || reader.dlq_copied() == 1).await;
     reader.stop().await;
 
-    let letters = world.copies().await;
-    let values: Vec<_> = letters.iter().map(|seen| seen.value.as_str()).collect();
+    let copies = world.copies().await;
+    let values: Vec<_> = copies.iter().map(|seen| seen.value.as_str()).collect();
     assert_eq!(values, ["poison 1", "poison 2", "poison 3"]);
-    assert_eq!((letters[2].partition, letters[2].key.as_str()), (1, "notifications/1/5"));
+    assert_eq!((copies[2].partition, copies[2].key.as_str()), (1, "notifications/1/5"));
     let headers: Vec<_> =
-        letters[2].headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        copies[2].headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let expected = [
         ("ce_id", "abc"),
         ("dlq.topic", TOPIC),
@@ -47,7 +47,7 @@ async fn poison_that_cannot_be_copied_delays_no_record_and_no_commit_passes_it()
     for value in ["good", "poison", "good", "good"] {
         world.append(0, value).await;
     }
-    let mock = world.mock.as_ref().expect("the in-memory broker");
+    let mock = world.mock.as_ref().expect("the mock broker");
     mock.set_rejecting(true);
     let memory = Memory::default();
     let reader = world.join(&memory);
@@ -67,7 +67,7 @@ async fn poison_that_cannot_be_copied_delays_no_record_and_no_commit_passes_it()
 }
 
 #[tokio::test]
-async fn a_second_member_takes_partitions_over_and_copies_nothing_again() {
+async fn a_second_member_takes_partitions_over_and_copies_no_record_again() {
     let world = World::mock(4);
     for partition in 0..4 {
         for value in ["poison", "good"] {

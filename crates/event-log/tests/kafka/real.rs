@@ -86,16 +86,16 @@ async fn a_tombstone_and_a_record_as_large_as_allowed_are_copied_too() {
     let reader = world.join(&Memory::default());
     eventually("copied", || reader.dlq_copied() == 2).await;
     reader.stop().await;
-    let letters = world.dead_letters().await;
-    assert_eq!(letters.len(), 2);
-    assert_eq!(letters[0].value, "null");
-    assert_eq!(letters[0].key, format!("{}/0/0", world.topic));
+    let copies = world.dead_letters().await;
+    assert_eq!(copies.len(), 2);
+    assert_eq!(copies[0].value, "null");
+    assert_eq!(copies[0].key, format!("{}/0/0", world.topic));
     // With its new headers the large one is too large; without its value it is not.
     let expected = format!("{}/0/1", world.topic);
-    assert_eq!((letters[1].value.as_str(), letters[1].key.as_str()), ("null", expected.as_str()));
-    assert!(letters[1].headers.iter().any(|(name, _)| name == "dlq.value"));
-    for letter in letters {
-        assert!(letter.headers.contains(&("dlq.key".into(), "7".into())), "{:?}", letter.headers);
+    assert_eq!((copies[1].value.as_str(), copies[1].key.as_str()), ("null", expected.as_str()));
+    assert!(copies[1].headers.iter().any(|(name, _)| name == "dlq.value"));
+    for copy in copies {
+        assert!(copy.headers.contains(&("dlq.key".into(), "7".into())), "{:?}", copy.headers);
     }
     assert_eq!(world.committed(0), 2);
 }

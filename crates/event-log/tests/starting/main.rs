@@ -1,5 +1,5 @@
-//! A handler that starts after an anchor, on both drivers: it is given what follows if the log has
-//! the anchor, and everything if not.
+//! A handler that starts after an anchor, on both drivers. If the log has that record, the handler
+//! gets the records after it; if not, the partition is reset and the handler gets all records.
 
 use std::{
     sync::Arc,
@@ -40,7 +40,7 @@ impl World {
         for name in [TOPIC, DLQ] {
             cluster.create_topic(name, 1).expect("the topic is made");
         }
-        // The in-memory broker lets every rebalance but the first wait for most of a session.
+        // The mock broker delays each rebalance but the first for most of a session.
         let properties = [("session.timeout.ms", "2500"), ("heartbeat.interval.ms", "300")];
         let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let settings = KafkaSettings {
@@ -50,14 +50,14 @@ impl World {
             ..KafkaSettings::default()
         };
         let log = Log::Kafka(Kafka::new(settings).expect("the clients"));
-        Self { log, _cluster: Some(cluster), _folder: None }.filled().await
+        Self { log, _cluster: Some(cluster), _folder: None }.with_records().await
     }
 
     async fn embedded() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let log = Embedded::open(&folder.path().join("log.db")).await.expect("the log opens");
         log.ensure_topics(&[topic(TOPIC), topic(DLQ)]).await.expect("the topics are there");
-        Self { log: Log::Embedded(log), _cluster: None, _folder: Some(folder) }.filled().await
+        Self { log: Log::Embedded(log), _cluster: None, _folder: Some(folder) }.with_records().await
     }
 
     /// On the broker of `TEST_KAFKA_BROKERS`, which has no other topic of these names.
@@ -68,10 +68,10 @@ impl World {
         let log = Log::Kafka(Kafka::new(settings).expect("the clients"));
         let topics = [TOPIC, DLQ].map(topic);
         log.ensure_topics(&topics).await.expect("the topics are made");
-        Self { log, _cluster: None, _folder: None }.filled().await
+        Self { log, _cluster: None, _folder: None }.with_records().await
     }
 
-    async fn filled(self) -> Self {
+    async fn with_records(self) -> Self {
         for value in ["a", "poison", "c", "d"] {
             self.append(value).await;
         }
@@ -89,22 +89,23 @@ impl World {
         self.log.join_group(TOPIC, &group, Some(DLQ), handler.clone()).expect("a member")
     }
 
-    /// Reads the whole log, and stops once the group has committed its end.
+    /// Reads all records, and stops once the group has committed them.
     async fn read_once(&self, group: &str) -> Vec<RecordAnchor> {
         let handler = ResumingHandler::default();
         let reader = self.join(group, &handler);
-        let committed = reader.committed_offsets();
-        eventually("the end is committed", || committed.committed(0) == Some(4)).await;
+        let offsets = reader.committed_offsets();
+        eventually("the group has committed all", || offsets.committed(0) == Some(4)).await;
         reader.stop().await;
-        assert_eq!(handler.calls(), ["assigned", "a", "poison", "c", "d", "live", "revoked"]);
+        assert_eq!(handler.events(), ["assigned", "a", "poison", "c", "d", "live", "revoked"]);
         std::mem::take(&mut handler.0.lock().anchors)
     }
 
-    async fn letters(&self) -> usize {
+    async fn count_copies(&self) -> usize {
         let handler = ResumingHandler::default();
         let follower = self.log.follow_topic(DLQ, handler.clone()).expect("a follower");
         follower.assign(0);
-        eventually("the dead letters are read", || handler.calls().contains(&"live".into())).await;
+        eventually("the dead-letter queue is read", || handler.events().contains(&"live".into()))
+            .await;
         follower.stop().await;
         handler.0.lock().anchors.len()
     }
@@ -123,7 +124,7 @@ struct ResumingHandler(Arc<Mutex<State>>);
 struct State {
     anchor: Option<RecordAnchor>,
     invalidated: Option<i32>,
-    calls: Vec<String>,
+    events: Vec<String>,
     anchors: Vec<RecordAnchor>,
 }
 
@@ -132,18 +133,19 @@ impl ResumingHandler {
         Self(Arc::new(Mutex::new(State { anchor: Some(anchor), ..State::default() })))
     }
 
-    fn calls(&self) -> Vec<String> {
-        self.0.lock().calls.clone()
+    /// The calls in order.
+    fn events(&self) -> Vec<String> {
+        self.0.lock().events.clone()
     }
 
-    fn record_call(&self, call: &str) {
-        self.0.lock().calls.push(call.to_owned());
+    fn record_event(&self, what: &str) {
+        self.0.lock().events.push(what.to_owned());
     }
 }
 
 impl PartitionHandler for ResumingHandler {
     fn on_assigned(&mut self, _: i32) -> StartAt {
-        self.record_call("assigned");
+        self.record_event("assigned");
         StartAt::from_anchor(self.0.lock().anchor.take())
     }
 
@@ -151,7 +153,7 @@ impl PartitionHandler for ResumingHandler {
 
     fn on_record(&mut self, record: &Record<'_>) -> RecordOutcome {
         let value = String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned();
-        self.record_call(&value);
+        self.record_event(&value);
         self.0.lock().anchors.push(record.anchor());
         if value == "poison" {
             RecordOutcome::Poison("it says so".into())
@@ -161,15 +163,15 @@ impl PartitionHandler for ResumingHandler {
     }
 
     fn on_live(&mut self, _: i32) {
-        self.record_call("live");
+        self.record_event("live");
     }
 
     fn on_revoked(&mut self, _: i32) {
-        self.record_call("revoked");
+        self.record_event("revoked");
     }
 
     fn on_reset(&mut self, _: i32, _: &str) {
-        self.record_call("reset");
+        self.record_event("reset");
     }
 
     fn take_invalidated(&mut self) -> Option<i32> {
@@ -185,44 +187,44 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-async fn until_calls(handler: &ResumingHandler, expected: &[&str]) {
+async fn until_events(handler: &ResumingHandler, expected: &[&str]) {
     let until = Instant::now() + DEADLINE;
-    while handler.calls() != expected {
-        assert!(Instant::now() < until, "{:?} instead of {expected:?}", handler.calls());
+    while handler.events() != expected {
+        assert!(Instant::now() < until, "{:?} instead of {expected:?}", handler.events());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-const RESET_CALLS: [&str; 9] =
+const ALL_AFTER_ALL: [&str; 9] =
     ["assigned", "reset", "revoked", "assigned", "a", "poison", "c", "d", "live"];
 
-async fn resume_after_anchor(world: World) {
+async fn records_follow(world: World) {
     let anchors = world.read_once("group").await;
     let handler = ResumingHandler::with_anchor(anchors[1]);
     let reader = world.join("group", &handler);
-    until_calls(&handler, &["assigned", "c", "d", "live"]).await;
+    until_events(&handler, &["assigned", "c", "d", "live"]).await;
     world.append("e").await;
-    until_calls(&handler, &["assigned", "c", "d", "live", "e"]).await;
+    until_events(&handler, &["assigned", "c", "d", "live", "e"]).await;
     reader.stop().await;
-    // With nothing after it, it is live at once.
+    // A start after the last record but one.
     let handler = ResumingHandler::with_anchor(anchors[3]);
     let follower = world.log.follow_topic(TOPIC, handler.clone()).expect("a follower");
     follower.assign(0);
-    until_calls(&handler, &["assigned", "e", "live"]).await;
+    until_events(&handler, &["assigned", "e", "live"]).await;
     follower.stop().await;
-    assert_eq!(world.letters().await, 1, "dead letters are copied once");
+    assert_eq!(world.count_copies().await, 1, "poison records are copied once");
 }
 
-async fn resume_at_end(world: World) {
+async fn no_records_follow(world: World) {
     let anchors = world.read_once("group").await;
     let handler = ResumingHandler::with_anchor(anchors[3]);
     let reader = world.join("group", &handler);
-    until_calls(&handler, &["assigned", "live"]).await;
+    until_events(&handler, &["assigned", "live"]).await;
     reader.stop().await;
-    // The committed offset has not gone back.
+    // The committed offset is not below the anchor now.
     let handler = ResumingHandler::with_anchor(anchors[3]);
     let reader = world.join("group", &handler);
-    until_calls(&handler, &["assigned", "live"]).await;
+    until_events(&handler, &["assigned", "live"]).await;
     reader.stop().await;
 }
 
@@ -231,48 +233,48 @@ async fn another_log(world: World) {
     let other = |offset, checksum| ResumingHandler::with_anchor(RecordAnchor { offset, checksum });
     let wrong = [
         other(1, anchors[1].checksum ^ 1),
-        // The next offset, and one far beyond the end.
+        // The offset of the next record, and one above the end of the log.
         other(4, anchors[1].checksum),
         other(1000, anchors[1].checksum),
     ];
     for handler in wrong {
         let follower = world.log.follow_topic(TOPIC, handler.clone()).expect("a follower");
         follower.assign(0);
-        until_calls(&handler, &RESET_CALLS).await;
+        until_events(&handler, &ALL_AFTER_ALL).await;
         follower.stop().await;
     }
     let handler = other(2, anchors[1].checksum);
     let reader = world.join("group", &handler);
-    until_calls(&handler, &RESET_CALLS).await;
+    until_events(&handler, &ALL_AFTER_ALL).await;
     world.append("e").await;
-    eventually("it goes on", || handler.calls().last().map(String::as_str) == Some("e")).await;
+    eventually("it goes on", || handler.events().last().map(String::as_str) == Some("e")).await;
     reader.stop().await;
-    assert_eq!(world.letters().await, 1, "dead letters are copied once");
+    assert_eq!(world.count_copies().await, 1, "poison records are copied once");
 }
 
 async fn group_behind(world: World) {
     let anchors = world.read_once("group").await;
-    // This group has committed nothing, and copies the poison record itself.
+    // This group has committed nothing, so it has the poison record to copy.
     let handler = ResumingHandler::with_anchor(anchors[2]);
     let reader = world.join("another group", &handler);
-    let committed = reader.committed_offsets();
-    eventually("the end is committed", || committed.committed(0) == Some(4)).await;
-    let calls = handler.calls();
-    let again = calls.iter().rposition(|call| call == "assigned").expect("an assignment");
-    assert_eq!(calls[again..], RESET_CALLS[3..]);
-    assert!(calls[..again].iter().any(|call| call == "reset"), "{calls:?}");
+    let offsets = reader.committed_offsets();
+    eventually("the group has committed all", || offsets.committed(0) == Some(4)).await;
+    let events = handler.events();
+    let again = events.iter().rposition(|events| events == "assigned").expect("an assignment");
+    assert_eq!(events[again..], ALL_AFTER_ALL[3..]);
+    assert!(events[..again].iter().any(|events| events == "reset"), "{events:?}");
     reader.stop().await;
-    assert_eq!(world.letters().await, 2, "once for each group");
+    assert_eq!(world.count_copies().await, 2, "once for each group");
 }
 
 async fn invalidated(world: World) {
     let anchors = world.read_once("group").await;
     let handler = ResumingHandler::with_anchor(anchors[2]);
     let reader = world.join("group", &handler);
-    until_calls(&handler, &["assigned", "d", "live"]).await;
+    until_events(&handler, &["assigned", "d", "live"]).await;
     handler.0.lock().invalidated = Some(0);
-    let whole = [&["assigned", "d", "live"], &RESET_CALLS[1..]].concat();
-    until_calls(&handler, &whole).await;
+    let whole = [&["assigned", "d", "live"], &ALL_AFTER_ALL[1..]].concat();
+    until_events(&handler, &whole).await;
     reader.stop().await;
 }
 
@@ -288,24 +290,24 @@ macro_rules! on_both {
 }
 
 on_both! {
-    super::resume_after_anchor as a_handler_with_an_anchor_is_given_what_follows,
-    super::resume_at_end as a_handler_that_holds_everything_is_live_without_a_record,
-    super::another_log as a_partition_without_its_anchor_is_reset_and_read_from_the_beginning,
+    super::records_follow as a_handler_that_starts_after_an_anchor_gets_the_records_after_it,
+    super::no_records_follow as a_handler_that_has_all_records_is_live_without_one,
+    super::another_log as a_partition_without_the_anchor_is_reset_and_read_from_the_beginning,
     super::group_behind as a_start_above_the_committed_offset_is_reset,
     super::invalidated as a_handler_may_have_a_partition_reset,
 }
 
-/// Needs what only a real broker can do to a topic. One test, because the topic's name is the same.
+/// Only a real broker deletes records and topics. One test, because the topic names are the same.
 #[tokio::test]
 #[ignore = "needs a real broker"]
-async fn an_anchor_that_retention_removed_or_a_new_topic_lacks_resets_the_partition() {
+async fn a_partition_whose_anchor_retention_or_a_new_topic_removed_is_reset() {
     let world = World::real().await;
     let group = || format!("group-{}", uuid::Uuid::now_v7());
     let name = group();
     let anchors = world.read_once(&name).await;
     let handler = ResumingHandler::with_anchor(anchors[1]);
     let reader = world.join(&name, &handler);
-    until_calls(&handler, &["assigned", "c", "d", "live"]).await;
+    until_events(&handler, &["assigned", "c", "d", "live"]).await;
     reader.stop().await;
 
     let brokers = std::env::var("TEST_KAFKA_BROKERS").expect("TEST_KAFKA_BROKERS");
@@ -316,21 +318,21 @@ async fn an_anchor_that_retention_removed_or_a_new_topic_lacks_resets_the_partit
     admin.delete_records(&until, &AdminOptions::new()).await.expect("removed");
     let handler = ResumingHandler::with_anchor(anchors[1]);
     let reader = world.join(&name, &handler);
-    until_calls(&handler, &["assigned", "reset", "revoked", "assigned", "c", "d", "live"]).await;
+    until_events(&handler, &["assigned", "reset", "revoked", "assigned", "c", "d", "live"]).await;
     reader.stop().await;
     let handler = ResumingHandler::with_anchor(anchors[2]);
     let reader = world.join(&name, &handler);
-    until_calls(&handler, &["assigned", "d", "live"]).await;
+    until_events(&handler, &["assigned", "d", "live"]).await;
     reader.stop().await;
 
     admin.delete_topics(&[TOPIC], &AdminOptions::new()).await.expect("deleted");
     let deadline = Instant::now() + DEADLINE;
-    // A client with cached metadata may still find it for a moment.
+    // A client may still have the old topic in its metadata.
     while world.log.ensure_topics(&[topic(TOPIC)]).await.is_err() {
         assert!(Instant::now() < deadline, "the topic is not made again");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // Shorter than the log before, as long, and longer.
+    // The new log ends below the anchor, at it, and above it.
     let new = ["x", "y", "z", "1", "2", "3"];
     let mut expected = vec!["assigned", "reset", "revoked", "assigned"];
     for value in new {
@@ -343,7 +345,7 @@ async fn an_anchor_that_retention_removed_or_a_new_topic_lacks_resets_the_partit
         let handler = ResumingHandler::with_anchor(anchors[2]);
         let follower = log.follow_topic(TOPIC, handler.clone()).expect("a follower");
         follower.assign(0);
-        until_calls(&handler, &[&expected[..], &["live"]].concat()).await;
+        until_events(&handler, &[&expected[..], &["live"]].concat()).await;
         follower.stop().await;
     }
 }
