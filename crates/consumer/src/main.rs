@@ -3,8 +3,8 @@
 use std::{error::Error, process::ExitCode};
 
 use consumer::{
-    Settings,
-    cli::{Cli, Command, Dlq},
+    ConsumerSettings,
+    cli::{Cli, ConsumerCommand, Dlq},
     dlq,
 };
 use event_log::Log;
@@ -16,14 +16,14 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
-    if let Some(Command::Healthcheck) = cli.command {
+    if let Some(ConsumerCommand::Healthcheck) = cli.command {
         return Ok(health::probe(&cli.listen).await?);
     }
-    if let Some(Command::Token(token)) = &cli.command {
+    if let Some(ConsumerCommand::Token(token)) = &cli.command {
         return Ok(token.print(&cli.settings.auth)?);
     }
     let log = cli.kafka.connect("notifications-consumer")?;
-    if let Some(Command::Dlq(command)) = cli.command {
+    if let Some(ConsumerCommand::Dlq(command)) = cli.command {
         return run_dlq_command(&log, &cli.settings, command).await;
     }
     let listener = listen::bind("consumer", &cli.listen, "--listen", "CONSUMER_LISTEN").await?;
@@ -35,7 +35,7 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
 
 async fn run_dlq_command(
     log: &Log,
-    settings: &Settings,
+    settings: &ConsumerSettings,
     command: Dlq,
 ) -> Result<(), Box<dyn Error>> {
     let names = TopicNames::of(&settings.topics.topic);
