@@ -25,10 +25,15 @@ pub mod topic;
 pub mod record;
 pub mod writer;
 pub mod reader;
+#[cfg_attr(
+    not(feature = "kafka"),
+    expect(dead_code, reason = "only brokers lose an acknowledged end")
+)]
 mod partition_state;
 mod poison;
 mod partition_offsets;
 mod offset_tracker;
+#[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "only a Kafka client is replaced"))]
 mod assigned_partitions;
 mod dlq;
 mod commits;

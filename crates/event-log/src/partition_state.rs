@@ -134,6 +134,7 @@ impl PartitionState {
         }
     }
 
+    #[cfg(feature = "embedded")]
     pub(crate) fn is_live(self) -> bool {
         matches!(self, Self::Live { .. })
     }

@@ -226,7 +226,7 @@ fn a_reset_remembers_the_highest_offset_that_the_client_has_reached() {
             let mut state = *before;
             assert_eq!(state.reset(reason)[..], [Reset(reason)], "{before:?}");
             assert_eq!(state, rewinding(*highest_seen, false, None), "{before:?}");
-            assert!(state.needs_seek() && !state.is_live() && state.next_offset().is_none());
+            assert!(state.needs_seek() && state.next_offset().is_none());
         }
     }
 }
