@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use event_log::{NewRecord, Writer};
 use jiff::Timestamp;
 use model::record::{self, Encoded};
-use service::ops::canary::Tried;
+use service::ops::canary::ProbeOutcome;
 
 use crate::view::{NotLive, View, partition::Status};
 
@@ -28,8 +28,8 @@ impl Way {
     }
 
     /// Tries the next partition that is live here.
-    pub(crate) async fn try_next(&mut self) -> Tried {
-        let Some(partition) = self.next() else { return Tried::Nothing };
+    pub(crate) async fn try_next(&mut self) -> ProbeOutcome {
+        let Some(partition) = self.next() else { return ProbeOutcome::Skipped };
         self.last = partition;
         let Encoded { key, value, headers } = record::canary(Timestamp::now());
         let record = NewRecord { partition, key, value, headers };
@@ -40,17 +40,17 @@ impl Way {
         let position = match acknowledged {
             Ok(position) => position,
             Err(error) => {
-                return Tried::Failed(format!(
+                return ProbeOutcome::Failed(format!(
                     "a record to partition {partition} was not acknowledged: {error}"
                 ));
             }
         };
         match self.view.reaches(position.partition, position.offset, PATIENCE).await {
-            Ok(()) => Tried::Arrived,
+            Ok(()) => ProbeOutcome::Arrived,
             // It moved meanwhile: the next owner tries it.
-            Err(NotLive::Unowned { .. } | NotLive::Rebuilding { .. }) => Tried::Nothing,
+            Err(NotLive::Unowned { .. } | NotLive::Rebuilding { .. }) => ProbeOutcome::Skipped,
             Err(error @ NotLive::Behind { .. }) => {
-                Tried::Failed(format!("a record was acknowledged and is not read: {error}"))
+                ProbeOutcome::Failed(format!("a record was acknowledged and is not read: {error}"))
             }
         }
     }

@@ -66,9 +66,9 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let metrics = Metrics::of("consumer", metrics::describe);
+    let metrics = Metrics::new("consumer", metrics::describe);
     let names = TopicNames::of(&settings.topics.topic);
-    let auth = Auth::open("consumer", &settings.auth)?;
+    let auth = Auth::from_args("consumer", &settings.auth)?;
     let view =
         Arc::new(View::new(settings.topics.partitions, settings.partitioner, settings.limits()));
     let address = listener.local_addr()?;
@@ -91,11 +91,11 @@ pub async fn run(
     let local = address.ip().to_canonical().is_loopback();
     let app = routes::router(&settings, &auth, app, &following, canary.clone(), &metrics, local);
     let mut watching = JoinSet::new();
-    watching.spawn(auth.watch());
-    watching.spawn(canary.watch(async move || way.try_next().await));
+    watching.spawn(auth.reread_keys());
+    watching.spawn(canary.run_probes(async move || way.try_next().await));
 
     let (stop, limits) = (stop_serving.clone(), settings.http.clone());
-    let server = tokio::spawn(http::serve(listener, app, stop, limits, metrics));
+    let server = tokio::spawn(http::serve_app(listener, app, stop, limits, metrics));
     let outcome = tokio::select! {
         outcome = following.start(&settings) => outcome,
         () = shutdown.cancelled() => Ok(()),

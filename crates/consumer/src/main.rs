@@ -12,24 +12,25 @@ use model::TopicNames;
 use service::{cli::program, cli::shutdown, ops::health, server::listen};
 
 fn main() -> ExitCode {
-    program::run("consumer", |cli: &Cli| &cli.telemetry, run)
+    program::run_program("consumer", |cli: &Cli| &cli.telemetry, run)
 }
 
 async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
     if let Some(Command::Healthcheck) = cli.command {
-        return Ok(health::probe(&cli.listen).await?);
+        return Ok(health::check_liveness(&cli.listen).await?);
     }
     if let Some(Command::Token(token)) = &cli.command {
-        return Ok(token.print(&cli.settings.auth)?);
+        return Ok(token.print_token(&cli.settings.auth)?);
     }
     let log = cli.kafka.connect("notifications-consumer")?;
     if let Some(Command::Dlq(what)) = cli.command {
         return dead_letters(&log, &cli.settings, what).await;
     }
-    let listener = listen::bind("consumer", &cli.listen, "--listen", "CONSUMER_LISTEN").await?;
+    let listener =
+        listen::bind_listener("consumer", &cli.listen, "--listen", "CONSUMER_LISTEN").await?;
     let guarded = cli.insecure || cli.settings.auth.is_on();
-    listen::guard(listener.local_addr()?, guarded, "--listen", "CONSUMER_LISTEN")?;
-    consumer::run(cli.settings, log, listener, shutdown::signal()).await?;
+    listen::check_exposure(listener.local_addr()?, guarded, "--listen", "CONSUMER_LISTEN")?;
+    consumer::run(cli.settings, log, listener, shutdown::cancel_on_signal()).await?;
     Ok(())
 }
 

@@ -50,7 +50,7 @@ pub struct Settings {
     /// the other: if one does not arrive within 5 s, /readyz says so. Not at all, if not given. To
     /// be given when all instances know it: those of before set such records aside
     #[arg(long, env = "CONSUMER_CANARY", value_name = "DURATION",
-          value_parser = service::cli::settings::positive_duration)]
+          value_parser = service::cli::settings::parse_positive_duration)]
     pub canary: Option<Duration>,
 
     /// Who may ask
@@ -79,7 +79,7 @@ pub struct InboxArgs {
     /// How long a request waits for a partition that is being rebuilt or moved, before it is
     /// answered 503
     #[arg(long, env = "CONSUMER_PATIENCE", default_value = "2s", value_name = "DURATION",
-          value_parser = service::cli::settings::duration)]
+          value_parser = service::cli::settings::parse_duration)]
     pub patience: Duration,
 }
 
@@ -96,7 +96,7 @@ pub struct SnapshotArgs {
     /// How often they are written while partitions are live: a process that is killed reads what came
     /// since. 0 writes them only when a partition moves away, and at the end
     #[arg(long, env = "CONSUMER_SNAPSHOT_EVERY", default_value = "5m", value_name = "DURATION",
-          value_parser = service::cli::settings::duration)]
+          value_parser = service::cli::settings::parse_duration)]
     pub snapshot_every: Duration,
 }
 
@@ -117,7 +117,7 @@ pub struct StreamArgs {
     /// How long a live stream says nothing before it says that it is still there. Less than any
     /// proxy in between takes to close an idle connection
     #[arg(long, env = "CONSUMER_HEARTBEAT", default_value = "15s", value_name = "DURATION",
-          value_parser = service::cli::settings::positive_duration)]
+          value_parser = service::cli::settings::parse_positive_duration)]
     pub heartbeat: Duration,
 }
 

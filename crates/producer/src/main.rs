@@ -9,13 +9,13 @@ use producer::{
 use service::{cli::program, cli::shutdown, ops::health, server::listen};
 
 fn main() -> ExitCode {
-    program::run("producer", |cli: &Cli| &cli.telemetry, run)
+    program::run_program("producer", |cli: &Cli| &cli.telemetry, run)
 }
 
 async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
     match &cli.command {
-        Some(Command::Token(token)) => return Ok(token.print(&cli.settings.auth)?),
-        Some(Command::Healthcheck) => return Ok(health::probe(&cli.listen).await?),
+        Some(Command::Token(token)) => return Ok(token.print_token(&cli.settings.auth)?),
+        Some(Command::Healthcheck) => return Ok(health::check_liveness(&cli.listen).await?),
         Some(Command::Migrate) | None => {}
     }
     let database = &cli.database;
@@ -26,9 +26,10 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let log = cli.kafka.connect("notifications-producer")?;
-    let listener = listen::bind("producer", &cli.listen, "--listen", "PRODUCER_LISTEN").await?;
+    let listener =
+        listen::bind_listener("producer", &cli.listen, "--listen", "PRODUCER_LISTEN").await?;
     let guarded = cli.insecure || cli.settings.auth.is_on();
-    listen::guard(listener.local_addr()?, guarded, "--listen", "PRODUCER_LISTEN")?;
-    producer::run(cli.settings, log, directory, listener, shutdown::signal()).await?;
+    listen::check_exposure(listener.local_addr()?, guarded, "--listen", "PRODUCER_LISTEN")?;
+    producer::run(cli.settings, log, directory, listener, shutdown::cancel_on_signal()).await?;
     Ok(())
 }

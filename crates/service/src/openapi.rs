@@ -21,7 +21,12 @@ use crate::problem::MEDIA_TYPE;
 const DOCUMENT: &str = "/openapi.json";
 
 /// Takes routes and description apart, and adds the routes that show the description.
-pub fn described<S>(routes: OpenApiRouter<S>, title: &str, version: &str, about: &str) -> Router<S>
+pub fn document_routes<S>(
+    routes: OpenApiRouter<S>,
+    title: &str,
+    version: &str,
+    about: &str,
+) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
 {
@@ -37,11 +42,11 @@ where
         Some(vec![SecurityRequirement::new("bearer", [""; 0]), SecurityRequirement::default()]);
     // What is there by default is the library's own.
     (api.info.contact, api.info.license) = (None, None);
-    routes.merge(pages(api))
+    routes.merge(docs_router(api))
 }
 
 #[cfg(feature = "swagger-ui")]
-fn pages<S: Clone + Send + Sync + 'static>(api: OpenApi) -> Router<S> {
+fn docs_router<S: Clone + Send + Sync + 'static>(api: OpenApi) -> Router<S> {
     use utoipa_swagger_ui::{Config, SwaggerUi};
 
     let config = Config::new([DOCUMENT]).use_base_layout().validator_url("none");
@@ -50,7 +55,7 @@ fn pages<S: Clone + Send + Sync + 'static>(api: OpenApi) -> Router<S> {
 
 /// The document, and a page that lists its routes.
 #[cfg(not(feature = "swagger-ui"))]
-fn pages<S: Clone + Send + Sync + 'static>(api: OpenApi) -> Router<S> {
+fn docs_router<S: Clone + Send + Sync + 'static>(api: OpenApi) -> Router<S> {
     use axum::{Json, response::Html, routing::get};
 
     let page = Html(route_list(&api));
@@ -123,7 +128,7 @@ pub struct RefusedWithBody;
 
 impl IntoResponses for Refused {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&[
+        problem_responses(&[
             ("400", "Something in the request cannot be used: the message says what and why"),
             ("401", "A token is needed, or the one that came is not good (any more)"),
             ("403", "The token is not for this; or a page of another origin asked"),
@@ -139,7 +144,7 @@ impl IntoResponses for Refused {
 impl IntoResponses for RefusedWithBody {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         let mut responses = Refused::responses();
-        responses.extend(problems(&[
+        responses.extend(problem_responses(&[
             ("408", "The body did not arrive in time"),
             ("413", "The body is too large"),
         ]));
@@ -147,7 +152,7 @@ impl IntoResponses for RefusedWithBody {
     }
 }
 
-fn problems(list: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
+fn problem_responses(list: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
     let schema = Ref::from_schema_name("Problem");
     list.iter()
         .map(|(status, why)| {
@@ -174,7 +179,7 @@ mod tests {
     #[tokio::test]
     async fn every_build_shows_the_document_and_a_page() {
         let routes = OpenApiRouter::new().routes(routes!(hello));
-        let app: Router = described(routes, "Test", "1", "A test.");
+        let app: Router = document_routes(routes, "Test", "1", "A test.");
         let get = async |path: &str| {
             let request = Request::get(path).body(Body::empty()).expect("a request");
             let response = app.clone().oneshot(request).await.expect("an answer");

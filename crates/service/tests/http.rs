@@ -16,8 +16,8 @@ use service::{
     ops::health,
     ops::health::Health,
     ops::metrics::{Metrics, Scrape},
-    server::detached::Endless,
-    server::http::{HttpLimits, layers, serve},
+    server::detached::StreamingResponse,
+    server::http::{HttpLimits, add_layers, serve_app},
     server::listen,
 };
 use tokio::{
@@ -43,16 +43,18 @@ struct Server {
 
 impl Server {
     async fn start(app: Router, limits: HttpLimits) -> Self {
-        Self::counting(app, limits, Metrics::of("test", service::ops::metrics::describe)).await
+        Self::counting(app, limits, Metrics::new("test", service::ops::metrics::describe_service))
+            .await
     }
 
     async fn counting(app: Router, limits: HttpLimits, metrics: Metrics) -> Self {
-        let listener =
-            listen::bind("test", "127.0.0.1:0", "--listen", "LISTEN").await.expect("a port");
+        let listener = listen::bind_listener("test", "127.0.0.1:0", "--listen", "LISTEN")
+            .await
+            .expect("a port");
         let address = listener.local_addr().expect("an address");
         let shutdown = CancellationToken::new();
-        let app = layers(app, &limits, &metrics);
-        let ended = tokio::spawn(serve(listener, app, shutdown.clone(), limits, metrics));
+        let app = add_layers(app, &limits, &metrics);
+        let ended = tokio::spawn(serve_app(listener, app, shutdown.clone(), limits, metrics));
         Self { address, shutdown, ended }
     }
 
@@ -136,10 +138,10 @@ async fn every_error_of_every_route_is_a_problem() {
         .route("/text", get(async || (StatusCode::INTERNAL_SERVER_ERROR, "password is hunter2")))
         .route("/problem", get(async || Problem::not_found("User not found")))
         .nest("/nested", Router::new().route("/x", get(async || ())));
-    let app = layers(
+    let app = add_layers(
         routes,
         &HttpLimits { max_body_bytes: 4, ..HttpLimits::default() },
-        &Metrics::of("test", service::ops::metrics::describe),
+        &Metrics::new("test", service::ops::metrics::describe_service),
     );
     for (method, path, body, status, message) in [
         ("GET", "/nowhere", "", 404, "There is nothing at this address."),
@@ -200,10 +202,10 @@ async fn an_answer_is_left_as_it_is_but_for_the_security_headers() {
     let own = async || ([(header::REFERRER_POLICY, "same-origin")], Json(json!({ "a": 1 })));
     let error = async || (StatusCode::CONFLICT, Json(json!({ "mine": true })));
     let routes = Router::new().route("/", get(own)).route("/error", get(error));
-    let app = layers(
+    let app = add_layers(
         routes,
         &HttpLimits::default(),
-        &Metrics::of("test", service::ops::metrics::describe),
+        &Metrics::new("test", service::ops::metrics::describe_service),
     );
     let (status, headers, body) = ask(&app, request("GET", "/", "")).await;
     assert_eq!((status, body), (StatusCode::OK, json!({ "a": 1 })));
@@ -285,10 +287,10 @@ async fn headers_over_the_limit_are_answered_with_431() {
 #[tokio::test]
 async fn an_address_over_the_limit_is_answered_with_414() {
     let path = format!("/?{}", "x".repeat(17 << 10));
-    let app = layers(
+    let app = add_layers(
         hello(),
         &HttpLimits::default(),
-        &Metrics::of("test", service::ops::metrics::describe),
+        &Metrics::new("test", service::ops::metrics::describe_service),
     );
     let request = Request::get(path).body(Body::empty()).expect("a request");
     assert_eq!(ask(&app, request).await.0, StatusCode::URI_TOO_LONG);
@@ -299,7 +301,8 @@ async fn requests_beyond_those_that_may_be_under_way_are_turned_away_and_health_
     let (started, release) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let app = slow(&started, &release).route("/livez", get(async || "live"));
     let limits = HttpLimits { max_requests: 2, ..HttpLimits::default() };
-    let app = layers(app, &limits, &Metrics::of("test", service::ops::metrics::describe));
+    let app =
+        add_layers(app, &limits, &Metrics::new("test", service::ops::metrics::describe_service));
     let under_way: Vec<_> =
         (0..2).map(|_| tokio::spawn(app.clone().oneshot(request("GET", "/", "")))).collect();
     started.acquire_many(2).await.expect("two have started").forget();
@@ -325,7 +328,8 @@ async fn a_request_that_takes_too_long_is_answered_with_504_and_gives_its_place_
         .route("/", get(async || std::future::pending::<()>().await))
         .route("/other", get(async || "hello"));
     let limits = HttpLimits { max_requests: 1, request_timeout: NEAR, ..HttpLimits::default() };
-    let app = layers(app, &limits, &Metrics::of("test", service::ops::metrics::describe));
+    let app =
+        add_layers(app, &limits, &Metrics::new("test", service::ops::metrics::describe_service));
     assert_eq!(ask(&app, request("GET", "/", "")).await.0, StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(ask(&app, request("GET", "/other", "")).await.0, StatusCode::OK);
 }
@@ -440,17 +444,17 @@ async fn a_probe_knows_the_living_from_the_dead() {
     for address in
         [server.address.to_string(), format!("0.0.0.0:{port}"), format!("localhost:{port}")]
     {
-        assert_eq!(health::probe(&address).await, Ok(()), "{address}");
+        assert_eq!(health::check_liveness(&address).await, Ok(()), "{address}");
     }
 
     let other = Server::start(hello(), HttpLimits::default()).await;
-    let error = health::probe(other.address).await.expect_err("no such route there");
+    let error = health::check_liveness(other.address).await.expect_err("no such route there");
     assert!(error.contains("404"), "{error}");
 
     server.shutdown.cancel();
     let address = server.address;
     server.ended().await;
-    assert!(health::probe(address).await.is_err());
+    assert!(health::check_liveness(address).await.is_err());
 }
 
 /// Says what is sent to it, until that is nothing.
@@ -462,7 +466,7 @@ fn endless(said: tokio::sync::broadcast::Sender<&'static str>) -> Router {
                 let text = said.recv().await.ok().filter(|text| !text.is_empty())?;
                 Some((Ok::<_, std::io::Error>(text), said))
             });
-            (Extension(Endless), Body::from_stream(said))
+            (Extension(StreamingResponse), Body::from_stream(said))
         }),
     )
 }
@@ -532,13 +536,13 @@ async fn scrape(app: &Router) -> String {
 
 #[tokio::test]
 async fn requests_are_counted_by_route_and_never_by_path_and_states_are_asked_for() {
-    let metrics = Metrics::of("counting", service::ops::metrics::describe);
+    let metrics = Metrics::new("counting", service::ops::metrics::describe_service);
     let routes = metrics.routes(async |mut scrape: Scrape| {
-        scrape.add("notifications_partitions", &[("state", "live")], 12.0);
+        scrape.add_sample("notifications_partitions", &[("state", "live")], 12.0);
         scrape
     });
     let routes = Router::from(routes).route("/inbox/{id}", get(async || "hello"));
-    let app = layers(routes, &HttpLimits::default(), &metrics);
+    let app = add_layers(routes, &HttpLimits::default(), &metrics);
     for (method, path) in [
         ("GET", "/inbox/4711?access_token=hunter2"),
         ("GET", "/inbox/4712"),
@@ -575,11 +579,11 @@ async fn requests_are_counted_by_route_and_never_by_path_and_states_are_asked_fo
 
 #[tokio::test]
 async fn connections_are_counted_as_long_as_they_are_open_streams_too() {
-    let metrics = Metrics::of("connecting", service::ops::metrics::describe);
+    let metrics = Metrics::new("connecting", service::ops::metrics::describe_service);
     let stream = async || {
         let events =
             Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, Infallible>>());
-        (Extension(Endless), events)
+        (Extension(StreamingResponse), events)
     };
     let routes = Router::from(metrics.routes(async |scrape: Scrape| scrape));
     let app = routes.route("/stream", get(stream));

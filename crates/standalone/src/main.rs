@@ -14,16 +14,16 @@ use parts::Parts;
 use settings::{Cli, Command};
 
 fn main() -> ExitCode {
-    program::run("standalone", |cli: &Cli| &cli.telemetry, run)
+    program::run_program("standalone", |cli: &Cli| &cli.telemetry, run)
 }
 
 async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
     if let Some(Command::Healthcheck) = cli.command {
-        health::probe(&cli.producer_listen).await?;
-        return Ok(health::probe(&cli.consumer_listen).await?);
+        health::check_liveness(&cli.producer_listen).await?;
+        return Ok(health::check_liveness(&cli.consumer_listen).await?);
     }
     if let Some(Command::Token(token)) = &cli.command {
-        return Ok(token.print(cli.auth())?);
+        return Ok(token.print_token(cli.auth())?);
     }
     let guarded = cli.insecure || cli.auth().is_on();
     // Ports first: it is the likeliest thing to go wrong, and the quickest to find out.
@@ -38,7 +38,7 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
     let parts = Parts::open(&cli.data_dir).await?;
     welcome(&cli, &producer, &consumer)?;
 
-    let shutdown = shutdown::signal();
+    let shutdown = shutdown::cancel_on_signal();
     let sending =
         producer::run(sends, parts.log(), parts.directory.clone(), producer, shutdown.clone());
     let reading = consumer::run(reads, parts.log(), consumer, shutdown.clone());
@@ -60,8 +60,8 @@ async fn open(
     env: &str,
     guarded: bool,
 ) -> Result<TcpListener, Box<dyn Error>> {
-    let listener = listen::bind(name, address, flag, env).await?;
-    listen::guard(listener.local_addr()?, guarded, flag, env)?;
+    let listener = listen::bind_listener(name, address, flag, env).await?;
+    listen::check_exposure(listener.local_addr()?, guarded, flag, env)?;
     Ok(listener)
 }
 

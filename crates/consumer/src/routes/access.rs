@@ -10,9 +10,9 @@ use service::{auth::Caller, problem::Problem};
 /// # Errors
 /// 403; 500 where nobody asked who the caller is.
 pub(super) fn own_inbox(request: &Request, user: UserId) -> Result<(), Problem> {
-    let caller = Caller::of(request.extensions())?;
-    if caller.is_admin() || caller.is(&user) {
+    let caller = Caller::from_extensions(request.extensions())?;
+    if caller.is_admin() || caller.is_user(&user) {
         return Ok(());
     }
-    Err(Caller::refused("The token is another user's, and opens their inbox alone"))
+    Err(Caller::forbidden_problem("The token is another user's, and opens their inbox alone"))
 }

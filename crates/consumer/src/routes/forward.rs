@@ -28,7 +28,9 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
 use metrics::{Counter, counter};
-use service::{problem::Problem, server::admission::Place, server::detached::Endless};
+use service::{
+    problem::Problem, server::admission::RequestPermit, server::detached::StreamingResponse,
+};
 use tokio::time::{Instant, timeout, timeout_at};
 use tower::{Layer, Service};
 
@@ -172,7 +174,7 @@ impl Forwarder {
         } else {
             match app.streams.place(Kind::Waiting) {
                 Ok(place) => {
-                    request.extensions().get::<Place>().inspect(|place| place.leave());
+                    request.extensions().get::<RequestPermit>().inspect(|permit| permit.release());
                     Some(place)
                 }
                 Err(problem) => return Ok(problem.into_response()),
@@ -331,7 +333,7 @@ impl Forwarder {
         };
         let answer = answer
             .map(|body| Body::from_stream(Body::new(body).into_data_stream().take_until(ends)));
-        (Extension(Endless), answer).into_response()
+        (Extension(StreamingResponse), answer).into_response()
     }
 }
 

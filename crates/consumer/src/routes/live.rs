@@ -167,7 +167,7 @@ impl Live {
             ended: false,
             heartbeat: streams.settings.heartbeat,
             stopping: streams.stopping.clone(),
-            expires: caller.expires(),
+            expires: caller.expires_at(),
             pushed: streams.pushed.clone(),
             _place: place,
         })

@@ -65,16 +65,16 @@ pub fn router(
 ) -> Router {
     let (log, partitions) = (following.clone(), following.clone());
     let health = Health::new()
-        .check("kafka", move || log.clone().check_log())
-        .check("partitions", move || partitions.clone().check_partitions());
-    let health = canary.into_check(health);
+        .with_check("kafka", move || log.clone().check_log())
+        .with_check("partitions", move || partitions.clone().check_partitions());
+    let health = canary.add_to_health(health);
     // One handle for all of it: a router copies its state at each request.
     let app = Arc::new(app);
     let scraped = Arc::clone(&app);
     // What concerns one user is answered by the owner of their partition.
     let to_owner = forward::ToOwner::new(Arc::clone(&app), settings.http.max_body_bytes);
     let of_a_user = |routes: OpenApiRouter<Arc<App>>, token| {
-        auth.ask(routes.route_layer(to_owner.clone()), token)
+        auth.require_caller(routes.route_layer(to_owner.clone()), token)
     };
     let inboxes = OpenApiRouter::new()
         .routes(routes!(notifications::list, receipts::dismiss_all))
@@ -88,9 +88,9 @@ pub fn router(
     let routes = OpenApiRouter::new()
         .merge(of_a_user(inboxes, TokenIn::Header))
         .merge(of_a_user(live, TokenIn::HeaderOrQuery))
-        .merge(auth.only(OPERATE, operation))
+        .merge(auth.require_scope(OPERATE, operation))
         .merge(health.routes());
-    let routes = openapi::described(
+    let routes = openapi::document_routes(
         routes,
         "Notifications: consumer",
         env!("CARGO_PKG_VERSION"),
@@ -98,7 +98,7 @@ pub fn router(
     );
     let mut routes = routes.merge(page::routes(&settings.page)).with_state(app);
     if !auth.is_on() {
-        routes = origin::refuse_foreign(routes, local, |_| false);
+        routes = origin::refuse_foreign_origins(routes, local, |_| false);
     }
-    http::layers(routes, &settings.http, metrics)
+    http::add_layers(routes, &settings.http, metrics)
 }

@@ -6,7 +6,7 @@ use axum::http::HeaderValue;
 use jiff::Timestamp;
 use model::{Category, Cursor};
 use serde::Deserialize;
-use service::{cli::settings::duration, problem::Problem};
+use service::{cli::settings::parse_duration, problem::Problem};
 use utoipa::IntoParams;
 
 use crate::view::{Query, Since, feed::Start};
@@ -51,12 +51,16 @@ pub(super) struct StartParams {
 impl QueryParams {
     /// How long this asks to wait; what is not a duration is refused elsewhere.
     pub(super) fn wait(&self) -> Duration {
-        self.wait.as_deref().and_then(|text| duration(text).ok()).unwrap_or_default().min(MAX_WAIT)
+        self.wait
+            .as_deref()
+            .and_then(|text| parse_duration(text).ok())
+            .unwrap_or_default()
+            .min(MAX_WAIT)
     }
 
     /// Whether the answer depends on when it is asked for.
     pub(super) fn depends_on_time(&self) -> bool {
-        self.since.as_deref().is_some_and(|since| duration(since).is_ok())
+        self.since.as_deref().is_some_and(|since| parse_duration(since).is_ok())
     }
 
     /// Where a live stream is to begin; at what its client had last, if it says so.
@@ -110,7 +114,7 @@ fn since(text: &str) -> Result<Since, Problem> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(Since::Time(time.as_millisecond()));
     }
-    if let Ok(ago) = duration(text) {
+    if let Ok(ago) = parse_duration(text) {
         let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
         return Ok(Since::Time(Timestamp::now().as_millisecond().saturating_sub(ago)));
     }
@@ -146,7 +150,7 @@ fn at_least(text: &str, home: i32) -> Result<Cursor, Problem> {
 
 fn wait(text: &str) -> Result<Duration, Problem> {
     let max = MAX_WAIT.as_secs();
-    let wait = duration(text).ok().filter(|wait| *wait <= MAX_WAIT);
+    let wait = parse_duration(text).ok().filter(|wait| *wait <= MAX_WAIT);
     wait.ok_or_else(|| wrong("wait", format!("must be 0 to {max} seconds")))
 }
 

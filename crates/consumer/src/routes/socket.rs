@@ -113,7 +113,7 @@ pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
 /// A browser lets any page open a WebSocket to anywhere (RFC 6455, section 10.2); only our own
 /// pages may.
 pub(super) fn same_origin(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
-    if origin::is_own(headers, uri) { Ok(()) } else { Err(origin::foreign()) }
+    if origin::is_own(headers, uri) { Ok(()) } else { Err(origin::foreign_origin()) }
 }
 
 /// Something that a client asked for and that is under way.

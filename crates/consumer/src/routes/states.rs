@@ -20,10 +20,10 @@ pub(super) async fn tell(app: Arc<App>, mut scrape: Scrape) -> Scrape {
     holdings(&app.view, &mut scrape);
     records(app.view.counters(), &mut scrape);
     for kind in Kind::ALL {
-        scrape.add(STREAMS, &[("kind", kind.as_str())], app.streams.open(kind) as f64);
+        scrape.add_sample(STREAMS, &[("kind", kind.as_str())], app.streams.open(kind) as f64);
     }
     for (partition, lag) in lags(&app).await {
-        scrape.add(LAG, &[("partition", &partition.to_string())], lag as f64);
+        scrape.add_sample(LAG, &[("partition", &partition.to_string())], lag as f64);
     }
     scrape
 }
@@ -43,10 +43,10 @@ fn partitions(view: &View, scrape: &mut Scrape) {
         }
     }
     for (state, count) in [("unowned", unowned), ("rebuilding", rebuilding), ("live", live)] {
-        scrape.add(PARTITIONS, &[("state", state)], f64::from(count));
+        scrape.add_sample(PARTITIONS, &[("state", state)], f64::from(count));
     }
     for (kind, records) in [("done", done), ("total", total)] {
-        scrape.add(REBUILD_RECORDS, &[("kind", kind)], records as f64);
+        scrape.add_sample(REBUILD_RECORDS, &[("kind", kind)], records as f64);
     }
 }
 
@@ -61,11 +61,11 @@ fn holdings(view: &View, scrape: &mut Scrape) {
         evicted += held.tally.evicted;
         expired += held.tally.expired;
     }
-    scrape.add(INBOXES, &[], inboxes as f64);
-    scrape.add(ENTRIES, &[], entries as f64);
-    scrape.add(ENTRY_BYTES, &[], bytes as f64);
+    scrape.add_sample(INBOXES, &[], inboxes as f64);
+    scrape.add_sample(ENTRIES, &[], entries as f64);
+    scrape.add_sample(ENTRY_BYTES, &[], bytes as f64);
     for (reason, count) in [("entries", evicted), ("age", expired)] {
-        scrape.add(EVICTED, &[("reason", reason)], count as f64);
+        scrape.add_sample(EVICTED, &[("reason", reason)], count as f64);
     }
 }
 
@@ -83,6 +83,6 @@ fn records(counters: &Counters, scrape: &mut Scrape) {
     ];
     for (topic, outcome, count) in outcomes {
         let labels = [("topic", topic), ("outcome", outcome)];
-        scrape.add(FOLDED, &labels, count.load(Ordering::Relaxed) as f64);
+        scrape.add_sample(FOLDED, &labels, count.load(Ordering::Relaxed) as f64);
     }
 }

@@ -21,7 +21,7 @@ use service::{
     extract::{Path, Query},
     openapi::{ProblemBody, Refused},
     problem::Problem,
-    server::detached::Endless,
+    server::detached::StreamingResponse,
 };
 
 use super::{
@@ -80,7 +80,7 @@ pub(super) async fn open(
         // A buffering nginx in between would turn it into something that is not live.
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
-    Ok((Extension(Endless), headers, Body::from_stream(chunks)).into_response())
+    Ok((Extension(StreamingResponse), headers, Body::from_stream(chunks)).into_response())
 }
 
 /// Whether an answer with these headers is such a stream.

@@ -74,7 +74,7 @@ impl<O: Ownership> Notifications<O> {
         let (notification, headers) =
             record::decode(record.value, record.headers.iter().copied(), at, time)?;
         let user = notification.to.id;
-        let traced = trace::is_recorded().then(|| headers.traceparent.clone()).flatten();
+        let traced = trace::is_recording().then(|| headers.traceparent.clone()).flatten();
         let entry = Entry::new(record.offset, &notification, headers)?;
         let misplaced = self.view.home(user) != record.partition;
         if misplaced && self.misplaced.insert(record.partition) {
@@ -103,7 +103,12 @@ impl<O: Ownership> Notifications<O> {
             if live {
                 self.applied.record(age_ms as f64 / 1000.0);
                 if let Some(traceparent) = traced {
-                    trace::delivered(&traceparent, sent_at_ms, record.partition, record.offset);
+                    trace::record_delivery(
+                        &traceparent,
+                        sent_at_ms,
+                        record.partition,
+                        record.offset,
+                    );
                 }
             }
             partition.wake(user);

@@ -12,7 +12,7 @@ use axum::{
 };
 use tokio::time::Instant;
 
-use super::refusal::{LEEWAY, Refusal};
+use super::refusal::{LEEWAY_SECONDS, TokenRefusal};
 use crate::problem::Problem;
 
 /// Everything.
@@ -25,12 +25,12 @@ pub enum Caller {
     /// Nobody is asked who they are.
     Anybody,
     /// Whom a token says.
-    Token(Arc<Known>),
+    Token(Arc<TokenClaims>),
 }
 
 /// What a token says.
 #[derive(Debug)]
-pub struct Known {
+pub struct TokenClaims {
     pub(super) subject: Option<String>,
     pub(super) scopes: Vec<String>,
     /// Seconds since 1970.
@@ -40,7 +40,7 @@ pub struct Known {
 impl Caller {
     /// Whether the caller has this scope; an administrator has every one.
     #[must_use]
-    pub fn has(&self, scope: &str) -> bool {
+    pub fn has_scope(&self, scope: &str) -> bool {
         match self {
             Self::Anybody => true,
             Self::Token(known) => {
@@ -52,7 +52,7 @@ impl Caller {
     /// Whether the caller may do anything.
     #[must_use]
     pub fn is_admin(&self) -> bool {
-        self.has(ADMIN)
+        self.has_scope(ADMIN)
     }
 
     /// Whose token it is, if it is somebody's.
@@ -66,17 +66,17 @@ impl Caller {
 
     /// Whether it is the token of this user, in whatever spelling `subject` has.
     #[must_use]
-    pub fn is<T: FromStr + PartialEq>(&self, user: &T) -> bool {
+    pub fn is_user<T: FromStr + PartialEq>(&self, user: &T) -> bool {
         self.subject().and_then(|subject| subject.parse::<T>().ok()).as_ref() == Some(user)
     }
 
     /// From when on the token is not good any more, if it ever is not.
     #[must_use]
-    pub fn expires(&self) -> Option<Instant> {
+    pub fn expires_at(&self) -> Option<Instant> {
         let Self::Token(known) = self else { return None };
         // One second more, because a new request is compared in whole seconds: who is sent away
         // must not be let in again.
-        let leeway = Duration::from_secs(LEEWAY + 1);
+        let leeway = Duration::from_secs(LEEWAY_SECONDS + 1);
         let expires = Duration::try_from_secs_f64(known.expires).ok()?.checked_add(leeway)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Instant::now().checked_add(expires.saturating_sub(now))
@@ -87,8 +87,8 @@ impl Caller {
     /// # Errors
     /// 401.
     pub fn must_be_current(&self) -> Result<(), Problem> {
-        match self.expires() {
-            Some(at) if at <= Instant::now() => Err(Refusal::Expired.into()),
+        match self.expires_at() {
+            Some(at) if at <= Instant::now() => Err(TokenRefusal::Expired.into()),
             _ => Ok(()),
         }
     }
@@ -98,15 +98,15 @@ impl Caller {
     /// # Errors
     /// 403, which names it.
     pub fn must_have(&self, scope: &str) -> Result<(), Problem> {
-        if self.has(scope) {
+        if self.has_scope(scope) {
             return Ok(());
         }
-        Err(Self::refused(&format!("The token lacks the scope {scope}")))
+        Err(Self::forbidden_problem(&format!("The token lacks the scope {scope}")))
     }
 
     /// 403: the token is good, but not for this (RFC 6750, section 3.1).
     #[must_use]
-    pub fn refused(why: &str) -> Problem {
+    pub fn forbidden_problem(why: &str) -> Problem {
         Problem::new(StatusCode::FORBIDDEN, why).header(
             header::WWW_AUTHENTICATE,
             HeaderValue::from_static("Bearer error=\"insufficient_scope\""),
@@ -119,7 +119,7 @@ impl Caller {
     ///
     /// # Errors
     /// 500 for a route that is not under it, rather than let anybody in.
-    pub fn of(extensions: &Extensions) -> Result<Self, Problem> {
+    pub fn from_extensions(extensions: &Extensions) -> Result<Self, Problem> {
         extensions.get().cloned().ok_or_else(|| {
             tracing::error!("a route takes a caller and is not under authentication");
             Problem::internal()
@@ -127,8 +127,8 @@ impl Caller {
     }
 }
 
-impl From<Known> for Caller {
-    fn from(known: Known) -> Self {
+impl From<TokenClaims> for Caller {
+    fn from(known: TokenClaims) -> Self {
         Self::Token(Arc::new(known))
     }
 }
@@ -137,6 +137,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        Self::of(&parts.extensions)
+        Self::from_extensions(&parts.extensions)
     }
 }

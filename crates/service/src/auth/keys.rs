@@ -12,9 +12,9 @@ use serde_json::Value;
 use super::AuthArgs;
 
 /// The least length of a secret: as long as its hash (RFC 7518, section 3.2).
-const MIN_SECRET: usize = 32;
+const MIN_SECRET_BYTES: usize = 32;
 /// The largest file and the most keys that make sense.
-const MAX_FILE: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 const MAX_KEYS: usize = 64;
 
 /// Why there are no keys. Holds nothing of what the files say.
@@ -61,25 +61,25 @@ pub enum KeyError {
 }
 
 /// Where the keys are.
-pub(super) struct Sources {
-    secret: Option<Secret>,
+pub(super) struct KeySources {
+    secret: Option<SecretSource>,
     key_set: Option<PathBuf>,
 }
 
-enum Secret {
+enum SecretSource {
     Given(crate::cli::settings::Secret),
     File(PathBuf),
 }
 
 /// What the sources hold.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Material {
+pub(super) struct KeyMaterial {
     secret: Option<Vec<u8>>,
     key_set: Option<Vec<u8>>,
 }
 
 /// What tokens are verified with.
-pub(super) struct Keys(Vec<Key>);
+pub(super) struct VerificationKeys(Vec<Key>);
 
 /// One key, and the only algorithm it is for: a public key that is taken for an HMAC secret would
 /// let anybody sign (RFC 8725, section 2.1).
@@ -89,12 +89,12 @@ struct Key {
     key: DecodingKey,
 }
 
-impl Sources {
+impl KeySources {
     /// None, if the settings name none.
-    pub(super) fn of(args: &AuthArgs) -> Option<Self> {
+    pub(super) fn from_args(args: &AuthArgs) -> Option<Self> {
         let secret = match (&args.auth_secret, &args.auth_secret_file) {
-            (Some(secret), _) => Some(Secret::Given(secret.clone())),
-            (None, Some(path)) => Some(Secret::File(path.clone())),
+            (Some(secret), _) => Some(SecretSource::Given(secret.clone())),
+            (None, Some(path)) => Some(SecretSource::File(path.clone())),
             (None, None) => None,
         };
         let key_set = args.auth_jwks_file.clone();
@@ -102,41 +102,44 @@ impl Sources {
     }
 
     /// Reads what they hold now.
-    pub(super) fn read(&self) -> Result<Material, KeyError> {
+    pub(super) fn read_material(&self) -> Result<KeyMaterial, KeyError> {
         let secret = match &self.secret {
-            Some(Secret::Given(secret)) => Some(secret.expose().trim().as_bytes().to_vec()),
+            Some(SecretSource::Given(secret)) => Some(secret.expose().trim().as_bytes().to_vec()),
             // Editors and `echo` end a file with a line's end, which is no part of the secret.
-            Some(Secret::File(path)) => {
-                Some(read(path, "secret that signs tokens")?.trim_ascii().to_vec())
+            Some(SecretSource::File(path)) => {
+                Some(read_key_file(path, "secret that signs tokens")?.trim_ascii().to_vec())
             }
             None => None,
         };
-        let key_set = self.key_set.as_ref().map(|path| read(path, "keys that verify tokens"));
-        Ok(Material { secret, key_set: key_set.transpose()? })
+        let key_set =
+            self.key_set.as_ref().map(|path| read_key_file(path, "keys that verify tokens"));
+        Ok(KeyMaterial { secret, key_set: key_set.transpose()? })
     }
 }
 
-fn read(path: &PathBuf, what: &'static str) -> Result<Vec<u8>, KeyError> {
+fn read_key_file(path: &PathBuf, what: &'static str) -> Result<Vec<u8>, KeyError> {
     let unreadable =
         |why: io::Error| KeyError::Unreadable { path: path.clone(), what, why: why.to_string() };
     let size = std::fs::metadata(path).map_err(unreadable)?.len();
-    if size > MAX_FILE {
-        return Err(unreadable(io::Error::other(format!("it is larger than {MAX_FILE} bytes"))));
+    if size > MAX_FILE_BYTES {
+        return Err(unreadable(io::Error::other(format!(
+            "it is larger than {MAX_FILE_BYTES} bytes"
+        ))));
     }
     std::fs::read(path).map_err(unreadable)
 }
 
-impl Material {
+impl KeyMaterial {
     /// The secret, for signing.
     pub(super) fn signing_key(&self) -> Result<EncodingKey, KeyError> {
         let secret = self.secret.as_ref().ok_or(KeyError::NoSecret)?;
-        strong(secret).map(EncodingKey::from_secret)
+        check_secret(secret).map(EncodingKey::from_secret)
     }
 
-    pub(super) fn into_keys(self) -> Result<Keys, KeyError> {
+    pub(super) fn into_keys(self) -> Result<VerificationKeys, KeyError> {
         let mut keys = Vec::new();
         if let Some(secret) = &self.secret {
-            let key = DecodingKey::from_secret(strong(secret)?);
+            let key = DecodingKey::from_secret(check_secret(secret)?);
             keys.push(Key { id: None, algorithm: Algorithm::HS256, key });
         }
         if let Some(set) = &self.key_set {
@@ -145,12 +148,12 @@ impl Material {
             }
             keys.extend(public_keys(set)?);
         }
-        Ok(Keys(keys))
+        Ok(VerificationKeys(keys))
     }
 }
 
-fn strong(secret: &[u8]) -> Result<&[u8], KeyError> {
-    if secret.len() < MIN_SECRET { Err(KeyError::Weak(secret.len())) } else { Ok(secret) }
+fn check_secret(secret: &[u8]) -> Result<&[u8], KeyError> {
+    if secret.len() < MIN_SECRET_BYTES { Err(KeyError::Weak(secret.len())) } else { Ok(secret) }
 }
 
 fn public_keys(set: &[u8]) -> Result<Vec<Key>, KeyError> {
@@ -202,13 +205,13 @@ fn public_key(key: Value) -> Result<Key, String> {
     Ok(Key { id: key.common.key_id, algorithm, key: decoding })
 }
 
-impl Keys {
+impl VerificationKeys {
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Those that may have signed a token with this header.
-    pub(super) fn candidates(&self, header: &Header) -> impl Iterator<Item = &DecodingKey> {
+    pub(super) fn matching_keys(&self, header: &Header) -> impl Iterator<Item = &DecodingKey> {
         self.0
             .iter()
             .filter(|key| {
@@ -230,7 +233,7 @@ mod tests {
     #[test]
     fn a_key_set_is_usable_or_refused_with_the_feature_that_is_missing() {
         let set = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
-        let keys = Material { secret: None, key_set: Some(set.into()) }.into_keys();
+        let keys = KeyMaterial { secret: None, key_set: Some(set.into()) }.into_keys();
         if cfg!(feature = "jwks") {
             assert_eq!(keys.map(|keys| keys.len()), Ok(1));
         } else {

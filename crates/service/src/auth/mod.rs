@@ -22,23 +22,23 @@ use parking_lot::RwLock;
 pub use caller::Caller;
 pub use hs256::install_provider;
 pub use keys::KeyError;
-use keys::{Keys, Material, Sources};
+use keys::{KeyMaterial, KeySources, VerificationKeys};
 pub use layer::{OPERATE, TokenIn};
-pub use refusal::Refusal;
+pub use refusal::TokenRefusal;
 pub use settings::{AuthArgs, TokenArgs};
 
 /// Verifies tokens. A cheap handle, to be cloned.
 #[derive(Clone)]
-pub struct Auth(Option<Arc<Shared>>);
+pub struct Auth(Option<Arc<AuthState>>);
 
-struct Shared {
+struct AuthState {
     /// Which service asks, for the metrics.
     service: &'static str,
-    sources: Sources,
+    sources: KeySources,
     /// What they held at the start.
-    first: Material,
+    first: KeyMaterial,
     /// Replaced as a whole when what the sources hold has changed.
-    keys: RwLock<Arc<Keys>>,
+    keys: RwLock<Arc<VerificationKeys>>,
     audience: String,
     issuer: Option<String>,
     reread: Duration,
@@ -49,12 +49,12 @@ impl Auth {
     ///
     /// # Errors
     /// [`KeyError`], when a key cannot be read or is too weak.
-    pub fn open(service: &'static str, args: &AuthArgs) -> Result<Self, KeyError> {
-        let Some(sources) = Sources::of(args) else { return Ok(Self(None)) };
+    pub fn from_args(service: &'static str, args: &AuthArgs) -> Result<Self, KeyError> {
+        let Some(sources) = KeySources::from_args(args) else { return Ok(Self(None)) };
         install_provider();
-        let read = sources.read()?;
+        let read = sources.read_material()?;
         let keys = read.clone().into_keys()?;
-        Ok(Self(Some(Arc::new(Shared {
+        Ok(Self(Some(Arc::new(AuthState {
             service,
             sources,
             first: read,
@@ -72,20 +72,22 @@ impl Auth {
     }
 
     /// Reads the keys again and again, so that they can be rotated without a restart; for ever.
-    /// Keys that cannot be read or used leave those of before in place, and are warned of.
-    pub async fn watch(self) {
+    /// VerificationKeys that cannot be read or used leave those of before in place, and are warned of.
+    pub async fn reread_keys(self) {
         let Some(shared) = self.0 else { return std::future::pending().await };
         let mut seen = Ok(shared.first.clone());
         loop {
             tokio::time::sleep(shared.reread).await;
             let reading = Arc::clone(&shared);
-            let Ok(read) = tokio::task::spawn_blocking(move || reading.sources.read()).await else {
+            let Ok(read) =
+                tokio::task::spawn_blocking(move || reading.sources.read_material()).await
+            else {
                 continue;
             };
             if seen == read {
                 continue;
             }
-            match read.clone().and_then(Material::into_keys) {
+            match read.clone().and_then(KeyMaterial::into_keys) {
                 Ok(keys) => {
                     tracing::info!(keys = keys.len(), "the keys that verify tokens changed");
                     *shared.keys.write() = Arc::new(keys);

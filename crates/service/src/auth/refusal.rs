@@ -5,11 +5,11 @@ use axum::http::{HeaderValue, StatusCode, header};
 use crate::problem::Problem;
 
 /// By how many seconds clocks may differ.
-pub(super) const LEEWAY: u64 = 10;
+pub(super) const LEEWAY_SECONDS: u64 = 10;
 
 /// Why a token opens nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum TokenRefusal {
     /// There is none.
     #[error("A token is needed: Authorization: Bearer …")]
     Missing,
@@ -30,12 +30,12 @@ pub enum Refusal {
     Invalid,
 }
 
-impl From<Refusal> for Problem {
+impl From<TokenRefusal> for Problem {
     /// 401 with what RFC 6750, section 3, asks for.
-    fn from(refusal: Refusal) -> Self {
+    fn from(refusal: TokenRefusal) -> Self {
         let how = match refusal {
-            Refusal::Missing => "Bearer realm=\"notifications\"",
-            Refusal::Expired => {
+            TokenRefusal::Missing => "Bearer realm=\"notifications\"",
+            TokenRefusal::Expired => {
                 "Bearer realm=\"notifications\", error=\"invalid_token\", error_description=\"expired\""
             }
             _ => "Bearer realm=\"notifications\", error=\"invalid_token\"",

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::cli::settings::{Secret, positive_duration};
+use crate::cli::settings::{Secret, parse_positive_duration};
 
 /// Who may ask. Without a key nobody is asked who they are, and the service listens on loopback
 /// only.
@@ -41,7 +41,7 @@ pub struct AuthArgs {
     pub auth_issuer: Option<String>,
     /// How often the files are read again: keys are rotated without a restart
     #[arg(long, env = "AUTH_REREAD", default_value = "10s", value_name = "TIME",
-        value_parser = positive_duration)]
+        value_parser = parse_positive_duration)]
     pub auth_reread: Duration,
 }
 
@@ -66,6 +66,6 @@ pub struct TokenArgs {
     #[arg(long, value_name = "SCOPE", value_parser = ["send", "admin", "metrics"])]
     pub scope: Vec<String>,
     /// How long it is good
-    #[arg(long, default_value = "1h", value_name = "TIME", value_parser = positive_duration)]
+    #[arg(long, default_value = "1h", value_name = "TIME", value_parser = parse_positive_duration)]
     pub expires: Duration,
 }

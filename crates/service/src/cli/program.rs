@@ -14,7 +14,7 @@ use crate::{
 /// Reads the settings `C` from the environment and the command line and runs `program` with them.
 /// `logs` says where among them the telemetry's are. To be called first in `main`: a `.env` file
 /// can only be read while there is a single thread.
-pub fn run<C, F>(
+pub fn run_program<C, F>(
     name: &str,
     logs: impl FnOnce(&C) -> &TelemetryArgs,
     program: impl FnOnce(C) -> F,
@@ -24,15 +24,15 @@ where
     F: Future<Output = Result<(), Box<dyn Error>>>,
 {
     if let Err(error) = settings::load_dotenv() {
-        return fail(name, error);
+        return exit_with_error(name, error);
     }
     let cli = C::parse();
     let logs = logs(&cli).clone();
-    if let Err(error) = telemetry::init(&logs) {
-        return fail(name, error);
+    if let Err(error) = telemetry::init_logging(&logs) {
+        return exit_with_error(name, error);
     }
-    if let Err(error) = trace::init(name, &logs.trace) {
-        return fail(name, error);
+    if let Err(error) = trace::init_exporter(name, &logs.trace) {
+        return exit_with_error(name, error);
     }
     // Each open stream is an open file, and many systems allow 1024 unless one asks for more.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
@@ -40,19 +40,19 @@ where
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(name, error),
+        Err(error) => return exit_with_error(name, error),
     };
     let ended = runtime.block_on(program(cli));
     drop(runtime);
-    trace::flush();
+    trace::flush_spans();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(name, error),
+        Err(error) => exit_with_error(name, error),
     }
 }
 
 #[allow(clippy::print_stderr)] // The last words of a program are for the person who started it.
-fn fail(name: &str, error: impl Display) -> ExitCode {
+fn exit_with_error(name: &str, error: impl Display) -> ExitCode {
     eprintln!("{name}: {error}");
     ExitCode::FAILURE
 }

@@ -112,11 +112,11 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The longest [`duration`], ten years: longer ones are typing errors, and some timers cannot
+/// The longest [`parse_duration`], ten years: longer ones are typing errors, and some timers cannot
 /// hold them.
 pub const MAX_DURATION: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 
-/// Why a text is not a [`duration`].
+/// Why a text is not a [`parse_duration`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDuration {
     /// It has another form.
@@ -137,7 +137,7 @@ pub enum InvalidDuration {
 ///
 /// # Errors
 /// [`InvalidDuration`], which says what the form is.
-pub fn duration(text: &str) -> Result<Duration, InvalidDuration> {
+pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
     let text = text.trim();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -158,16 +158,13 @@ pub fn duration(text: &str) -> Result<Duration, InvalidDuration> {
     span.filter(|span| *span <= MAX_DURATION).ok_or(InvalidDuration::TooLong)
 }
 
-/// A [`duration`] longer than 0, for limits that would otherwise never let anything through.
+/// A [`parse_duration`] longer than 0, for limits that would otherwise never let anything through.
 ///
 /// # Errors
 /// [`InvalidDuration`], which says what the form is.
-pub fn positive_duration(text: &str) -> Result<Duration, InvalidDuration> {
-    duration(text).and_then(
-        |span| {
-            if span.is_zero() { Err(InvalidDuration::Zero) } else { Ok(span) }
-        },
-    )
+pub fn parse_positive_duration(text: &str) -> Result<Duration, InvalidDuration> {
+    parse_duration(text)
+        .and_then(|span| if span.is_zero() { Err(InvalidDuration::Zero) } else { Ok(span) })
 }
 
 #[cfg(test)]
@@ -182,13 +179,13 @@ mod fuzz {
         fn a_duration_that_is_taken_is_bounded_and_read_again_as_it_was_written(
             span in prop_oneof![text(), broken_text("[0-9]{1,20} ?(ms|s|m|h|d)?")],
         ) {
-            let Ok(found) = duration(&span) else {
-                prop_assert!(positive_duration(&span).is_err());
+            let Ok(found) = parse_duration(&span) else {
+                prop_assert!(parse_positive_duration(&span).is_err());
                 return Ok(());
             };
             prop_assert!(found <= MAX_DURATION);
-            prop_assert_eq!(duration(&format!("{}ms", found.as_millis())), Ok(found));
-            prop_assert_eq!(positive_duration(&span).is_ok(), !found.is_zero());
+            prop_assert_eq!(parse_duration(&format!("{}ms", found.as_millis())), Ok(found));
+            prop_assert_eq!(parse_positive_duration(&span).is_ok(), !found.is_zero());
         }
     }
 }
@@ -208,22 +205,22 @@ mod tests {
             ("30d", 2_592_000),
             (" 7 s ", 7),
         ] {
-            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text:?}");
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text:?}");
         }
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
         for text in ["", "s", "-1s", "1.5s", "1 week", "10S", "1s1s", "ten", "１s"] {
-            assert_eq!(duration(text), Err(InvalidDuration::Form), "{text:?}");
+            assert_eq!(parse_duration(text), Err(InvalidDuration::Form), "{text:?}");
         }
     }
 
     #[test]
     fn a_duration_is_bounded() {
-        assert_eq!(duration("3650d"), Ok(MAX_DURATION));
+        assert_eq!(parse_duration("3650d"), Ok(MAX_DURATION));
         for text in ["3651d", "18446744073709551615s", "99999999999999999999"] {
-            assert_eq!(duration(text), Err(InvalidDuration::TooLong), "{text:?}");
+            assert_eq!(parse_duration(text), Err(InvalidDuration::TooLong), "{text:?}");
         }
-        assert_eq!(positive_duration("0s"), Err(InvalidDuration::Zero));
-        assert_eq!(positive_duration("1ms"), Ok(Duration::from_millis(1)));
+        assert_eq!(parse_positive_duration("0s"), Err(InvalidDuration::Zero));
+        assert_eq!(parse_positive_duration("1ms"), Ok(Duration::from_millis(1)));
     }
 
     #[test]

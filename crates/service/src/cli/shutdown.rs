@@ -14,19 +14,19 @@ const INTERRUPTED: i32 = 130;
 /// Call it once, on a tokio runtime; from then on no signal is lost. Where the system refuses the
 /// handler (logged), signals keep their default, which is to end the process.
 #[must_use]
-pub fn signal() -> CancellationToken {
+pub fn cancel_on_signal() -> CancellationToken {
     let token = CancellationToken::new();
     let cancel = token.clone();
-    match Signals::register() {
+    match Signals::register_handlers() {
         Ok(mut signals) => {
             tokio::spawn(async move {
-                let name = signals.next().await;
+                let name = signals.next_signal().await;
                 tracing::info!(
                     signal = name,
                     "shutting down; a second signal ends the process at once"
                 );
                 cancel.cancel();
-                let name = signals.next().await;
+                let name = signals.next_signal().await;
                 let _ = writeln!(
                     io::stderr(),
                     "{name} again: ending at once; what was under way is cut off"
@@ -49,7 +49,7 @@ struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    fn register() -> io::Result<Self> {
+    fn register_handlers() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -57,7 +57,7 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    async fn next_signal(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
@@ -70,11 +70,11 @@ struct Signals(tokio::signal::windows::CtrlC);
 
 #[cfg(windows)]
 impl Signals {
-    fn register() -> io::Result<Self> {
+    fn register_handlers() -> io::Result<Self> {
         tokio::signal::windows::ctrl_c().map(Self)
     }
 
-    async fn next(&mut self) -> &'static str {
+    async fn next_signal(&mut self) -> &'static str {
         self.0.recv().await;
         "Ctrl-C"
     }

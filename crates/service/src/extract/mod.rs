@@ -18,7 +18,7 @@ use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
-use crate::{problem::Problem, server::admission::Place};
+use crate::{problem::Problem, server::admission::RequestPermit};
 
 /// A whole request body, within the limit that axum's `DefaultBodyLimit` sets for the route
 /// (2 MiB where there is none), and within [`BodyBounds`].
@@ -35,14 +35,14 @@ pub struct BodyBounds {
     /// How long a body may take to arrive, from when the handler wants it.
     pub timeout: Duration,
     /// Bytes for all that are arriving now.
-    room: Arc<Semaphore>,
+    memory: Arc<Semaphore>,
 }
 
 impl BodyBounds {
     /// So long for each, and so many bytes for all together.
     #[must_use]
-    pub fn new(timeout: Duration, room: usize) -> Self {
-        Self { timeout, room: Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS))) }
+    pub fn new(timeout: Duration, memory: usize) -> Self {
+        Self { timeout, memory: Arc::new(Semaphore::new(memory.min(Semaphore::MAX_PERMITS))) }
     }
 }
 
@@ -57,8 +57,9 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let BodyBounds { timeout, room } = request.extensions().get().cloned().unwrap_or_default();
-        let place = request.extensions().get::<Place>().cloned();
+        let BodyBounds { timeout, memory } =
+            request.extensions().get().cloned().unwrap_or_default();
+        let permit = request.extensions().get::<RequestPermit>().cloned();
         let announced = request.headers().get(header::CONTENT_LENGTH);
         let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         let body = request.into_limited_body();
@@ -68,15 +69,15 @@ impl<S: Send + Sync> FromRequest<S> for Body {
         if announced > limit && limit.is_some() {
             return Err(too_large(limit)); // Without reading what would be thrown away.
         }
-        match tokio::time::timeout(timeout, collect(body, announced, room)).await {
+        match tokio::time::timeout(timeout, collect_body(body, announced, memory)).await {
             Ok(Ok(body)) => Ok(Self(body)),
-            Ok(Err(Broken::NoRoom)) => {
-                place.inspect(|place| place.shed("bodies"));
+            Ok(Err(BodyError::NoMemory)) => {
+                permit.inspect(|permit| permit.count_shed("bodies"));
                 let message = "Too many large requests are arriving just now; try again shortly.";
                 Err(Problem::unavailable(message, Duration::from_secs(1)))
             }
-            Ok(Err(Broken::Failed(error))) if is_too_large(&error) => Err(too_large(limit)),
-            Ok(Err(Broken::Failed(error))) => {
+            Ok(Err(BodyError::Failed(error))) if is_too_large(&error) => Err(too_large(limit)),
+            Ok(Err(BodyError::Failed(error))) => {
                 tracing::debug!(%error, "cannot read a request body");
                 Err(Problem::new(
                     StatusCode::BAD_REQUEST,
@@ -92,23 +93,24 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 }
 
 /// Why a body is not there.
-enum Broken {
+enum BodyError {
     /// No memory is left for it.
-    NoRoom,
+    NoMemory,
     Failed(axum::Error),
 }
 
-/// Collects a body, and takes room for its bytes as they come. A body that comes at once, as nearly
+/// Collects a body, and takes memory for its bytes as they come. A body that comes at once, as nearly
 /// all do, is not copied.
-async fn collect(
+async fn collect_body(
     mut body: axum::body::Body,
     announced: Option<u64>,
-    room: Arc<Semaphore>,
-) -> Result<Bytes, Broken> {
+    memory: Arc<Semaphore>,
+) -> Result<Bytes, BodyError> {
     let mut taken = None;
     let mut take = |bytes: usize| {
-        let bytes = u32::try_from(bytes).map_err(|_| Broken::NoRoom)?;
-        let more = Arc::clone(&room).try_acquire_many_owned(bytes).map_err(|_| Broken::NoRoom)?;
+        let bytes = u32::try_from(bytes).map_err(|_| BodyError::NoMemory)?;
+        let more =
+            Arc::clone(&memory).try_acquire_many_owned(bytes).map_err(|_| BodyError::NoMemory)?;
         match &mut taken {
             None => taken = Some(more),
             Some(taken) => taken.merge(more),
@@ -118,7 +120,7 @@ async fn collect(
     let (mut first, mut all) = (Bytes::new(), BytesMut::new());
     while let Some(frame) = body.frame().await {
         // What is no data are trailers, which say nothing to us.
-        let Ok(chunk) = frame.map_err(Broken::Failed)?.into_data() else { continue };
+        let Ok(chunk) = frame.map_err(BodyError::Failed)?.into_data() else { continue };
         take(chunk.len())?;
         if first.is_empty() && all.is_empty() {
             first = chunk;
@@ -181,13 +183,14 @@ where
         let only = if let [name] = names[..] { name } else { "path" };
         Err(match error.into_kind() {
             ErrorKind::ParseErrorAtKey { key, expected_type, .. } => {
-                Problem::bad_request(&key, kind(expected_type))
+                Problem::bad_request(&key, describe_type(expected_type))
             }
-            ErrorKind::ParseErrorAtIndex { index, expected_type, .. } => {
-                Problem::bad_request(names.get(index).copied().unwrap_or(only), kind(expected_type))
-            }
+            ErrorKind::ParseErrorAtIndex { index, expected_type, .. } => Problem::bad_request(
+                names.get(index).copied().unwrap_or(only),
+                describe_type(expected_type),
+            ),
             ErrorKind::ParseError { expected_type, .. } => {
-                Problem::bad_request(only, kind(expected_type))
+                Problem::bad_request(only, describe_type(expected_type))
             }
             ErrorKind::DeserializeError { key, message, .. } => Problem::bad_request(&key, message),
             ErrorKind::InvalidUtf8InPathParam { key } => {
@@ -199,7 +202,7 @@ where
 }
 
 /// What a value of this Rust type is in the client's words.
-fn kind(expected: &str) -> &'static str {
+fn describe_type(expected: &str) -> &'static str {
     match expected {
         "u8" | "u16" | "u32" | "u64" | "u128" => "must be a whole number from 0",
         "i8" | "i16" | "i32" | "i64" | "i128" => "must be a whole number",

@@ -66,7 +66,7 @@ const QUIET: &str = "librdkafka=warn,rdkafka=warn,sqlx=warn,h2=warn";
 ///
 /// # Errors
 /// [`TelemetryError`] when the filter is not one, or logging is already set up.
-pub fn init(args: &TelemetryArgs) -> Result<(), TelemetryError> {
+pub fn init_logging(args: &TelemetryArgs) -> Result<(), TelemetryError> {
     let terminal = std::io::stderr().is_terminal();
     let json = match args.log_format {
         LogFormat::Auto => !terminal,
@@ -83,7 +83,7 @@ pub fn init(args: &TelemetryArgs) -> Result<(), TelemetryError> {
         lines.with_ansi(terminal && colour).boxed()
     };
     tracing_subscriber::registry()
-        .with(filter(&args.log)?)
+        .with(build_filter(&args.log)?)
         .with(lines)
         .try_init()
         .map_err(|_| TelemetryError::AlreadySet)?;
@@ -101,7 +101,7 @@ pub fn init(args: &TelemetryArgs) -> Result<(), TelemetryError> {
 }
 
 /// The filter that `text` asks for, with [`QUIET`] under it.
-fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {
+fn build_filter(text: &str) -> Result<EnvFilter, TelemetryError> {
     let text = if text.trim().is_empty() { DEFAULT_FILTER } else { text };
     // A later directive replaces an earlier one for the same target, so a driver that is named
     // gets what was asked for. Where everything is to be no louder than warn, quietening would
@@ -124,7 +124,7 @@ mod tests {
     /// Whether an event of this target gets through the filter.
     macro_rules! passes {
         ($filter:expr, $target:literal, $level:ident) => {{
-            let subscriber = tracing_subscriber::registry().with(filter($filter).expect("a filter"));
+            let subscriber = tracing_subscriber::registry().with(build_filter($filter).expect("a filter"));
             tracing::subscriber::with_default(subscriber, || {
                 tracing::event_enabled!(target: $target, tracing::Level::$level)
             })
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_filter_that_is_none_is_named_in_the_error() {
-        let error = filter("info,http=lots").expect_err("no such level").to_string();
+        let error = build_filter("info,http=lots").expect_err("no such level").to_string();
         assert!(error.contains("info,http=lots") && error.contains("RUST_LOG"), "{error}");
     }
 }

@@ -14,7 +14,7 @@ use crate::problem::{self, Problem};
 
 /// The longest foreign text that becomes a message, in bytes. The texts of axum's own rejections
 /// are a sentence.
-const MAX_TEXT: u64 = 1024;
+const MAX_TEXT_BYTES: u64 = 1024;
 
 /// Turns an error response without a body of its own (none, or plain text, as axum and tower
 /// write them) into a problem with the same status and headers, such as `Allow`. Everything else
@@ -28,7 +28,7 @@ pub async fn problem_bodies(response: Response) -> Result<Response, Infallible> 
         return Ok(response);
     }
     let (mut parts, body) = response.into_parts();
-    let text = text(body).await;
+    let text = read_short_text(body).await;
     // What a client did wrong may be told; what is wrong here may not.
     let message = if status.is_client_error() && !text.is_empty() {
         text
@@ -40,7 +40,7 @@ pub async fn problem_bodies(response: Response) -> Result<Response, Infallible> 
                 "a layer answered with its own error"
             );
         }
-        message(status).to_owned()
+        default_message(status).to_owned()
     };
     let mut problem = Problem::new(status, message);
     if status == StatusCode::SERVICE_UNAVAILABLE && !parts.headers.contains_key(header::RETRY_AFTER)
@@ -58,10 +58,10 @@ pub async fn problem_bodies(response: Response) -> Result<Response, Infallible> 
     Ok(response)
 }
 
-/// The answer when a handler panicked. The panic itself is reported where it happens, by the hook
+/// The answer when a handler respond_to_panic. The panic itself is reported where it happens, by the hook
 /// that [`telemetry::init`](crate::ops::telemetry::init) sets. For `CatchPanicLayer::custom`.
 #[must_use]
-pub fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+pub fn respond_to_panic(_: Box<dyn Any + Send + 'static>) -> Response {
     Problem::internal().into_response()
 }
 
@@ -73,8 +73,8 @@ fn has_own_body(headers: &HeaderMap) -> bool {
 }
 
 /// The body as text, where it is short and all there.
-async fn text(body: Body) -> String {
-    if body.size_hint().upper().is_none_or(|size| size == 0 || size > MAX_TEXT) {
+async fn read_short_text(body: Body) -> String {
+    if body.size_hint().upper().is_none_or(|size| size == 0 || size > MAX_TEXT_BYTES) {
         return String::new();
     }
     let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
@@ -82,7 +82,7 @@ async fn text(body: Body) -> String {
 }
 
 /// What a status means here when nobody said more.
-fn message(status: StatusCode) -> &'static str {
+fn default_message(status: StatusCode) -> &'static str {
     match status {
         StatusCode::NOT_FOUND => "There is nothing at this address.",
         // The router adds that header outside of all layers, so its value is not known here.

@@ -18,20 +18,20 @@ pub(crate) struct Gate<C>(pub(crate) C);
 
 /// What is behind a [`Gate`].
 #[derive(Debug, Clone)]
-pub(crate) struct Gated<S, C> {
+pub(crate) struct GateService<S, C> {
     inner: S,
     check: C,
 }
 
 impl<S, C: Clone> Layer<S> for Gate<C> {
-    type Service = Gated<S, C>;
+    type Service = GateService<S, C>;
 
-    fn layer(&self, inner: S) -> Gated<S, C> {
-        Gated { inner, check: self.0.clone() }
+    fn layer(&self, inner: S) -> GateService<S, C> {
+        GateService { inner, check: self.0.clone() }
     }
 }
 
-impl<S, C> Service<Request> for Gated<S, C>
+impl<S, C> Service<Request> for GateService<S, C>
 where
     S: Service<Request, Response = Response, Error = Infallible>,
     C: Fn(&mut Request) -> Option<Response>,

@@ -35,11 +35,11 @@ use tower::{Service as _, ServiceBuilder};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
-    cli::settings::{duration, positive_duration},
+    cli::settings::{parse_duration, parse_positive_duration},
     extract::BodyBounds,
     ops::metrics::Metrics,
     server::admission::Admission,
-    server::detached::{self, Handover},
+    server::detached::{self, DetachedConnection},
     server::fallback,
     server::request_log::RequestLog,
 };
@@ -72,25 +72,25 @@ pub struct HttpLimits {
     pub max_header_bytes: usize,
     /// How long a new connection may take to send its first request's headers.
     #[arg(long, env = "HTTP_HEADER_TIMEOUT", default_value = "10s", value_name = "TIME",
-        value_parser = positive_duration)]
+        value_parser = parse_positive_duration)]
     pub header_timeout: Duration,
     /// How long a connection may take from one response to the next request's last header. Longer
     /// than the load balancer's own idle time-out, or it meets connections that just closed.
     #[arg(long, env = "HTTP_IDLE_TIMEOUT", default_value = "75s", value_name = "TIME",
-        value_parser = positive_duration)]
+        value_parser = parse_positive_duration)]
     pub idle_timeout: Duration,
     /// How long a request body may take to arrive; a later one is answered with 408.
     #[arg(long, env = "HTTP_BODY_TIMEOUT", default_value = "30s", value_name = "TIME",
-        value_parser = positive_duration)]
+        value_parser = parse_positive_duration)]
     pub body_timeout: Duration,
     /// How long a request may take until its response begins; then it is answered with 504. Longer
     /// than any limit of what it does: a long poll waits up to 60 s.
     #[arg(long, env = "HTTP_REQUEST_TIMEOUT", default_value = "90s", value_name = "TIME",
-        value_parser = positive_duration)]
+        value_parser = parse_positive_duration)]
     pub request_timeout: Duration,
     /// How long requests under way may take after a signal to shut down; then they are cut off.
     #[arg(long, env = "HTTP_DRAIN_TIMEOUT", default_value = "10s", value_name = "TIME",
-        value_parser = duration)]
+        value_parser = parse_duration)]
     pub drain_timeout: Duration,
 }
 
@@ -129,21 +129,21 @@ const SEND_BUFFER: usize = 64 << 10;
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 /// How long tasks may take to notice that they were cut off; one that blocks its thread never does.
-const CUT_GRACE: Duration = Duration::from_secs(1);
+const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Puts around a whole router what every service has: the request log with its counts, security headers, problem
 /// bodies for all errors, a panic's 500, the body's limits. Call it last, after all routes.
 ///
 /// The security headers are set where a response does not say otherwise. The body limits hold for extractors; a handler that streams its body
 /// has to bound it itself, and a route may have its own `DefaultBodyLimit`.
-pub fn layers(router: Router, limits: &HttpLimits, metrics: &Metrics) -> Router {
+pub fn add_layers(router: Router, limits: &HttpLimits, metrics: &Metrics) -> Router {
     router.layer(
         ServiceBuilder::new()
             .layer(RequestLog(metrics.clone()))
-            .map_response(security_headers)
+            .map_response(add_security_headers)
             .and_then(fallback::problem_bodies)
             .map_response(|response: axum::http::Response<_>| response.into_response())
-            .layer(CatchPanicLayer::custom(fallback::panicked))
+            .layer(CatchPanicLayer::custom(fallback::respond_to_panic))
             .layer(Admission::new(limits.max_requests, limits.request_timeout, metrics.clone()))
             .layer(DefaultBodyLimit::max(limits.max_body_bytes))
             .layer(Extension(BodyBounds::new(limits.body_timeout, limits.max_bodies_bytes))),
@@ -159,7 +159,7 @@ const SECURITY_HEADERS: [(HeaderName, &str); 4] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-fn security_headers(mut response: Response) -> Response {
+fn add_security_headers(mut response: Response) -> Response {
     for (name, value) in SECURITY_HEADERS {
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
@@ -173,7 +173,7 @@ fn security_headers(mut response: Response) -> Response {
 /// It returns for no other reason: a connection that fails ends alone, and when the system has no
 /// file handles left it waits for some. A stream without an end must watch the token itself, or it
 /// is cut at the deadline; an upgraded connection (WebSocket) is not waited for.
-pub async fn serve(
+pub async fn serve_app(
     listener: TcpListener,
     app: Router,
     shutdown: CancellationToken,
@@ -183,15 +183,15 @@ pub async fn serve(
     let server = Arc::new(Server {
         // Every route is made now, instead of at each request.
         app: app.with_state(()),
-        protocol: protocol(&limits),
+        protocol: build_protocol(&limits),
         header_timeout: limits.header_timeout,
-        places: Arc::new(Semaphore::new(limits.max_connections)),
+        permits: Arc::new(Semaphore::new(limits.max_connections)),
         metrics,
         shutdown,
         cut: CancellationToken::new(),
     });
     let connections = TaskTracker::new();
-    accept(&listener, &server, &connections).await;
+    accept_connections(&listener, &server, &connections).await;
     drop(listener);
     connections.close();
     tracing::debug!(http.connections = connections.len(), "draining");
@@ -201,7 +201,7 @@ pub async fn serve(
             "cutting connections off at the drain deadline"
         );
         server.cut.cancel();
-        let _ = timeout(CUT_GRACE, connections.wait()).await;
+        let _ = timeout(CUT_TIMEOUT, connections.wait()).await;
     }
 }
 
@@ -210,7 +210,7 @@ struct Server {
     protocol: auto::Builder<TokioExecutor>,
     header_timeout: Duration,
     /// One for each connection that may be open.
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     metrics: Metrics,
     /// Cancelled: no further request on any connection.
     shutdown: CancellationToken,
@@ -219,21 +219,21 @@ struct Server {
 }
 
 impl Server {
-    /// A place for one more connection, when there is one. None: there is no limit any more.
-    async fn place(&self, said: &mut Option<Instant>) -> Option<OwnedSemaphorePermit> {
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Some(place);
+    /// A permit for one more connection, when there is one. None: there is no limit any more.
+    async fn await_permit(&self, said: &mut Option<Instant>) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Some(permit);
         }
-        self.metrics.shed("connections");
+        self.metrics.count_shed("connections");
         if said.is_none_or(|at| at.elapsed() >= ACCEPT_PAUSE.1) {
             *said = Some(Instant::now());
             tracing::warn!("as many connections are open as --max-connections allows; others wait");
         }
-        Arc::clone(&self.places).acquire_owned().await.ok()
+        Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 }
 
-fn protocol(limits: &HttpLimits) -> auto::Builder<TokioExecutor> {
+fn build_protocol(limits: &HttpLimits) -> auto::Builder<TokioExecutor> {
     let mut protocol = auto::Builder::new(TokioExecutor::new());
     let header_bytes = limits.max_header_bytes.max(MIN_HEADER_BYTES);
     protocol
@@ -254,7 +254,11 @@ fn protocol(limits: &HttpLimits) -> auto::Builder<TokioExecutor> {
 }
 
 /// Accepts connections until shutdown.
-async fn accept(listener: &TcpListener, server: &Arc<Server>, connections: &TaskTracker) {
+async fn accept_connections(
+    listener: &TcpListener,
+    server: &Arc<Server>,
+    connections: &TaskTracker,
+) {
     let mut pause = ACCEPT_PAUSE.0;
     let (mut said, mut said_full): (Option<Instant>, Option<Instant>) = (None, None);
     loop {
@@ -262,14 +266,15 @@ async fn accept(listener: &TcpListener, server: &Arc<Server>, connections: &Task
             biased;
             () = server.shutdown.cancelled() => return,
             accepted = async {
-                let place = server.place(&mut said_full).await;
-                (listener.accept().await, place)
+                let permit = server.await_permit(&mut said_full).await;
+                (listener.accept().await, permit)
             } => accepted,
         };
         match accepted {
-            (Ok((stream, _)), place) => {
+            (Ok((stream, _)), permit) => {
                 pause = ACCEPT_PAUSE.0;
-                let connection = connection(Arc::clone(server), connections.clone(), stream, place);
+                let connection =
+                    serve_connection(Arc::clone(server), connections.clone(), stream, permit);
                 connections.spawn(connection);
             }
             // That connection is gone; the next one is fine.
@@ -301,35 +306,35 @@ async fn accept(listener: &TcpListener, server: &Arc<Server>, connections: &Task
 
 /// One connection, from its first byte to its last, or to the head of an endless response, whose
 /// rest is then written by a task of its own.
-async fn connection(
+async fn serve_connection(
     server: Arc<Server>,
     connections: TaskTracker,
     stream: TcpStream,
-    place: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
 ) {
     // Small writes, such as a stream's events, must not wait for an acknowledgement (Nagle).
     let _ = stream.set_nodelay(true);
-    let present = server.metrics.traffic().connected();
+    let present = server.metrics.traffic().count_connection();
     let asked = Arc::new(AtomicBool::new(false));
-    let handover = Handover::of(stream);
+    let detached = DetachedConnection::new(stream);
     let service = {
-        let (app, asked, handover) =
-            (server.app.clone(), Arc::clone(&asked), Arc::clone(&handover));
+        let (app, asked, detached) =
+            (server.app.clone(), Arc::clone(&asked), Arc::clone(&detached));
         hyper::service::service_fn(move |request: Request<Incoming>| {
             asked.store(true, Ordering::Relaxed);
-            let handover = Handover::concerns(&request).then(|| Arc::clone(&handover));
+            let detached = DetachedConnection::can_detach(&request).then(|| Arc::clone(&detached));
             let answer = app.clone().call(request.map(Body::new));
             async move {
                 let mut answer = answer.await?;
-                if let Some(handover) = handover {
-                    handover.keep(&mut answer);
+                if let Some(detached) = detached {
+                    detached.keep_body(&mut answer);
                 }
                 Ok::<_, Infallible>(answer)
             }
         })
     };
-    let lent = TokioIo::new(handover.lend());
-    let mut connection = pin!(server.protocol.serve_connection_with_upgrades(lent, service));
+    let io = TokioIo::new(detached.hyper_io());
+    let mut connection = pin!(server.protocol.serve_connection_with_upgrades(io, service));
     // hyper's own time-out starts only when it knows the protocol, which takes a silent client for
     // ever; and it has to be as long as connections may idle.
     let mut first_request = pin!(sleep(server.header_timeout));
@@ -338,16 +343,16 @@ async fn connection(
     loop {
         tokio::select! {
             biased;
-            ended = detached::until_endless(connection.as_mut(), &handover) => {
+            ended = detached::run_until_detached(connection.as_mut(), &detached) => {
                 match ended {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
                         tracing::debug!(target: "http", %error, "a connection failed");
                     }
                     Err((stream, body)) => {
-                        let written = detached::write(stream, body, server.cut.clone());
+                        let written = detached::write_body(stream, body, server.cut.clone());
                         connections.spawn(async move {
-                            let _present = (place, present);
+                            let _present = (permit, present);
                             written.await;
                         });
                     }

@@ -78,7 +78,12 @@ pub enum BindError {
 ///
 /// # Errors
 /// [`BindError::Exposed`], which says why and what to do.
-pub fn guard(address: SocketAddr, guarded: bool, flag: &str, env: &str) -> Result<(), BindError> {
+pub fn check_exposure(
+    address: SocketAddr,
+    guarded: bool,
+    flag: &str,
+    env: &str,
+) -> Result<(), BindError> {
     // `::ffff:127.0.0.1` is loopback too; the unspecified addresses are every interface, and not.
     if guarded || address.ip().to_canonical().is_loopback() {
         return Ok(());
@@ -97,14 +102,14 @@ pub fn guard(address: SocketAddr, guarded: bool, flag: &str, env: &str) -> Resul
 ///
 /// # Errors
 /// [`BindError`], which says which address, for whom, why, and how to choose another.
-pub async fn bind(
+pub async fn bind_listener(
     name: &str,
     address: impl Display,
     flag: &str,
     env: &str,
 ) -> Result<TcpListener, BindError> {
     let address = address.to_string();
-    match listen(&address).await {
+    match listen_on_first(&address).await {
         Ok(listener) => Ok(listener),
         Err(source) => {
             let name = name.to_owned();
@@ -121,7 +126,7 @@ pub async fn bind(
 }
 
 /// Listens on the first of the host's addresses that can be listened on.
-async fn listen(address: &str) -> io::Result<TcpListener> {
+async fn listen_on_first(address: &str) -> io::Result<TcpListener> {
     let mut last = None;
     for address in lookup_host(address).await? {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -142,13 +147,13 @@ mod tests {
     use super::*;
 
     async fn failure(address: impl Display) -> String {
-        let listener = bind("producer", address, "--listen", "PRODUCER_LISTEN").await;
+        let listener = bind_listener("producer", address, "--listen", "PRODUCER_LISTEN").await;
         listener.expect_err("an address that cannot be had").to_string()
     }
 
     #[tokio::test]
     async fn an_address_in_use_is_named_with_who_wanted_it_and_how_to_choose_another() {
-        let first = bind("consumer", "127.0.0.1:0", "--listen", "CONSUMER_LISTEN")
+        let first = bind_listener("consumer", "127.0.0.1:0", "--listen", "CONSUMER_LISTEN")
             .await
             .expect("a free port");
         let taken = first.local_addr().expect("a bound address");
@@ -180,7 +185,12 @@ mod tests {
     #[test]
     fn the_guard_lets_loopback_through_and_nothing_else() {
         let guarded = |text: &str, insecure| {
-            guard(text.parse().expect("an address"), insecure, "--listen", "PRODUCER_LISTEN")
+            check_exposure(
+                text.parse().expect("an address"),
+                insecure,
+                "--listen",
+                "PRODUCER_LISTEN",
+            )
         };
         for open in ["127.0.0.1:8080", "127.9.9.9:1", "[::1]:8080", "[::ffff:127.0.0.1]:8080"] {
             assert!(guarded(open, false).is_ok(), "{open}");

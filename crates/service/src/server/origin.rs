@@ -18,7 +18,7 @@ use crate::{problem::Problem, server::gate::Gate};
 pub fn is_own(headers: &HeaderMap, uri: &Uri) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else { return true };
     let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-    origin.is_some_and(|(_, authority)| Some(authority) == host(headers, uri))
+    origin.is_some_and(|(_, authority)| Some(authority) == requested_host(headers, uri))
 }
 
 /// For services that ask nobody who they are: to them, everything that reaches the socket is the
@@ -26,7 +26,7 @@ pub fn is_own(headers: &HeaderMap, uri: &Uri) -> bool {
 /// - what a page of another origin would change, except for those that `allowed` knows;
 /// - where only this machine is listened to (`local`), requests to any other name than its own: a
 ///   name that its owner points at 127.0.0.1 makes a page's origin ours (DNS rebinding).
-pub fn refuse_foreign(
+pub fn refuse_foreign_origins(
     routes: Router,
     local: bool,
     allowed: impl Fn(&HeaderValue) -> bool + Clone + Send + Sync + 'static,
@@ -37,8 +37,8 @@ pub fn refuse_foreign(
             || is_own(request.headers(), request.uri())
             || origin.is_some_and(&allowed);
         if !fine {
-            Some(foreign().into_response())
-        } else if local && !host(request.headers(), request.uri()).is_none_or(is_this_machine) {
+            Some(foreign_origin().into_response())
+        } else if local && !requested_host(request.headers(), request.uri()).is_none_or(is_this_machine) {
             let message = "Only requests to localhost or an IP address are answered here; turn authentication on \
                            to use another name";
             Some(Problem::new(StatusCode::FORBIDDEN, message).into_response())
@@ -49,7 +49,7 @@ pub fn refuse_foreign(
 }
 
 /// Whom a request is for, with the port. HTTP/2 has it in the request line alone.
-fn host<'r>(headers: &'r HeaderMap, uri: &'r Uri) -> Option<&'r str> {
+fn requested_host<'r>(headers: &'r HeaderMap, uri: &'r Uri) -> Option<&'r str> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     host.or_else(|| uri.authority().map(Authority::as_str))
 }
@@ -64,7 +64,7 @@ fn is_this_machine(host: &str) -> bool {
 
 /// 403.
 #[must_use]
-pub fn foreign() -> Problem {
+pub fn foreign_origin() -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "A page of another origin may not do this")
 }
 

@@ -31,20 +31,21 @@ use metrics::counter;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use catalogue::{Catalogue, Described};
+pub use catalogue::{Catalogue, MetricDescription};
 pub use names::*;
 pub use scrape::Scrape;
 use traffic::Traffic;
 
 /// Upper bounds of the buckets that durations are counted in, in seconds.
-const LATENCIES: [f64; 14] =
+const LATENCY_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// The same for rebuilds.
-const REBUILDS: [f64; 12] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+const REBUILD_BUCKETS: [f64; 12] =
+    [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 
 /// How often the recorder puts what it was told into buckets. Until then it keeps each value, 16
 /// bytes of it, of which a busy service has 100,000 a second.
-const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The format's media type, see <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -53,9 +54,9 @@ static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// The metrics of one service. A cheap handle, to be cloned.
 #[derive(Clone)]
-pub struct Metrics(Arc<Shared>);
+pub struct Metrics(Arc<MetricsInner>);
 
-struct Shared {
+struct MetricsInner {
     /// `producer` or `consumer`: the label by which those are told apart that share a process.
     service: &'static str,
     recorder: &'static PrometheusHandle,
@@ -68,7 +69,7 @@ type Asked = Pin<Box<dyn Future<Output = Scrape> + Send>>;
 type Ask = Arc<dyn Fn(Scrape) -> Asked + Send + Sync>;
 
 #[derive(Clone)]
-struct Page {
+struct MetricsState {
     metrics: Metrics,
     ask: Ask,
 }
@@ -79,18 +80,18 @@ impl Metrics {
     ///
     /// Any number of services may run in one process, at the same time or in turn.
     #[must_use]
-    pub fn of(service: &'static str, describe: fn()) -> Self {
-        let recorder = RECORDER.get_or_init(install);
+    pub fn new(service: &'static str, describe: fn()) -> Self {
+        let recorder = RECORDER.get_or_init(install_recorder);
         describe();
-        let catalogue = Arc::new(Catalogue::of(describe));
+        let catalogue = Arc::new(Catalogue::from_descriptions(describe));
         let shared =
-            Arc::new(Shared { service, recorder, catalogue, traffic: Traffic::of(service) });
+            Arc::new(MetricsInner { service, recorder, catalogue, traffic: Traffic::new(service) });
         let served = Arc::downgrade(&shared);
         tokio::spawn(async move {
             // It ends with the service, whose last handle is that of its routes.
             while served.strong_count() > 0 {
                 recorder.run_upkeep();
-                tokio::time::sleep(UPKEEP_EVERY).await;
+                tokio::time::sleep(UPKEEP_INTERVAL).await;
             }
         });
         Self(shared)
@@ -104,11 +105,13 @@ impl Metrics {
         R: Future<Output = Scrape> + Send + 'static,
     {
         let ask: Ask = Arc::new(move |scrape| Box::pin(ask(scrape)));
-        OpenApiRouter::new().routes(routes!(page)).with_state(Page { metrics: self.clone(), ask })
+        OpenApiRouter::new()
+            .routes(routes!(serve_metrics))
+            .with_state(MetricsState { metrics: self.clone(), ask })
     }
 
     /// A request or a connection was turned away, for this reason.
-    pub(crate) fn shed(&self, reason: &'static str) {
+    pub(crate) fn count_shed(&self, reason: &'static str) {
         counter!(HTTP_SHED, "service" => self.0.service, "reason" => reason).increment(1);
     }
 
@@ -127,25 +130,25 @@ impl std::fmt::Debug for Metrics {
 #[utoipa::path(get, path = "/metrics", tag = "operation", operation_id = "metrics",
     responses((status = 200, description = "Every metric of this service, in Prometheus' text format",
         body = String, content_type = "text/plain")))]
-async fn page(State(Page { metrics, ask }): State<Page>) -> Response {
-    let Shared { service, recorder, catalogue, traffic } = &*metrics.0;
-    let mut scrape = Scrape::of(service, Arc::clone(catalogue));
+async fn serve_metrics(State(MetricsState { metrics, ask }): State<MetricsState>) -> Response {
+    let MetricsInner { service, recorder, catalogue, traffic } = &*metrics.0;
+    let mut scrape = Scrape::new(service, Arc::clone(catalogue));
     let version = env!("CARGO_PKG_VERSION");
-    scrape.add(BUILD_INFO, &[("service", service), ("version", version)], 1.0);
-    scrape.add(HTTP_IN_FLIGHT, &[("service", service)], traffic.in_flight() as f64);
-    scrape.add(HTTP_CONNECTIONS, &[("service", service)], traffic.connections() as f64);
+    scrape.add_sample(BUILD_INFO, &[("service", service), ("version", version)], 1.0);
+    scrape.add_sample(HTTP_IN_FLIGHT, &[("service", service)], traffic.in_flight() as f64);
+    scrape.add_sample(HTTP_CONNECTIONS, &[("service", service)], traffic.open_connections() as f64);
     let mut scrape = ask(scrape).await;
     // Thousands of streams are as many files to count.
-    if let Ok(Some(process)) = tokio::task::spawn_blocking(process::look).await {
+    if let Ok(Some(process)) = tokio::task::spawn_blocking(process::read_process).await {
         process.add_to(&mut scrape);
     }
-    let text = scrape.text(&recorder.render());
+    let text = scrape.render_text(&recorder.render());
     ([(header::CONTENT_TYPE, MEDIA_TYPE), (header::CACHE_CONTROL, "no-store")], text)
         .into_response()
 }
 
-fn install() -> PrometheusHandle {
-    let recorder = recorder().unwrap_or_else(|error| {
+fn install_recorder() -> PrometheusHandle {
+    let recorder = build_recorder().unwrap_or_else(|error| {
         tracing::error!(%error, "the buckets of the metrics are wrong");
         PrometheusBuilder::new()
     });
@@ -157,8 +160,8 @@ fn install() -> PrometheusHandle {
     handle
 }
 
-fn recorder() -> Result<PrometheusBuilder, BuildError> {
+fn build_recorder() -> Result<PrometheusBuilder, BuildError> {
     PrometheusBuilder::new()
-        .set_buckets(&LATENCIES)?
-        .set_buckets_for_metric(Matcher::Suffix("_rebuild_seconds".to_owned()), &REBUILDS)
+        .set_buckets(&LATENCY_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Suffix("_rebuild_seconds".to_owned()), &REBUILD_BUCKETS)
 }

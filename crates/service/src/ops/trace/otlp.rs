@@ -31,7 +31,7 @@ static TRACER: OnceLock<(SdkTracerProvider, SdkTracer)> = OnceLock::new();
 ///
 /// # Errors
 /// What is wrong with the exporter's settings.
-pub(crate) fn init(program: &str, args: &TraceArgs) -> Result<(), String> {
+pub(crate) fn init_exporter(program: &str, args: &TraceArgs) -> Result<(), String> {
     let Some(endpoint) = &args.otlp_endpoint else { return Ok(()) };
     let exporter = SpanExporter::builder()
         .with_http()
@@ -51,7 +51,7 @@ pub(crate) fn init(program: &str, args: &TraceArgs) -> Result<(), String> {
 }
 
 /// Sends what is not sent yet. To be called at the end, outside of the runtime.
-pub(crate) fn flush() {
+pub(crate) fn flush_spans() {
     if let Some((provider, _)) = TRACER.get()
         && let Err(error) = provider.shutdown_with_timeout(EXPORT_TIMEOUT)
     {
@@ -60,7 +60,7 @@ pub(crate) fn flush() {
 }
 
 impl TraceParent {
-    fn context(self) -> Context {
+    fn to_context(self) -> Context {
         Context::new().with_remote_span_context(SpanContext::new(
             TraceId::from_bytes(self.trace),
             SpanId::from_bytes(self.span),
@@ -95,12 +95,12 @@ impl RequestSpan {
                 KeyValue::new("http.request.method", method.to_string()),
                 KeyValue::new("http.route", route.to_owned()),
             ]);
-        let context = parent.map_or_else(Context::new, TraceParent::context);
+        let context = parent.map_or_else(Context::new, TraceParent::to_context);
         Some(Self(tracer.build_with_context(builder, &context)))
     }
 
     /// Its place in the trace, for what it causes.
-    pub(crate) fn place(&self) -> TraceParent {
+    pub(crate) fn trace_parent(&self) -> TraceParent {
         self.0.span_context().into()
     }
 
@@ -116,7 +116,7 @@ impl RequestSpan {
 
 /// Records that a notification, which was sent at this time (milliseconds since 1970), is in the
 /// view: a span from one to the other, as a part of the trace that its record carries. Nothing, where that is not recorded.
-pub fn delivered(traceparent: &str, sent_at_ms: i64, partition: i32, offset: i64) {
+pub fn record_delivery(traceparent: &str, sent_at_ms: i64, partition: i32, offset: i64) {
     let Some((_, tracer)) = TRACER.get() else { return };
     let Ok(parent) = traceparent.parse::<TraceParent>() else { return };
     if !parent.is_sampled() {
@@ -132,11 +132,11 @@ pub fn delivered(traceparent: &str, sent_at_ms: i64, partition: i32, offset: i64
             KeyValue::new("messaging.destination.partition.id", partition.to_string()),
             KeyValue::new("messaging.kafka.offset", offset),
         ]);
-    tracer.build_with_context(builder, &parent.context()).end();
+    tracer.build_with_context(builder, &parent.to_context()).end();
 }
 
-/// Whether [`delivered`] does anything.
+/// Whether [`record_delivery`] does anything.
 #[must_use]
-pub fn is_recorded() -> bool {
+pub fn is_recording() -> bool {
     TRACER.get().is_some()
 }
