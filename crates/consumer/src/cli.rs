@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use event_log::settings::KafkaArgs;
 use model::Cursor;
-use service::{auth::TokenArgs, ops::telemetry::TelemetryArgs};
+use service::{cli::program::ServiceCommand, ops::telemetry::TelemetryArgs};
 
 use crate::Settings;
 
@@ -51,10 +51,9 @@ pub struct Cli {
 /// What the consumer can do besides serving.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
-    /// Print a token for development, or for a service of one's own, signed with the secret
-    Token(TokenArgs),
-    /// Ask the consumer that runs on this machine whether it lives; for container health checks
-    Healthcheck,
+    /// The subcommands of every program
+    #[command(flatten)]
+    Service(ServiceCommand),
     /// Look at the records that were set aside because they are no notifications, or put them back
     #[command(subcommand)]
     Dlq(Dlq),

@@ -9,27 +9,24 @@ use consumer::{
 };
 use event_log::Log;
 use model::TopicNames;
-use service::{cli::program, cli::shutdown, ops::health, server::listen};
+use service::{cli::program, cli::shutdown, server::listen};
 
 fn main() -> ExitCode {
     program::run_program("consumer", |cli: &Cli| &cli.telemetry, run)
 }
 
 async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
-    if let Some(Command::Healthcheck) = cli.command {
-        return Ok(health::check_liveness(&cli.listen).await?);
-    }
-    if let Some(Command::Token(token)) = &cli.command {
-        return Ok(token.print_token(&cli.settings.auth)?);
+    if let Some(Command::Service(command)) = &cli.command {
+        return command.execute(&cli.settings.auth, &[&cli.listen]).await;
     }
     let log = cli.kafka.connect("notifications-consumer")?;
     if let Some(Command::Dlq(what)) = cli.command {
         return dead_letters(&log, &cli.settings, what).await;
     }
-    let listener =
-        listen::bind_listener("consumer", &cli.listen, "--listen", "CONSUMER_LISTEN").await?;
     let guarded = cli.insecure || cli.settings.auth.is_on();
-    listen::check_exposure(listener.local_addr()?, guarded, "--listen", "CONSUMER_LISTEN")?;
+    let listener =
+        listen::open_listener("consumer", &cli.listen, guarded, "--listen", "CONSUMER_LISTEN")
+            .await?;
     consumer::run(cli.settings, log, listener, shutdown::cancel_on_signal()).await?;
     Ok(())
 }

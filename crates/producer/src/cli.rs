@@ -4,7 +4,10 @@ use std::{fs, io, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use event_log::settings::KafkaArgs;
-use service::{auth::TokenArgs, cli::settings::Secret, ops::telemetry::TelemetryArgs};
+use service::{
+    cli::{program::ServiceCommand, settings::Secret},
+    ops::telemetry::TelemetryArgs,
+};
 
 use crate::Settings;
 
@@ -60,10 +63,9 @@ pub struct Cli {
 pub enum Command {
     /// Make the users' table with its first four users, or bring it up to date
     Migrate,
-    /// Print a token for development, or for a service of one's own, signed with the secret
-    Token(TokenArgs),
-    /// Ask the producer that runs on this machine whether it lives; for container health checks
-    Healthcheck,
+    /// The subcommands of every program
+    #[command(flatten)]
+    Service(ServiceCommand),
 }
 
 /// Where the users are.

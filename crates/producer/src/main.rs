@@ -6,17 +6,15 @@ use producer::{
     cli::{Cli, Command},
     directory::Directory,
 };
-use service::{cli::program, cli::shutdown, ops::health, server::listen};
+use service::{cli::program, cli::shutdown, server::listen};
 
 fn main() -> ExitCode {
     program::run_program("producer", |cli: &Cli| &cli.telemetry, run)
 }
 
 async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
-    match &cli.command {
-        Some(Command::Token(token)) => return Ok(token.print_token(&cli.settings.auth)?),
-        Some(Command::Healthcheck) => return Ok(health::check_liveness(&cli.listen).await?),
-        Some(Command::Migrate) | None => {}
+    if let Some(Command::Service(command)) = &cli.command {
+        return command.execute(&cli.settings.auth, &[&cli.listen]).await;
     }
     let database = &cli.database;
     let directory = Directory::postgres(database.url()?.expose(), database.database_connections)?;
@@ -26,10 +24,10 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let log = cli.kafka.connect("notifications-producer")?;
-    let listener =
-        listen::bind_listener("producer", &cli.listen, "--listen", "PRODUCER_LISTEN").await?;
     let guarded = cli.insecure || cli.settings.auth.is_on();
-    listen::check_exposure(listener.local_addr()?, guarded, "--listen", "PRODUCER_LISTEN")?;
+    let listener =
+        listen::open_listener("producer", &cli.listen, guarded, "--listen", "PRODUCER_LISTEN")
+            .await?;
     producer::run(cli.settings, log, directory, listener, shutdown::cancel_on_signal()).await?;
     Ok(())
 }

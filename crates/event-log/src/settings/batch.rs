@@ -4,9 +4,10 @@
 use std::{fmt, time::Duration};
 
 use clap::{Args, ValueEnum};
+use service::cli::settings::parse_precise_duration;
 
-/// The longest that a record may wait: whoever sends it waits too.
-const LONGEST: Duration = Duration::from_secs(1);
+/// Bounds the linger: a sender waits for its acknowledgement at least as long.
+const MAX_LINGER: Duration = Duration::from_secs(1);
 
 /// How appended records are put together.
 #[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +15,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 pub struct BatchArgs {
     /// How long an appended record waits for others to share a batch with, such as 1ms or 500us, up
     /// to 1s. More makes batches larger under load; each send waits as long
-    #[arg(long, env = "KAFKA_LINGER", default_value = "1ms", value_name = "DURATION", value_parser = linger)]
+    #[arg(long, env = "KAFKA_LINGER", default_value = "1ms", value_name = "DURATION", value_parser = parse_linger)]
     pub linger: Duration,
 
     /// How batches are compressed
@@ -60,22 +61,10 @@ impl fmt::Display for Compression {
     }
 }
 
-fn linger(text: &str) -> Result<Duration, String> {
-    let text = text.trim();
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let microseconds = match unit.trim_start() {
-        "us" | "µs" => Some(1),
-        "ms" => Some(1000),
-        "s" => Some(1_000_000),
-        // Without a unit nothing but zero says what it means.
-        "" if number == "0" => Some(1),
-        _ => None,
-    };
-    let span = number.parse::<u64>().ok().zip(microseconds);
-    span.and_then(|(number, unit)| number.checked_mul(unit))
-        .map(Duration::from_micros)
-        .filter(|span| *span <= LONGEST)
+fn parse_linger(text: &str) -> Result<Duration, String> {
+    let span = parse_precise_duration(text).ok().filter(|span| *span <= MAX_LINGER);
+    // Seconds would be a surprising default unit here.
+    span.filter(|span| span.is_zero() || !text.trim_end().ends_with(|c: char| c.is_ascii_digit()))
         .ok_or_else(|| "must be a whole number and a unit, such as 1ms or 500us, up to 1s".into())
 }
 

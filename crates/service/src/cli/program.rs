@@ -3,13 +3,42 @@
 
 use std::{error::Error, fmt::Display, process::ExitCode};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 use crate::{
+    auth::{AuthArgs, TokenArgs},
     cli::settings,
+    ops::health,
     ops::telemetry::{self, TelemetryArgs},
     ops::trace,
 };
+
+/// The subcommands that every program has.
+#[derive(Subcommand, Clone, Debug)]
+pub enum ServiceCommand {
+    /// Print a token for development or for a service of your own, signed with the secret
+    Token(TokenArgs),
+    /// Check that the instance on this machine is alive; for container health checks
+    Healthcheck,
+}
+
+impl ServiceCommand {
+    /// Prints the token, or checks every one of these addresses.
+    ///
+    /// # Errors
+    /// The token cannot be signed, or an address does not answer.
+    pub async fn execute(&self, auth: &AuthArgs, addresses: &[&str]) -> Result<(), Box<dyn Error>> {
+        match self {
+            Self::Token(token) => token.print_token(auth)?,
+            Self::Healthcheck => {
+                for address in addresses {
+                    health::check_liveness(address).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
 
 /// Reads the settings `C` from the environment and the command line and runs `program` with them.
 /// `logs` says where among them the telemetry's are. To be called first in `main`: a `.env` file

@@ -132,39 +132,49 @@ pub enum InvalidDuration {
     Zero,
 }
 
-/// A span of time as a setting spells it: a whole number and a unit (`500ms`, `10s`, `5m`, `2h`,
-/// `30d`); without a unit it is seconds. From 0 to [`MAX_DURATION`]. A clap `value_parser`.
+/// Parses a whole number and a unit (`500us`, `500ms`, `10s`, `5m`, `2h`, `30d`); without a unit it
+/// is seconds. From 0 to [`MAX_DURATION`].
 ///
 /// # Errors
-/// [`InvalidDuration`], which says what the form is.
-pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
+/// [`InvalidDuration`].
+pub fn parse_precise_duration(text: &str) -> Result<Duration, InvalidDuration> {
     let text = text.trim();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
-    let milliseconds = match unit.trim_start() {
-        "ms" => 1,
-        "" | "s" => 1000,
-        "m" => 60 * 1000,
-        "h" => 60 * 60 * 1000,
-        "d" => 24 * 60 * 60 * 1000,
+    let microseconds = match unit.trim_start() {
+        "us" | "µs" => 1,
+        "ms" => 1000,
+        "" | "s" => 1_000_000,
+        "m" => 60 * 1_000_000,
+        "h" => 60 * 60 * 1_000_000,
+        "d" => 24 * 60 * 60 * 1_000_000,
         _ => return Err(InvalidDuration::Form),
     };
     if number.is_empty() {
         return Err(InvalidDuration::Form);
     }
-    // What fails from here is a number of digits alone, so it is only too large.
+    // The number consists of digits only, so it can only overflow.
     let number: u64 = number.parse().map_err(|_| InvalidDuration::TooLong)?;
-    let span = number.checked_mul(milliseconds).map(Duration::from_millis);
+    let span = number.checked_mul(microseconds).map(Duration::from_micros);
     span.filter(|span| *span <= MAX_DURATION).ok_or(InvalidDuration::TooLong)
 }
 
-/// A [`parse_duration`] longer than 0, for limits that would otherwise never let anything through.
+/// Like [`parse_precise_duration`], in whole milliseconds. A clap `value_parser`.
 ///
 /// # Errors
-/// [`InvalidDuration`], which says what the form is.
+/// [`InvalidDuration`].
+pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
+    let span = parse_precise_duration(text)?;
+    if span.subsec_micros() % 1000 == 0 { Ok(span) } else { Err(InvalidDuration::Form) }
+}
+
+/// A [`parse_duration`] longer than 0, for limits that would let no request through at 0.
+///
+/// # Errors
+/// [`InvalidDuration`].
 pub fn parse_positive_duration(text: &str) -> Result<Duration, InvalidDuration> {
-    parse_duration(text)
-        .and_then(|span| if span.is_zero() { Err(InvalidDuration::Zero) } else { Ok(span) })
+    let span = parse_duration(text)?;
+    if span.is_zero() { Err(InvalidDuration::Zero) } else { Ok(span) }
 }
 
 #[cfg(test)]

@@ -125,6 +125,34 @@ pub async fn bind_listener(
     }
 }
 
+/// Binds `address` and refuses one that strangers can reach, as [`bind_listener`] and
+/// [`check_exposure`] do.
+///
+/// # Errors
+/// [`BindError`].
+pub async fn open_listener(
+    name: &str,
+    address: &str,
+    guarded: bool,
+    flag: &str,
+    env: &str,
+) -> Result<TcpListener, BindError> {
+    let listener = bind_listener(name, address, flag, env).await?;
+    let bound = listener.local_addr();
+    check_exposure(
+        bound.map_err(|source| BindError::Other {
+            address: address.to_owned(),
+            name: name.to_owned(),
+            source,
+            hint: String::new(),
+        })?,
+        guarded,
+        flag,
+        env,
+    )?;
+    Ok(listener)
+}
+
 /// Listens on the first of the host's addresses that can be listened on.
 async fn listen_on_first(address: &str) -> io::Result<TcpListener> {
     let mut last = None;
