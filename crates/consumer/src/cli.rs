@@ -1,4 +1,4 @@
-//! The command line of the program `consumer`: Kafka, and what it can do besides serving.
+//! The command line of the program `consumer`: its flags and commands.
 
 use clap::{Parser, Subcommand};
 use event_log::settings::KafkaArgs;
@@ -7,10 +7,10 @@ use service::{cli::program::ServiceCommand, ops::telemetry::TelemetryArgs};
 
 use crate::Settings;
 
-/// Keeps each user's notifications at hand and serves them.
+/// Serves each user's notifications from memory.
 ///
-/// Joins the consumer group, reads the partitions that it is given from their beginning, and
-/// answers GET /notifications/{id}. Restarting it loses nothing.
+/// Joins the consumer group, reads its assigned partitions from their beginning, and answers GET
+/// /notifications/{id}. A restart loses no notification.
 #[derive(Parser, Clone, Debug)]
 #[command(
     name = "consumer",
@@ -18,7 +18,7 @@ use crate::Settings;
     after_help = "Try it:\n  curl http://localhost:8081/notifications/1"
 )]
 pub struct Cli {
-    /// What to do; serve, if nothing is said
+    /// The command; without one, the consumer serves
     #[command(subcommand)]
     pub command: Option<Command>,
 
@@ -35,41 +35,41 @@ pub struct Cli {
     #[arg(long, env = "CONSUMER_INSECURE")]
     pub insecure: bool,
 
-    /// Where Kafka is
+    /// The connection to Kafka
     #[command(flatten)]
     pub kafka: KafkaArgs,
 
-    /// What to serve
+    /// The service
     #[command(flatten)]
     pub settings: Settings,
 
-    /// What to log
+    /// Logs and traces
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
 }
 
-/// What the consumer can do besides serving.
+/// The commands besides serving.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
     /// The subcommands of every program
     #[command(flatten)]
     Service(ServiceCommand),
-    /// Look at the records that were set aside because they are no notifications, or put them back
+    /// List or replay the poison records in the dead-letter queue
     #[command(subcommand)]
     Dlq(Dlq),
 }
 
-/// What can be done with dead letters.
+/// The commands for the dead-letter queue.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Dlq {
-    /// Show each: where it is, where it came from, why, and how its value begins
+    /// Show each record's position, origin, error and the beginning of its value
     List,
-    /// Put some of them back into the notifications' topic, where they are read again
+    /// Write records back to the notifications' topic, so that they are read again
     Replay {
-        /// Which, as `list` shows them
+        /// Positions, as `list` shows them
         #[arg(required_unless_present = "all", value_name = "PARTITION-OFFSET")]
         places: Vec<Cursor>,
-        /// All of them
+        /// Replay all records
         #[arg(long, conflicts_with = "places")]
         all: bool,
     },
