@@ -26,7 +26,7 @@ use service::{
     extract::{Body, media_type},
     ops::health::Health,
     ops::metrics::Metrics,
-    server::http::{self, HttpLimits},
+    server::{http, limits::HttpLimits},
 };
 use tokio::net::TcpListener;
 

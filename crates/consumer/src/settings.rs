@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, builder::RangedU64ValueParser};
 use event_log::settings::{GroupArgs, TopicArgs};
 use model::{Partitioner, TopicNames};
-use service::{auth::AuthArgs, server::http::HttpLimits};
+use service::{auth::AuthArgs, server::limits::HttpLimits};
 
 use crate::view::{Limits, snapshot::SnapshotKey};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, builder::RangedU64ValueParser};
 use event_log::settings::TopicArgs;
 use model::Partitioner;
-use service::{auth::AuthArgs, server::http::HttpLimits};
+use service::{auth::AuthArgs, server::limits::HttpLimits};
 
 use crate::cors::Origins;
 

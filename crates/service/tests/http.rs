@@ -17,8 +17,11 @@ use service::{
     ops::health::Health,
     ops::metrics::{Metrics, Scrape},
     server::detached::StreamingResponse,
-    server::http::{HttpLimits, add_layers, serve_app},
     server::listen,
+    server::{
+        http::{add_layers, serve_app},
+        limits::HttpLimits,
+    },
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -144,21 +147,21 @@ async fn every_error_of_every_route_is_a_problem() {
         &Metrics::new("test", service::ops::metrics::describe_service),
     );
     for (method, path, body, status, message) in [
-        ("GET", "/nowhere", "", 404, "There is nothing at this address."),
-        ("GET", "/nested/nowhere", "", 404, "There is nothing at this address."),
+        ("GET", "/nowhere", "", 404, "No such route."),
+        ("GET", "/nested/nowhere", "", 404, "No such route."),
         (
             "POST",
             "/only-get",
             "",
             405,
-            "This address does not take this method; the Allow header names those it takes.",
+            "This route does not accept the method; see the Allow header.",
         ),
         (
             "BREW",
             "/nested/x",
             "",
             405,
-            "This address does not take this method; the Allow header names those it takes.",
+            "This route does not accept the method; see the Allow header.",
         ),
         ("POST", "/body", "12345", 413, "The request body must have at most 4 bytes."),
         (
@@ -170,9 +173,9 @@ async fn every_error_of_every_route_is_a_problem() {
         ),
         ("POST", "/axum-json", "{}", 415, "Expected request with `Content-Type: application/json`"),
         ("GET", "/axum-path/x", "", 400, "Invalid URL: Cannot parse `x` to a `u8`"),
-        ("GET", "/panic", "", 500, "Something went wrong here; it is not your request's fault."),
-        ("GET", "/status", "", 503, "This service has too much to do just now; try again."),
-        ("GET", "/text", "", 500, "Something went wrong here; it is not your request's fault."),
+        ("GET", "/panic", "", 500, "Internal error; your request is not at fault."),
+        ("GET", "/status", "", 503, "The service is overloaded; try again."),
+        ("GET", "/text", "", 500, "Internal error; your request is not at fault."),
         ("GET", "/problem", "", 404, "User not found"),
     ] {
         let (got, headers, body) = ask(&app, request(method, path, body)).await;

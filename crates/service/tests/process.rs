@@ -10,12 +10,8 @@ use std::{
 
 use axum::{Router, routing::get};
 use service::{
-    cli::shutdown,
-    ops::metrics::Metrics,
-    ops::telemetry,
-    ops::trace::TraceArgs,
-    server::http::{HttpLimits, serve_app},
-    server::listen,
+    cli::shutdown, ops::metrics::Metrics, ops::telemetry, ops::trace::TraceArgs,
+    server::http::serve_app, server::limits::HttpLimits, server::listen,
 };
 use tokio_util::sync::CancellationToken;
 

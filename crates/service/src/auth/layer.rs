@@ -1,4 +1,4 @@
-//! Asks every request of a router who sends it.
+//! Authenticates a router's requests.
 
 use axum::{
     extract::{Request, State},
@@ -14,21 +14,21 @@ use utoipa_axum::router::OpenApiRouter;
 use super::{Auth, Caller, refusal::TokenRefusal};
 use crate::{problem::Problem, server::gate::Gate};
 
-/// Where a token may stand.
+/// Where a request may carry its token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenIn {
-    /// In the header alone.
+    /// In the header only.
     Header,
-    /// Or as `access_token` in the query (RFC 6750, section 2.3): browsers let a page set no header
-    /// for an `EventSource` or a `WebSocket`.
+    /// Also as `access_token` in the query (RFC 6750, section 2.3): browsers cannot set headers for
+    /// an `EventSource` or a `WebSocket`.
     HeaderOrQuery,
 }
 
-/// For operators: what the service does, and how it fares.
+/// The scope of operators: metrics and states.
 pub const OPERATE: &str = "metrics";
 
 impl Auth {
-    /// These routes for those whom a token names. Their handlers find a [`Caller`].
+    /// Requires a valid token. Handlers find a [`Caller`].
     pub fn require_caller<S>(&self, routes: OpenApiRouter<S>, token: TokenIn) -> OpenApiRouter<S>
     where
         S: Clone + Send + Sync + 'static,
@@ -44,7 +44,7 @@ impl Auth {
         routes.route_layer(ServiceBuilder::new().map_response(count_refusals).layer(check))
     }
 
-    /// Leaves word of the caller in the request, or says why it goes no further.
+    /// Adds the caller to the request, or returns the rejection.
     fn check_request(&self, request: &mut Request, place: TokenIn) -> Option<Response> {
         let token = bearer_token(request.headers());
         let query = (place == TokenIn::HeaderOrQuery).then(|| query_token(request.uri())).flatten();
@@ -67,7 +67,7 @@ impl Auth {
         }
     }
 
-    /// These routes for those alone who have this scope.
+    /// Requires a token with this scope.
     pub fn require_scope<S>(
         &self,
         scope: &'static str,
@@ -108,7 +108,7 @@ pub(super) fn bearer_token(headers: &HeaderMap) -> Option<&str> {
 
 pub(super) fn query_token(uri: &Uri) -> Option<String> {
     let pairs = uri.query()?.split('&');
-    // A token needs no escapes: base64url and dots (RFC 7515, section 7.1).
+    // Tokens need no percent-encoding: base64url and dots (RFC 7515, section 7.1).
     pairs
         .filter_map(|pair| pair.split_once('='))
         .find(|(name, _)| *name == "access_token")

@@ -1,9 +1,9 @@
-//! Who asks: a JSON Web Token (RFC 7519) in `Authorization: Bearer` (RFC 6750) says it, and its
-//! signature proves it. What a caller may do is for the routes, which take a [`Caller`].
+//! Authentication by a JSON Web Token (RFC 7519) in `Authorization: Bearer` (RFC 6750). Routes take
+//! a [`Caller`] and decide on permissions.
 //!
-//! `settings` says where the keys are, `keys` reads them, `token` verifies and makes tokens,
-//! `refusal` says why one opens nothing, `caller` is what a verified token says, `layer` asks every
-//! request of a router.
+//! `settings` are the flags, `keys` reads keys, `token` verifies and signs tokens, `hs256` signs in
+//! a build without aws-lc, `refusal` is why a token is rejected, `caller` is the verified identity,
+//! `layer` authenticates a router's requests.
 
 mod settings;
 mod keys;
@@ -32,12 +32,12 @@ pub use settings::{AuthArgs, TokenArgs};
 pub struct Auth(Option<Arc<AuthState>>);
 
 struct AuthState {
-    /// Which service asks, for the metrics.
+    /// The service, as a metrics label.
     service: &'static str,
     sources: KeySources,
-    /// What they held at the start.
+    /// The keys read at the start.
     first: KeyMaterial,
-    /// Replaced as a whole when what the sources hold has changed.
+    /// Replaced as a whole when the files change.
     keys: RwLock<Arc<VerificationKeys>>,
     audience: String,
     issuer: Option<String>,
@@ -45,10 +45,10 @@ struct AuthState {
 }
 
 impl Auth {
-    /// As the settings say; off, if they name no key.
+    /// From the settings; off, if they name no key.
     ///
     /// # Errors
-    /// [`KeyError`], when a key cannot be read or is too weak.
+    /// [`KeyError`].
     pub fn from_args(service: &'static str, args: &AuthArgs) -> Result<Self, KeyError> {
         let Some(sources) = KeySources::from_args(args) else { return Ok(Self(None)) };
         install_provider();
@@ -65,14 +65,14 @@ impl Auth {
         }))))
     }
 
-    /// Whether callers are asked who they are.
+    /// Returns true if callers must authenticate.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Reads the keys again and again, so that they can be rotated without a restart; for ever.
-    /// VerificationKeys that cannot be read or used leave those of before in place, and are warned of.
+    /// Reads the key files at an interval, for ever, so that keys rotate without a restart. If the
+    /// files cannot be used, the previous keys stay and a warning is logged.
     pub async fn reread_keys(self) {
         let Some(shared) = self.0 else { return std::future::pending().await };
         let mut seen = Ok(shared.first.clone());
@@ -89,11 +89,11 @@ impl Auth {
             }
             match read.clone().and_then(KeyMaterial::into_keys) {
                 Ok(keys) => {
-                    tracing::info!(keys = keys.len(), "the keys that verify tokens changed");
+                    tracing::info!(keys = keys.len(), "reloaded the keys that verify tokens");
                     *shared.keys.write() = Arc::new(keys);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the keys that verify tokens stay as they were");
+                    tracing::warn!(%error, "cannot reload the keys that verify tokens; keeping the previous ones");
                 }
             }
             seen = read;

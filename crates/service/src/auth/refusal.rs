@@ -1,37 +1,37 @@
-//! Why a token opens nothing, and how that is said.
+//! Why a token is rejected, and the response.
 
 use axum::http::{HeaderValue, StatusCode, header};
 
 use crate::problem::Problem;
 
-/// By how many seconds clocks may differ.
+/// Tolerated clock difference.
 pub(super) const LEEWAY_SECONDS: u64 = 10;
 
-/// Why a token opens nothing.
+/// Why a token is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenRefusal {
-    /// There is none.
+    /// The request has no token.
     #[error("A token is needed: Authorization: Bearer …")]
     Missing,
-    /// It was good once.
+    /// It has expired.
     #[error("The token has expired")]
     Expired,
-    /// It will be good later.
+    /// Its `nbf` is in the future.
     #[error("The token is not valid yet")]
     Early,
-    /// It is for somebody else.
+    /// Wrong `aud`.
     #[error("The token is for another audience")]
     Audience,
-    /// Somebody else has issued it.
+    /// Wrong `iss`.
     #[error("The token is of another issuer")]
     Issuer,
-    /// It is none, or nobody whom we know has signed it.
+    /// It is malformed, or its signature does not verify.
     #[error("The token cannot be verified")]
     Invalid,
 }
 
 impl From<TokenRefusal> for Problem {
-    /// 401 with what RFC 6750, section 3, asks for.
+    /// 401 with the challenge of RFC 6750, section 3.
     fn from(refusal: TokenRefusal) -> Self {
         let how = match refusal {
             TokenRefusal::Missing => "Bearer realm=\"notifications\"",

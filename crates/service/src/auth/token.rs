@@ -1,4 +1,4 @@
-//! One token: verified, or made.
+//! Verifies and signs tokens.
 
 use std::{
     io::Write as _,
@@ -18,11 +18,10 @@ use super::{
     refusal::{LEEWAY_SECONDS, TokenRefusal},
 };
 
-/// The longest token that is looked at, in bytes.
 const MAX_TOKEN_BYTES: usize = 8 << 10;
 
-/// What we read of a token (RFC 7519, section 4.1; `scope`: RFC 8693, section 4.2). `aud`, `iss`
-/// and `nbf` are checked where it is decoded.
+/// The claims we read (RFC 7519, section 4.1; `scope`: RFC 8693, section 4.2). `decode` checks
+/// `aud`, `iss` and `nbf`.
 #[derive(Deserialize)]
 struct Claims {
     sub: Option<String>,
@@ -31,7 +30,7 @@ struct Claims {
     exp: f64,
 }
 
-/// Words in one text, as the RFC says, or a list, as some issuers write it.
+/// One text of words, as RFC 8693 says, or a list, as some issuers write it.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Scope {
@@ -46,7 +45,7 @@ impl Default for Scope {
 }
 
 impl Auth {
-    /// Who this token says that it is.
+    /// The caller that this token identifies.
     ///
     /// # Errors
     /// [`TokenRefusal`].
@@ -64,7 +63,7 @@ impl AuthState {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenRefusal::Invalid);
         }
-        // `none` is no algorithm that the library can even read.
+        // `decode_header` knows no algorithm `none`.
         let header = decode_header(token).map_err(|_| TokenRefusal::Invalid)?;
         let mut validation = Validation::new(header.alg);
         validation.leeway = LEEWAY_SECONDS;
@@ -110,19 +109,19 @@ impl From<Claims> for TokenClaims {
 }
 
 impl TokenArgs {
-    /// Writes a [minted](Self::mint) token to standard output.
+    /// Prints a [new token](Self::mint_token).
     ///
     /// # Errors
-    /// As `mint`; [`KeyError::Signing`] when nobody takes it.
+    /// [`KeyError`]; [`KeyError::Signing`] also if standard output is closed.
     pub fn print_token(&self, args: &AuthArgs) -> Result<(), KeyError> {
         let token = self.mint_token(args)?;
         writeln!(std::io::stdout(), "{token}").map_err(|error| KeyError::Signing(error.to_string()))
     }
 
-    /// A token that says this, signed with the secret of the settings.
+    /// Signs a token of these claims with the configured secret.
     ///
     /// # Errors
-    /// [`KeyError`], when there is no secret, or none that is good enough.
+    /// [`KeyError`].
     pub fn mint_token(&self, args: &AuthArgs) -> Result<String, KeyError> {
         #[derive(Serialize)]
         struct Minted<'m> {

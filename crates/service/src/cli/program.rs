@@ -1,5 +1,5 @@
-//! A program from its first line to its exit code: `.env`, settings, logs, runtime, and an error as
-//! one line that says what to do.
+//! Runs a program: `.env`, settings, logs, runtime, exit code. Errors are one line on standard
+//! error.
 
 use std::{error::Error, fmt::Display, process::ExitCode};
 
@@ -40,9 +40,8 @@ impl ServiceCommand {
     }
 }
 
-/// Reads the settings `C` from the environment and the command line and runs `program` with them.
-/// `logs` says where among them the telemetry's are. To be called first in `main`: a `.env` file
-/// can only be read while there is a single thread.
+/// Parses the settings `C` and runs `program` with them. `logs` selects the telemetry's settings.
+/// Call it first in `main`: a `.env` file may only be loaded while there is a single thread.
 pub fn run_program<C, F>(
     name: &str,
     logs: impl FnOnce(&C) -> &TelemetryArgs,
@@ -63,9 +62,9 @@ where
     if let Err(error) = trace::init_exporter(name, &logs.trace) {
         return exit_with_error(name, error);
     }
-    // Each open stream is an open file, and many systems allow 1024 unless one asks for more.
+    // Each stream is an open file, and many systems allow 1024 by default.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        tracing::debug!(%error, "the limit of open files stays as it is");
+        tracing::debug!(%error, "cannot raise the limit of open files");
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -80,7 +79,7 @@ where
     }
 }
 
-#[allow(clippy::print_stderr)] // The last words of a program are for the person who started it.
+#[allow(clippy::print_stderr)] // The final error message.
 fn exit_with_error(name: &str, error: impl Display) -> ExitCode {
     eprintln!("{name}: {error}");
     ExitCode::FAILURE

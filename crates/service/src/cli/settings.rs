@@ -1,5 +1,4 @@
-//! Settings before and while clap parses them: the `.env` file, values that must not be shown,
-//! and spans of time. It never decides what a setting means.
+//! Helpers for settings: the `.env` file, secrets, durations.
 
 use std::{
     env, fmt, io,
@@ -7,8 +6,7 @@ use std::{
     time::Duration,
 };
 
-/// Why a `.env` file that exists could not be used. Its text never repeats what the file says,
-/// because that is where secrets are.
+/// Why a `.env` file cannot be used. Never repeats its content, which may be secret.
 #[derive(Debug, thiserror::Error)]
 pub enum EnvFileError {
     /// It could not be read.
@@ -16,7 +14,7 @@ pub enum EnvFileError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// A line of it is not `NAME=value`.
@@ -28,25 +26,24 @@ pub enum EnvFileError {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// The line from 1, where it is known.
+        /// The line from 1, if known.
         line: Option<usize>,
     },
 }
 
-/// Puts what a `.env` file says into the environment, and returns the file's path. The file is
-/// looked for in the current folder and then in each one above it; that there is none is fine.
-/// What the environment already has wins over the file.
+/// Loads a `.env` file into the environment and returns its path. It is searched for in the current
+/// folder and its parents, and may be missing. Existing variables win.
 ///
-/// Call it first in `main`, before there is a second thread (the environment of a process may
-/// only be changed then) and before clap parses.
+/// Call it first in `main`, before a second thread starts (the environment may only be changed
+/// then) and before clap parses.
 ///
 /// # Errors
-/// [`EnvFileError`] when there is a file that cannot be read or understood.
+/// [`EnvFileError`].
 pub fn load_dotenv() -> Result<Option<PathBuf>, EnvFileError> {
     let Ok(folder) = env::current_dir() else {
         return Ok(None);
     };
-    // A folder named `.env` is usually a Python environment, and no business of ours.
+    // A folder named `.env` is usually a Python environment.
     let Some(path) = folder.ancestors().map(|f| f.join(".env")).find(|p| p.is_file()) else {
         return Ok(None);
     };
@@ -54,15 +51,15 @@ pub fn load_dotenv() -> Result<Option<PathBuf>, EnvFileError> {
     Ok(Some(path))
 }
 
-/// The same for the file at this path, which must exist.
+/// Loads this file, which must exist.
 ///
 /// # Errors
-/// [`EnvFileError`] when it cannot be read or understood.
+/// [`EnvFileError`].
 pub fn load_file(path: &Path) -> Result<(), EnvFileError> {
     let unreadable = |source| EnvFileError::Unreadable { path: path.to_owned(), source };
     let malformed = |line| EnvFileError::Malformed { path: path.to_owned(), line };
     let content = std::fs::read_to_string(path).map_err(unreadable)?;
-    // No variable can hold a NUL, and setting one that does panics.
+    // `set_var` panics on a NUL.
     if let Some(line) = content.lines().position(|line| line.contains('\0')) {
         return Err(malformed(Some(line + 1)));
     }
@@ -79,15 +76,15 @@ pub fn load_file(path: &Path) -> Result<(), EnvFileError> {
     }
 }
 
-/// A value that must not be seen in logs, error texts or `--help`: it shows itself as `***`.
+/// A value that is hidden in logs, errors and `--help`: it displays as `***`.
 ///
-/// As a clap argument it also needs `hide_env_values = true`, because `--help` prints the
-/// environment's text, not ours.
+/// A clap argument of it also needs `hide_env_values = true`, because `--help` prints the
+/// environment's text.
 #[derive(Clone)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The value itself, for the one place that needs it.
+    /// The value.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -112,22 +109,21 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The longest [`parse_duration`], ten years: longer ones are typing errors, and some timers cannot
-/// hold them.
+/// Ten years: longer values are typing errors, and some timers cannot hold them.
 pub const MAX_DURATION: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 
-/// Why a text is not a [`parse_duration`].
+/// Why a text is no duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDuration {
-    /// It has another form.
+    /// Not a number and a unit.
     #[error(
         "must be a whole number and a unit, such as 500ms, 10s, 5m, 2h or 30d (no unit: seconds)"
     )]
     Form,
-    /// It is longer than [`MAX_DURATION`].
+    /// Longer than [`MAX_DURATION`].
     #[error("must be at most 3650d")]
     TooLong,
-    /// It is zero where that would mean never.
+    /// Zero, where that would mean never.
     #[error("must be longer than 0")]
     Zero,
 }

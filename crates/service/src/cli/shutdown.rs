@@ -1,18 +1,17 @@
-//! The end of a process: one token that the first SIGINT or SIGTERM cancels. What is then to be
-//! finished, and how long that may take, is for those who hold the token.
+//! Shutdown signals: the first SIGINT or SIGTERM cancels a token. Its holders decide how to drain.
 
 use std::{io, io::Write as _};
 
 use tokio_util::sync::CancellationToken;
 
-/// The status of a process that a second signal ended: 128 + SIGINT, as shells report it.
+/// 128 + SIGINT, as shells report it.
 const INTERRUPTED: i32 = 130;
 
-/// A token that the first SIGINT (Ctrl-C) or SIGTERM cancels. The second one ends the process at
-/// once with status 130, and says so on standard error.
+/// A token that the first SIGINT (Ctrl-C) or SIGTERM cancels. The second signal ends the process at
+/// once with status 130.
 ///
-/// Call it once, on a tokio runtime; from then on no signal is lost. Where the system refuses the
-/// handler (logged), signals keep their default, which is to end the process.
+/// Call it once, on a tokio runtime. If the handlers cannot be registered (logged), signals keep
+/// their default and end the process.
 #[must_use]
 pub fn cancel_on_signal() -> CancellationToken {
     let token = CancellationToken::new();
@@ -29,13 +28,13 @@ pub fn cancel_on_signal() -> CancellationToken {
                 let name = signals.next_signal().await;
                 let _ = writeln!(
                     io::stderr(),
-                    "{name} again: ending at once; what was under way is cut off"
+                    "{name} again: exiting at once; requests under way are cut off"
                 );
                 std::process::exit(INTERRUPTED);
             });
         }
         Err(error) => {
-            tracing::error!(%error, "cannot handle signals; they will end the process at once");
+            tracing::error!(%error, "cannot handle signals; a signal will end the process at once");
         }
     }
     token

@@ -1,6 +1,5 @@
-//! Tries the whole way again and again, and says whether it works, whatever the parts say of
-//! themselves: brokers that answer interval question and take no record look healthy from outside.
-//! What is outcome is the service's own matter.
+//! The canary: probes the whole path of a notification at an interval. Brokers that answer metadata
+//! requests but accept no records look healthy otherwise. Services supply the probe.
 
 use std::{
     future::pending,
@@ -16,40 +15,40 @@ use tokio::time::{sleep, timeout};
 
 use crate::ops::health::Health;
 
-/// How long one try may take.
+/// Bounds one probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How soon it is outcome again after a failure.
+/// Delay between a failed probe and the next.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// What came of a try.
+/// The outcome of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeOutcome {
-    /// It went all the way.
+    /// The record arrived.
     Arrived,
-    /// There is nothing to try now, such as on an instance that owns no partition.
+    /// Nothing to probe, such as on an instance without partitions.
     Skipped,
-    /// It did not, for this reason, which is shown to whoever asks for the health.
+    /// The probe failed, for this reason, which `/readyz` shows.
     Failed(String),
 }
 
-/// What is known of the way. A cheap handle, to be cloned.
+/// The canary's last outcome. A cheap handle, to be cloned.
 #[derive(Clone, Debug)]
 pub struct Canary {
     service: &'static str,
-    /// None: it is not outcome.
+    /// `None` if the canary is off.
     interval: Option<Duration>,
     timeout: Duration,
     last: Arc<Mutex<Option<Result<Duration, String>>>>,
 }
 
 impl Canary {
-    /// Tries `interval` so often; never, if there is none.
+    /// Probes every `interval`; never, if it is `None`.
     #[must_use]
     pub fn new(service: &'static str, interval: Option<Duration>) -> Self {
         Self { service, interval, timeout: PROBE_TIMEOUT, last: Arc::default() }
     }
 
-    /// Tries it for ever. A try that takes more than 5 s has failed.
+    /// Runs `probe` for ever. A probe that takes longer than 5 s has failed.
     pub async fn run_probes(self, mut probe: impl AsyncFnMut() -> ProbeOutcome) {
         let Some(interval) = self.interval else { return pending().await };
         loop {
@@ -75,24 +74,23 @@ impl Canary {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 gauge!(CANARY_LAST_SUCCESS, "service" => self.service).set(now.as_secs_f64());
                 if failed_before {
-                    tracing::info!(took_ms = took.as_millis(), "the canary arrives again");
+                    tracing::info!(took_ms = took.as_millis(), "the canary probe succeeds again");
                 }
                 *last = Some(Ok(took));
             }
-            // What failed elsewhere before says nothing any more.
+            // A failure on partitions that have moved away says nothing about this instance.
             ProbeOutcome::Skipped => *last = None,
             ProbeOutcome::Failed(why) => {
                 counter!(CANARY_FAILURES, "service" => self.service).increment(1);
                 if !failed_before {
-                    tracing::error!(why, "the canary does not arrive");
+                    tracing::error!(why, "the canary probe failed");
                 }
                 *last = Some(Err(why));
             }
         }
     }
 
-    /// Adds it to what decides on the service's health, if it is outcome at all: how long the last
-    /// try took, or why it failed.
+    /// Adds the canary to the health checks, if it is on: the last probe's duration or failure.
     #[must_use]
     pub fn add_to_health(self, health: Health) -> Health {
         if self.interval.is_none() {

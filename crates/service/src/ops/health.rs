@@ -1,5 +1,5 @@
-//! Whether this process lives, and whether it can do its job: `/livez`, `/readyz`, and the check_liveness
-//! that asks a process of ours. What its job needs is for those who add the checks.
+//! Health: `/livez`, `/readyz`, and the client of the `healthcheck` subcommand. Services add their
+//! own checks.
 
 use std::{
     fmt::Display,
@@ -30,19 +30,19 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{openapi::ProblemBody, problem::Problem};
 
-/// How long one check may take; then it counts as failed.
+/// Bounds one check; a slower one has failed.
 const CHECK_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How long an answer is good for, so that probes cannot become load.
+/// A report answers all requests of this time, so that probes cause no load.
 const REPORT_TTL: Duration = Duration::from_millis(500);
 
-/// How long [`check_liveness`] waits in all.
+/// Bounds [`check_liveness`].
 const LIVENESS_DEADLINE: Duration = Duration::from_secs(3);
 
 type Outcome = Result<Value, String>;
 type Check = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Outcome> + Send>> + Send + Sync>;
 
-/// The checks that decide whether this process can do its job.
+/// The checks behind `/readyz`.
 pub struct Health {
     checks: Vec<(&'static str, Check)>,
     check_deadline: Duration,
@@ -62,14 +62,14 @@ impl std::fmt::Debug for Health {
 }
 
 impl Health {
-    /// No check yet: always ready.
+    /// Without checks: always ready.
     #[must_use]
     pub fn new() -> Self {
         Self { checks: Vec::new(), check_deadline: CHECK_DEADLINE, report_ttl: REPORT_TTL }
     }
 
-    /// Adds a check. It answers with details, or with why this part is not ready; both are shown
-    /// to whoever asks, so neither may hold a secret. It has 2 s, and may be dropped then.
+    /// Adds a check. It returns details or the reason why this part is not ready; both are public
+    /// and must hold no secret. A check that takes longer than 2 s is dropped.
     #[must_use]
     pub fn with_check<F, R>(mut self, name: &'static str, check: F) -> Self
     where
@@ -80,49 +80,48 @@ impl Health {
         self
     }
 
-    /// `GET /livez`: 200 as long as the process answers at all. `GET /readyz`: 200 when every
-    /// check passes, otherwise 503 as a problem; both list the checks. All checks run at the same
-    /// time, and never twice at once: an answer is shared for half a second.
+    /// `GET /livez`: 200 while the process answers. `GET /readyz`: 200 if every check passes,
+    /// otherwise a 503 problem; both list the checks. All checks run concurrently, and a report is
+    /// shared for half a second.
     pub fn routes<S: Clone + Send + Sync + 'static>(self) -> OpenApiRouter<S> {
         let shared = Arc::new(CachedHealth { health: self, last: Mutex::new(None) });
         OpenApiRouter::new().routes(routes!(livez)).routes(routes!(readyz)).with_state(shared)
     }
 }
 
-/// That a process lives.
+/// The body of `/livez`.
 #[derive(Serialize, ToSchema)]
-struct Live {
+struct LiveBody {
     #[schema(example = "live")]
     status: &'static str,
 }
 
-/// That a process can do its job, and what was asked to know that.
+/// The body of `/readyz`.
 #[derive(Serialize, ToSchema)]
-struct Ready {
+struct ReadyBody {
     #[schema(example = "ready")]
     status: &'static str,
-    /// By name: `ok`, and `detail`.
+    /// Each check by name, with `ok` and `detail`.
     checks: Map<String, Value>,
 }
 
-/// Whether the process answers at all
+/// Check that the process answers
 #[utoipa::path(get, path = "/livez", tag = "health",
-    responses((status = 200, description = "It does", body = Live)))]
+    responses((status = 200, description = "It is alive", body = LiveBody)))]
 async fn livez() -> Response {
-    no_store(&Live { status: "live" })
+    no_store(&LiveBody { status: "live" })
 }
 
-/// Whether the service can do its job
+/// Check that the service can do its job
 #[utoipa::path(get, path = "/readyz", tag = "health", responses(
-    (status = 200, description = "It can", body = Ready),
-    (status = 503, description = "It cannot, for the reasons in `checks`", body = ProblemBody,
+    (status = 200, description = "It is ready", body = ReadyBody),
+    (status = 503, description = "It is not ready; `checks` has the reasons", body = ProblemBody,
      content_type = "application/problem+json")))]
 async fn readyz(State(shared): State<Arc<CachedHealth>>) -> Response {
-    // On a task of its own, so that one who asks and goes away does not stop the checks for those
-    // who wait for the same answer.
+    // A task of its own: a client that disconnects must not stop checks that others wait for.
     match tokio::spawn(shared.latest_report()).await {
         Ok(report) if report.failed.is_empty() => {
-            no_store(&Ready { status: "ready", checks: report.checks.clone() })
+            no_store(&ReadyBody { status: "ready", checks: report.checks.clone() })
         }
         Ok(report) => Problem::unavailable(
             format!("not ready: {}", report.failed.join(", ")),
@@ -140,7 +139,7 @@ fn no_store(body: &impl Serialize) -> Response {
 
 struct CachedHealth {
     health: Health,
-    /// Locked while the checks run, so that there is one run at a time and the rest wait for it.
+    /// Locked while the checks run, so that concurrent requests wait for one run.
     last: Mutex<Option<(Instant, Arc<HealthReport>)>>,
 }
 
@@ -173,7 +172,7 @@ impl Health {
             .iter()
             .map(|(name, check)| {
                 let check = Arc::clone(check);
-                // A task each: they run at the same time, and one that panics fails alone.
+                // One task a check: they run concurrently, and a panic fails only its own.
                 (*name, tokio::spawn(async move { timeout(deadline, check()).await }))
             })
             .collect();
@@ -197,12 +196,11 @@ impl Health {
     }
 }
 
-/// Asks the process that listens on `address`, a socket address or `host:port`, whether it lives:
-/// `GET /livez`, within 3 s. An unspecified address (0.0.0.0, ::) is asked on loopback. For a
-/// `healthcheck` subcommand, so that an image needs no HTTP client.
+/// Sends `GET /livez` to `address`, a socket address or `host:port`, within 3 s. An unspecified
+/// address (0.0.0.0, ::) means loopback. Lets an image's health check work without an HTTP client.
 ///
 /// # Errors
-/// In words, when there is no answer or not 200.
+/// The reason, if the response is missing or not 200.
 pub async fn check_liveness(address: impl Display) -> Result<(), String> {
     check_liveness_within(LIVENESS_DEADLINE, &address.to_string()).await
 }
@@ -221,7 +219,7 @@ async fn status_line(address: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(&*addresses).await?;
     let request = format!("GET /livez HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
-    // A status line is short; who sends more without a line's end is not one of us.
+    // A longer first line is not from one of our services.
     let mut answer = Vec::new();
     while answer.len() < 256 && !answer.contains(&b'\n') {
         if stream.read_buf(&mut answer).await? == 0 {
@@ -231,7 +229,7 @@ async fn status_line(address: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned())
 }
 
-/// Where a process that listens on this address can be reached from here.
+/// The address at which a listener on `address` is reachable from this machine.
 fn reachable_address(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         ip if !ip.is_unspecified() => ip,

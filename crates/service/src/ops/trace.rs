@@ -1,7 +1,6 @@
-//! Traces: what one notification's way took, over all processes that it went through. A request
-//! brings its context (W3C Trace Context, `traceparent`), or begins a trace here; the log's records
-//! carry it on. Spans are sent to a collector where one is given, by OTLP over HTTP; without one, a
-//! context that comes is passed on as it is.
+//! Traces across processes. A request brings a context (W3C Trace Context, `traceparent`) or begins
+//! a trace; record headers carry it on. Spans go to a collector by OTLP over HTTP, if one is
+//! configured; otherwise a context is passed on unchanged.
 
 #[cfg(feature = "otlp")]
 mod otlp;
@@ -15,20 +14,20 @@ use axum::http::{HeaderMap, HeaderName};
 
 pub(crate) use otlp::{RequestSpan, flush_spans, init_exporter};
 pub use otlp::{is_recording, record_delivery};
-/// The header that carries a context, in requests and in records.
+/// The header of a context, in requests and in records.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// Where a collector takes spans, under its address.
+/// The path of a collector that accepts spans.
 const PATH: &str = "/v1/traces";
-/// Where spans go.
+/// The collector.
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Traces")]
 pub struct TraceArgs {
-    /// URL of a collector that takes OTLP over HTTP, such as <http://localhost:4318>; without one,
-    /// a context that a request brings is passed on and nothing is recorded
+    /// URL of a collector that accepts OTLP over HTTP, such as <http://localhost:4318>; without it,
+    /// contexts are passed on and no spans are recorded. Needs a build with --features full
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", value_parser = parse_collector_url)]
     pub otlp_endpoint: Option<String>,
-    /// The part of all traces that begin here which is recorded, from 0 to 1; one that comes from
-    /// elsewhere is recorded if it says so
+    /// Ratio of the traces begun here that are recorded, from 0 to 1; a trace begun elsewhere
+    /// carries its own sampling flag
     #[arg(long, env = "OTEL_TRACES_SAMPLER_ARG", default_value_t = 0.01, value_name = "RATIO",
         value_parser = parse_ratio)]
     pub trace_ratio: f64,
@@ -48,7 +47,7 @@ fn parse_ratio(text: &str) -> Result<f64, String> {
     ratio.ok_or_else(|| "must be a number from 0 to 1".into())
 }
 
-/// A place in a trace, as `traceparent` has it (<https://www.w3.org/TR/trace-context/>, version 00).
+/// A context as in `traceparent` (<https://www.w3.org/TR/trace-context/>, version 00).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceParent {
     trace: [u8; 16],
@@ -56,7 +55,7 @@ pub struct TraceParent {
     flags: u8,
 }
 
-/// Why a text is not a [`TraceParent`].
+/// A text that is no [`TraceParent`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a traceparent of version 00")]
 pub struct InvalidTraceParent;
@@ -100,8 +99,7 @@ impl fmt::Display for TraceParent {
 }
 
 impl TraceParent {
-    /// What a request brings; nothing, if it is not one (which is to be ignored, as the standard
-    /// says).
+    /// The request's context; `None` if it is missing or invalid, as the standard demands.
     #[must_use]
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         headers.get(TRACEPARENT)?.to_str().ok()?.parse().ok()

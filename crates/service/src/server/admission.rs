@@ -1,6 +1,5 @@
-//! Who is let in while there is much to do: so many requests at a time, each with a deadline. The
-//! rest is told at once to come again (load shedding), because a request that waits long for its
-//! turn is answered to nobody, and costs memory until then.
+//! Admission control: bounds concurrent requests, each with a deadline, and sheds the rest with 503
+//! at once. A queue would only delay them beyond their clients' time-outs and cost memory.
 
 use std::{
     convert::Infallible,
@@ -25,21 +24,20 @@ use tower::{Layer, Service};
 
 use crate::{ops::metrics::Metrics, problem::Problem};
 
-/// The longest path and query, in bytes. A cursor and a token fit in a quarter of it.
+/// A cursor and a token fit in a quarter of it.
 const MAX_URI_BYTES: usize = 16 << 10;
 
-/// When one that found no permit may come again.
+/// The `Retry-After` of a shed request.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// How often it is last_warning that requests are turned away, while they are.
+/// Least time between two warnings of shed requests.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What must be answered however much there is to do, or an operator would see nothing and an
-/// orchestrator would restart what only is busy. Each is cheap.
+/// Cheap routes that are never shed: operators and orchestrators need them most under load.
 const ALWAYS_ADMITTED: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
-/// The permit that a request has among those under way, in its extensions. A handler that is going
-/// to wait for long gives it back, and takes one among those who wait.
+/// A request's permit, in its extensions. A handler that waits for long releases it and takes a
+/// permit of its own kind.
 #[derive(Debug, Clone)]
 pub struct RequestPermit {
     permit: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
@@ -47,38 +45,38 @@ pub struct RequestPermit {
 }
 
 impl RequestPermit {
-    /// Lets another request in instead of this one.
+    /// Lets another request be admitted.
     pub fn release(&self) {
         *self.permit.lock() = None;
     }
 
-    /// Counts the request as turned away, for this reason.
+    /// Counts the request as shed, by this reason.
     pub fn count_shed(&self, reason: &'static str) {
         self.metrics.count_shed(reason);
     }
 }
 
-/// Lets so many requests in at a time.
+/// The layer that admits requests.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
     metrics: Metrics,
     permits: Arc<Semaphore>,
     deadline: Duration,
-    /// When it was last last_warning that requests are turned away, and how many were since.
+    /// When the last warning was logged, and the number of requests shed since.
     last_warning: Arc<Mutex<(Option<Instant>, u64)>>,
 }
 
-/// Marks the answer to a request that was turned away. There may be thousands a second: the request
-/// log has them at debug, and what happens is last_warning here, once in a while.
+/// Marks the response to a shed request. There may be thousands a second: the request log has them
+/// at debug level, and this module warns once in a while.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ShedRequest;
 
 impl Admission {
-    /// So many at a time, each with so long until its response begins.
-    pub(crate) fn new(most: usize, deadline: Duration, metrics: Metrics) -> Self {
+    /// Admits up to `max_requests` at a time, each with `deadline` until its response begins.
+    pub(crate) fn new(max_requests: usize, deadline: Duration, metrics: Metrics) -> Self {
         Self {
             metrics,
-            permits: Arc::new(Semaphore::new(most)),
+            permits: Arc::new(Semaphore::new(max_requests)),
             deadline,
             last_warning: Arc::default(),
         }
@@ -89,8 +87,8 @@ impl Admission {
         last_warning.1 += 1;
         if last_warning.0.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             tracing::warn!(
-                http.turned_away = last_warning.1,
-                "as many requests are under way as --max-requests allows; others are told to come again"
+                http.shed = last_warning.1,
+                "too many concurrent requests (--max-requests); shedding the rest"
             );
             *last_warning = (Some(Instant::now()), 0);
         }
@@ -103,7 +101,8 @@ impl Admission {
     ) -> Result<Option<OwnedSemaphorePermit>, Problem> {
         let length = uri.path_and_query().map_or(0, |path| path.as_str().len());
         if length > MAX_URI_BYTES {
-            let message = format!("The address has {length} bytes, and may have {MAX_URI_BYTES}.");
+            let message =
+                format!("The path and query have {length} bytes; the maximum is {MAX_URI_BYTES}.");
             return Err(
                 Problem::new(StatusCode::URI_TOO_LONG, message).with("limit", MAX_URI_BYTES)
             );
@@ -116,7 +115,7 @@ impl Admission {
             Err(_) => {
                 self.metrics.count_shed("requests");
                 self.log_shedding();
-                let message = "This service has too much to do just now; try again shortly.";
+                let message = "Too many concurrent requests; try again shortly.";
                 Err(Problem::unavailable(message, RETRY_DELAY))
             }
         }
@@ -167,12 +166,12 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = timeout(deadline, answer).await;
-            // Whoever keeps the request's extensions does not keep its permit.
+            // A handler may keep the extensions, but not the permit.
             permit.release();
             answer.unwrap_or_else(|_| {
                 permit.count_shed("deadline");
                 let message = format!(
-                    "No answer within {} s; whether the request was carried out is not known.",
+                    "No response within {} s; the outcome of the request is unknown.",
                     deadline.as_secs_f64()
                 );
                 Ok(Problem::new(StatusCode::GATEWAY_TIMEOUT, message).into_response())

@@ -1,6 +1,6 @@
-//! One line a request, at its end: the method, the route, the status, how long until the response
-//! began. The same is counted, from one measurement, and traced. Never the path or the query as they
-//! were sent, because ids and tokens are in them.
+//! One log line a request: the method, the matched route, the status and the time until the
+//! response began. The same measurement feeds metrics and traces. Paths and queries as sent are
+//! never logged: they hold ids and tokens.
 
 use std::{
     convert::Infallible,
@@ -24,10 +24,9 @@ use crate::{
     server::admission::ShedRequest,
 };
 
-/// Counts each request, and logs it under the target `http`: 500 at error, the other 5xx at warn
-/// (they are what a client sees while something else is away), everything else at debug. A handler
-/// finds its place in the trace, a [`TraceParent`], in the request's extensions. Within it, events carry
-/// the method and the route where `http=debug` is on; otherwise no span is made.
+/// Counts each request and logs it under the target `http`: 500 at error, other 5xx at warn,
+/// everything else at debug. Handlers find a [`TraceParent`] in the extensions. With `http=debug`,
+/// their events are in a span with the method and the route.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestLog(pub(crate) Metrics);
 
@@ -86,7 +85,6 @@ where
 
 fn log_request(method: &Method, route: &str, response: &Response, took: Duration) {
     let status = response.status().as_u16();
-    // To the microsecond: what is finer is noise.
     let latency = || took.as_micros() as f64 / 1000.0;
     let message = || response.extensions().get::<Problem>().map(Problem::message);
     match status {
@@ -96,7 +94,7 @@ fn log_request(method: &Method, route: &str, response: &Response, took: Duration
                http.latency_ms = latency(), problem.message = message() },
             "request failed"
         ),
-        // Not being ready is an answer, which a probe asks for every second.
+        // A probe asks every second; not being ready is a normal answer.
         501.. if route != "/readyz" && response.extensions().get::<ShedRequest>().is_none() => {
             tracing::warn!(
                 target: "http",

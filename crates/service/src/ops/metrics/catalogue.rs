@@ -1,5 +1,5 @@
-//! The metrics that a service describes: the one source of what `/metrics` says of them, and of the
-//! reference table in the documents.
+//! The descriptions of a service's metrics: the source of `/metrics` and of the reference table in
+//! the documents.
 
 use metrics::{
     Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
@@ -7,10 +7,10 @@ use metrics::{
 };
 use parking_lot::Mutex;
 
-/// One metric, as it was described.
+/// The description of a metric.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetricDescription {
-    /// As Prometheus sees it; of a histogram, what comes before `_bucket`, `_sum` and `_count`.
+    /// The name; of a histogram, without `_bucket`, `_sum` and `_count`.
     pub name: String,
     /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
@@ -18,12 +18,12 @@ pub struct MetricDescription {
     pub help: String,
 }
 
-/// All metrics that one function describes, in the order of their descriptions.
+/// The metrics that one function describes, in that order.
 #[derive(Debug, Default)]
 pub struct Catalogue(Mutex<Vec<MetricDescription>>);
 
 impl Catalogue {
-    /// Calls `describe` and keeps what it describes.
+    /// Records the descriptions that `describe` makes.
     #[must_use]
     pub fn from_descriptions(describe: fn()) -> Self {
         let catalogue = Self::default();

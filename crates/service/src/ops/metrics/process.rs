@@ -1,5 +1,5 @@
-//! What Linux says of this process, under the names that every Prometheus client uses. Elsewhere
-//! there is nothing.
+//! Resource usage from Linux' `/proc`, under the names that every Prometheus client uses. Not
+//! available on other systems.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use crate::ops::metrics::{CPU_SECONDS, MAX_FDS, OPEN_FDS, RESIDENT_MEMORY, START
 
 use super::Scrape;
 
-/// Linux counts time in hundredths of a second for programs, on every processor that we build for.
+/// `USER_HZ` on every processor that we build for.
 const TICKS_A_SECOND: f64 = 100.0;
 
 #[derive(Debug)]
@@ -19,16 +19,16 @@ pub(super) struct ProcessUsage {
     started: f64,
 }
 
-/// Reads `/proc`; none where there is none.
+/// Reads `/proc`; `None` if it is missing.
 pub(super) fn read_process() -> Option<ProcessUsage> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let resident_kib: f64 = word_after(&status, "VmRSS:")?.parse().ok()?;
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let most_files = word_after(&limits, "Max open files")?.parse().unwrap_or(f64::INFINITY);
-    // The one by which they are counted is among them.
+    // `read_dir` opens one itself.
     let open_files = fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1) as f64;
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The program's name comes first, in parentheses, and may hold anything.
+    // The program's name in parentheses may hold any character.
     let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
     let system = fs::read_to_string("/proc/stat").ok()?;
@@ -43,7 +43,7 @@ pub(super) fn read_process() -> Option<ProcessUsage> {
     })
 }
 
-/// The first word after this one, on the line that begins with it.
+/// The first word after `name`, on the line that begins with it.
 fn word_after<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()
 }

@@ -1,16 +1,15 @@
-//! One answer to Prometheus: what is asked for at this moment, and what the recorder has of this
-//! service, by name.
+//! The response to one scrape: states added now, and the recorder's metrics of this service.
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use super::catalogue::{Catalogue, MetricDescription};
 
-/// What is said at one scrape.
+/// The response to one scrape, under construction.
 #[derive(Debug)]
 pub struct Scrape {
     service: &'static str,
     catalogue: Arc<Catalogue>,
-    /// By name: the lines, with those that say what it is.
+    /// Each family's lines by name, `# HELP` and `# TYPE` included.
     families: BTreeMap<String, String>,
 }
 
@@ -19,7 +18,7 @@ impl Scrape {
         Self { service, catalogue, families: BTreeMap::new() }
     }
 
-    /// Adds a value, under these labels. It must be of a metric that is never told to the recorder.
+    /// Adds a sample with these labels. The metric must not be one that the recorder has too.
     pub fn add_sample(&mut self, metric: &str, labels: &[(&str, &str)], value: f64) {
         let family = self.families.entry(metric.to_owned()).or_insert_with(|| {
             let described = self.catalogue.find_metric(metric);
@@ -36,8 +35,8 @@ impl Scrape {
         let _ = writeln!(family, "{end} {value}");
     }
 
-    /// The whole answer, with what concerns this service of what the recorder says: another one in
-    /// the same process says the rest, so that nothing is counted twice.
+    /// The text, with this service's part of `recorded`. Another service in the process serves its
+    /// own part.
     pub(super) fn render_text(mut self, recorded: &str) -> String {
         let own = format!("service=\"{}\"", self.service);
         let mut head = String::new();

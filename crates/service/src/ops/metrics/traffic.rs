@@ -1,5 +1,5 @@
-//! Requests and connections of one service. Told at every request, so it looks nothing up twice:
-//! the handles of each route, method and status are kept.
+//! Requests and connections of one service. On the path of every request, so the handles of each
+//! route, method and status are cached.
 
 use std::{
     collections::HashMap,
@@ -19,17 +19,17 @@ pub(crate) struct Traffic {
     service: &'static str,
     in_flight: Arc<AtomicUsize>,
     connections: Arc<AtomicUsize>,
-    /// By the matched pattern, of which there are as many as the service has routes.
+    /// By matched route.
     routes: RwLock<HashMap<Box<str>, Route>>,
 }
 
 struct Route {
     seconds: Histogram,
-    /// By method, as it is shown, and status.
+    /// By method label and status.
     answered: HashMap<(&'static str, StatusCode), Counter>,
 }
 
-/// One of those that are counted now, until it is dropped.
+/// Counted until dropped.
 #[derive(Debug)]
 pub(crate) struct CountGuard(Arc<AtomicUsize>);
 
@@ -43,17 +43,17 @@ impl Traffic {
         }
     }
 
-    /// A connection was accepted.
+    /// Counts an accepted connection.
     pub(crate) fn count_connection(&self) -> CountGuard {
         CountGuard::count_in(&self.connections)
     }
 
-    /// A request came.
+    /// Counts a request under way.
     pub(crate) fn count_request(&self) -> CountGuard {
         CountGuard::count_in(&self.in_flight)
     }
 
-    /// A response has begun, so long after its request.
+    /// Records that a response began `took` after its request.
     pub(crate) fn record_response(
         &self,
         method: &Method,
@@ -74,7 +74,7 @@ impl Traffic {
         }
     }
 
-    /// Makes the handles that were missing.
+    /// Registers the missing handles.
     fn register_handles(&self, (method, status): (&'static str, StatusCode), route: &str) {
         let (service, label) = (self.service, route.to_owned());
         let mut routes = self.routes.write();
@@ -112,7 +112,7 @@ impl Drop for CountGuard {
     }
 }
 
-/// Clients may invent methods; those count as one.
+/// Clients may invent methods; those share one label.
 fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -1,4 +1,4 @@
-//! In place of `otlp` in a build without that feature: records no spans.
+//! The stand-in for `otlp` in a build without that feature: records no spans.
 
 use axum::http::Method;
 
@@ -14,7 +14,7 @@ pub(crate) fn init_exporter(_program: &str, args: &TraceArgs) -> Result<(), Stri
 
 pub(crate) fn flush_spans() {}
 
-/// A request's span, of which there are none here.
+/// The span of a request; never made in this build.
 pub(crate) enum RequestSpan {}
 
 impl RequestSpan {
