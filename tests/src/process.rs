@@ -23,7 +23,9 @@ pub fn program(name: &str) -> PathBuf {
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--workspace", "--bins", "--quiet"]);
         // As this was built, or everything would be built again.
-        if cfg!(feature = "tls") {
+        if cfg!(feature = "full") {
+            build.args(["--features", "full"]);
+        } else if cfg!(feature = "tls") {
             build.args(["--features", "tls"]);
         }
         if target.ends_with("release") {

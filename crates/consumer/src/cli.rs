@@ -17,10 +17,10 @@ use crate::Settings;
     version,
     after_help = "Try it:\n  curl http://localhost:8081/notifications/1"
 )]
-pub struct Cli {
+pub struct ConsumerCli {
     /// The command; without one, the consumer serves
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<ConsumerCommand>,
 
     /// Address to listen on
     #[arg(
@@ -50,7 +50,7 @@ pub struct Cli {
 
 /// The commands besides serving.
 #[derive(Subcommand, Clone, Debug)]
-pub enum Command {
+pub enum ConsumerCommand {
     /// The subcommands of every program
     #[command(flatten)]
     Service(ServiceCommand),

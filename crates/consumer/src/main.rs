@@ -4,7 +4,7 @@ use std::{error::Error, process::ExitCode};
 
 use consumer::{
     Settings,
-    cli::{Cli, Command, Dlq},
+    cli::{ConsumerCli, ConsumerCommand, Dlq},
     dead_letters,
 };
 use event_log::Log;
@@ -12,15 +12,15 @@ use model::TopicNames;
 use service::{cli::program, cli::shutdown, server::listen};
 
 fn main() -> ExitCode {
-    program::run_program("consumer", |cli: &Cli| &cli.telemetry, run)
+    program::run_program("consumer", |cli: &ConsumerCli| &cli.telemetry, run)
 }
 
-async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
-    if let Some(Command::Service(command)) = &cli.command {
+async fn run(cli: ConsumerCli) -> Result<(), Box<dyn Error>> {
+    if let Some(ConsumerCommand::Service(command)) = &cli.command {
         return command.execute(&cli.settings.auth, &[&cli.listen]).await;
     }
     let log = cli.kafka.connect("notifications-consumer")?;
-    if let Some(Command::Dlq(what)) = cli.command {
+    if let Some(ConsumerCommand::Dlq(what)) = cli.command {
         return dead_letters(&log, &cli.settings, what).await;
     }
     let guarded = cli.insecure || cli.settings.auth.is_on();

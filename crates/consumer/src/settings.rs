@@ -216,10 +216,10 @@ fn parse_origin(text: &str) -> Result<String, String> {
 mod tests {
     use clap::Parser as _;
 
-    use crate::cli::Cli;
+    use crate::cli::ConsumerCli;
 
     fn advertised(url: &str) -> String {
-        let cli = Cli::try_parse_from(["consumer", "--advertise", url]).unwrap();
+        let cli = ConsumerCli::try_parse_from(["consumer", "--advertise", url]).unwrap();
         cli.settings.advertised_url("127.0.0.1:8081".parse().unwrap())
     }
 

@@ -22,10 +22,10 @@ use crate::Settings;
     version,
     after_help = "Try it:\n  producer migrate\n  producer\n  curl -X POST http://localhost:8080/send -d \"from_id=2&to_id=1&message=Bruno started following you.\""
 )]
-pub struct Cli {
+pub struct ProducerCli {
     /// What to do; serve, if nothing is said
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<ProducerCommand>,
 
     /// Address to listen on
     #[arg(
@@ -60,7 +60,7 @@ pub struct Cli {
 
 /// What the producer can do besides serving.
 #[derive(Subcommand, Clone, Debug)]
-pub enum Command {
+pub enum ProducerCommand {
     /// Make the users' table with its first four users, or bring it up to date
     Migrate,
     /// The subcommands of every program
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn url(flags: &[&str]) -> Result<Secret, DatabaseUrlError> {
-        Cli::parse_from(["producer"].iter().chain(flags)).database.url()
+        ProducerCli::parse_from(["producer"].iter().chain(flags)).database.url()
     }
 
     #[test]

@@ -3,22 +3,22 @@
 use std::{error::Error, process::ExitCode};
 
 use producer::{
-    cli::{Cli, Command},
+    cli::{ProducerCli, ProducerCommand},
     directory::Directory,
 };
 use service::{cli::program, cli::shutdown, server::listen};
 
 fn main() -> ExitCode {
-    program::run_program("producer", |cli: &Cli| &cli.telemetry, run)
+    program::run_program("producer", |cli: &ProducerCli| &cli.telemetry, run)
 }
 
-async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
-    if let Some(Command::Service(command)) = &cli.command {
+async fn run(cli: ProducerCli) -> Result<(), Box<dyn Error>> {
+    if let Some(ProducerCommand::Service(command)) = &cli.command {
         return command.execute(&cli.settings.auth, &[&cli.listen]).await;
     }
     let database = &cli.database;
     let directory = Directory::postgres(database.url()?.expose(), database.database_connections)?;
-    if let Some(Command::Migrate) = cli.command {
+    if let Some(ProducerCommand::Migrate) = cli.command {
         directory.migrate().await?;
         tracing::info!("the users' table is up to date");
         return Ok(());

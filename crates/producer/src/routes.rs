@@ -10,7 +10,7 @@ use axum::{
 use service::{
     auth::{Auth, Caller, OPERATE, TokenIn},
     extract::{Body, BodyBounds, media_type},
-    openapi::{self, ProblemBody, RefusedWithBody},
+    openapi::{self, CommonProblemsWithBody, ProblemBody},
     ops::canary::Canary,
     ops::health::Health,
     ops::metrics::{Metrics, Scrape},
@@ -109,7 +109,7 @@ struct Sending {
          body = ProblemBody, content_type = "application/problem+json"),
         (status = 504, description = "Not acknowledged in time: the outcome is unknown",
          body = ProblemBody, content_type = "application/problem+json"),
-        RefusedWithBody))]
+        CommonProblemsWithBody))]
 async fn send(
     State(sending): State<Arc<Sending>>,
     caller: Caller,

@@ -120,13 +120,13 @@ pub struct ProblemBody {
 
 /// The errors of every route. For `responses(…)`.
 #[derive(Debug)]
-pub struct Refused;
+pub struct CommonProblems;
 
 /// The errors of every route with a body.
 #[derive(Debug)]
-pub struct RefusedWithBody;
+pub struct CommonProblemsWithBody;
 
-impl IntoResponses for Refused {
+impl IntoResponses for CommonProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         problem_responses(&[
             ("400", "The request is invalid; the message says why"),
@@ -141,9 +141,9 @@ impl IntoResponses for Refused {
     }
 }
 
-impl IntoResponses for RefusedWithBody {
+impl IntoResponses for CommonProblemsWithBody {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let mut responses = Refused::responses();
+        let mut responses = CommonProblems::responses();
         responses.extend(problem_responses(&[
             ("408", "The body did not arrive in time"),
             ("413", "The body is too large"),

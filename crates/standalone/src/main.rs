@@ -6,20 +6,21 @@ mod storage;
 
 use std::{error::Error, io::Write as _, process::ExitCode};
 
-use service::{cli::program, cli::shutdown, server::listen::open_listener};
+use service::{auth::Auth, cli::program, cli::shutdown, server::listen::open_listener};
 use tokio::net::TcpListener;
 
-use settings::Cli;
+use settings::StandaloneCli;
 use storage::Storage;
 
 fn main() -> ExitCode {
-    program::run_program("standalone", |cli: &Cli| &cli.telemetry, run)
+    program::run_program("standalone", |cli: &StandaloneCli| &cli.telemetry, run)
 }
 
-async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
+async fn run(cli: StandaloneCli) -> Result<(), Box<dyn Error>> {
     if let Some(command) = &cli.command {
         return command.execute(cli.auth(), &[&cli.producer_listen, &cli.consumer_listen]).await;
     }
+    Auth::from_args("standalone", cli.auth())?;
     let guarded = cli.insecure || cli.auth().is_on();
     // Ports first: a port in use is the likeliest failure, and the quickest to find.
     let (flag, env) = ("--producer-listen", "PRODUCER_LISTEN");
@@ -48,7 +49,11 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
 }
 
 /// Prints the URLs and the commands to try first.
-fn print_welcome(cli: &Cli, producer: &TcpListener, consumer: &TcpListener) -> std::io::Result<()> {
+fn print_welcome(
+    cli: &StandaloneCli,
+    producer: &TcpListener,
+    consumer: &TcpListener,
+) -> std::io::Result<()> {
     let (producer, consumer) = (producer.local_addr()?, consumer.local_addr()?);
     // With authentication on, the commands act as user 1.
     let (token, header, query) = if cli.auth().is_on() {

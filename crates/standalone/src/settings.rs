@@ -13,7 +13,7 @@ use service::{auth::AuthArgs, cli::program::ServiceCommand, ops::telemetry::Tele
 /// with Kafka and PostgreSQL.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "standalone", version)]
-pub(crate) struct Cli {
+pub(crate) struct StandaloneCli {
     #[command(subcommand)]
     pub(crate) command: Option<ServiceCommand>,
 
@@ -57,7 +57,7 @@ pub(crate) struct Cli {
     pub(crate) telemetry: TelemetryArgs,
 }
 
-impl Cli {
+impl StandaloneCli {
     /// The authentication of both services.
     pub(crate) fn auth(&self) -> &AuthArgs {
         &self.consumer.auth

@@ -20,7 +20,7 @@ use serde_json::json;
 use service::{
     auth::Caller,
     extract::{Path, Query},
-    openapi::{ProblemBody, Refused},
+    openapi::{CommonProblems, ProblemBody},
     problem::Problem,
     server::origin,
 };
@@ -67,7 +67,7 @@ enum SocketCommand {
          content_type = "application/problem+json"),
         (status = 429, description = "The inbox's live-stream limit is reached", body = ProblemBody,
          content_type = "application/problem+json"),
-        Refused))]
+        CommonProblems))]
 pub(super) async fn open_socket(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,

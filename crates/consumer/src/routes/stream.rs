@@ -19,7 +19,7 @@ use futures_util::stream;
 use service::{
     auth::Caller,
     extract::{Path, Query},
-    openapi::{ProblemBody, Refused},
+    openapi::{CommonProblems, ProblemBody},
     problem::Problem,
     server::detached::StreamingResponse,
 };
@@ -51,7 +51,7 @@ const RETRY_FIELD: &str = "retry: 500\n";
             (String = "text/event-stream"), (String = "application/x-ndjson"))),
         (status = 429, description = "The inbox's live-stream limit is reached", body = ProblemBody,
          content_type = "application/problem+json"),
-        Refused))]
+        CommonProblems))]
 pub(super) async fn open_stream(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
