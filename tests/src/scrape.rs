@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use reqwest::StatusCode;
-use service::ops::metrics::{Catalogue, Described};
+use service::ops::metrics::{Catalogue, MetricDescription};
 
 use crate::World;
 
@@ -28,15 +28,15 @@ impl Scrape {
 
     fn parse(text: String) -> Self {
         let mut values = BTreeMap::new();
-        let catalogues =
-            [producer::metrics::describe, consumer::metrics::describe].map(Catalogue::of);
-        let mut family: Option<Described> = None;
+        let catalogues = [producer::metrics::describe, consumer::metrics::describe]
+            .map(Catalogue::from_descriptions);
+        let mut family: Option<MetricDescription> = None;
         let mut described = Vec::new();
         for line in text.lines() {
             if let Some(comment) = line.strip_prefix("# ") {
                 let mut words = comment.splitn(3, ' ');
                 let (what, name, rest) = (words.next(), words.next(), words.next());
-                let metric = catalogues.iter().find_map(|described| described.find(name?));
+                let metric = catalogues.iter().find_map(|described| described.find_metric(name?));
                 let metric = metric.unwrap_or_else(|| unreachable!("an unknown metric: {line}"));
                 match what {
                     Some("HELP") => {
@@ -58,7 +58,7 @@ impl Scrape {
                 .map(|label| label.split_once("=\"").expect("a label"))
                 .map(|(name, value)| (name.to_owned(), value.trim_end_matches('"').to_owned()))
                 .collect();
-            let Described { name: family, help, .. } = family.as_ref().expect("a family");
+            let MetricDescription { name: family, help, .. } = family.as_ref().expect("a family");
             let described = help.split_once("; labels: ").map_or("", |(_, labels)| labels);
             let described: Vec<_> = described.split(", ").chain(["le"]).collect();
             assert!(

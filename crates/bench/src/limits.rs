@@ -26,7 +26,7 @@ use service::{
     extract::{Body, media_type},
     ops::health::Health,
     ops::metrics::Metrics,
-    server::http::{self, HttpLimits},
+    server::{http, limits::HttpLimits},
 };
 use tokio::net::TcpListener;
 
@@ -73,10 +73,10 @@ impl Limit {
                     Router::new().route("/send", post(send)).with_state(names).merge(ready);
                 // The same server and the same layers as the producer's.
                 let limits = HttpLimits::default();
-                let metrics = Metrics::of("producer", producer::metrics::describe);
-                let app = http::layers(routes, &limits, &metrics);
+                let metrics = Metrics::new("producer", producer::metrics::describe);
+                let app = http::add_layers(routes, &limits, &metrics);
                 let listener = TcpListener::bind(listen).await?;
-                http::serve(listener, app, shutdown::signal(), limits, metrics).await;
+                http::serve_app(listener, app, shutdown::cancel_on_signal(), limits, metrics).await;
             }
             Self::Constant { listen, body } => {
                 let body = Bytes::from(std::fs::read(body)?);
@@ -88,7 +88,7 @@ impl Limit {
                 let listener = TcpListener::bind(listen).await?.tap_io(|stream| {
                     let _ = stream.set_nodelay(true);
                 });
-                let stopped = shutdown::signal().cancelled_owned();
+                let stopped = shutdown::cancel_on_signal().cancelled_owned();
                 axum::serve(listener, app).with_graceful_shutdown(stopped).await?;
             }
         }

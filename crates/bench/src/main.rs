@@ -88,7 +88,7 @@ fn start(cli: Cli) -> Result<()> {
     // One thread that starts and waits; the load has threads of its own.
     let runtime = runtime.enable_all().build()?;
     let outcome = runtime.block_on(async {
-        let interrupted = shutdown::signal();
+        let interrupted = shutdown::cancel_on_signal();
         tokio::select! {
             outcome = measure(cli) => outcome,
             // Whatever was started ends as the measurement is dropped.

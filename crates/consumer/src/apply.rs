@@ -91,7 +91,7 @@ impl<L: AssignmentListener> NotificationApplier<L> {
         let (notification, headers) =
             record::decode(record.value, record.headers.iter().copied(), at, time)?;
         let user = notification.to.id;
-        let traceparent = trace::is_recorded().then(|| headers.traceparent.clone()).flatten();
+        let traceparent = trace::is_recording().then(|| headers.traceparent.clone()).flatten();
         let entry = Entry::new(record.offset, &notification, headers)?;
         let is_misplaced = self.view.home_partition(user) != record.partition;
         if is_misplaced && self.misplaced_logged.insert(record.partition) {
@@ -125,7 +125,12 @@ impl<L: AssignmentListener> NotificationApplier<L> {
             if is_live {
                 self.delivery_seconds.record(age_ms as f64 / 1000.0);
                 if let Some(traceparent) = traceparent {
-                    trace::delivered(&traceparent, sent_at_ms, record.partition, record.offset);
+                    trace::record_delivery(
+                        &traceparent,
+                        sent_at_ms,
+                        record.partition,
+                        record.offset,
+                    );
                 }
             }
             partition.wake_readers(user);

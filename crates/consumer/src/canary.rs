@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use event_log::{NewRecord, Writer};
 use jiff::Timestamp;
 use model::record::{self, Encoded};
-use service::ops::canary::Tried;
+use service::ops::canary::ProbeOutcome;
 
 use crate::view::{NotLive, PartitionStatus, View};
 
@@ -28,8 +28,8 @@ impl CanaryProbe {
     }
 
     /// Probes the next partition that is live here.
-    pub(crate) async fn probe_next_partition(&mut self) -> Tried {
-        let Some(partition) = self.find_next_live() else { return Tried::Nothing };
+    pub(crate) async fn probe_next_partition(&mut self) -> ProbeOutcome {
+        let Some(partition) = self.find_next_live() else { return ProbeOutcome::Skipped };
         self.last = partition;
         let Encoded { key, value, headers } = record::canary(Timestamp::now());
         let record = NewRecord { partition, key, value, headers };
@@ -40,19 +40,19 @@ impl CanaryProbe {
         let position = match acknowledged {
             Ok(position) => position,
             Err(error) => {
-                return Tried::Failed(format!(
+                return ProbeOutcome::Failed(format!(
                     "a record to partition {partition} was not acknowledged: {error}"
                 ));
             }
         };
         match self.view.wait_for_offset(position.partition, position.offset, ARRIVAL_TIMEOUT).await
         {
-            Ok(()) => Tried::Arrived,
+            Ok(()) => ProbeOutcome::Arrived,
             // The partition moved meanwhile: its next owner probes it.
-            Err(NotLive::Unowned { .. } | NotLive::Rebuilding { .. }) => Tried::Nothing,
-            Err(error @ NotLive::Behind { .. }) => {
-                Tried::Failed(format!("a record was acknowledged, but is not in the view: {error}"))
-            }
+            Err(NotLive::Unowned { .. } | NotLive::Rebuilding { .. }) => ProbeOutcome::Skipped,
+            Err(error @ NotLive::Behind { .. }) => ProbeOutcome::Failed(format!(
+                "a record was acknowledged, but is not in the view: {error}"
+            )),
         }
     }
 

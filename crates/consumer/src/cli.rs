@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use event_log::settings::KafkaArgs;
 use model::Cursor;
-use service::{auth::TokenArgs, ops::telemetry::TelemetryArgs};
+use service::{cli::program::ServiceCommand, ops::telemetry::TelemetryArgs};
 
 use crate::settings::ConsumerSettings;
 
@@ -17,7 +17,7 @@ use crate::settings::ConsumerSettings;
     version,
     after_help = "Try it:\n  curl http://localhost:8081/notifications/1"
 )]
-pub struct Cli {
+pub struct ConsumerCli {
     /// The command; without one, the consumer serves
     #[command(subcommand)]
     pub command: Option<ConsumerCommand>,
@@ -51,10 +51,9 @@ pub struct Cli {
 /// The commands besides serving.
 #[derive(Subcommand, Clone, Debug)]
 pub enum ConsumerCommand {
-    /// Print a token for development, or for a service of one's own, signed with the secret
-    Token(TokenArgs),
-    /// Check that the consumer on this machine is alive; for container health checks
-    Healthcheck,
+    /// The subcommands of every program
+    #[command(flatten)]
+    Service(ServiceCommand),
     /// List or replay the poison records in the dead-letter queue
     #[command(subcommand)]
     Dlq(Dlq),

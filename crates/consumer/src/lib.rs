@@ -54,9 +54,9 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), ConsumerError> {
-    let metrics = Metrics::of("consumer", metrics::describe);
+    let metrics = Metrics::new("consumer", metrics::describe);
     let names = TopicNames::of(&settings.topics.topic);
-    let auth = Auth::open("consumer", &settings.auth)?;
+    let auth = Auth::from_args("consumer", &settings.auth)?;
     let limits = settings.inbox_limits();
     let view = Arc::new(View::new(settings.topics.partitions, settings.partitioner, limits));
     let address = listener.local_addr()?;
@@ -82,11 +82,11 @@ pub async fn run(
     let router =
         build_router(&settings, &auth, app, &subscriptions, canary.clone(), &metrics, local);
     let mut background = JoinSet::new();
-    background.spawn(auth.watch());
-    background.spawn(canary.watch(async move || probe.probe_next_partition().await));
+    background.spawn(auth.reread_keys());
+    background.spawn(canary.run_probes(async move || probe.probe_next_partition().await));
 
     let (stop, limits) = (stop_serving.clone(), settings.http.clone());
-    let server = tokio::spawn(http::serve(listener, router, stop, limits, metrics));
+    let server = tokio::spawn(http::serve_app(listener, router, stop, limits, metrics));
     let outcome = tokio::select! {
         outcome = subscriptions.start(&settings) => outcome,
         () = shutdown.cancelled() => Ok(()),

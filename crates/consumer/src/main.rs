@@ -4,32 +4,30 @@ use std::{error::Error, process::ExitCode};
 
 use consumer::{
     ConsumerSettings,
-    cli::{Cli, ConsumerCommand, Dlq},
+    cli::{ConsumerCli, ConsumerCommand, Dlq},
     dlq,
 };
 use event_log::Log;
 use model::TopicNames;
-use service::{cli::program, cli::shutdown, ops::health, server::listen};
+use service::{cli::program, cli::shutdown, server::listen};
 
 fn main() -> ExitCode {
-    program::run("consumer", |cli: &Cli| &cli.telemetry, run)
+    program::run_program("consumer", |cli: &ConsumerCli| &cli.telemetry, run)
 }
 
-async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
-    if let Some(ConsumerCommand::Healthcheck) = cli.command {
-        return Ok(health::probe(&cli.listen).await?);
-    }
-    if let Some(ConsumerCommand::Token(token)) = &cli.command {
-        return Ok(token.print(&cli.settings.auth)?);
+async fn run(cli: ConsumerCli) -> Result<(), Box<dyn Error>> {
+    if let Some(ConsumerCommand::Service(command)) = &cli.command {
+        return command.execute(&cli.settings.auth, &[&cli.listen]).await;
     }
     let log = cli.kafka.connect("notifications-consumer")?;
     if let Some(ConsumerCommand::Dlq(command)) = cli.command {
         return run_dlq_command(&log, &cli.settings, command).await;
     }
-    let listener = listen::bind("consumer", &cli.listen, "--listen", "CONSUMER_LISTEN").await?;
     let guarded = cli.insecure || cli.settings.auth.is_on();
-    listen::guard(listener.local_addr()?, guarded, "--listen", "CONSUMER_LISTEN")?;
-    consumer::run(cli.settings, log, listener, shutdown::signal()).await?;
+    let listener =
+        listen::open_listener("consumer", &cli.listen, guarded, "--listen", "CONSUMER_LISTEN")
+            .await?;
+    consumer::run(cli.settings, log, listener, shutdown::cancel_on_signal()).await?;
     Ok(())
 }
 

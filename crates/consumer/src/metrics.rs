@@ -39,7 +39,7 @@ pub const FORWARDED: &str = "notifications_forwarded_total";
 
 /// Describes every metric of a consumer.
 pub fn describe() {
-    service::ops::metrics::describe();
+    service::ops::metrics::describe_service();
     event_log::metrics::describe_clients();
     event_log::metrics::describe_reader();
     describe_gauge!(

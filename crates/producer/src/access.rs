@@ -22,10 +22,10 @@ pub(crate) fn may_send(caller: &Caller) -> Result<(), Problem> {
 pub(crate) fn may_send_as(caller: &Caller, from: UserId) -> Result<(), Problem> {
     may_send(caller)?;
     match caller.subject() {
-        Some(_) if caller.is(&from) || caller.is_admin() => Ok(()),
+        Some(_) if caller.is_user(&from) || caller.is_admin() => Ok(()),
         Some(_) => {
             let why = "from_id: the token is another user's, and sends as them alone";
-            Err(Caller::refused(why).with("field", "from_id"))
+            Err(Caller::forbidden_problem(why).with("field", "from_id"))
         }
         None => Ok(()),
     }
@@ -44,7 +44,7 @@ pub(crate) fn may_list(caller: &Caller) -> Result<(), Problem> {
 /// # Errors
 /// 403.
 pub(crate) fn may_see(caller: &Caller, user: UserId) -> Result<(), Problem> {
-    if caller.is(&user) { Ok(()) } else { caller.must_have(SEND) }
+    if caller.is_user(&user) { Ok(()) } else { caller.must_have(SEND) }
 }
 
 /// Whether the caller may make, rename and remove users.

@@ -4,7 +4,10 @@ use std::{fs, io, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use event_log::settings::KafkaArgs;
-use service::{auth::TokenArgs, cli::settings::Secret, ops::telemetry::TelemetryArgs};
+use service::{
+    cli::{program::ServiceCommand, settings::Secret},
+    ops::telemetry::TelemetryArgs,
+};
 
 use crate::Settings;
 
@@ -19,10 +22,10 @@ use crate::Settings;
     version,
     after_help = "Try it:\n  producer migrate\n  producer\n  curl -X POST http://localhost:8080/send -d \"from_id=2&to_id=1&message=Bruno started following you.\""
 )]
-pub struct Cli {
+pub struct ProducerCli {
     /// What to do; serve, if nothing is said
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<ProducerCommand>,
 
     /// Address to listen on
     #[arg(
@@ -57,13 +60,12 @@ pub struct Cli {
 
 /// What the producer can do besides serving.
 #[derive(Subcommand, Clone, Debug)]
-pub enum Command {
+pub enum ProducerCommand {
     /// Make the users' table with its first four users, or bring it up to date
     Migrate,
-    /// Print a token for development, or for a service of one's own, signed with the secret
-    Token(TokenArgs),
-    /// Ask the producer that runs on this machine whether it lives; for container health checks
-    Healthcheck,
+    /// The subcommands of every program
+    #[command(flatten)]
+    Service(ServiceCommand),
 }
 
 /// Where the users are.
@@ -130,7 +132,7 @@ mod tests {
     use super::*;
 
     fn url(flags: &[&str]) -> Result<Secret, DatabaseUrlError> {
-        Cli::parse_from(["producer"].iter().chain(flags)).database.url()
+        ProducerCli::parse_from(["producer"].iter().chain(flags)).database.url()
     }
 
     #[test]

@@ -63,8 +63,8 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let metrics = Metrics::of("producer", metrics::describe);
-    let auth = Auth::open("producer", &settings.auth)?;
+    let metrics = Metrics::new("producer", metrics::describe);
+    let auth = Auth::from_args("producer", &settings.auth)?;
     if settings.migrate {
         directory.migrate().await?;
     }
@@ -88,17 +88,17 @@ pub async fn run(
 
     let mut watching = JoinSet::new();
     watching.spawn(names.watch());
-    watching.spawn(auth.watch());
+    watching.spawn(auth.reread_keys());
     watching.spawn(rates.watch());
     let (tried, mut partition) = (publisher.clone(), 0_u32);
-    watching.spawn(canary.watch(async move || {
+    watching.spawn(canary.run_probes(async move || {
         partition = partition.wrapping_add(1);
         tried.try_partition(partition).await
     }));
 
     let stop_serving = CancellationToken::new();
     let (stop, limits) = (stop_serving.clone(), settings.http.clone());
-    let server = tokio::spawn(http::serve(listener, app, stop, limits, metrics));
+    let server = tokio::spawn(http::serve_app(listener, app, stop, limits, metrics));
     let outcome = tokio::select! {
         outcome = publisher.prepare() => outcome,
         () = shutdown.cancelled() => Ok(()),

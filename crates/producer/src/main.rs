@@ -3,32 +3,31 @@
 use std::{error::Error, process::ExitCode};
 
 use producer::{
-    cli::{Cli, Command},
+    cli::{ProducerCli, ProducerCommand},
     directory::Directory,
 };
-use service::{cli::program, cli::shutdown, ops::health, server::listen};
+use service::{cli::program, cli::shutdown, server::listen};
 
 fn main() -> ExitCode {
-    program::run("producer", |cli: &Cli| &cli.telemetry, run)
+    program::run_program("producer", |cli: &ProducerCli| &cli.telemetry, run)
 }
 
-async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
-    match &cli.command {
-        Some(Command::Token(token)) => return Ok(token.print(&cli.settings.auth)?),
-        Some(Command::Healthcheck) => return Ok(health::probe(&cli.listen).await?),
-        Some(Command::Migrate) | None => {}
+async fn run(cli: ProducerCli) -> Result<(), Box<dyn Error>> {
+    if let Some(ProducerCommand::Service(command)) = &cli.command {
+        return command.execute(&cli.settings.auth, &[&cli.listen]).await;
     }
     let database = &cli.database;
     let directory = Directory::postgres(database.url()?.expose(), database.database_connections)?;
-    if let Some(Command::Migrate) = cli.command {
+    if let Some(ProducerCommand::Migrate) = cli.command {
         directory.migrate().await?;
         tracing::info!("the users' table is up to date");
         return Ok(());
     }
     let log = cli.kafka.connect("notifications-producer")?;
-    let listener = listen::bind("producer", &cli.listen, "--listen", "PRODUCER_LISTEN").await?;
     let guarded = cli.insecure || cli.settings.auth.is_on();
-    listen::guard(listener.local_addr()?, guarded, "--listen", "PRODUCER_LISTEN")?;
-    producer::run(cli.settings, log, directory, listener, shutdown::signal()).await?;
+    let listener =
+        listen::open_listener("producer", &cli.listen, guarded, "--listen", "PRODUCER_LISTEN")
+            .await?;
+    producer::run(cli.settings, log, directory, listener, shutdown::cancel_on_signal()).await?;
     Ok(())
 }

@@ -28,7 +28,7 @@ pub const DIRECTORY_TRUSTED: &str = "notifications_directory_cache_trusted";
 
 /// Describes every metric of a producer.
 pub fn describe() {
-    service::ops::metrics::describe();
+    service::ops::metrics::describe_service();
     event_log::metrics::describe_clients();
     describe_counter!(
         RATE_LIMITED,
@@ -124,7 +124,7 @@ impl Default for Lookups {
 /// What the producer is asked at a scrape.
 pub(crate) fn states(names: &Names, scrape: &mut Scrape) {
     if let Some((count, trusted)) = names.cache_state() {
-        scrape.add(DIRECTORY_CACHED, &[], count as f64);
-        scrape.add(DIRECTORY_TRUSTED, &[], f64::from(u8::from(trusted)));
+        scrape.add_sample(DIRECTORY_CACHED, &[], count as f64);
+        scrape.add_sample(DIRECTORY_TRUSTED, &[], f64::from(u8::from(trusted)));
     }
 }

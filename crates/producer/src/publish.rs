@@ -15,7 +15,7 @@ use model::{
     record::{self, Encoded},
 };
 use serde_json::Value;
-use service::ops::canary::Tried;
+use service::ops::canary::ProbeOutcome;
 
 /// How long to wait before a log that is away is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -72,9 +72,9 @@ impl Publisher {
 
     /// Writes a record for nobody to this partition (modulo as many as there are), and waits until
     /// it is acknowledged.
-    pub(crate) async fn try_partition(&self, number: u32) -> Tried {
+    pub(crate) async fn try_partition(&self, number: u32) -> ProbeOutcome {
         if !self.0.prepared.load(Ordering::Acquire) {
-            return Tried::Nothing;
+            return ProbeOutcome::Skipped;
         }
         let partition = i32::try_from(number % self.0.topic.partitions.max(1)).unwrap_or_default();
         let acknowledged = match self.append(partition, record::canary(Timestamp::now())) {
@@ -82,8 +82,8 @@ impl Publisher {
             Err(error) => Err(error),
         };
         match acknowledged {
-            Ok(_) => Tried::Arrived,
-            Err(error) => Tried::Failed(format!(
+            Ok(_) => ProbeOutcome::Arrived,
+            Err(error) => ProbeOutcome::Failed(format!(
                 "a record to partition {partition} was not acknowledged: {error}"
             )),
         }

@@ -10,12 +10,12 @@ use axum::{
 use service::{
     auth::{Auth, Caller, OPERATE, TokenIn},
     extract::{Body, BodyBounds, media_type},
-    openapi::{self, ProblemBody, RefusedWithBody},
+    openapi::{self, CommonProblemsWithBody, ProblemBody},
     ops::canary::Canary,
     ops::health::Health,
     ops::metrics::{Metrics, Scrape},
     problem::Problem,
-    server::admission::Place,
+    server::admission::RequestPermit,
     server::http,
     server::origin,
 };
@@ -43,9 +43,9 @@ pub(crate) fn router(
 ) -> Router {
     let (table, log) = (directory.clone(), sender.publisher.clone());
     let health = Health::new()
-        .check("directory", move || table.clone().check())
-        .check("kafka", move || log.clone().check());
-    let health = canary.into_check(health);
+        .with_check("directory", move || table.clone().check())
+        .with_check("kafka", move || log.clone().check());
+    let health = canary.add_to_health(health);
     let cached = sender.names.clone();
     let scraped = metrics.routes(move |mut scrape: Scrape| {
         states(&cached, &mut scrape);
@@ -58,10 +58,10 @@ pub(crate) fn router(
         .with_state(Arc::new(Sending { sender, bulks }))
         .merge(users::routes(users));
     let routes = auth
-        .ask(guarded, TokenIn::Header)
-        .merge(auth.only(OPERATE, scraped))
+        .require_caller(guarded, TokenIn::Header)
+        .merge(auth.require_scope(OPERATE, scraped))
         .merge(health.routes());
-    let routes = openapi::described(
+    let routes = openapi::document_routes(
         routes,
         "Notifications: producer",
         env!("CARGO_PKG_VERSION"),
@@ -71,11 +71,11 @@ pub(crate) fn router(
         routes
     } else {
         let allowed = settings.sending.cors_origins.clone();
-        origin::refuse_foreign(routes, local, move |origin| allowed.has(origin))
+        origin::refuse_foreign_origins(routes, local, move |origin| allowed.has(origin))
     };
     // Outside of everything else: a browser shows a page no answer without its headers, and an error
     // is an answer too.
-    http::layers(routes, &settings.http, metrics).layer(settings.sending.cors_origins.layer())
+    http::add_layers(routes, &settings.http, metrics).layer(settings.sending.cors_origins.layer())
 }
 
 /// What `POST /send` needs. Behind one handle, because a router copies its state at each request.
@@ -109,7 +109,7 @@ struct Sending {
          body = ProblemBody, content_type = "application/problem+json"),
         (status = 504, description = "Not acknowledged in time: the outcome is unknown",
          body = ProblemBody, content_type = "application/problem+json"),
-        RefusedWithBody))]
+        CommonProblemsWithBody))]
 async fn send(
     State(sending): State<Arc<Sending>>,
     caller: Caller,
@@ -122,7 +122,10 @@ async fn send(
     let media_type = media_type(request.headers()).map(Cow::into_owned);
     if media_type.as_deref() == Some(bulk::MEDIA_TYPE) {
         let Ok(place) = Arc::clone(bulks).try_acquire_owned() else {
-            request.extensions().get::<Place>().inspect(|place| place.shed("bulks"));
+            request
+                .extensions()
+                .get::<RequestPermit>()
+                .inspect(|permit| permit.count_shed("bulks"));
             let message = "As many bulks are under way as may be; try again shortly";
             return Err(Problem::unavailable(message, SOON));
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, builder::RangedU64ValueParser};
 use event_log::settings::TopicArgs;
 use model::Partitioner;
-use service::{auth::AuthArgs, server::http::HttpLimits};
+use service::{auth::AuthArgs, server::limits::HttpLimits};
 
 use crate::cors::Origins;
 
@@ -44,7 +44,7 @@ pub struct Settings {
     /// not acknowledged within 5 s, /readyz says so. Not at all, if not given. To be given when all
     /// consumers know it: those of before set such records aside
     #[arg(long, env = "PRODUCER_CANARY", value_name = "DURATION",
-          value_parser = service::cli::settings::positive_duration)]
+          value_parser = service::cli::settings::parse_positive_duration)]
     pub canary: Option<Duration>,
 
     /// Who may ask
@@ -62,7 +62,7 @@ pub struct Settings {
 pub struct SendArgs {
     /// How long an acknowledgement may take before the answer is 504
     #[arg(long, env = "PRODUCER_SEND_TIMEOUT", default_value = "10s", value_name = "DURATION",
-          value_parser = service::cli::settings::duration)]
+          value_parser = service::cli::settings::parse_duration)]
     pub send_timeout: Duration,
 
     /// Notifications a second that one sender may send, one for each recipient; 0: as many as they

@@ -13,7 +13,7 @@ use serde_json::Value;
 use service::{
     auth::Caller,
     extract::{Body, Path, Query, media_type},
-    openapi::{ProblemBody, Refused, RefusedWithBody},
+    openapi::{CommonProblems, CommonProblemsWithBody, ProblemBody},
     problem::Problem,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -73,7 +73,7 @@ struct Page {
 #[utoipa::path(get, path = "/users", tag = "users", operation_id = "users", params(
         ("limit" = Option<u32>, Query, description = "At most so many", minimum = 1, maximum = 1000),
         ("after" = Option<i64>, Query, description = "Only those with greater ids", minimum = 1)),
-    responses((status = 200, description = "Some of them", body = schema::Users), Refused))]
+    responses((status = 200, description = "Some of them", body = schema::Users), CommonProblems))]
 async fn list(
     State(users): State<Users>,
     caller: Caller,
@@ -97,7 +97,7 @@ async fn list(
         (status = 200, description = "This one", body = schema::User),
         (status = 404, description = "There is no such user", body = ProblemBody,
          content_type = "application/problem+json"),
-        Refused))]
+        CommonProblems))]
 async fn one(
     State(users): State<Users>,
     caller: Caller,
@@ -118,7 +118,7 @@ async fn one(
         (status = 201, description = "Made", body = schema::User),
         (status = 415, description = "Not JSON", body = ProblemBody,
          content_type = "application/problem+json"),
-        RefusedWithBody))]
+        CommonProblemsWithBody))]
 async fn put(
     State(users): State<Users>,
     caller: Caller,
@@ -147,7 +147,7 @@ async fn put(
         (status = 204, description = "Removed"),
         (status = 404, description = "There is no such user", body = ProblemBody,
          content_type = "application/problem+json"),
-        Refused))]
+        CommonProblems))]
 async fn delete(
     State(users): State<Users>,
     caller: Caller,

@@ -1,13 +1,14 @@
-//! What any process here needs around its own work, and nothing of what that work is: this crate
-//! does not know what a notification is, nor Kafka, nor SQL.
+//! Everything a service needs around its own work. This crate knows nothing of notifications, Kafka
+//! or SQL.
 //!
 //! The modules in the order in which a process, and then a request, meets them:
+//!
 //! - [`cli`]: settings, `main`, signals;
 //! - [`ops`]: logs, traces, metrics, health, canary;
-//! - [`server`]: listening, connections, limits, request log;
-//! - [`extract`]: what a handler takes from a request;
-//! - [`auth`]: who asks;
-//! - [`problem`]: the one body of every error;
+//! - [`server`]: listener, connections, limits, request log;
+//! - [`extract`]: extractors for bodies, paths and queries;
+//! - [`auth`]: authentication by JSON Web Tokens;
+//! - [`problem`]: the body of every error;
 //! - [`openapi`]: `/openapi.json` and `/docs`.
 
 pub mod cli;

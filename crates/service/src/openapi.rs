@@ -1,7 +1,7 @@
-//! A service's own description: `/openapi.json` (OpenAPI 3.1) and `/docs`, a page that shows it
-//! and tries it out. Nothing of that page comes from elsewhere, so it works without a network.
+//! `/openapi.json` (OpenAPI 3.1) and `/docs`, a page that shows it, interactive with the feature
+//! `swagger-ui`. The page works without a network.
 //!
-//! Routes and description come from the same annotations, so that neither has what the other lacks.
+//! Routes and document come from the same annotations.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +20,13 @@ use crate::problem::MEDIA_TYPE;
 
 const DOCUMENT: &str = "/openapi.json";
 
-/// Takes routes and description apart, and adds the routes that show the description.
-pub fn described<S>(routes: OpenApiRouter<S>, title: &str, version: &str, about: &str) -> Router<S>
+/// Splits routes and document, and adds the routes that serve the document.
+pub fn document_routes<S>(
+    routes: OpenApiRouter<S>,
+    title: &str,
+    version: &str,
+    about: &str,
+) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
 {
@@ -29,19 +34,19 @@ where
     title.clone_into(&mut api.info.title);
     version.clone_into(&mut api.info.version);
     api.info.description = Some(about.to_owned());
-    // Asked for where authentication is on.
+    // Required if authentication is on.
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
     let components = api.components.get_or_insert_default();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
     api.security =
         Some(vec![SecurityRequirement::new("bearer", [""; 0]), SecurityRequirement::default()]);
-    // What is there by default is the library's own.
+    // The defaults are the library's own.
     (api.info.contact, api.info.license) = (None, None);
-    routes.merge(pages(api))
+    routes.merge(docs_router(api))
 }
 
 #[cfg(feature = "swagger-ui")]
-fn pages<S: Clone + Send + Sync + 'static>(api: OpenApi) -> Router<S> {
+fn docs_router<S: Clone + Send + Sync + 'static>(api: OpenApi) -> Router<S> {
     use utoipa_swagger_ui::{Config, SwaggerUi};
 
     let config = Config::new([DOCUMENT]).use_base_layout().validator_url("none");
@@ -50,7 +55,7 @@ fn pages<S: Clone + Send + Sync + 'static>(api: OpenApi) -> Router<S> {
 
 /// The document, and a page that lists its routes.
 #[cfg(not(feature = "swagger-ui"))]
-fn pages<S: Clone + Send + Sync + 'static>(api: OpenApi) -> Router<S> {
+fn docs_router<S: Clone + Send + Sync + 'static>(api: OpenApi) -> Router<S> {
     use axum::{Json, response::Html, routing::get};
 
     let page = Html(route_list(&api));
@@ -89,8 +94,8 @@ fn route_list(api: &OpenApi) -> String {
     )
 }
 
-/// An error's body (RFC 9457, `application/problem+json`). Some errors have more members, which
-/// say what the client can act on.
+/// An error (RFC 9457, `application/problem+json`). Some errors have further members that the
+/// client can act on.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub struct ProblemBody {
@@ -101,11 +106,11 @@ pub struct ProblemBody {
     pub title: String,
     /// The status.
     pub status: u16,
-    /// What is wrong.
+    /// The message.
     pub detail: String,
     /// The same text.
     pub message: String,
-    /// The field, parameter or header that cannot be used.
+    /// The invalid field, parameter or header.
     #[schema(required = false)]
     pub field: Option<String>,
     /// When to try again, in seconds.
@@ -113,33 +118,33 @@ pub struct ProblemBody {
     pub retry_after: Option<u64>,
 }
 
-/// What any route may answer when it does not do what was asked. For `responses(…)`.
+/// The errors of every route. For `responses(…)`.
 #[derive(Debug)]
-pub struct Refused;
+pub struct CommonProblems;
 
-/// The same for routes that take a body.
+/// The errors of every route with a body.
 #[derive(Debug)]
-pub struct RefusedWithBody;
+pub struct CommonProblemsWithBody;
 
-impl IntoResponses for Refused {
+impl IntoResponses for CommonProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&[
-            ("400", "Something in the request cannot be used: the message says what and why"),
-            ("401", "A token is needed, or the one that came is not good (any more)"),
-            ("403", "The token is not for this; or a page of another origin asked"),
-            ("500", "A defect of ours"),
+        problem_responses(&[
+            ("400", "The request is invalid; the message says why"),
+            ("401", "The token is missing, invalid or expired"),
+            ("403", "The token lacks permission, or the request is cross-origin"),
+            ("500", "Internal error"),
             (
                 "503",
-                "Something that is needed is away, or there is too much to do: try again after Retry-After",
+                "A dependency is unavailable or the service is overloaded; retry after Retry-After",
             ),
         ])
     }
 }
 
-impl IntoResponses for RefusedWithBody {
+impl IntoResponses for CommonProblemsWithBody {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let mut responses = Refused::responses();
-        responses.extend(problems(&[
+        let mut responses = CommonProblems::responses();
+        responses.extend(problem_responses(&[
             ("408", "The body did not arrive in time"),
             ("413", "The body is too large"),
         ]));
@@ -147,7 +152,7 @@ impl IntoResponses for RefusedWithBody {
     }
 }
 
-fn problems(list: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
+fn problem_responses(list: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
     let schema = Ref::from_schema_name("Problem");
     list.iter()
         .map(|(status, why)| {
@@ -174,7 +179,7 @@ mod tests {
     #[tokio::test]
     async fn every_build_shows_the_document_and_a_page() {
         let routes = OpenApiRouter::new().routes(routes!(hello));
-        let app: Router = described(routes, "Test", "1", "A test.");
+        let app: Router = document_routes(routes, "Test", "1", "A test.");
         let get = async |path: &str| {
             let request = Request::get(path).body(Body::empty()).expect("a request");
             let response = app.clone().oneshot(request).await.expect("an answer");

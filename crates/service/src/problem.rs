@@ -1,5 +1,4 @@
-//! The one body of every error: RFC 9457 `application/problem+json`. It carries what the client
-//! can act on; causes are logged by whoever has them, and never sent.
+//! The body of every error: RFC 9457 `application/problem+json`. Causes are logged, and never sent.
 
 use std::{fmt, time::Duration};
 
@@ -13,17 +12,17 @@ use serde_json::{Map, Value};
 /// The media type of a problem body (RFC 9457, section 3).
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
-/// The members that the format itself defines, and the one that clients of the ancestor read.
+/// The members of the format, and `message`, which clients of the tutorial read.
 const OWN: [&str; 5] = ["type", "title", "status", "detail", "message"];
 
-/// All that is said of what is wrong here.
-pub(crate) const INTERNAL: &str = "Something went wrong here; it is not your request's fault.";
+/// The message of every 500.
+pub(crate) const INTERNAL: &str = "Internal error; your request is not at fault.";
 
-/// An error as a client sees it: a status, a message in words, extension members and headers.
+/// An error as the client sees it: a status, a message, extension members and headers.
 ///
-/// As a body: `type` (always `about:blank`: the status says what kind of problem it is), `title`
-/// (the status in words), `status`, `detail` (the message), `message` (the same text, where
-/// clients of the ancestor tutorial look for it), and the extensions. It is never cached.
+/// The body has `type` (always `about:blank`), `title` (the status in words), `status`, `detail`
+/// (the message), `message` (the same text, for clients of the tutorial) and the extensions. It is
+/// never cached.
 #[derive(Clone)]
 pub struct Problem(Box<Inner>); // Boxed, because it is the error of nearly every result.
 
@@ -36,8 +35,8 @@ struct Inner {
 }
 
 impl Problem {
-    /// A problem with this status (4xx or 5xx) and this message, which the client will read: it
-    /// says what is wrong and, where that helps, what to do. Never a driver's own text.
+    /// A problem with this status (4xx or 5xx) and a message for the client: the cause and, if
+    /// useful, the remedy. Never a driver's own text.
     #[must_use]
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
         debug_assert!(status.is_client_error() || status.is_server_error(), "{status}");
@@ -49,8 +48,8 @@ impl Problem {
         }))
     }
 
-    /// 400: `field` cannot be used, and `why` says why: `to_id: must be a positive whole number`.
-    /// The field's name is also the extension member `field`.
+    /// 400: `field` is invalid, such as `to_id: must be a positive whole number`. The field's name
+    /// is also the member `field`.
     #[must_use]
     pub fn bad_request(field: &str, why: impl fmt::Display) -> Self {
         Self::new(StatusCode::BAD_REQUEST, format!("{field}: {why}")).with("field", field)
@@ -62,28 +61,28 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
-    /// 503: something that this service needs is away; `again` is when to try again.
+    /// 503: a dependency is unavailable; retry after `again`.
     #[must_use]
     pub fn unavailable(message: impl Into<String>, again: Duration) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(again)
     }
 
-    /// 500, which says nothing but that it is our fault. Log the cause where it is known.
+    /// 500. Log the cause where it is known.
     #[must_use]
     pub fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL)
     }
 
-    /// When to try again: `Retry-After` (RFC 9110, section 10.2.3) and the member `retry_after`,
-    /// in whole seconds, rounded up, at least 1.
+    /// Sets `Retry-After` (RFC 9110, section 10.2.3) and the member `retry_after`, in whole
+    /// seconds, rounded up, at least 1.
     #[must_use]
     pub fn retry_after(self, after: Duration) -> Self {
         let seconds = after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0)).max(1);
         self.header(header::RETRY_AFTER, HeaderValue::from(seconds)).with("retry_after", seconds)
     }
 
-    /// An extension member (RFC 9457, section 3.2). The format's own members cannot be replaced,
-    /// and a value that JSON cannot hold is null.
+    /// Adds an extension member (RFC 9457, section 3.2). Members of the format cannot be replaced;
+    /// a value that JSON cannot represent is null.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Serialize) -> Self {
         debug_assert!(!OWN.contains(&name), "{name} is a member of the format itself");
@@ -94,7 +93,7 @@ impl Problem {
         self
     }
 
-    /// A header of the response, in place of an earlier one of that name.
+    /// Sets a header of the response.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.insert(name, value);
@@ -158,7 +157,7 @@ impl Serialize for Problem {
 impl IntoResponse for Problem {
     /// The response also carries the problem itself as an extension, for the request log.
     fn into_response(self) -> Response {
-        // Only text, numbers and values that were JSON already: this cannot fail.
+        // Cannot fail: only text, numbers and JSON values.
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response = (self.0.status, body).into_response();
         let headers = response.headers_mut();

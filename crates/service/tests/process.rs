@@ -10,12 +10,8 @@ use std::{
 
 use axum::{Router, routing::get};
 use service::{
-    cli::shutdown,
-    ops::metrics::Metrics,
-    ops::telemetry,
-    ops::trace::TraceArgs,
-    server::http::{HttpLimits, serve},
-    server::listen,
+    cli::shutdown, ops::metrics::Metrics, ops::telemetry, ops::trace::TraceArgs,
+    server::http::serve_app, server::limits::HttpLimits, server::listen,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -61,7 +57,7 @@ fn the_first_signal_cancels_the_token_and_the_second_ends_the_process_at_once() 
 #[tokio::test]
 #[ignore = "a process for another test"]
 async fn process_that_waits_for_a_signal() {
-    let token = shutdown::signal();
+    let token = shutdown::cancel_on_signal();
     eprintln!("waiting");
     token.cancelled().await;
     eprintln!("cancelled");
@@ -96,16 +92,17 @@ async fn process_that_serves() {
         log: "info".into(),
         trace: TraceArgs { otlp_endpoint: None, trace_ratio: 0.0 },
     };
-    telemetry::init(&logs).expect("logs");
-    let listener = listen::bind("test", "127.0.0.1:0", "--listen", "LISTEN").await.expect("a port");
+    telemetry::init_logging(&logs).expect("logs");
+    let listener =
+        listen::bind_listener("test", "127.0.0.1:0", "--listen", "LISTEN").await.expect("a port");
     eprintln!("listening on {}", listener.local_addr().expect("an address"));
     let app = Router::new().route("/", get(async || "hello"));
-    serve(
+    serve_app(
         listener,
         app,
         CancellationToken::new(),
         HttpLimits::default(),
-        Metrics::of("test", service::ops::metrics::describe),
+        Metrics::new("test", service::ops::metrics::describe_service),
     )
     .await;
 }

@@ -1,74 +1,61 @@
-//! Producer and consumer in one process, on a log and a directory of their own: for people who
-//! have no Kafka and no PostgreSQL at hand. It puts the parts together and says where they are;
-//! what they do is theirs.
+//! Producer and consumer in one process, on an embedded log and user directory: for machines without
+//! Kafka and PostgreSQL.
 
 mod settings;
-mod parts;
+mod storage;
 
 use std::{error::Error, io::Write as _, process::ExitCode};
 
-use service::{cli::program, cli::shutdown, ops::health, server::listen};
+use service::{auth::Auth, cli::program, cli::shutdown, server::listen::open_listener};
 use tokio::net::TcpListener;
 
-use parts::Parts;
-use settings::{Cli, Command};
+use settings::StandaloneCli;
+use storage::Storage;
 
 fn main() -> ExitCode {
-    program::run("standalone", |cli: &Cli| &cli.telemetry, run)
+    program::run_program("standalone", |cli: &StandaloneCli| &cli.telemetry, run)
 }
 
-async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
-    if let Some(Command::Healthcheck) = cli.command {
-        health::probe(&cli.producer_listen).await?;
-        return Ok(health::probe(&cli.consumer_listen).await?);
+async fn run(cli: StandaloneCli) -> Result<(), Box<dyn Error>> {
+    if let Some(command) = &cli.command {
+        return command.execute(cli.auth(), &[&cli.producer_listen, &cli.consumer_listen]).await;
     }
-    if let Some(Command::Token(token)) = &cli.command {
-        return Ok(token.print(cli.auth())?);
-    }
+    Auth::from_args("standalone", cli.auth())?;
     let guarded = cli.insecure || cli.auth().is_on();
-    // Ports first: it is the likeliest thing to go wrong, and the quickest to find out.
-    let producer =
-        open("producer", &cli.producer_listen, "--producer-listen", "PRODUCER_LISTEN", guarded)
-            .await?;
-    let consumer =
-        open("consumer", &cli.consumer_listen, "--consumer-listen", "CONSUMER_LISTEN", guarded)
-            .await?;
-    let sends = cli.producer(consumer.local_addr()?.port())?;
-    let reads = cli.consumer(producer.local_addr()?.port());
-    let parts = Parts::open(&cli.data_dir).await?;
-    welcome(&cli, &producer, &consumer)?;
+    // Ports first: a port in use is the likeliest failure, and the quickest to find.
+    let (flag, env) = ("--producer-listen", "PRODUCER_LISTEN");
+    let producer = open_listener("producer", &cli.producer_listen, guarded, flag, env).await?;
+    let (flag, env) = ("--consumer-listen", "CONSUMER_LISTEN");
+    let consumer = open_listener("consumer", &cli.consumer_listen, guarded, flag, env).await?;
+    let producer_settings = cli.producer_settings(consumer.local_addr()?.port())?;
+    let consumer_settings = cli.consumer_settings(producer.local_addr()?.port());
+    let storage = Storage::open_folder(&cli.data_dir).await?;
+    print_welcome(&cli, &producer, &consumer)?;
 
-    let shutdown = shutdown::signal();
-    let sending =
-        producer::run(sends, parts.log(), parts.directory.clone(), producer, shutdown.clone());
-    let reading = consumer::run(reads, parts.log(), consumer, shutdown.clone());
-    // Whichever fails takes the other along: half of a standalone is no use to anybody.
-    let (sending, reading) =
-        tokio::join!(async { sending.await.inspect_err(|_| shutdown.cancel()) }, async {
-            reading.await.inspect_err(|_| shutdown.cancel())
+    let shutdown = shutdown::cancel_on_signal();
+    let (log, directory) = (storage.log(), storage.directory.clone());
+    let producing =
+        producer::run(producer_settings, log.clone(), directory, producer, shutdown.clone());
+    let consuming = consumer::run(consumer_settings, log, consumer, shutdown.clone());
+    // If one of them fails, the other shuts down too.
+    let (produced, consumed) =
+        tokio::join!(async { producing.await.inspect_err(|_| shutdown.cancel()) }, async {
+            consuming.await.inspect_err(|_| shutdown.cancel())
         },);
-    parts.close().await;
-    sending?;
-    reading?;
+    storage.close().await;
+    produced?;
+    consumed?;
     Ok(())
 }
 
-async fn open(
-    name: &str,
-    address: &str,
-    flag: &str,
-    env: &str,
-    guarded: bool,
-) -> Result<TcpListener, Box<dyn Error>> {
-    let listener = listen::bind(name, address, flag, env).await?;
-    listen::guard(listener.local_addr()?, guarded, flag, env)?;
-    Ok(listener)
-}
-
-/// Says where everything is and what to try first.
-fn welcome(cli: &Cli, producer: &TcpListener, consumer: &TcpListener) -> std::io::Result<()> {
+/// Prints the URLs and the commands to try first.
+fn print_welcome(
+    cli: &StandaloneCli,
+    producer: &TcpListener,
+    consumer: &TcpListener,
+) -> std::io::Result<()> {
     let (producer, consumer) = (producer.local_addr()?, consumer.local_addr()?);
-    // With authentication, the lines to try are those of user 1.
+    // With authentication on, the commands act as user 1.
     let (token, header, query) = if cli.auth().is_on() {
         (
             "TOKEN=$(standalone token --sub 1 --scope send)   (with the same secret)\n    ",
@@ -84,7 +71,7 @@ fn welcome(cli: &Cli, producer: &TcpListener, consumer: &TcpListener) -> std::io
         "from_id=2&to_id=1&message=Bruno started following you."
     };
     let text = format!(
-        "\n  Notifications, all in one process. Ctrl-C stops; what was sent stays in {data}\n\n    \
+        "\n  Notifications, all in one process. Ctrl-C stops; notifications are kept in {data}\n\n    \
          send   http://{producer}/send\n    read   http://{consumer}/notifications/1\n    \
          look   http://{consumer}/?user=1\n    docs   http://{producer}/docs and http://{consumer}/docs\n    \
          health http://{producer}/readyz and http://{consumer}/readyz\n\n  Try it:\n\n    {token}\
@@ -93,7 +80,7 @@ fn welcome(cli: &Cli, producer: &TcpListener, consumer: &TcpListener) -> std::io
          curl -N \"http://{consumer}/notifications/1/stream{query}\"\n\n",
         data = cli.data_dir.display(),
     );
-    // Nobody may be reading, and that is no reason to stop.
+    // A closed standard output does not stop the service.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
 }

@@ -1,30 +1,27 @@
-//! The settings of both services that mean something here, and where to keep the data.
+//! The command line: the settings of both services that apply here, and the data folder.
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use producer::{cors::InvalidOrigin, settings::SendArgs};
-use service::{
-    auth::{AuthArgs, TokenArgs},
-    ops::telemetry::TelemetryArgs,
-};
+use service::{auth::AuthArgs, cli::program::ServiceCommand, ops::telemetry::TelemetryArgs};
 
 /// Everything in one process, nothing to install: producer and consumer on an embedded, durable
 /// log and user directory.
 ///
-/// What is acknowledged is on the disk. For more than one process, use producer and consumer with
-/// Kafka and PostgreSQL.
+/// Acknowledged notifications are on the disk. For more than one process, use producer and consumer
+/// with Kafka and PostgreSQL.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "standalone", version)]
-pub(crate) struct Cli {
+pub(crate) struct StandaloneCli {
     #[command(subcommand)]
-    pub(crate) command: Option<Command>,
+    pub(crate) command: Option<ServiceCommand>,
 
-    /// Folder for everything that is kept; made if it is missing
+    /// Folder of the log, the users and the snapshots; created if it is missing
     #[arg(long, env = "STANDALONE_DATA_DIR", default_value = "data", value_name = "FOLDER")]
     pub(crate) data_dir: PathBuf,
 
-    /// Address on which to take notifications
+    /// Address of the producer (POST /send)
     #[arg(
         long,
         env = "PRODUCER_LISTEN",
@@ -33,7 +30,7 @@ pub(crate) struct Cli {
     )]
     pub(crate) producer_listen: String,
 
-    /// Address on which to serve inboxes
+    /// Address of the consumer (GET /notifications)
     #[arg(
         long,
         env = "CONSUMER_LISTEN",
@@ -42,14 +39,14 @@ pub(crate) struct Cli {
     )]
     pub(crate) consumer_listen: String,
 
-    /// Listen beyond the loopback interface although authentication is off
+    /// Allow addresses other than loopback while authentication is off
     #[arg(long, env = "STANDALONE_INSECURE")]
     pub(crate) insecure: bool,
 
     #[command(flatten)]
     consumer: consumer::ConsumerSettings,
 
-    /// Names of users that are kept in memory, at most; 0 looks every user up each time
+    /// Maximum user names in memory; 0 disables the cache
     #[arg(long, env = "DIRECTORY_CACHE", default_value_t = 100_000, value_name = "ENTRIES")]
     directory_cache: u64,
 
@@ -60,32 +57,27 @@ pub(crate) struct Cli {
     pub(crate) telemetry: TelemetryArgs,
 }
 
-/// What the standalone can do besides serving.
-#[derive(Subcommand, Clone, Debug)]
-pub(crate) enum Command {
-    /// Print a token for development, or for a service of one's own, signed with the secret
-    Token(TokenArgs),
-    /// Ask the standalone that runs on this machine whether it lives; for container health checks
-    Healthcheck,
-}
-
-impl Cli {
-    /// Who may ask either of them.
+impl StandaloneCli {
+    /// The authentication of both services.
     pub(crate) fn auth(&self) -> &AuthArgs {
         &self.consumer.auth
     }
 
-    /// Its page sends to the producer on this port, unless it is told another.
-    pub(crate) fn consumer(&self, producer_port: u16) -> consumer::ConsumerSettings {
+    /// The consumer's settings. Its page sends to the producer on this port, unless
+    /// `--producer-url` is given.
+    pub(crate) fn consumer_settings(&self, producer_port: u16) -> consumer::ConsumerSettings {
         let mut settings = self.consumer.clone();
         let url = || format!("http://localhost:{producer_port}");
         settings.page.producer_url.get_or_insert_with(url);
         settings
     }
 
-    /// The pages that the consumer serves on this port may send.
-    pub(crate) fn producer(&self, consumer_port: u16) -> Result<producer::Settings, InvalidOrigin> {
-        // Browsers leave out the port that HTTP has anyway.
+    /// The producer's settings. Pages that the consumer serves on this port may send (CORS).
+    pub(crate) fn producer_settings(
+        &self,
+        consumer_port: u16,
+    ) -> Result<producer::Settings, InvalidOrigin> {
+        // Browsers leave the default port out of `Origin`.
         let port = if consumer_port == 80 { String::new() } else { format!(":{consumer_port}") };
         let origins = ["localhost", "127.0.0.1"].map(|host| format!("http://{host}{port}"));
         Ok(producer::Settings {
@@ -98,7 +90,7 @@ impl Cli {
                 ..self.sending.clone()
             },
             directory_cache: self.directory_cache,
-            // The directory's table is made when the folder is opened.
+            // The table is migrated when the folder is opened.
             migrate: false,
             canary: self.consumer.canary,
             auth: self.consumer.auth.clone(),

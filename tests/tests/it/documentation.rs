@@ -2,19 +2,19 @@
 
 use std::collections::HashSet;
 
-use service::ops::metrics::{Catalogue, Described};
+use service::ops::metrics::{Catalogue, MetricDescription};
 
 const REFERENCE: &str = "../docs/metrics.md";
 
 /// The metrics of a part, without those of the parts above it.
-fn metrics_of(describe: fn(), before: &[Described]) -> Vec<Described> {
-    let metrics = Catalogue::of(describe).into_metrics();
+fn metrics_of(describe: fn(), before: &[MetricDescription]) -> Vec<MetricDescription> {
+    let metrics = Catalogue::from_descriptions(describe).into_metrics();
     metrics.into_iter().filter(|metric| !before.contains(metric)).collect()
 }
 
-fn all_metrics() -> Vec<(&'static str, Vec<Described>)> {
+fn all_metrics() -> Vec<(&'static str, Vec<MetricDescription>)> {
     let common = || {
-        service::ops::metrics::describe();
+        service::ops::metrics::describe_service();
         event_log::metrics::describe_clients();
     };
     let both = metrics_of(common, &[]);
@@ -28,7 +28,7 @@ fn every_metric_is_named_as_prometheus_wants_it() {
     let all: Vec<_> = all_metrics().into_iter().flat_map(|(_, metrics)| metrics).collect();
     let names: HashSet<_> = all.iter().map(|metric| &metric.name).collect();
     assert_eq!(names.len(), all.len(), "a name is there twice");
-    for Described { name, kind, help } in &all {
+    for MetricDescription { name, kind, help } in &all {
         assert!(name.starts_with("notifications_") || name.starts_with("process_"), "{name}");
         assert_eq!(name.ends_with("_total"), *kind == "counter", "{name}");
         assert!(*kind != "histogram" || name.ends_with("_seconds"), "{name}");
@@ -47,7 +47,7 @@ fn the_reference_page_is_what_the_code_describes() {
     for (title, metrics) in all_metrics() {
         page +=
             &format!("\n## {title}\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n");
-        for Described { name, kind, help } in metrics {
+        for MetricDescription { name, kind, help } in metrics {
             let (meaning, labels) = help.split_once("; labels: ").unwrap_or((&help, ""));
             page += &format!("| `{name}` | {kind} | {labels} | {meaning} |\n");
         }

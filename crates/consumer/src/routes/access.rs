@@ -10,9 +10,11 @@ use service::{auth::Caller, problem::Problem};
 /// # Errors
 /// 403; 500 if the route is not behind authentication.
 pub(super) fn check_inbox_access(request: &Request, user: UserId) -> Result<(), Problem> {
-    let caller = Caller::of(request.extensions())?;
-    if caller.is_admin() || caller.is(&user) {
+    let caller = Caller::from_extensions(request.extensions())?;
+    if caller.is_admin() || caller.is_user(&user) {
         return Ok(());
     }
-    Err(Caller::refused("The token is another user's and gives access to their inbox only"))
+    Err(Caller::forbidden_problem(
+        "The token is another user's and gives access to their inbox only",
+    ))
 }

@@ -21,7 +21,9 @@ use futures_util::{
     future::{BoxFuture, Either},
 };
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use service::{problem::Problem, server::admission::Place, server::detached::Endless};
+use service::{
+    problem::Problem, server::admission::RequestPermit, server::detached::StreamingResponse,
+};
 use tokio::time::Instant;
 use tower::{Layer, Service, layer::layer_fn};
 
@@ -118,7 +120,7 @@ impl Forwarder {
             None
         } else {
             let permit = self.app.streams.acquire_permit(StreamKind::Waiting)?;
-            request.extensions().get::<Place>().inspect(|place| place.leave());
+            request.extensions().get::<RequestPermit>().inspect(|permit| permit.release());
             Some(permit)
         };
         if self.resolver.is_local(home) {
@@ -208,6 +210,6 @@ impl Forwarder {
         };
         let response = response
             .map(|body| Body::from_stream(Body::new(body).into_data_stream().take_until(shutdown)));
-        Ok((Extension(Endless), response).into_response())
+        Ok((Extension(StreamingResponse), response).into_response())
     }
 }

@@ -66,7 +66,7 @@ impl LiveStream {
             ended: false,
             heartbeat: streams.settings.heartbeat,
             stopping: streams.stopping.clone(),
-            expires: caller.expires(),
+            expires: caller.expires_at(),
             pushed: streams.pushed.clone(),
             _permit: permit,
         })

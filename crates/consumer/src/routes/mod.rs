@@ -46,15 +46,15 @@ pub fn build_router(
 ) -> Router {
     let (log, partitions) = (subscriptions.clone(), subscriptions.clone());
     let health = Health::new()
-        .check("kafka", move || log.clone().check_log())
-        .check("partitions", move || partitions.clone().check_partitions());
-    let health = canary.into_check(health);
+        .with_check("kafka", move || log.clone().check_log())
+        .with_check("partitions", move || partitions.clone().check_partitions());
+    let health = canary.add_to_health(health);
     // One handle for all of it: a router clones its state at each request.
     let app = Arc::new(app);
     let scraped = Arc::clone(&app);
     let forward = forward::forward_layer(Arc::clone(&app), settings.http.max_body_bytes);
     let user_routes = |routes: OpenApiRouter<Arc<App>>, token| {
-        auth.ask(routes.route_layer(forward.clone()), token)
+        auth.require_caller(routes.route_layer(forward.clone()), token)
     };
     let inboxes = OpenApiRouter::new()
         .routes(routes!(notifications::list_notifications, receipts::dismiss_all))
@@ -70,9 +70,9 @@ pub fn build_router(
     let routes = OpenApiRouter::new()
         .merge(user_routes(inboxes, TokenIn::Header))
         .merge(user_routes(live, TokenIn::HeaderOrQuery))
-        .merge(auth.only(OPERATE, operation))
+        .merge(auth.require_scope(OPERATE, operation))
         .merge(health.routes());
-    let routes = openapi::described(
+    let routes = openapi::document_routes(
         routes,
         "Notifications: consumer",
         env!("CARGO_PKG_VERSION"),
@@ -80,7 +80,7 @@ pub fn build_router(
     );
     let mut routes = routes.merge(page::page_routes(&settings.page)).with_state(app);
     if !auth.is_on() {
-        routes = origin::refuse_foreign(routes, local, |_| false);
+        routes = origin::refuse_foreign_origins(routes, local, |_| false);
     }
-    http::layers(routes, &settings.http, metrics)
+    http::add_layers(routes, &settings.http, metrics)
 }

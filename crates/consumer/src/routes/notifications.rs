@@ -13,7 +13,7 @@ use axum::{
 use model::Cursor;
 use service::{
     extract::{Path, Query},
-    openapi::{ProblemBody, Refused},
+    openapi::{CommonProblems, ProblemBody},
     problem::Problem,
 };
 
@@ -34,7 +34,7 @@ use crate::view::{Page, page::PageBody};
         (status = 304, description = "The inbox has not changed since that `ETag`"),
         (status = 421, description = "Between instances only: this one does not own the partition", body = ProblemBody,
          content_type = "application/problem+json"),
-        Refused))]
+        CommonProblems))]
 pub(super) async fn list_notifications(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{Json, extract::State};
 use serde::Serialize;
-use service::openapi::Refused;
+use service::openapi::CommonProblems;
 use utoipa::ToSchema;
 
 use super::app::App;
@@ -36,7 +36,7 @@ struct PartitionRow {
 
 /// Every partition: its state on this instance, and its owner
 #[utoipa::path(get, path = "/partitions", tag = "operation", operation_id = "partitions",
-    responses((status = 200, description = "All partitions", body = PartitionsBody), Refused))]
+    responses((status = 200, description = "All partitions", body = PartitionsBody), CommonProblems))]
 pub(super) async fn list_partitions(State(app): State<Arc<App>>) -> Json<PartitionsBody> {
     let lags = fetch_lags(&app).await;
     let partitions = app.view.partitions().map(|(partition, state)| PartitionRow {

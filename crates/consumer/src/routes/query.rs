@@ -9,7 +9,7 @@ use axum::{
 use jiff::Timestamp;
 use model::{Category, Cursor};
 use serde::Deserialize;
-use service::{cli::settings::duration, problem::Problem};
+use service::{cli::settings::parse_duration, problem::Problem};
 use utoipa::IntoParams;
 
 use crate::view::{PageQuery, Since, page::FeedStart};
@@ -54,12 +54,16 @@ pub(super) struct StartParams {
 impl QueryParams {
     /// The requested wait; zero if it is invalid, which [`parse_query`](Self::parse_query) refuses.
     fn wait_or_zero(&self) -> Duration {
-        self.wait.as_deref().and_then(|text| duration(text).ok()).unwrap_or_default().min(MAX_WAIT)
+        self.wait
+            .as_deref()
+            .and_then(|text| parse_duration(text).ok())
+            .unwrap_or_default()
+            .min(MAX_WAIT)
     }
 
     /// Returns true if the answer depends on the time of the request.
     pub(super) fn depends_on_time(&self) -> bool {
-        self.since.as_deref().is_some_and(|since| duration(since).is_ok())
+        self.since.as_deref().is_some_and(|since| parse_duration(since).is_ok())
     }
 
     /// Parses where a live stream begins. `Last-Event-ID` goes before `since`.
@@ -127,7 +131,7 @@ fn parse_since(text: &str) -> Result<Since, Problem> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(Since::Time(time.as_millisecond()));
     }
-    if let Ok(ago) = duration(text) {
+    if let Ok(ago) = parse_duration(text) {
         let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
         return Ok(Since::Time(Timestamp::now().as_millisecond().saturating_sub(ago)));
     }
@@ -163,7 +167,7 @@ fn parse_at_least(text: &str, home: i32) -> Result<Cursor, Problem> {
 
 fn parse_wait(text: &str) -> Result<Duration, Problem> {
     let max = MAX_WAIT.as_secs();
-    let wait = duration(text).ok().filter(|wait| *wait <= MAX_WAIT);
+    let wait = parse_duration(text).ok().filter(|wait| *wait <= MAX_WAIT);
     wait.ok_or_else(|| bad_value("wait", format!("must be 0 to {max} seconds")))
 }
 

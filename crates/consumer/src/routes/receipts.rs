@@ -10,7 +10,7 @@ use serde::{
 };
 use service::{
     extract::{Body, Path},
-    openapi::{ProblemBody, Refused, RefusedWithBody},
+    openapi::{CommonProblems, CommonProblemsWithBody, ProblemBody},
     problem::Problem,
 };
 use utoipa::ToSchema;
@@ -42,7 +42,7 @@ pub(super) struct SelectorBody {
         (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
         (status = 504, description = "Not acknowledged in time: the outcome is unknown. It is safe to retry",
          body = ProblemBody, content_type = "application/problem+json"),
-        RefusedWithBody))]
+        CommonProblemsWithBody))]
 pub(super) async fn mark_read(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -59,7 +59,7 @@ pub(super) async fn mark_read(
         (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
         (status = 504, description = "Not acknowledged in time: the outcome is unknown. It is safe to retry",
          body = ProblemBody, content_type = "application/problem+json"),
-        RefusedWithBody))]
+        CommonProblemsWithBody))]
 pub(super) async fn mark_unread(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -75,7 +75,7 @@ pub(super) async fn mark_unread(
         (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
         (status = 504, description = "Not acknowledged in time: the outcome is unknown. It is safe to retry",
          body = ProblemBody, content_type = "application/problem+json"),
-        Refused))]
+        CommonProblems))]
 pub(super) async fn dismiss_all(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -94,7 +94,7 @@ pub(super) async fn dismiss_all(
          content_type = "application/problem+json"),
         (status = 504, description = "Not acknowledged in time: the outcome is unknown. It is safe to retry",
          body = ProblemBody, content_type = "application/problem+json"),
-        Refused))]
+        CommonProblems))]
 pub(super) async fn dismiss_one(
     State(app): State<Arc<App>>,
     Path((id, notification)): Path<(String, String)>,

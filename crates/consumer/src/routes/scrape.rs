@@ -21,10 +21,10 @@ pub(super) async fn scrape_state(app: Arc<App>, mut scrape: Scrape) -> Scrape {
     add_inboxes(&app.view, &mut scrape);
     add_records(app.view.counters(), &mut scrape);
     for kind in StreamKind::ALL {
-        scrape.add(STREAMS, &[("kind", kind.as_str())], app.streams.count_open(kind) as f64);
+        scrape.add_sample(STREAMS, &[("kind", kind.as_str())], app.streams.count_open(kind) as f64);
     }
     for (partition, lag) in fetch_lags(&app).await {
-        scrape.add(LAG, &[("partition", &partition.to_string())], lag as f64);
+        scrape.add_sample(LAG, &[("partition", &partition.to_string())], lag as f64);
     }
     scrape
 }
@@ -44,10 +44,10 @@ fn add_partitions(view: &View, scrape: &mut Scrape) {
         }
     }
     for (state, count) in [("unowned", unowned), ("rebuilding", rebuilding), ("live", live)] {
-        scrape.add(PARTITIONS, &[("state", state)], f64::from(count));
+        scrape.add_sample(PARTITIONS, &[("state", state)], f64::from(count));
     }
     for (kind, records) in [("done", done), ("total", total)] {
-        scrape.add(REBUILD_RECORDS, &[("kind", kind)], records as f64);
+        scrape.add_sample(REBUILD_RECORDS, &[("kind", kind)], records as f64);
     }
 }
 
@@ -62,11 +62,11 @@ fn add_inboxes(view: &View, scrape: &mut Scrape) {
         evicted += totals.inboxes.evicted;
         expired += totals.inboxes.expired;
     }
-    scrape.add(INBOXES, &[], inboxes as f64);
-    scrape.add(ENTRIES, &[], entries as f64);
-    scrape.add(ENTRY_BYTES, &[], bytes as f64);
+    scrape.add_sample(INBOXES, &[], inboxes as f64);
+    scrape.add_sample(ENTRIES, &[], entries as f64);
+    scrape.add_sample(ENTRY_BYTES, &[], bytes as f64);
     for (reason, count) in [("entries", evicted), ("age", expired)] {
-        scrape.add(EVICTED, &[("reason", reason)], count as f64);
+        scrape.add_sample(EVICTED, &[("reason", reason)], count as f64);
     }
 }
 
@@ -84,6 +84,6 @@ fn add_records(counters: &Counters, scrape: &mut Scrape) {
     ];
     for (topic, outcome, count) in outcomes {
         let labels = [("topic", topic), ("outcome", outcome)];
-        scrape.add(RECORDS_FOLDED, &labels, count.load(Ordering::Relaxed) as f64);
+        scrape.add_sample(RECORDS_FOLDED, &labels, count.load(Ordering::Relaxed) as f64);
     }
 }

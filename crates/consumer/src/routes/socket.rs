@@ -20,7 +20,7 @@ use serde_json::json;
 use service::{
     auth::Caller,
     extract::{Path, Query},
-    openapi::{ProblemBody, Refused},
+    openapi::{CommonProblems, ProblemBody},
     problem::Problem,
     server::origin,
 };
@@ -68,7 +68,7 @@ enum SocketCommand {
          content_type = "application/problem+json"),
         (status = 429, description = "The inbox's live-stream limit is reached", body = ProblemBody,
          content_type = "application/problem+json"),
-        Refused))]
+        CommonProblems))]
 pub(super) async fn open_socket(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -98,7 +98,7 @@ pub(super) async fn open_socket(
 /// Refuses pages of other origins with 403: browsers let any page open a WebSocket to any host
 /// (RFC 6455 §10.2).
 pub(super) fn check_same_origin(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
-    if origin::is_own(headers, uri) { Ok(()) } else { Err(origin::foreign()) }
+    if origin::is_own(headers, uri) { Ok(()) } else { Err(origin::foreign_origin()) }
 }
 
 /// A client's command under way. Resolves to the reply.

@@ -19,9 +19,9 @@ use futures_util::stream;
 use service::{
     auth::Caller,
     extract::{Path, Query},
-    openapi::{ProblemBody, Refused},
+    openapi::{CommonProblems, ProblemBody},
     problem::Problem,
-    server::detached::Endless,
+    server::detached::StreamingResponse,
 };
 
 use super::{
@@ -52,7 +52,7 @@ const RETRY_FIELD: &str = "retry: 500\n";
             (String = "text/event-stream"), (String = "application/x-ndjson"))),
         (status = 429, description = "The inbox's live-stream limit is reached", body = ProblemBody,
          content_type = "application/problem+json"),
-        Refused))]
+        CommonProblems))]
 pub(super) async fn open_stream(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -80,7 +80,7 @@ pub(super) async fn open_stream(
         // Turns off nginx's response buffering, which would delay the events.
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
-    Ok((Extension(Endless), headers, Body::from_stream(chunks)).into_response())
+    Ok((Extension(StreamingResponse), headers, Body::from_stream(chunks)).into_response())
 }
 
 /// Returns true if a response with these headers is an event stream.

@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use clap::{Args, ValueEnum};
+use service::cli::settings::parse_precise_duration;
 
 /// A sender waits as long as its record.
 const MAX_LINGER: Duration = Duration::from_secs(1);
@@ -60,21 +61,9 @@ impl fmt::Display for Compression {
 }
 
 fn parse_linger(text: &str) -> Result<Duration, String> {
-    let text = text.trim();
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let microseconds = match unit.trim_start() {
-        "us" | "µs" => Some(1),
-        "ms" => Some(1000),
-        "s" => Some(1_000_000),
-        // Only zero needs no unit.
-        "" if number == "0" => Some(1),
-        _ => None,
-    };
-    let span = number.parse::<u64>().ok().zip(microseconds);
-    span.and_then(|(number, unit)| number.checked_mul(unit))
-        .map(Duration::from_micros)
-        .filter(|span| *span <= MAX_LINGER)
+    let span = parse_precise_duration(text).ok().filter(|span| *span <= MAX_LINGER);
+    // Seconds would be a surprising default unit here.
+    span.filter(|span| span.is_zero() || !text.trim_end().ends_with(|c: char| c.is_ascii_digit()))
         .ok_or_else(|| "must be a whole number and a unit, such as 1ms or 500us, up to 1s".into())
 }
 

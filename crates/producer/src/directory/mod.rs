@@ -6,6 +6,10 @@ mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod names;
+#[cfg_attr(
+    not(all(feature = "postgres", feature = "sqlite")),
+    allow(dead_code, reason = "each directory trusts the cache in its own way")
+)]
 mod cache;
 #[cfg(feature = "postgres")]
 mod listener;

@@ -1,4 +1,4 @@
-//! What a verified token says of whoever sent it, and the words in which they are refused.
+//! The authenticated caller, and its permissions.
 
 use std::{
     str::FromStr,
@@ -12,25 +12,25 @@ use axum::{
 };
 use tokio::time::Instant;
 
-use super::refusal::{LEEWAY, Refusal};
+use super::refusal::{LEEWAY_SECONDS, TokenRefusal};
 use crate::problem::Problem;
 
-/// Everything.
+/// The scope that includes all others.
 const ADMIN: &str = "admin";
 
-/// Who asks. Handlers take it as an argument; a route of which nobody
-/// [asked](super::Auth::ask) for one answers 500, rather than let anybody in.
+/// The caller of a route. Handlers take it as an argument; a route outside of
+/// [`Auth::require_caller`](super::Auth::require_caller) answers 500.
 #[derive(Debug, Clone)]
 pub enum Caller {
-    /// Nobody is asked who they are.
+    /// Authentication is off.
     Anybody,
-    /// Whom a token says.
-    Token(Arc<Known>),
+    /// The claims of a verified token.
+    Token(Arc<TokenClaims>),
 }
 
-/// What a token says.
+/// The claims of a verified token.
 #[derive(Debug)]
-pub struct Known {
+pub struct TokenClaims {
     pub(super) subject: Option<String>,
     pub(super) scopes: Vec<String>,
     /// Seconds since 1970.
@@ -38,9 +38,9 @@ pub struct Known {
 }
 
 impl Caller {
-    /// Whether the caller has this scope; an administrator has every one.
+    /// Returns true if the caller has this scope, or is an administrator.
     #[must_use]
-    pub fn has(&self, scope: &str) -> bool {
+    pub fn has_scope(&self, scope: &str) -> bool {
         match self {
             Self::Anybody => true,
             Self::Token(known) => {
@@ -49,13 +49,13 @@ impl Caller {
         }
     }
 
-    /// Whether the caller may do anything.
+    /// Returns true for an administrator.
     #[must_use]
     pub fn is_admin(&self) -> bool {
-        self.has(ADMIN)
+        self.has_scope(ADMIN)
     }
 
-    /// Whose token it is, if it is somebody's.
+    /// The token's subject.
     #[must_use]
     pub fn subject(&self) -> Option<&str> {
         match self {
@@ -64,49 +64,49 @@ impl Caller {
         }
     }
 
-    /// Whether it is the token of this user, in whatever spelling `subject` has.
+    /// Returns true if the subject is this user, in any spelling.
     #[must_use]
-    pub fn is<T: FromStr + PartialEq>(&self, user: &T) -> bool {
+    pub fn is_user<T: FromStr + PartialEq>(&self, user: &T) -> bool {
         self.subject().and_then(|subject| subject.parse::<T>().ok()).as_ref() == Some(user)
     }
 
-    /// From when on the token is not good any more, if it ever is not.
+    /// When the token expires.
     #[must_use]
-    pub fn expires(&self) -> Option<Instant> {
+    pub fn expires_at(&self) -> Option<Instant> {
         let Self::Token(known) = self else { return None };
-        // One second more, because a new request is compared in whole seconds: who is sent away
-        // must not be let in again.
-        let leeway = Duration::from_secs(LEEWAY + 1);
+        // One second more: new requests are compared in whole seconds, and a stream that just ended
+        // must not be accepted again.
+        let leeway = Duration::from_secs(LEEWAY_SECONDS + 1);
         let expires = Duration::try_from_secs_f64(known.expires).ok()?.checked_add(leeway)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Instant::now().checked_add(expires.saturating_sub(now))
     }
 
-    /// Lets through whose token is still good, in a request that takes long.
+    /// Checks that the token has not expired, during a long request.
     ///
     /// # Errors
     /// 401.
     pub fn must_be_current(&self) -> Result<(), Problem> {
-        match self.expires() {
-            Some(at) if at <= Instant::now() => Err(Refusal::Expired.into()),
+        match self.expires_at() {
+            Some(at) if at <= Instant::now() => Err(TokenRefusal::Expired.into()),
             _ => Ok(()),
         }
     }
 
-    /// Lets through who has this scope.
+    /// Checks that the caller has this scope.
     ///
     /// # Errors
-    /// 403, which names it.
+    /// 403.
     pub fn must_have(&self, scope: &str) -> Result<(), Problem> {
-        if self.has(scope) {
+        if self.has_scope(scope) {
             return Ok(());
         }
-        Err(Self::refused(&format!("The token lacks the scope {scope}")))
+        Err(Self::forbidden_problem(&format!("The token lacks the scope {scope}")))
     }
 
-    /// 403: the token is good, but not for this (RFC 6750, section 3.1).
+    /// 403: the token is valid, but not for this request (RFC 6750, section 3.1).
     #[must_use]
-    pub fn refused(why: &str) -> Problem {
+    pub fn forbidden_problem(why: &str) -> Problem {
         Problem::new(StatusCode::FORBIDDEN, why).header(
             header::WWW_AUTHENTICATE,
             HeaderValue::from_static("Bearer error=\"insufficient_scope\""),
@@ -115,20 +115,20 @@ impl Caller {
 }
 
 impl Caller {
-    /// Whom [`Auth::ask`](super::Auth::ask) has left in a request's extensions.
+    /// The caller in a request's extensions.
     ///
     /// # Errors
-    /// 500 for a route that is not under it, rather than let anybody in.
-    pub fn of(extensions: &Extensions) -> Result<Self, Problem> {
+    /// 500 for a route without authentication.
+    pub fn from_extensions(extensions: &Extensions) -> Result<Self, Problem> {
         extensions.get().cloned().ok_or_else(|| {
-            tracing::error!("a route takes a caller and is not under authentication");
+            tracing::error!("a route takes a caller but is not behind authentication");
             Problem::internal()
         })
     }
 }
 
-impl From<Known> for Caller {
-    fn from(known: Known) -> Self {
+impl From<TokenClaims> for Caller {
+    fn from(known: TokenClaims) -> Self {
         Self::Token(Arc::new(known))
     }
 }
@@ -137,6 +137,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        Self::of(&parts.extensions)
+        Self::from_extensions(&parts.extensions)
     }
 }

@@ -12,8 +12,8 @@ use jsonwebtoken::{Algorithm, EncodingKey, crypto::sign};
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::{
-    Auth, AuthArgs, Caller, Refusal, TokenArgs,
-    layer::{bearer, in_query},
+    Auth, AuthArgs, Caller, TokenArgs, TokenRefusal,
+    layer::{bearer_token, query_token},
 };
 
 const SECRET: &str = "a secret of more than thirty-two bytes, for tests alone";
@@ -33,8 +33,8 @@ static OURS: LazyLock<(Auth, String)> = LazyLock::new(|| {
         scope: vec!["send".into()],
         expires: Duration::from_secs(24 * 60 * 60),
     };
-    let token = token.mint(&args).expect("a token");
-    (Auth::open("fuzz", &args).expect("a strong secret"), token)
+    let token = token.mint_token(&args).expect("a token");
+    (Auth::from_args("fuzz", &args).expect("a strong secret"), token)
 });
 
 fn now() -> u64 {
@@ -86,7 +86,7 @@ proptest! {
     fn no_token_but_the_one_that_was_made_is_let_in(
         token in prop_oneof![1 => text(), 4 => broken_text(Just(OURS.1.clone()))],
     ) {
-        let verified = OURS.0.verify(Some(&token));
+        let verified = OURS.0.verify_token(Some(&token));
         prop_assert_eq!(verified.is_ok(), token == OURS.1, "{}", token);
     }
 
@@ -97,11 +97,11 @@ proptest! {
         claims in claims_json(), secret in "[!-~]{0,80}", signature in bytes(),
     ) {
         let token = signed(&algorithm, &claims, &secret);
-        prop_assert_eq!(OURS.0.verify(Some(&token)).err(), Some(Refusal::Invalid));
+        prop_assert_eq!(OURS.0.verify_token(Some(&token)).err(), Some(TokenRefusal::Invalid));
         let said = token.rsplit_once('.').map_or("", |(said, _)| said);
         for signature in [String::new(), BASE64_URL_SAFE_NO_PAD.encode(&signature)] {
             let token = format!("{said}.{signature}");
-            prop_assert_eq!(OURS.0.verify(Some(&token)).err(), Some(Refusal::Invalid));
+            prop_assert_eq!(OURS.0.verify_token(Some(&token)).err(), Some(TokenRefusal::Invalid));
         }
     }
 
@@ -114,7 +114,7 @@ proptest! {
         claims in claims_json(),
     ) {
         let token = signed(&header, &claims, SECRET);
-        prop_assert_eq!(OURS.0.verify(Some(&token)).err(), Some(Refusal::Invalid));
+        prop_assert_eq!(OURS.0.verify_token(Some(&token)).err(), Some(TokenRefusal::Invalid));
     }
 
     #[test]
@@ -122,7 +122,7 @@ proptest! {
         claims in prop_oneof![3 => claims_json(), 2 => broken_text(claims_json()), 1 => json()],
     ) {
         let token = signed("{\"alg\":\"HS256\"}", &claims, SECRET);
-        let Ok(caller) = OURS.0.verify(Some(&token)) else { return Ok(()) };
+        let Ok(caller) = OURS.0.verify_token(Some(&token)) else { return Ok(()) };
         // What nobody asks for may be half a surrogate pair, which a whole value may not.
         let Ok(said) = serde_json::from_str::<serde_json::Value>(&claims) else { return Ok(()) };
         let audience = &said["aud"];
@@ -147,14 +147,14 @@ proptest! {
         if let Ok(value) = HeaderValue::from_bytes(&value) {
             headers.insert(header::AUTHORIZATION, value);
         }
-        if let Some(token) = bearer(&headers) {
+        if let Some(token) = bearer_token(&headers) {
             let value = String::from_utf8_lossy(&value).to_ascii_lowercase();
             prop_assert!(value.starts_with("bearer "));
             prop_assert!(value.trim_end().ends_with(&token.to_ascii_lowercase()));
             prop_assert_eq!(token, token.trim());
         }
         if let Ok(uri) = format!("/notifications/1/stream?{query}").parse::<Uri>()
-            && let Some(token) = in_query(&uri)
+            && let Some(token) = query_token(&uri)
         {
             let stands = format!("access_token={token}");
             prop_assert!(query.contains(&stands) && !token.contains('&'));

@@ -1,4 +1,4 @@
-//! The keys that verify tokens, and the files they are read from.
+//! The keys that verify tokens, and their files.
 
 use std::{io, path::PathBuf};
 
@@ -11,13 +11,12 @@ use serde_json::Value;
 
 use super::AuthArgs;
 
-/// The least length of a secret: as long as its hash (RFC 7518, section 3.2).
-const MIN_SECRET: usize = 32;
-/// The largest file and the most keys that make sense.
-const MAX_FILE: u64 = 1 << 20;
+/// As long as the hash (RFC 7518, section 3.2).
+const MIN_SECRET_BYTES: usize = 32;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 const MAX_KEYS: usize = 64;
 
-/// Why there are no keys. Holds nothing of what the files say.
+/// Why keys cannot be loaded. Holds no content of the files.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// A file cannot be read.
@@ -25,22 +24,22 @@ pub enum KeyError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What it should hold.
+        /// The expected content.
         what: &'static str,
-        /// What the system says.
+        /// The error of the operating system.
         why: String,
     },
-    /// The secret can be guessed.
+    /// The secret is too short.
     #[error(
         "the secret that signs tokens has {0} bytes, and must have at least 32; make one with: openssl rand -base64 32"
     )]
     Weak(usize),
-    /// The key set is not one.
+    /// The file is no key set.
     #[error(
         "the file of --auth-jwks-file (AUTH_JWKS_FILE) is not a JSON Web Key Set, {{\"keys\":[…]}}: {0}"
     )]
     NotASet(String),
-    /// The key set has no key of a kind that is understood.
+    /// The key set has no supported key.
     #[error(
         "the file of --auth-jwks-file (AUTH_JWKS_FILE) has no key for RS256, ES256 or EdDSA: {0}"
     )]
@@ -50,93 +49,96 @@ pub enum KeyError {
         "--auth-jwks-file (AUTH_JWKS_FILE): this build verifies HS256 only; build with --features full for RS256, ES256 and EdDSA"
     )]
     NoJwks,
-    /// A token is to be made, and there is no secret.
+    /// No secret to sign a token with.
     #[error(
         "a token is signed with the secret of --auth-secret-file (AUTH_SECRET_FILE) or AUTH_SECRET, and none is given; make one with: openssl rand -base64 32 > secret"
     )]
     NoSecret,
-    /// A token could not be signed.
+    /// Signing failed.
     #[error("cannot sign a token: {0}")]
     Signing(String),
 }
 
-/// Where the keys are.
-pub(super) struct Sources {
-    secret: Option<Secret>,
+/// The sources of keys.
+pub(super) struct KeySources {
+    secret: Option<SecretSource>,
     key_set: Option<PathBuf>,
 }
 
-enum Secret {
+enum SecretSource {
     Given(crate::cli::settings::Secret),
     File(PathBuf),
 }
 
-/// What the sources hold.
+/// The content of the sources.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Material {
+pub(super) struct KeyMaterial {
     secret: Option<Vec<u8>>,
     key_set: Option<Vec<u8>>,
 }
 
-/// What tokens are verified with.
-pub(super) struct Keys(Vec<Key>);
+/// The keys that verify tokens.
+pub(super) struct VerificationKeys(Vec<Key>);
 
-/// One key, and the only algorithm it is for: a public key that is taken for an HMAC secret would
-/// let anybody sign (RFC 8725, section 2.1).
+/// A key and its only algorithm: if a public key could serve as an HMAC secret, anyone could sign
+/// (RFC 8725, section 2.1).
 struct Key {
     id: Option<String>,
     algorithm: Algorithm,
     key: DecodingKey,
 }
 
-impl Sources {
-    /// None, if the settings name none.
-    pub(super) fn of(args: &AuthArgs) -> Option<Self> {
+impl KeySources {
+    /// `None` if the settings name no source.
+    pub(super) fn from_args(args: &AuthArgs) -> Option<Self> {
         let secret = match (&args.auth_secret, &args.auth_secret_file) {
-            (Some(secret), _) => Some(Secret::Given(secret.clone())),
-            (None, Some(path)) => Some(Secret::File(path.clone())),
+            (Some(secret), _) => Some(SecretSource::Given(secret.clone())),
+            (None, Some(path)) => Some(SecretSource::File(path.clone())),
             (None, None) => None,
         };
         let key_set = args.auth_jwks_file.clone();
         (secret.is_some() || key_set.is_some()).then_some(Self { secret, key_set })
     }
 
-    /// Reads what they hold now.
-    pub(super) fn read(&self) -> Result<Material, KeyError> {
+    /// Reads the sources.
+    pub(super) fn read_material(&self) -> Result<KeyMaterial, KeyError> {
         let secret = match &self.secret {
-            Some(Secret::Given(secret)) => Some(secret.expose().trim().as_bytes().to_vec()),
-            // Editors and `echo` end a file with a line's end, which is no part of the secret.
-            Some(Secret::File(path)) => {
-                Some(read(path, "secret that signs tokens")?.trim_ascii().to_vec())
+            Some(SecretSource::Given(secret)) => Some(secret.expose().trim().as_bytes().to_vec()),
+            // A line break at the end of the file is not part of the secret.
+            Some(SecretSource::File(path)) => {
+                Some(read_key_file(path, "secret that signs tokens")?.trim_ascii().to_vec())
             }
             None => None,
         };
-        let key_set = self.key_set.as_ref().map(|path| read(path, "keys that verify tokens"));
-        Ok(Material { secret, key_set: key_set.transpose()? })
+        let key_set =
+            self.key_set.as_ref().map(|path| read_key_file(path, "keys that verify tokens"));
+        Ok(KeyMaterial { secret, key_set: key_set.transpose()? })
     }
 }
 
-fn read(path: &PathBuf, what: &'static str) -> Result<Vec<u8>, KeyError> {
+fn read_key_file(path: &PathBuf, what: &'static str) -> Result<Vec<u8>, KeyError> {
     let unreadable =
         |why: io::Error| KeyError::Unreadable { path: path.clone(), what, why: why.to_string() };
     let size = std::fs::metadata(path).map_err(unreadable)?.len();
-    if size > MAX_FILE {
-        return Err(unreadable(io::Error::other(format!("it is larger than {MAX_FILE} bytes"))));
+    if size > MAX_FILE_BYTES {
+        return Err(unreadable(io::Error::other(format!(
+            "it is larger than {MAX_FILE_BYTES} bytes"
+        ))));
     }
     std::fs::read(path).map_err(unreadable)
 }
 
-impl Material {
-    /// The secret, for signing.
+impl KeyMaterial {
+    /// The key that signs tokens.
     pub(super) fn signing_key(&self) -> Result<EncodingKey, KeyError> {
         let secret = self.secret.as_ref().ok_or(KeyError::NoSecret)?;
-        strong(secret).map(EncodingKey::from_secret)
+        check_secret(secret).map(EncodingKey::from_secret)
     }
 
-    pub(super) fn into_keys(self) -> Result<Keys, KeyError> {
+    pub(super) fn into_keys(self) -> Result<VerificationKeys, KeyError> {
         let mut keys = Vec::new();
         if let Some(secret) = &self.secret {
-            let key = DecodingKey::from_secret(strong(secret)?);
+            let key = DecodingKey::from_secret(check_secret(secret)?);
             keys.push(Key { id: None, algorithm: Algorithm::HS256, key });
         }
         if let Some(set) = &self.key_set {
@@ -145,16 +147,16 @@ impl Material {
             }
             keys.extend(public_keys(set)?);
         }
-        Ok(Keys(keys))
+        Ok(VerificationKeys(keys))
     }
 }
 
-fn strong(secret: &[u8]) -> Result<&[u8], KeyError> {
-    if secret.len() < MIN_SECRET { Err(KeyError::Weak(secret.len())) } else { Ok(secret) }
+fn check_secret(secret: &[u8]) -> Result<&[u8], KeyError> {
+    if secret.len() < MIN_SECRET_BYTES { Err(KeyError::Weak(secret.len())) } else { Ok(secret) }
 }
 
 fn public_keys(set: &[u8]) -> Result<Vec<Key>, KeyError> {
-    /// One by one, so that a key of an unknown kind does not spoil the others (RFC 7517, section 5).
+    /// Parsed one by one: a key of an unknown kind must be ignored (RFC 7517, section 5).
     #[derive(Deserialize)]
     struct Set {
         keys: Vec<Value>,
@@ -192,7 +194,7 @@ fn public_key(key: Value) -> Result<Key, String> {
         AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => {
             (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
         }
-        // A secret among public keys is a mistake: key sets are made to be shown.
+        // A symmetric key in a public key set is a mistake.
         _ => return Err("is not RSA, P-256 or Ed25519".into()),
     };
     if key.common.key_algorithm.is_some_and(|meant| meant != name) {
@@ -202,13 +204,13 @@ fn public_key(key: Value) -> Result<Key, String> {
     Ok(Key { id: key.common.key_id, algorithm, key: decoding })
 }
 
-impl Keys {
+impl VerificationKeys {
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Those that may have signed a token with this header.
-    pub(super) fn candidates(&self, header: &Header) -> impl Iterator<Item = &DecodingKey> {
+    /// The keys that may have signed a token with this header.
+    pub(super) fn matching_keys(&self, header: &Header) -> impl Iterator<Item = &DecodingKey> {
         self.0
             .iter()
             .filter(|key| {
@@ -230,7 +232,7 @@ mod tests {
     #[test]
     fn a_key_set_is_usable_or_refused_with_the_feature_that_is_missing() {
         let set = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
-        let keys = Material { secret: None, key_set: Some(set.into()) }.into_keys();
+        let keys = KeyMaterial { secret: None, key_set: Some(set.into()) }.into_keys();
         if cfg!(feature = "jwks") {
             assert_eq!(keys.map(|keys| keys.len()), Ok(1));
         } else {

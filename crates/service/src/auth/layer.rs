@@ -1,4 +1,4 @@
-//! Asks every request of a router who sends it.
+//! Authenticates a router's requests.
 
 use axum::{
     extract::{Request, State},
@@ -11,70 +11,78 @@ use tower::ServiceBuilder;
 use crate::ops::metrics::AUTH_REFUSED;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{Auth, Caller, refusal::Refusal};
+use super::{Auth, Caller, refusal::TokenRefusal};
 use crate::{problem::Problem, server::gate::Gate};
 
-/// Where a token may stand.
+/// Where a request may carry its token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenIn {
-    /// In the header alone.
+    /// In the header only.
     Header,
-    /// Or as `access_token` in the query (RFC 6750, section 2.3): browsers let a page set no header
-    /// for an `EventSource` or a `WebSocket`.
+    /// Also as `access_token` in the query (RFC 6750, section 2.3): browsers cannot set headers for
+    /// an `EventSource` or a `WebSocket`.
     HeaderOrQuery,
 }
 
-/// For operators: what the service does, and how it fares.
+/// The scope of operators: metrics and states.
 pub const OPERATE: &str = "metrics";
 
 impl Auth {
-    /// These routes for those whom a token names. Their handlers find a [`Caller`].
-    pub fn ask<S>(&self, routes: OpenApiRouter<S>, token: TokenIn) -> OpenApiRouter<S>
+    /// Requires a valid token. Handlers find a [`Caller`].
+    pub fn require_caller<S>(&self, routes: OpenApiRouter<S>, token: TokenIn) -> OpenApiRouter<S>
     where
         S: Clone + Send + Sync + 'static,
     {
         let (auth, counting) = (self.clone(), self.clone());
         let count_refusals = move |response: Response| {
             if response.status() == StatusCode::FORBIDDEN {
-                counting.count("forbidden");
+                counting.count_refusal("forbidden");
             }
             response
         };
-        let check = Gate(move |request: &mut Request| auth.admit(request, token));
+        let check = Gate(move |request: &mut Request| auth.check_request(request, token));
         routes.route_layer(ServiceBuilder::new().map_response(count_refusals).layer(check))
     }
 
-    /// Leaves word of the caller in the request, or says why it goes no further.
-    fn admit(&self, request: &mut Request, place: TokenIn) -> Option<Response> {
-        let token = bearer(request.headers());
-        let query = (place == TokenIn::HeaderOrQuery).then(|| in_query(request.uri())).flatten();
-        match self.verify(token.or(query.as_deref())) {
+    /// Adds the caller to the request, or returns the rejection.
+    fn check_request(&self, request: &mut Request, place: TokenIn) -> Option<Response> {
+        let token = bearer_token(request.headers());
+        let query = (place == TokenIn::HeaderOrQuery).then(|| query_token(request.uri())).flatten();
+        match self.verify_token(token.or(query.as_deref())) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
                 None
             }
             Err(refusal) => {
-                self.count(match refusal {
-                    Refusal::Missing => "missing",
-                    Refusal::Expired => "expired",
-                    Refusal::Early | Refusal::Audience | Refusal::Issuer | Refusal::Invalid => {
-                        "invalid"
-                    }
+                self.count_refusal(match refusal {
+                    TokenRefusal::Missing => "missing",
+                    TokenRefusal::Expired => "expired",
+                    TokenRefusal::Early
+                    | TokenRefusal::Audience
+                    | TokenRefusal::Issuer
+                    | TokenRefusal::Invalid => "invalid",
                 });
                 Some(Problem::from(refusal).into_response())
             }
         }
     }
 
-    /// These routes for those alone who have this scope.
-    pub fn only<S>(&self, scope: &'static str, routes: OpenApiRouter<S>) -> OpenApiRouter<S>
+    /// Requires a token with this scope.
+    pub fn require_scope<S>(
+        &self,
+        scope: &'static str,
+        routes: OpenApiRouter<S>,
+    ) -> OpenApiRouter<S>
     where
         S: Clone + Send + Sync + 'static,
     {
-        self.ask(routes.route_layer(from_fn_with_state(scope, require)), TokenIn::Header)
+        self.require_caller(
+            routes.route_layer(from_fn_with_state(scope, check_scope)),
+            TokenIn::Header,
+        )
     }
 
-    fn count(&self, reason: &'static str) {
+    fn count_refusal(&self, reason: &'static str) {
         if let Some(shared) = &self.0 {
             metrics::counter!(AUTH_REFUSED, "service" => shared.service, "reason" => reason)
                 .increment(1);
@@ -82,7 +90,7 @@ impl Auth {
     }
 }
 
-async fn require(
+async fn check_scope(
     State(scope): State<&'static str>,
     caller: Caller,
     request: Request,
@@ -92,15 +100,15 @@ async fn require(
     Ok(next.run(request).await)
 }
 
-pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-pub(super) fn in_query(uri: &Uri) -> Option<String> {
+pub(super) fn query_token(uri: &Uri) -> Option<String> {
     let pairs = uri.query()?.split('&');
-    // A token needs no escapes: base64url and dots (RFC 7515, section 7.1).
+    // Tokens need no percent-encoding: base64url and dots (RFC 7515, section 7.1).
     pairs
         .filter_map(|pair| pair.split_once('='))
         .find(|(name, _)| *name == "access_token")

@@ -1,9 +1,9 @@
-//! Who asks: a JSON Web Token (RFC 7519) in `Authorization: Bearer` (RFC 6750) says it, and its
-//! signature proves it. What a caller may do is for the routes, which take a [`Caller`].
+//! Authentication by a JSON Web Token (RFC 7519) in `Authorization: Bearer` (RFC 6750). Routes take
+//! a [`Caller`] and decide on permissions.
 //!
-//! `settings` says where the keys are, `keys` reads them, `token` verifies and makes tokens,
-//! `refusal` says why one opens nothing, `caller` is what a verified token says, `layer` asks every
-//! request of a router.
+//! `settings` are the flags, `keys` reads keys, `token` verifies and signs tokens, `hs256` signs in
+//! a build without aws-lc, `refusal` is why a token is rejected, `caller` is the verified identity,
+//! `layer` authenticates a router's requests.
 
 mod settings;
 mod keys;
@@ -22,39 +22,39 @@ use parking_lot::RwLock;
 pub use caller::Caller;
 pub use hs256::install_provider;
 pub use keys::KeyError;
-use keys::{Keys, Material, Sources};
+use keys::{KeyMaterial, KeySources, VerificationKeys};
 pub use layer::{OPERATE, TokenIn};
-pub use refusal::Refusal;
+pub use refusal::TokenRefusal;
 pub use settings::{AuthArgs, TokenArgs};
 
 /// Verifies tokens. A cheap handle, to be cloned.
 #[derive(Clone)]
-pub struct Auth(Option<Arc<Shared>>);
+pub struct Auth(Option<Arc<AuthState>>);
 
-struct Shared {
-    /// Which service asks, for the metrics.
+struct AuthState {
+    /// The service, as a metrics label.
     service: &'static str,
-    sources: Sources,
-    /// What they held at the start.
-    first: Material,
-    /// Replaced as a whole when what the sources hold has changed.
-    keys: RwLock<Arc<Keys>>,
+    sources: KeySources,
+    /// The keys read at the start.
+    first: KeyMaterial,
+    /// Replaced as a whole when the files change.
+    keys: RwLock<Arc<VerificationKeys>>,
     audience: String,
     issuer: Option<String>,
     reread: Duration,
 }
 
 impl Auth {
-    /// As the settings say; off, if they name no key.
+    /// From the settings; off, if they name no key.
     ///
     /// # Errors
-    /// [`KeyError`], when a key cannot be read or is too weak.
-    pub fn open(service: &'static str, args: &AuthArgs) -> Result<Self, KeyError> {
-        let Some(sources) = Sources::of(args) else { return Ok(Self(None)) };
+    /// [`KeyError`].
+    pub fn from_args(service: &'static str, args: &AuthArgs) -> Result<Self, KeyError> {
+        let Some(sources) = KeySources::from_args(args) else { return Ok(Self(None)) };
         install_provider();
-        let read = sources.read()?;
+        let read = sources.read_material()?;
         let keys = read.clone().into_keys()?;
-        Ok(Self(Some(Arc::new(Shared {
+        Ok(Self(Some(Arc::new(AuthState {
             service,
             sources,
             first: read,
@@ -65,33 +65,35 @@ impl Auth {
         }))))
     }
 
-    /// Whether callers are asked who they are.
+    /// Returns true if callers must authenticate.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Reads the keys again and again, so that they can be rotated without a restart; for ever.
-    /// Keys that cannot be read or used leave those of before in place, and are warned of.
-    pub async fn watch(self) {
+    /// Reads the key files at an interval, for ever, so that keys rotate without a restart. If the
+    /// files cannot be used, the previous keys stay and a warning is logged.
+    pub async fn reread_keys(self) {
         let Some(shared) = self.0 else { return std::future::pending().await };
         let mut seen = Ok(shared.first.clone());
         loop {
             tokio::time::sleep(shared.reread).await;
             let reading = Arc::clone(&shared);
-            let Ok(read) = tokio::task::spawn_blocking(move || reading.sources.read()).await else {
+            let Ok(read) =
+                tokio::task::spawn_blocking(move || reading.sources.read_material()).await
+            else {
                 continue;
             };
             if seen == read {
                 continue;
             }
-            match read.clone().and_then(Material::into_keys) {
+            match read.clone().and_then(KeyMaterial::into_keys) {
                 Ok(keys) => {
-                    tracing::info!(keys = keys.len(), "the keys that verify tokens changed");
+                    tracing::info!(keys = keys.len(), "reloaded the keys that verify tokens");
                     *shared.keys.write() = Arc::new(keys);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the keys that verify tokens stay as they were");
+                    tracing::warn!(%error, "cannot reload the keys that verify tokens; keeping the previous ones");
                 }
             }
             seen = read;

@@ -1,41 +1,41 @@
-//! Why a token opens nothing, and how that is said.
+//! Why a token is rejected, and the response.
 
 use axum::http::{HeaderValue, StatusCode, header};
 
 use crate::problem::Problem;
 
-/// By how many seconds clocks may differ.
-pub(super) const LEEWAY: u64 = 10;
+/// Tolerated clock difference.
+pub(super) const LEEWAY_SECONDS: u64 = 10;
 
-/// Why a token opens nothing.
+/// Why a token is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// There is none.
+pub enum TokenRefusal {
+    /// The request has no token.
     #[error("A token is needed: Authorization: Bearer …")]
     Missing,
-    /// It was good once.
+    /// It has expired.
     #[error("The token has expired")]
     Expired,
-    /// It will be good later.
+    /// Its `nbf` is in the future.
     #[error("The token is not valid yet")]
     Early,
-    /// It is for somebody else.
+    /// Wrong `aud`.
     #[error("The token is for another audience")]
     Audience,
-    /// Somebody else has issued it.
+    /// Wrong `iss`.
     #[error("The token is of another issuer")]
     Issuer,
-    /// It is none, or nobody whom we know has signed it.
+    /// It is malformed, or its signature does not verify.
     #[error("The token cannot be verified")]
     Invalid,
 }
 
-impl From<Refusal> for Problem {
-    /// 401 with what RFC 6750, section 3, asks for.
-    fn from(refusal: Refusal) -> Self {
+impl From<TokenRefusal> for Problem {
+    /// 401 with the challenge of RFC 6750, section 3.
+    fn from(refusal: TokenRefusal) -> Self {
         let how = match refusal {
-            Refusal::Missing => "Bearer realm=\"notifications\"",
-            Refusal::Expired => {
+            TokenRefusal::Missing => "Bearer realm=\"notifications\"",
+            TokenRefusal::Expired => {
                 "Bearer realm=\"notifications\", error=\"invalid_token\", error_description=\"expired\""
             }
             _ => "Bearer realm=\"notifications\", error=\"invalid_token\"",

@@ -1,11 +1,10 @@
-//! Where the keys are, and what a token of one's own says.
+//! The flags of authentication and of the `token` subcommand.
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::cli::settings::{Secret, positive_duration};
+use crate::cli::settings::{Secret, parse_positive_duration};
 
-/// Who may ask. Without a key nobody is asked who they are, and the service listens on loopback
-/// only.
+/// Without a key, authentication is off and the service listens on loopback only.
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Authentication")]
 pub struct AuthArgs {
@@ -13,7 +12,7 @@ pub struct AuthArgs {
     /// `openssl rand -base64 32`
     #[arg(long, env = "AUTH_SECRET_FILE", value_name = "FILE", global = true)]
     pub auth_secret_file: Option<PathBuf>,
-    /// The secret itself; rather in the environment than on a command line, which others can see
+    /// The secret itself; better in the environment: other users of the machine can see flags
     #[arg(
         long,
         env = "AUTH_SECRET",
@@ -23,11 +22,11 @@ pub struct AuthArgs {
         conflicts_with = "auth_secret_file"
     )]
     pub auth_secret: Option<Secret>,
-    /// File with the public keys that verify tokens, as a JSON Web Key Set (RFC 7517): RS256,
-    /// ES256 and EdDSA
+    /// File with the public keys that verify tokens, as a JSON Web Key Set (RFC 7517): RS256, ES256
+    /// and EdDSA. Needs a build with --features full
     #[arg(long, env = "AUTH_JWKS_FILE", value_name = "FILE", global = true)]
     pub auth_jwks_file: Option<PathBuf>,
-    /// Whom tokens must be for (their `aud`)
+    /// Audience that tokens must have (`aud`)
     #[arg(
         long,
         env = "AUTH_AUDIENCE",
@@ -36,17 +35,17 @@ pub struct AuthArgs {
         global = true
     )]
     pub auth_audience: String,
-    /// Who must have issued them (their `iss`); anybody with the key, if not given
+    /// Issuer that tokens must have (`iss`); any, if not given
     #[arg(long, env = "AUTH_ISSUER", value_name = "NAME", global = true)]
     pub auth_issuer: Option<String>,
-    /// How often the files are read again: keys are rotated without a restart
+    /// Interval at which key files are read again: keys rotate without a restart
     #[arg(long, env = "AUTH_REREAD", default_value = "10s", value_name = "TIME",
-        value_parser = positive_duration)]
+        value_parser = parse_positive_duration)]
     pub auth_reread: Duration,
 }
 
 impl AuthArgs {
-    /// Whether callers are to be asked who they are.
+    /// Returns true if callers must authenticate.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.auth_secret_file.is_some()
@@ -55,17 +54,17 @@ impl AuthArgs {
     }
 }
 
-/// What a token for development or for a service of one's own says.
+/// The claims of a token for development or for a service of your own.
 #[derive(clap::Args, Clone, Debug)]
 pub struct TokenArgs {
-    /// The user whose token it is: it opens their inbox, and with the scope `send` it sends as
-    /// them. Without a user, `send` sends as anybody
+    /// User whose inbox the token opens; with the scope `send` it also sends as this user. Without
+    /// a user, `send` sends as any user
     #[arg(long, value_name = "ID")]
     pub sub: Option<String>,
-    /// What it is for besides: send, admin (everything) or metrics; may be repeated
+    /// Scope: send, admin (everything) or metrics; may be repeated
     #[arg(long, value_name = "SCOPE", value_parser = ["send", "admin", "metrics"])]
     pub scope: Vec<String>,
-    /// How long it is good
-    #[arg(long, default_value = "1h", value_name = "TIME", value_parser = positive_duration)]
+    /// Lifetime of the token
+    #[arg(long, default_value = "1h", value_name = "TIME", value_parser = parse_positive_duration)]
     pub expires: Duration,
 }

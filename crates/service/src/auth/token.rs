@@ -1,4 +1,4 @@
-//! One token: verified, or made.
+//! Verifies and signs tokens.
 
 use std::{
     io::Write as _,
@@ -11,18 +11,17 @@ use jsonwebtoken::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Auth, AuthArgs, Shared, TokenArgs,
-    caller::{Caller, Known},
+    Auth, AuthArgs, AuthState, TokenArgs,
+    caller::{Caller, TokenClaims},
     hs256::install_provider,
-    keys::{KeyError, Sources},
-    refusal::{LEEWAY, Refusal},
+    keys::{KeyError, KeySources},
+    refusal::{LEEWAY_SECONDS, TokenRefusal},
 };
 
-/// The longest token that is looked at, in bytes.
-const MAX_TOKEN: usize = 8 << 10;
+const MAX_TOKEN_BYTES: usize = 8 << 10;
 
-/// What we read of a token (RFC 7519, section 4.1; `scope`: RFC 8693, section 4.2). `aud`, `iss`
-/// and `nbf` are checked where it is decoded.
+/// The claims we read (RFC 7519, section 4.1; `scope`: RFC 8693, section 4.2). `decode` checks
+/// `aud`, `iss` and `nbf`.
 #[derive(Deserialize)]
 struct Claims {
     sub: Option<String>,
@@ -31,7 +30,7 @@ struct Claims {
     exp: f64,
 }
 
-/// Words in one text, as the RFC says, or a list, as some issuers write it.
+/// One text of words, as RFC 8693 says, or a list, as some issuers write it.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Scope {
@@ -46,28 +45,28 @@ impl Default for Scope {
 }
 
 impl Auth {
-    /// Who this token says that it is.
+    /// The caller that this token identifies.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub fn verify(&self, token: Option<&str>) -> Result<Caller, Refusal> {
+    /// [`TokenRefusal`].
+    pub fn verify_token(&self, token: Option<&str>) -> Result<Caller, TokenRefusal> {
         match (&self.0, token) {
             (None, _) => Ok(Caller::Anybody),
-            (Some(_), None) => Err(Refusal::Missing),
-            (Some(shared), Some(token)) => shared.verify(token).map(Caller::from),
+            (Some(_), None) => Err(TokenRefusal::Missing),
+            (Some(shared), Some(token)) => shared.verify_signed(token).map(Caller::from),
         }
     }
 }
 
-impl Shared {
-    fn verify(&self, token: &str) -> Result<Known, Refusal> {
-        if token.len() > MAX_TOKEN {
-            return Err(Refusal::Invalid);
+impl AuthState {
+    fn verify_signed(&self, token: &str) -> Result<TokenClaims, TokenRefusal> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenRefusal::Invalid);
         }
-        // `none` is no algorithm that the library can even read.
-        let header = decode_header(token).map_err(|_| Refusal::Invalid)?;
+        // `decode_header` knows no algorithm `none`.
+        let header = decode_header(token).map_err(|_| TokenRefusal::Invalid)?;
         let mut validation = Validation::new(header.alg);
-        validation.leeway = LEEWAY;
+        validation.leeway = LEEWAY_SECONDS;
         validation.validate_nbf = true;
         validation.set_audience(&[&self.audience]);
         let mut required = vec!["exp", "aud"];
@@ -77,19 +76,19 @@ impl Shared {
         }
         validation.set_required_spec_claims(&required);
         let keys = self.keys.read().clone();
-        let mut refusal = Refusal::Invalid;
-        for key in keys.candidates(&header) {
+        let mut refusal = TokenRefusal::Invalid;
+        for key in keys.matching_keys(&header) {
             match decode::<Claims>(token, key, &validation) {
                 Ok(token) => return Ok(token.claims.into()),
                 Err(error) => {
                     refusal = match error.kind() {
-                        ErrorKind::ExpiredSignature => Refusal::Expired,
-                        ErrorKind::ImmatureSignature => Refusal::Early,
-                        ErrorKind::InvalidAudience => Refusal::Audience,
-                        ErrorKind::InvalidIssuer => Refusal::Issuer,
+                        ErrorKind::ExpiredSignature => TokenRefusal::Expired,
+                        ErrorKind::ImmatureSignature => TokenRefusal::Early,
+                        ErrorKind::InvalidAudience => TokenRefusal::Audience,
+                        ErrorKind::InvalidIssuer => TokenRefusal::Issuer,
                         // Another key may have signed it.
                         ErrorKind::InvalidSignature => continue,
-                        _ => Refusal::Invalid,
+                        _ => TokenRefusal::Invalid,
                     };
                     break;
                 }
@@ -99,7 +98,7 @@ impl Shared {
     }
 }
 
-impl From<Claims> for Known {
+impl From<Claims> for TokenClaims {
     fn from(claims: Claims) -> Self {
         let scopes = match claims.scope {
             Scope::Text(text) => text.split(' ').map(str::to_owned).collect(),
@@ -110,20 +109,20 @@ impl From<Claims> for Known {
 }
 
 impl TokenArgs {
-    /// Writes a [minted](Self::mint) token to standard output.
+    /// Prints a [new token](Self::mint_token).
     ///
     /// # Errors
-    /// As `mint`; [`KeyError::Signing`] when nobody takes it.
-    pub fn print(&self, args: &AuthArgs) -> Result<(), KeyError> {
-        let token = self.mint(args)?;
+    /// [`KeyError`]; [`KeyError::Signing`] also if standard output is closed.
+    pub fn print_token(&self, args: &AuthArgs) -> Result<(), KeyError> {
+        let token = self.mint_token(args)?;
         writeln!(std::io::stdout(), "{token}").map_err(|error| KeyError::Signing(error.to_string()))
     }
 
-    /// A token that says this, signed with the secret of the settings.
+    /// Signs a token of these claims with the configured secret.
     ///
     /// # Errors
-    /// [`KeyError`], when there is no secret, or none that is good enough.
-    pub fn mint(&self, args: &AuthArgs) -> Result<String, KeyError> {
+    /// [`KeyError`].
+    pub fn mint_token(&self, args: &AuthArgs) -> Result<String, KeyError> {
         #[derive(Serialize)]
         struct Minted<'m> {
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -137,8 +136,8 @@ impl TokenArgs {
             exp: u64,
         }
         install_provider();
-        let sources = Sources::of(args).ok_or(KeyError::NoSecret)?;
-        let key = sources.read()?.signing_key()?;
+        let sources = KeySources::from_args(args).ok_or(KeyError::NoSecret)?;
+        let key = sources.read_material()?.signing_key()?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let claims = Minted {
             sub: self.sub.as_deref(),

@@ -1,4 +1,4 @@
-//! A program around its work: `.env` file and settings, from `main` to the exit code, signals.
+//! The frame of a program: `.env` file, settings, `main`, exit code, signals.
 
 pub mod settings;
 pub mod program;

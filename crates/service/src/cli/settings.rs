@@ -1,5 +1,4 @@
-//! Settings before and while clap parses them: the `.env` file, values that must not be shown,
-//! and spans of time. It never decides what a setting means.
+//! Helpers for settings: the `.env` file, secrets, durations.
 
 use std::{
     env, fmt, io,
@@ -7,8 +6,7 @@ use std::{
     time::Duration,
 };
 
-/// Why a `.env` file that exists could not be used. Its text never repeats what the file says,
-/// because that is where secrets are.
+/// Why a `.env` file cannot be used. Never repeats its content, which may be secret.
 #[derive(Debug, thiserror::Error)]
 pub enum EnvFileError {
     /// It could not be read.
@@ -16,7 +14,7 @@ pub enum EnvFileError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// A line of it is not `NAME=value`.
@@ -28,25 +26,24 @@ pub enum EnvFileError {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// The line from 1, where it is known.
+        /// The line from 1, if known.
         line: Option<usize>,
     },
 }
 
-/// Puts what a `.env` file says into the environment, and returns the file's path. The file is
-/// looked for in the current folder and then in each one above it; that there is none is fine.
-/// What the environment already has wins over the file.
+/// Loads a `.env` file into the environment and returns its path. It is searched for in the current
+/// folder and its parents, and may be missing. Existing variables win.
 ///
-/// Call it first in `main`, before there is a second thread (the environment of a process may
-/// only be changed then) and before clap parses.
+/// Call it first in `main`, before a second thread starts (the environment may only be changed
+/// then) and before clap parses.
 ///
 /// # Errors
-/// [`EnvFileError`] when there is a file that cannot be read or understood.
+/// [`EnvFileError`].
 pub fn load_dotenv() -> Result<Option<PathBuf>, EnvFileError> {
     let Ok(folder) = env::current_dir() else {
         return Ok(None);
     };
-    // A folder named `.env` is usually a Python environment, and no business of ours.
+    // A folder named `.env` is usually a Python environment.
     let Some(path) = folder.ancestors().map(|f| f.join(".env")).find(|p| p.is_file()) else {
         return Ok(None);
     };
@@ -54,15 +51,15 @@ pub fn load_dotenv() -> Result<Option<PathBuf>, EnvFileError> {
     Ok(Some(path))
 }
 
-/// The same for the file at this path, which must exist.
+/// Loads this file, which must exist.
 ///
 /// # Errors
-/// [`EnvFileError`] when it cannot be read or understood.
+/// [`EnvFileError`].
 pub fn load_file(path: &Path) -> Result<(), EnvFileError> {
     let unreadable = |source| EnvFileError::Unreadable { path: path.to_owned(), source };
     let malformed = |line| EnvFileError::Malformed { path: path.to_owned(), line };
     let content = std::fs::read_to_string(path).map_err(unreadable)?;
-    // No variable can hold a NUL, and setting one that does panics.
+    // `set_var` panics on a NUL.
     if let Some(line) = content.lines().position(|line| line.contains('\0')) {
         return Err(malformed(Some(line + 1)));
     }
@@ -79,15 +76,15 @@ pub fn load_file(path: &Path) -> Result<(), EnvFileError> {
     }
 }
 
-/// A value that must not be seen in logs, error texts or `--help`: it shows itself as `***`.
+/// A value that is hidden in logs, errors and `--help`: it displays as `***`.
 ///
-/// As a clap argument it also needs `hide_env_values = true`, because `--help` prints the
-/// environment's text, not ours.
+/// A clap argument of it also needs `hide_env_values = true`, because `--help` prints the
+/// environment's text.
 #[derive(Clone)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The value itself, for the one place that needs it.
+    /// The value.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -112,62 +109,68 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The longest [`duration`], ten years: longer ones are typing errors, and some timers cannot
-/// hold them.
+/// Ten years: longer values are typing errors, and some timers cannot hold them.
 pub const MAX_DURATION: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 
-/// Why a text is not a [`duration`].
+/// Why a text is no duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDuration {
-    /// It has another form.
+    /// Not a number and a unit.
     #[error(
         "must be a whole number and a unit, such as 500ms, 10s, 5m, 2h or 30d (no unit: seconds)"
     )]
     Form,
-    /// It is longer than [`MAX_DURATION`].
+    /// Longer than [`MAX_DURATION`].
     #[error("must be at most 3650d")]
     TooLong,
-    /// It is zero where that would mean never.
+    /// Zero, where that would mean never.
     #[error("must be longer than 0")]
     Zero,
 }
 
-/// A span of time as a setting spells it: a whole number and a unit (`500ms`, `10s`, `5m`, `2h`,
-/// `30d`); without a unit it is seconds. From 0 to [`MAX_DURATION`]. A clap `value_parser`.
+/// Parses a whole number and a unit (`500us`, `500ms`, `10s`, `5m`, `2h`, `30d`); without a unit it
+/// is seconds. From 0 to [`MAX_DURATION`].
 ///
 /// # Errors
-/// [`InvalidDuration`], which says what the form is.
-pub fn duration(text: &str) -> Result<Duration, InvalidDuration> {
+/// [`InvalidDuration`].
+pub fn parse_precise_duration(text: &str) -> Result<Duration, InvalidDuration> {
     let text = text.trim();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
-    let milliseconds = match unit.trim_start() {
-        "ms" => 1,
-        "" | "s" => 1000,
-        "m" => 60 * 1000,
-        "h" => 60 * 60 * 1000,
-        "d" => 24 * 60 * 60 * 1000,
+    let microseconds = match unit.trim_start() {
+        "us" | "µs" => 1,
+        "ms" => 1000,
+        "" | "s" => 1_000_000,
+        "m" => 60 * 1_000_000,
+        "h" => 60 * 60 * 1_000_000,
+        "d" => 24 * 60 * 60 * 1_000_000,
         _ => return Err(InvalidDuration::Form),
     };
     if number.is_empty() {
         return Err(InvalidDuration::Form);
     }
-    // What fails from here is a number of digits alone, so it is only too large.
+    // The number consists of digits only, so it can only overflow.
     let number: u64 = number.parse().map_err(|_| InvalidDuration::TooLong)?;
-    let span = number.checked_mul(milliseconds).map(Duration::from_millis);
+    let span = number.checked_mul(microseconds).map(Duration::from_micros);
     span.filter(|span| *span <= MAX_DURATION).ok_or(InvalidDuration::TooLong)
 }
 
-/// A [`duration`] longer than 0, for limits that would otherwise never let anything through.
+/// Like [`parse_precise_duration`], in whole milliseconds. A clap `value_parser`.
 ///
 /// # Errors
-/// [`InvalidDuration`], which says what the form is.
-pub fn positive_duration(text: &str) -> Result<Duration, InvalidDuration> {
-    duration(text).and_then(
-        |span| {
-            if span.is_zero() { Err(InvalidDuration::Zero) } else { Ok(span) }
-        },
-    )
+/// [`InvalidDuration`].
+pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
+    let span = parse_precise_duration(text)?;
+    if span.subsec_micros() % 1000 == 0 { Ok(span) } else { Err(InvalidDuration::Form) }
+}
+
+/// A [`parse_duration`] longer than 0, for limits that would let no request through at 0.
+///
+/// # Errors
+/// [`InvalidDuration`].
+pub fn parse_positive_duration(text: &str) -> Result<Duration, InvalidDuration> {
+    let span = parse_duration(text)?;
+    if span.is_zero() { Err(InvalidDuration::Zero) } else { Ok(span) }
 }
 
 #[cfg(test)]
@@ -182,13 +185,13 @@ mod fuzz {
         fn a_duration_that_is_taken_is_bounded_and_read_again_as_it_was_written(
             span in prop_oneof![text(), broken_text("[0-9]{1,20} ?(ms|s|m|h|d)?")],
         ) {
-            let Ok(found) = duration(&span) else {
-                prop_assert!(positive_duration(&span).is_err());
+            let Ok(found) = parse_duration(&span) else {
+                prop_assert!(parse_positive_duration(&span).is_err());
                 return Ok(());
             };
             prop_assert!(found <= MAX_DURATION);
-            prop_assert_eq!(duration(&format!("{}ms", found.as_millis())), Ok(found));
-            prop_assert_eq!(positive_duration(&span).is_ok(), !found.is_zero());
+            prop_assert_eq!(parse_duration(&format!("{}ms", found.as_millis())), Ok(found));
+            prop_assert_eq!(parse_positive_duration(&span).is_ok(), !found.is_zero());
         }
     }
 }
@@ -208,22 +211,22 @@ mod tests {
             ("30d", 2_592_000),
             (" 7 s ", 7),
         ] {
-            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text:?}");
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text:?}");
         }
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
         for text in ["", "s", "-1s", "1.5s", "1 week", "10S", "1s1s", "ten", "１s"] {
-            assert_eq!(duration(text), Err(InvalidDuration::Form), "{text:?}");
+            assert_eq!(parse_duration(text), Err(InvalidDuration::Form), "{text:?}");
         }
     }
 
     #[test]
     fn a_duration_is_bounded() {
-        assert_eq!(duration("3650d"), Ok(MAX_DURATION));
+        assert_eq!(parse_duration("3650d"), Ok(MAX_DURATION));
         for text in ["3651d", "18446744073709551615s", "99999999999999999999"] {
-            assert_eq!(duration(text), Err(InvalidDuration::TooLong), "{text:?}");
+            assert_eq!(parse_duration(text), Err(InvalidDuration::TooLong), "{text:?}");
         }
-        assert_eq!(positive_duration("0s"), Err(InvalidDuration::Zero));
-        assert_eq!(positive_duration("1ms"), Ok(Duration::from_millis(1)));
+        assert_eq!(parse_positive_duration("0s"), Err(InvalidDuration::Zero));
+        assert_eq!(parse_positive_duration("1ms"), Ok(Duration::from_millis(1)));
     }
 
     #[test]

@@ -1,41 +1,40 @@
-//! The end of a process: one token that the first SIGINT or SIGTERM cancels. What is then to be
-//! finished, and how long that may take, is for those who hold the token.
+//! Shutdown signals: the first SIGINT or SIGTERM cancels a token. Its holders decide how to drain.
 
 use std::{io, io::Write as _};
 
 use tokio_util::sync::CancellationToken;
 
-/// The status of a process that a second signal ended: 128 + SIGINT, as shells report it.
+/// 128 + SIGINT, as shells report it.
 const INTERRUPTED: i32 = 130;
 
-/// A token that the first SIGINT (Ctrl-C) or SIGTERM cancels. The second one ends the process at
-/// once with status 130, and says so on standard error.
+/// A token that the first SIGINT (Ctrl-C) or SIGTERM cancels. The second signal ends the process at
+/// once with status 130.
 ///
-/// Call it once, on a tokio runtime; from then on no signal is lost. Where the system refuses the
-/// handler (logged), signals keep their default, which is to end the process.
+/// Call it once, on a tokio runtime. If the handlers cannot be registered (logged), signals keep
+/// their default and end the process.
 #[must_use]
-pub fn signal() -> CancellationToken {
+pub fn cancel_on_signal() -> CancellationToken {
     let token = CancellationToken::new();
     let cancel = token.clone();
-    match Signals::register() {
+    match Signals::register_handlers() {
         Ok(mut signals) => {
             tokio::spawn(async move {
-                let name = signals.next().await;
+                let name = signals.next_signal().await;
                 tracing::info!(
                     signal = name,
                     "shutting down; a second signal ends the process at once"
                 );
                 cancel.cancel();
-                let name = signals.next().await;
+                let name = signals.next_signal().await;
                 let _ = writeln!(
                     io::stderr(),
-                    "{name} again: ending at once; what was under way is cut off"
+                    "{name} again: exiting at once; requests under way are cut off"
                 );
                 std::process::exit(INTERRUPTED);
             });
         }
         Err(error) => {
-            tracing::error!(%error, "cannot handle signals; they will end the process at once");
+            tracing::error!(%error, "cannot handle signals; a signal will end the process at once");
         }
     }
     token
@@ -49,7 +48,7 @@ struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    fn register() -> io::Result<Self> {
+    fn register_handlers() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -57,7 +56,7 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    async fn next_signal(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
@@ -70,11 +69,11 @@ struct Signals(tokio::signal::windows::CtrlC);
 
 #[cfg(windows)]
 impl Signals {
-    fn register() -> io::Result<Self> {
+    fn register_handlers() -> io::Result<Self> {
         tokio::signal::windows::ctrl_c().map(Self)
     }
 
-    async fn next(&mut self) -> &'static str {
+    async fn next_signal(&mut self) -> &'static str {
         self.0.recv().await;
         "Ctrl-C"
     }

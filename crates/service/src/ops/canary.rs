@@ -1,6 +1,5 @@
-//! Tries the whole way again and again, and says whether it works, whatever the parts say of
-//! themselves: brokers that answer every question and take no record look healthy from outside.
-//! What is tried is the service's own matter.
+//! The canary: probes the whole path of a notification at an interval. Brokers that answer metadata
+//! requests but accept no records look healthy otherwise. Services supply the probe.
 
 use std::{
     future::pending,
@@ -16,92 +15,94 @@ use tokio::time::{sleep, timeout};
 
 use crate::ops::health::Health;
 
-/// How long one try may take.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How soon it is tried again after a failure.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Bounds one probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Delay between a failed probe and the next.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// What came of a try.
+/// The outcome of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tried {
-    /// It went all the way.
+pub enum ProbeOutcome {
+    /// The record arrived.
     Arrived,
-    /// There is nothing to try now, such as on an instance that owns no partition.
-    Nothing,
-    /// It did not, for this reason, which is shown to whoever asks for the health.
+    /// Nothing to probe, such as on an instance without partitions.
+    Skipped,
+    /// The probe failed, for this reason, which `/readyz` shows.
     Failed(String),
 }
 
-/// What is known of the way. A cheap handle, to be cloned.
+/// The canary's last outcome. A cheap handle, to be cloned.
 #[derive(Clone, Debug)]
 pub struct Canary {
     service: &'static str,
-    /// None: it is not tried.
-    every: Option<Duration>,
-    patience: Duration,
+    /// `None` if the canary is off.
+    interval: Option<Duration>,
+    timeout: Duration,
     last: Arc<Mutex<Option<Result<Duration, String>>>>,
 }
 
 impl Canary {
-    /// Tries `every` so often; never, if there is none.
+    /// Probes every `interval`; never, if it is `None`.
     #[must_use]
-    pub fn new(service: &'static str, every: Option<Duration>) -> Self {
-        Self { service, every, patience: PATIENCE, last: Arc::default() }
+    pub fn new(service: &'static str, interval: Option<Duration>) -> Self {
+        Self { service, interval, timeout: PROBE_TIMEOUT, last: Arc::default() }
     }
 
-    /// Tries it for ever. A try that takes more than 5 s has failed.
-    pub async fn watch(self, mut try_it: impl AsyncFnMut() -> Tried) {
-        let Some(every) = self.every else { return pending().await };
+    /// Runs `probe` for ever. A probe that takes longer than 5 s has failed.
+    pub async fn run_probes(self, mut probe: impl AsyncFnMut() -> ProbeOutcome) {
+        let Some(interval) = self.interval else { return pending().await };
         loop {
             let begin = Instant::now();
-            let tried = timeout(self.patience, try_it()).await.unwrap_or_else(|_| {
-                Tried::Failed(format!("nothing arrived within {} s", self.patience.as_secs_f64()))
+            let outcome = timeout(self.timeout, probe()).await.unwrap_or_else(|_| {
+                ProbeOutcome::Failed(format!(
+                    "nothing arrived within {} s",
+                    self.timeout.as_secs_f64()
+                ))
             });
-            let failed = matches!(tried, Tried::Failed(_));
-            self.note(tried, begin.elapsed());
-            sleep(if failed { AGAIN.min(every) } else { every }).await;
+            let failed = matches!(outcome, ProbeOutcome::Failed(_));
+            self.record_outcome(outcome, begin.elapsed());
+            sleep(if failed { RETRY_DELAY.min(interval) } else { interval }).await;
         }
     }
 
-    fn note(&self, tried: Tried, took: Duration) {
+    fn record_outcome(&self, outcome: ProbeOutcome, took: Duration) {
         let mut last = self.last.lock();
         let failed_before = matches!(*last, Some(Err(_)));
-        match tried {
-            Tried::Arrived => {
+        match outcome {
+            ProbeOutcome::Arrived => {
                 histogram!(CANARY_SECONDS, "service" => self.service).record(took);
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 gauge!(CANARY_LAST_SUCCESS, "service" => self.service).set(now.as_secs_f64());
                 if failed_before {
-                    tracing::info!(took_ms = took.as_millis(), "the canary arrives again");
+                    tracing::info!(took_ms = took.as_millis(), "the canary probe succeeds again");
                 }
                 *last = Some(Ok(took));
             }
-            // What failed elsewhere before says nothing any more.
-            Tried::Nothing => *last = None,
-            Tried::Failed(why) => {
+            // A failure on partitions that have moved away says nothing about this instance.
+            ProbeOutcome::Skipped => *last = None,
+            ProbeOutcome::Failed(why) => {
                 counter!(CANARY_FAILURES, "service" => self.service).increment(1);
                 if !failed_before {
-                    tracing::error!(why, "the canary does not arrive");
+                    tracing::error!(why, "the canary probe failed");
                 }
                 *last = Some(Err(why));
             }
         }
     }
 
-    /// Adds it to what decides on the service's health, if it is tried at all: how long the last
-    /// try took, or why it failed.
+    /// Adds the canary to the health checks, if it is on: the last probe's duration or failure.
     #[must_use]
-    pub fn into_check(self, health: Health) -> Health {
-        if self.every.is_none() {
+    pub fn add_to_health(self, health: Health) -> Health {
+        if self.interval.is_none() {
             return health;
         }
-        health.check("canary", move || {
-            let said = self.said();
+        health.with_check("canary", move || {
+            let said = self.last_outcome();
             async move { said }
         })
     }
 
-    fn said(&self) -> Result<Value, String> {
+    fn last_outcome(&self) -> Result<Value, String> {
         match &*self.last.lock() {
             None => Ok(Value::Null),
             Some(Ok(took)) => Ok(json!({ "seconds": took.as_secs_f64() })),
@@ -118,30 +119,32 @@ mod tests {
     #[tokio::test]
     async fn readiness_follows_the_last_try() {
         let mut canary = Canary::new("test", Some(Duration::from_millis(1)));
-        canary.patience = Duration::from_millis(1);
-        let (say, mut said) = mpsc::channel::<Option<Tried>>(1);
+        canary.timeout = Duration::from_millis(1);
+        let (say, mut said) = mpsc::channel::<Option<ProbeOutcome>>(1);
         let watching =
-            tokio::spawn(canary.clone().watch(async move || match said.recv().await.flatten() {
-                Some(tried) => tried,
-                None => pending().await,
-            }));
-        let failed = |why: &str| Some(Tried::Failed(why.into()));
-        for (tried, expected) in [
-            (Some(Tried::Arrived), Ok(())),
+            tokio::spawn(canary.clone().run_probes(
+                async move || match said.recv().await.flatten() {
+                    Some(outcome) => outcome,
+                    None => pending().await,
+                },
+            ));
+        let failed = |why: &str| Some(ProbeOutcome::Failed(why.into()));
+        for (outcome, expected) in [
+            (Some(ProbeOutcome::Arrived), Ok(())),
             (failed("no leader"), Err("no leader")),
-            (Some(Tried::Nothing), Ok(())),
+            (Some(ProbeOutcome::Skipped), Ok(())),
             (None, Err("nothing arrived within 0.001 s")),
-            (Some(Tried::Arrived), Ok(())),
+            (Some(ProbeOutcome::Arrived), Ok(())),
         ] {
             // A try of which nothing comes fails by itself, so what is said may meet a later one.
             let deadline = Instant::now() + Duration::from_secs(30);
             loop {
-                let _ = say.try_send(tried.clone());
+                let _ = say.try_send(outcome.clone());
                 tokio::task::yield_now().await;
-                if canary.said().map(|_| ()) == expected.map_err(str::to_owned) {
+                if canary.last_outcome().map(|_| ()) == expected.map_err(str::to_owned) {
                     break;
                 }
-                assert!(Instant::now() < deadline, "{tried:?}: {:?}", canary.said());
+                assert!(Instant::now() < deadline, "{outcome:?}: {:?}", canary.last_outcome());
             }
         }
         watching.abort();

@@ -1,5 +1,5 @@
-//! Whether this process lives, and whether it can do its job: `/livez`, `/readyz`, and the probe
-//! that asks a process of ours. What its job needs is for those who add the checks.
+//! Health: `/livez`, `/readyz`, and the client of the `healthcheck` subcommand. Services add their
+//! own checks.
 
 use std::{
     fmt::Display,
@@ -30,23 +30,23 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{openapi::ProblemBody, problem::Problem};
 
-/// How long one check may take; then it counts as failed.
+/// Bounds one check; a slower one has failed.
 const CHECK_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How long an answer is good for, so that probes cannot become load.
-const FRESH: Duration = Duration::from_millis(500);
+/// A report answers all requests of this time, so that probes cause no load.
+const REPORT_TTL: Duration = Duration::from_millis(500);
 
-/// How long [`probe`] waits in all.
-const PROBE_DEADLINE: Duration = Duration::from_secs(3);
+/// Bounds [`check_liveness`].
+const LIVENESS_DEADLINE: Duration = Duration::from_secs(3);
 
 type Outcome = Result<Value, String>;
 type Check = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Outcome> + Send>> + Send + Sync>;
 
-/// The checks that decide whether this process can do its job.
+/// The checks behind `/readyz`.
 pub struct Health {
     checks: Vec<(&'static str, Check)>,
     check_deadline: Duration,
-    fresh: Duration,
+    report_ttl: Duration,
 }
 
 impl Default for Health {
@@ -62,16 +62,16 @@ impl std::fmt::Debug for Health {
 }
 
 impl Health {
-    /// No check yet: always ready.
+    /// Without checks: always ready.
     #[must_use]
     pub fn new() -> Self {
-        Self { checks: Vec::new(), check_deadline: CHECK_DEADLINE, fresh: FRESH }
+        Self { checks: Vec::new(), check_deadline: CHECK_DEADLINE, report_ttl: REPORT_TTL }
     }
 
-    /// Adds a check. It answers with details, or with why this part is not ready; both are shown
-    /// to whoever asks, so neither may hold a secret. It has 2 s, and may be dropped then.
+    /// Adds a check. It returns details or the reason why this part is not ready; both are public
+    /// and must hold no secret. A check that takes longer than 2 s is dropped.
     #[must_use]
-    pub fn check<F, R>(mut self, name: &'static str, check: F) -> Self
+    pub fn with_check<F, R>(mut self, name: &'static str, check: F) -> Self
     where
         F: Fn() -> R + Send + Sync + 'static,
         R: Future<Output = Outcome> + Send + 'static,
@@ -80,49 +80,48 @@ impl Health {
         self
     }
 
-    /// `GET /livez`: 200 as long as the process answers at all. `GET /readyz`: 200 when every
-    /// check passes, otherwise 503 as a problem; both list the checks. All checks run at the same
-    /// time, and never twice at once: an answer is shared for half a second.
+    /// `GET /livez`: 200 while the process answers. `GET /readyz`: 200 if every check passes,
+    /// otherwise a 503 problem; both list the checks. All checks run concurrently, and a report is
+    /// shared for half a second.
     pub fn routes<S: Clone + Send + Sync + 'static>(self) -> OpenApiRouter<S> {
-        let shared = Arc::new(Shared { health: self, last: Mutex::new(None) });
+        let shared = Arc::new(CachedHealth { health: self, last: Mutex::new(None) });
         OpenApiRouter::new().routes(routes!(livez)).routes(routes!(readyz)).with_state(shared)
     }
 }
 
-/// That a process lives.
+/// The body of `/livez`.
 #[derive(Serialize, ToSchema)]
-struct Live {
+struct LiveBody {
     #[schema(example = "live")]
     status: &'static str,
 }
 
-/// That a process can do its job, and what was asked to know that.
+/// The body of `/readyz`.
 #[derive(Serialize, ToSchema)]
-struct Ready {
+struct ReadyBody {
     #[schema(example = "ready")]
     status: &'static str,
-    /// By name: `ok`, and `detail`.
+    /// Each check by name, with `ok` and `detail`.
     checks: Map<String, Value>,
 }
 
-/// Whether the process answers at all
+/// Check that the process answers
 #[utoipa::path(get, path = "/livez", tag = "health",
-    responses((status = 200, description = "It does", body = Live)))]
+    responses((status = 200, description = "It is alive", body = LiveBody)))]
 async fn livez() -> Response {
-    no_store(&Live { status: "live" })
+    no_store(&LiveBody { status: "live" })
 }
 
-/// Whether the service can do its job
+/// Check that the service can do its job
 #[utoipa::path(get, path = "/readyz", tag = "health", responses(
-    (status = 200, description = "It can", body = Ready),
-    (status = 503, description = "It cannot, for the reasons in `checks`", body = ProblemBody,
+    (status = 200, description = "It is ready", body = ReadyBody),
+    (status = 503, description = "It is not ready; `checks` has the reasons", body = ProblemBody,
      content_type = "application/problem+json")))]
-async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
-    // On a task of its own, so that one who asks and goes away does not stop the checks for those
-    // who wait for the same answer.
-    match tokio::spawn(shared.report()).await {
+async fn readyz(State(shared): State<Arc<CachedHealth>>) -> Response {
+    // A task of its own: a client that disconnects must not stop checks that others wait for.
+    match tokio::spawn(shared.latest_report()).await {
         Ok(report) if report.failed.is_empty() => {
-            no_store(&Ready { status: "ready", checks: report.checks.clone() })
+            no_store(&ReadyBody { status: "ready", checks: report.checks.clone() })
         }
         Ok(report) => Problem::unavailable(
             format!("not ready: {}", report.failed.join(", ")),
@@ -138,46 +137,46 @@ fn no_store(body: &impl Serialize) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
-struct Shared {
+struct CachedHealth {
     health: Health,
-    /// Locked while the checks run, so that there is one run at a time and the rest wait for it.
-    last: Mutex<Option<(Instant, Arc<Report>)>>,
+    /// Locked while the checks run, so that concurrent requests wait for one run.
+    last: Mutex<Option<(Instant, Arc<HealthReport>)>>,
 }
 
-struct Report {
+struct HealthReport {
     /// The names of the checks that failed.
     failed: Vec<&'static str>,
     /// Each check's name with `ok` and `detail`.
     checks: Map<String, Value>,
 }
 
-impl Shared {
-    async fn report(self: Arc<Self>) -> Arc<Report> {
+impl CachedHealth {
+    async fn latest_report(self: Arc<Self>) -> Arc<HealthReport> {
         let mut last = self.last.lock().await;
         if let Some((at, report)) = &*last
-            && at.elapsed() < self.health.fresh
+            && at.elapsed() < self.health.report_ttl
         {
             return Arc::clone(report);
         }
-        let report = Arc::new(self.health.run().await);
+        let report = Arc::new(self.health.run_checks().await);
         *last = Some((Instant::now(), Arc::clone(&report)));
         report
     }
 }
 
 impl Health {
-    async fn run(&self) -> Report {
+    async fn run_checks(&self) -> HealthReport {
         let deadline = self.check_deadline;
         let running: Vec<_> = self
             .checks
             .iter()
             .map(|(name, check)| {
                 let check = Arc::clone(check);
-                // A task each: they run at the same time, and one that panics fails alone.
+                // One task a check: they run concurrently, and a panic fails only its own.
                 (*name, tokio::spawn(async move { timeout(deadline, check()).await }))
             })
             .collect();
-        let mut report = Report { failed: Vec::new(), checks: Map::new() };
+        let mut report = HealthReport { failed: Vec::new(), checks: Map::new() };
         for (name, outcome) in running {
             let outcome = match outcome.await {
                 Ok(Ok(outcome)) => outcome,
@@ -197,17 +196,16 @@ impl Health {
     }
 }
 
-/// Asks the process that listens on `address`, a socket address or `host:port`, whether it lives:
-/// `GET /livez`, within 3 s. An unspecified address (0.0.0.0, ::) is asked on loopback. For a
-/// `healthcheck` subcommand, so that an image needs no HTTP client.
+/// Sends `GET /livez` to `address`, a socket address or `host:port`, within 3 s. An unspecified
+/// address (0.0.0.0, ::) means loopback. Lets an image's health check work without an HTTP client.
 ///
 /// # Errors
-/// In words, when there is no answer or not 200.
-pub async fn probe(address: impl Display) -> Result<(), String> {
-    probe_within(PROBE_DEADLINE, &address.to_string()).await
+/// The reason, if the response is missing or not 200.
+pub async fn check_liveness(address: impl Display) -> Result<(), String> {
+    check_liveness_within(LIVENESS_DEADLINE, &address.to_string()).await
 }
 
-async fn probe_within(deadline: Duration, address: &str) -> Result<(), String> {
+async fn check_liveness_within(deadline: Duration, address: &str) -> Result<(), String> {
     match timeout(deadline, status_line(address)).await {
         Ok(Ok(line)) if line.split(' ').nth(1) == Some("200") => Ok(()),
         Ok(Ok(line)) => Err(format!("{address} answered {line:?} to GET /livez")),
@@ -217,11 +215,11 @@ async fn probe_within(deadline: Duration, address: &str) -> Result<(), String> {
 }
 
 async fn status_line(address: &str) -> io::Result<String> {
-    let addresses: Vec<_> = lookup_host(address).await?.map(reachable).collect();
+    let addresses: Vec<_> = lookup_host(address).await?.map(reachable_address).collect();
     let mut stream = TcpStream::connect(&*addresses).await?;
     let request = format!("GET /livez HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
-    // A status line is short; who sends more without a line's end is not one of us.
+    // A longer first line is not from one of our services.
     let mut answer = Vec::new();
     while answer.len() < 256 && !answer.contains(&b'\n') {
         if stream.read_buf(&mut answer).await? == 0 {
@@ -231,8 +229,8 @@ async fn status_line(address: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned())
 }
 
-/// Where a process that listens on this address can be reached from here.
-fn reachable(address: SocketAddr) -> SocketAddr {
+/// The address at which a listener on `address` is reachable from this machine.
+fn reachable_address(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -261,15 +259,15 @@ mod tests {
     #[tokio::test]
     async fn a_process_lives_as_long_as_it_answers() {
         let app: Router =
-            Health::new().check("kafka", async || Err("away".to_owned())).routes().into();
+            Health::new().with_check("kafka", async || Err("away".to_owned())).routes().into();
         assert_eq!(ask(&app, "/livez").await, (StatusCode::OK, json!({ "status": "live" })));
     }
 
     #[tokio::test]
     async fn it_is_ready_when_every_check_passes() {
         let app: Router = Health::new()
-            .check("kafka", async || Ok(json!({ "brokers": 3 })))
-            .check("postgres", async || Ok(Value::Null))
+            .with_check("kafka", async || Ok(json!({ "brokers": 3 })))
+            .with_check("postgres", async || Ok(Value::Null))
             .routes()
             .into();
         let expected = json!({ "status": "ready", "checks": {
@@ -282,10 +280,10 @@ mod tests {
     #[tokio::test]
     async fn one_check_that_fails_panics_or_hangs_makes_it_not_ready_and_is_named() {
         let mut health = Health::new()
-            .check("good", async || Ok(json!("fine")))
-            .check("bad", async || Err("no brokers".to_owned()))
-            .check("broken", async || Ok(json!(Vec::<u8>::new()[0])))
-            .check("stuck", std::future::pending);
+            .with_check("good", async || Ok(json!("fine")))
+            .with_check("bad", async || Err("no brokers".to_owned()))
+            .with_check("broken", async || Ok(json!(Vec::<u8>::new()[0])))
+            .with_check("stuck", std::future::pending);
         health.check_deadline = Duration::from_millis(5);
         let (status, body) = ask(&health.routes().into(), "/readyz").await;
         assert_eq!((status, &body["status"]), (StatusCode::SERVICE_UNAVAILABLE, &json!(503)));
@@ -303,7 +301,7 @@ mod tests {
         let mut health = {
             let (runs, started, release) =
                 (Arc::clone(&runs), Arc::clone(&started), Arc::clone(&release));
-            Health::new().check("slow", move || {
+            Health::new().with_check("slow", move || {
                 let (runs, started, release) =
                     (Arc::clone(&runs), Arc::clone(&started), Arc::clone(&release));
                 async move {
@@ -314,7 +312,8 @@ mod tests {
                 }
             })
         };
-        (health.check_deadline, health.fresh) = (Duration::from_secs(60), Duration::from_secs(60));
+        (health.check_deadline, health.report_ttl) =
+            (Duration::from_secs(60), Duration::from_secs(60));
         let app: Router = health.routes().into();
         let asked = |app: &Router| {
             let app: Router = app.clone();
@@ -337,12 +336,12 @@ mod tests {
         let runs = Arc::new(AtomicUsize::new(0));
         let mut health = {
             let runs = Arc::clone(&runs);
-            Health::new().check("count", move || {
+            Health::new().with_check("count", move || {
                 let run = runs.fetch_add(1, Ordering::SeqCst);
                 async move { Ok(json!(run)) }
             })
         };
-        health.fresh = Duration::ZERO;
+        health.report_ttl = Duration::ZERO;
         let app: Router = health.routes().into();
         ask(&app, "/readyz").await;
         ask(&app, "/readyz").await;
@@ -354,7 +353,8 @@ mod tests {
         // It takes connections and never answers.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
-        let error = probe_within(Duration::from_millis(5), &address).await.expect_err("no answer");
+        let error =
+            check_liveness_within(Duration::from_millis(5), &address).await.expect_err("no answer");
         assert!(error.contains("within 0.005 s"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! What an operator sees of a process: logs, traces, metrics, health, canary.
+//! Everything for operators: logs, traces, metrics, health, canary.
 
 pub mod telemetry;
 pub mod trace;

@@ -1,5 +1,5 @@
-//! Logs: one line an event on standard error, as text for people or JSON for machines. Standard
-//! output stays free for what a command answers.
+//! Logs: one line an event on standard error, as text or JSON. Standard output is for the output of
+//! commands.
 
 use std::{backtrace::BacktraceStatus, io::IsTerminal};
 
@@ -10,15 +10,15 @@ use tracing_subscriber::{
 
 use crate::ops::trace::TraceArgs;
 
-/// What is logged and traced, and how it looks.
+/// Logging and tracing.
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Logging")]
 pub struct TelemetryArgs {
-    /// How a log line looks: auto is text on a terminal and JSON otherwise.
+    /// Format of log lines: auto is text on a terminal and JSON otherwise
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t, value_name = "FORMAT")]
     pub log_format: LogFormat,
-    /// What is logged: a level (error, warn, info, debug, trace), or levels for parts of it, such
-    /// as info,http=debug. Drivers (librdkafka, sqlx, h2) are at warn unless they are named.
+    /// Log filter: a level (error, warn, info, debug, trace) or levels for targets, such as
+    /// info,http=debug. Drivers (librdkafka, sqlx, h2) log at warn unless named
     #[arg(long, env = "RUST_LOG", default_value = DEFAULT_FILTER, value_name = "FILTER")]
     pub log: String,
     /// Traces.
@@ -26,55 +26,55 @@ pub struct TelemetryArgs {
     pub trace: TraceArgs,
 }
 
-/// How a log line looks.
+/// Format of log lines.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum LogFormat {
     /// Text on a terminal and JSON otherwise.
     #[default]
     Auto,
-    /// A line for people; coloured on a terminal unless `NO_COLOR` is set (<https://no-color.org>).
+    /// Text; coloured on a terminal unless `NO_COLOR` is set (<https://no-color.org>).
     Text,
     /// A JSON object a line, its fields at the top level.
     Json,
 }
 
-/// Why there are no logs.
+/// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter is not one.
+    /// The filter does not parse.
     #[error(
         "--log (RUST_LOG) {filter:?} is not a filter such as info or info,http=debug: {source}"
     )]
     Filter {
-        /// What was given.
+        /// The filter.
         filter: String,
-        /// What is wrong with it.
+        /// The parser's error.
         source: tracing_subscriber::filter::ParseError,
     },
-    /// Somebody else in this process was first.
+    /// Logging is already set up.
     #[error("logging is already set up in this process")]
     AlreadySet,
 }
 
 const DEFAULT_FILTER: &str = "info";
 
-/// Whose everyday chatter says nothing to an operator: librdkafka's own lines, its Rust binding's,
-/// sqlx's, which are a line a query, and h2's, which at trace show each header with its value.
+/// Targets of drivers, quiet by default. sqlx logs each query, and h2 at trace each header with its
+/// value.
 const QUIET: &str = "librdkafka=warn,rdkafka=warn,sqlx=warn,h2=warn";
 
 /// Starts logging for the whole process, panics included. Call it once.
 ///
 /// # Errors
-/// [`TelemetryError`] when the filter is not one, or logging is already set up.
-pub fn init(args: &TelemetryArgs) -> Result<(), TelemetryError> {
+/// [`TelemetryError`].
+pub fn init_logging(args: &TelemetryArgs) -> Result<(), TelemetryError> {
     let terminal = std::io::stderr().is_terminal();
     let json = match args.log_format {
         LogFormat::Auto => !terminal,
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    // A closed or full standard error must not stop the service: without this, a line that cannot
-    // be written is reported by a macro that panics when that cannot be written either.
+    // Without this, a failed write to standard error is reported by a macro that panics if that
+    // write fails too.
     let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let lines = if json {
         lines.json().flatten_event(true).with_span_list(false).boxed()
@@ -83,7 +83,7 @@ pub fn init(args: &TelemetryArgs) -> Result<(), TelemetryError> {
         lines.with_ansi(terminal && colour).boxed()
     };
     tracing_subscriber::registry()
-        .with(filter(&args.log)?)
+        .with(build_filter(&args.log)?)
         .with(lines)
         .try_init()
         .map_err(|_| TelemetryError::AlreadySet)?;
@@ -100,12 +100,11 @@ pub fn init(args: &TelemetryArgs) -> Result<(), TelemetryError> {
     Ok(())
 }
 
-/// The filter that `text` asks for, with [`QUIET`] under it.
-fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {
+/// Parses `text`, after the directives of [`QUIET`].
+fn build_filter(text: &str) -> Result<EnvFilter, TelemetryError> {
     let text = if text.trim().is_empty() { DEFAULT_FILTER } else { text };
-    // A later directive replaces an earlier one for the same target, so a driver that is named
-    // gets what was asked for. Where everything is to be no louder than warn, quietening would
-    // make drivers louder than the rest.
+    // A later directive replaces an earlier one of the same target, so a named driver gets its
+    // level. If everything is at warn or less, `QUIET` would make drivers louder than the rest.
     let everything =
         text.split(',').filter_map(|part| part.trim().parse::<LevelFilter>().ok()).next_back();
     let directives = match everything {
@@ -124,7 +123,7 @@ mod tests {
     /// Whether an event of this target gets through the filter.
     macro_rules! passes {
         ($filter:expr, $target:literal, $level:ident) => {{
-            let subscriber = tracing_subscriber::registry().with(filter($filter).expect("a filter"));
+            let subscriber = tracing_subscriber::registry().with(build_filter($filter).expect("a filter"));
             tracing::subscriber::with_default(subscriber, || {
                 tracing::event_enabled!(target: $target, tracing::Level::$level)
             })
@@ -152,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_filter_that_is_none_is_named_in_the_error() {
-        let error = filter("info,http=lots").expect_err("no such level").to_string();
+        let error = build_filter("info,http=lots").expect_err("no such level").to_string();
         assert!(error.contains("info,http=lots") && error.contains("RUST_LOG"), "{error}");
     }
 }

@@ -1,7 +1,6 @@
-//! Traces: what one notification's way took, over all processes that it went through. A request
-//! brings its context (W3C Trace Context, `traceparent`), or begins a trace here; the log's records
-//! carry it on. Spans are sent to a collector where one is given, by OTLP over HTTP; without one, a
-//! context that comes is passed on as it is.
+//! Traces across processes. A request brings a context (W3C Trace Context, `traceparent`) or begins
+//! a trace; record headers carry it on. Spans go to a collector by OTLP over HTTP, if one is
+//! configured; otherwise a context is passed on unchanged.
 
 #[cfg(feature = "otlp")]
 mod otlp;
@@ -13,28 +12,28 @@ use std::{fmt, str::FromStr};
 
 use axum::http::{HeaderMap, HeaderName};
 
-pub(crate) use otlp::{RequestSpan, flush, init};
-pub use otlp::{delivered, is_recorded};
-/// The header that carries a context, in requests and in records.
+pub(crate) use otlp::{RequestSpan, flush_spans, init_exporter};
+pub use otlp::{is_recording, record_delivery};
+/// The header of a context, in requests and in records.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// Where a collector takes spans, under its address.
+/// The path of a collector that accepts spans.
 const PATH: &str = "/v1/traces";
-/// Where spans go.
+/// The collector.
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Traces")]
 pub struct TraceArgs {
-    /// URL of a collector that takes OTLP over HTTP, such as <http://localhost:4318>; without one,
-    /// a context that a request brings is passed on and nothing is recorded
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", value_parser = collector)]
+    /// URL of a collector that accepts OTLP over HTTP, such as <http://localhost:4318>; without it,
+    /// contexts are passed on and no spans are recorded. Needs a build with --features full
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", value_parser = parse_collector_url)]
     pub otlp_endpoint: Option<String>,
-    /// The part of all traces that begin here which is recorded, from 0 to 1; one that comes from
-    /// elsewhere is recorded if it says so
+    /// Ratio of the traces begun here that are recorded, from 0 to 1; a trace begun elsewhere
+    /// carries its own sampling flag
     #[arg(long, env = "OTEL_TRACES_SAMPLER_ARG", default_value_t = 0.01, value_name = "RATIO",
-        value_parser = ratio)]
+        value_parser = parse_ratio)]
     pub trace_ratio: f64,
 }
 
-fn collector(text: &str) -> Result<String, String> {
+fn parse_collector_url(text: &str) -> Result<String, String> {
     match text.strip_prefix("http://") {
         Some(host) if !host.trim_matches('/').is_empty() => {
             Ok(text.trim_end_matches('/').trim_end_matches(PATH).to_owned())
@@ -43,12 +42,12 @@ fn collector(text: &str) -> Result<String, String> {
     }
 }
 
-fn ratio(text: &str) -> Result<f64, String> {
+fn parse_ratio(text: &str) -> Result<f64, String> {
     let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
     ratio.ok_or_else(|| "must be a number from 0 to 1".into())
 }
 
-/// A place in a trace, as `traceparent` has it (<https://www.w3.org/TR/trace-context/>, version 00).
+/// A context as in `traceparent` (<https://www.w3.org/TR/trace-context/>, version 00).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceParent {
     trace: [u8; 16],
@@ -56,7 +55,7 @@ pub struct TraceParent {
     flags: u8,
 }
 
-/// Why a text is not a [`TraceParent`].
+/// A text that is no [`TraceParent`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a traceparent of version 00")]
 pub struct InvalidTraceParent;
@@ -65,7 +64,7 @@ impl FromStr for TraceParent {
     type Err = InvalidTraceParent;
 
     fn from_str(text: &str) -> Result<Self, InvalidTraceParent> {
-        fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+        fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
             let lower = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
             if text.len() != N * 2 || !text.bytes().all(lower) {
                 return None;
@@ -78,11 +77,11 @@ impl FromStr for TraceParent {
         }
         let mut parts = text.split('-');
         let parsed = (|| {
-            let version = hex::<1>(parts.next()?)?;
+            let version = parse_hex::<1>(parts.next()?)?;
             let parsed = Self {
-                trace: hex(parts.next()?)?,
-                span: hex(parts.next()?)?,
-                flags: hex::<1>(parts.next()?)?[0],
+                trace: parse_hex(parts.next()?)?,
+                span: parse_hex(parts.next()?)?,
+                flags: parse_hex::<1>(parts.next()?)?[0],
             };
             let whole = version == [0] && parts.next().is_none();
             (whole && parsed.trace != [0; 16] && parsed.span != [0; 8]).then_some(parsed)
@@ -100,10 +99,9 @@ impl fmt::Display for TraceParent {
 }
 
 impl TraceParent {
-    /// What a request brings; nothing, if it is not one (which is to be ignored, as the standard
-    /// says).
+    /// The request's context; `None` if it is missing or invalid, as the standard demands.
     #[must_use]
-    pub fn of(headers: &HeaderMap) -> Option<Self> {
+    pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         headers.get(TRACEPARENT)?.to_str().ok()?.parse().ok()
     }
 

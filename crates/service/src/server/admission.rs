@@ -1,6 +1,5 @@
-//! Who is let in while there is much to do: so many requests at a time, each with a deadline. The
-//! rest is told at once to come again (load shedding), because a request that waits long for its
-//! turn is answered to nobody, and costs memory until then.
+//! Admission control: bounds concurrent requests, each with a deadline, and sheds the rest with 503
+//! at once. A queue would only delay them beyond their clients' time-outs and cost memory.
 
 use std::{
     convert::Infallible,
@@ -25,112 +24,119 @@ use tower::{Layer, Service};
 
 use crate::{ops::metrics::Metrics, problem::Problem};
 
-/// The longest path and query, in bytes. A cursor and a token fit in a quarter of it.
-const MAX_URI: usize = 16 << 10;
+/// A cursor and a token fit in a quarter of it.
+const MAX_URI_BYTES: usize = 16 << 10;
 
-/// When one that found no place may come again.
-const AGAIN: Duration = Duration::from_secs(1);
+/// The `Retry-After` of a shed request.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// How often it is said that requests are turned away, while they are.
-const SAY_AGAIN: Duration = Duration::from_secs(5);
+/// Least time between two warnings of shed requests.
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What must be answered however much there is to do, or an operator would see nothing and an
-/// orchestrator would restart what only is busy. Each is cheap.
-const ALWAYS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+/// Cheap routes that are never shed: operators and orchestrators need them most under load.
+const ALWAYS_ADMITTED: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
-/// The place that a request has among those under way, in its extensions. A handler that is going
-/// to wait for long gives it back, and takes one among those who wait.
+/// A request's permit, in its extensions. A handler that waits for long releases it and takes a
+/// permit of its own kind.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct RequestPermit {
     permit: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
     metrics: Metrics,
 }
 
-impl Place {
-    /// Lets another request in instead of this one.
-    pub fn leave(&self) {
+impl RequestPermit {
+    /// Lets another request be admitted.
+    pub fn release(&self) {
         *self.permit.lock() = None;
     }
 
-    /// Counts the request as turned away, for this reason.
-    pub fn shed(&self, reason: &'static str) {
-        self.metrics.shed(reason);
+    /// Counts the request as shed, by this reason.
+    pub fn count_shed(&self, reason: &'static str) {
+        self.metrics.count_shed(reason);
     }
 }
 
-/// Lets so many requests in at a time.
+/// The layer that admits requests.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
     metrics: Metrics,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     deadline: Duration,
-    /// When it was last said that requests are turned away, and how many were since.
-    said: Arc<Mutex<(Option<Instant>, u64)>>,
+    /// When the last warning was logged, and the number of requests shed since.
+    last_warning: Arc<Mutex<(Option<Instant>, u64)>>,
 }
 
-/// Marks the answer to a request that was turned away. There may be thousands a second: the request
-/// log has them at debug, and what happens is said here, once in a while.
+/// Marks the response to a shed request. There may be thousands a second: the request log has them
+/// at debug level, and this module warns once in a while.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct TurnedAway;
+pub(crate) struct ShedRequest;
 
 impl Admission {
-    /// So many at a time, each with so long until its response begins.
-    pub(crate) fn new(most: usize, deadline: Duration, metrics: Metrics) -> Self {
-        Self { metrics, places: Arc::new(Semaphore::new(most)), deadline, said: Arc::default() }
-    }
-
-    fn say(&self) {
-        let mut said = self.said.lock();
-        said.1 += 1;
-        if said.0.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
-            tracing::warn!(
-                http.turned_away = said.1,
-                "as many requests are under way as --max-requests allows; others are told to come again"
-            );
-            *said = (Some(Instant::now()), 0);
+    /// Admits up to `max_requests` at a time, each with `deadline` until its response begins.
+    pub(crate) fn new(max_requests: usize, deadline: Duration, metrics: Metrics) -> Self {
+        Self {
+            metrics,
+            permits: Arc::new(Semaphore::new(max_requests)),
+            deadline,
+            last_warning: Arc::default(),
         }
     }
 
-    fn admit(
+    fn log_shedding(&self) {
+        let mut last_warning = self.last_warning.lock();
+        last_warning.1 += 1;
+        if last_warning.0.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+            tracing::warn!(
+                http.shed = last_warning.1,
+                "too many concurrent requests (--max-requests); shedding the rest"
+            );
+            *last_warning = (Some(Instant::now()), 0);
+        }
+    }
+
+    fn try_admit(
         &self,
         uri: &Uri,
         route: Option<&str>,
     ) -> Result<Option<OwnedSemaphorePermit>, Problem> {
         let length = uri.path_and_query().map_or(0, |path| path.as_str().len());
-        if length > MAX_URI {
-            let message = format!("The address has {length} bytes, and may have {MAX_URI}.");
-            return Err(Problem::new(StatusCode::URI_TOO_LONG, message).with("limit", MAX_URI));
+        if length > MAX_URI_BYTES {
+            let message =
+                format!("The path and query have {length} bytes; the maximum is {MAX_URI_BYTES}.");
+            return Err(
+                Problem::new(StatusCode::URI_TOO_LONG, message).with("limit", MAX_URI_BYTES)
+            );
         }
-        if route.is_some_and(|route| ALWAYS.contains(&route)) {
+        if route.is_some_and(|route| ALWAYS_ADMITTED.contains(&route)) {
             return Ok(None);
         }
-        match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(place) => Ok(Some(place)),
+        match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => Ok(Some(permit)),
             Err(_) => {
-                self.metrics.shed("requests");
-                self.say();
-                let message = "This service has too much to do just now; try again shortly.";
-                Err(Problem::unavailable(message, AGAIN))
+                self.metrics.count_shed("requests");
+                self.log_shedding();
+                let message = "Too many concurrent requests; try again shortly.";
+                Err(Problem::unavailable(message, RETRY_DELAY))
             }
         }
     }
 }
 
 impl<S> Layer<S> for Admission {
-    type Service = Admitting<S>;
+    type Service = AdmissionService<S>;
 
-    fn layer(&self, inner: S) -> Admitting<S> {
-        Admitting { inner, admission: self.clone() }
+    fn layer(&self, inner: S) -> AdmissionService<S> {
+        AdmissionService { inner, admission: self.clone() }
     }
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct Admitting<S> {
+pub(crate) struct AdmissionService<S> {
     inner: S,
     admission: Admission,
 }
 
-impl<S> Service<Request> for Admitting<S>
+impl<S> Service<Request> for AdmissionService<S>
 where
     S: Service<Request, Response = Response, Error = Infallible>,
     S::Future: Send + 'static,
@@ -145,27 +151,27 @@ where
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-        let place = match self.admission.admit(request.uri(), route) {
-            Ok(permit) => Place {
+        let permit = match self.admission.try_admit(request.uri(), route) {
+            Ok(permit) => RequestPermit {
                 permit: Arc::new(Mutex::new(permit)),
                 metrics: self.admission.metrics.clone(),
             },
             Err(problem) => {
-                let answer = (Extension(TurnedAway), problem).into_response();
+                let answer = (Extension(ShedRequest), problem).into_response();
                 return Box::pin(async { Ok(answer) });
             }
         };
-        request.extensions_mut().insert(place.clone());
+        request.extensions_mut().insert(permit.clone());
         let deadline = self.admission.deadline;
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = timeout(deadline, answer).await;
-            // Whoever keeps the request's extensions does not keep its place.
-            place.leave();
+            // A handler may keep the extensions, but not the permit.
+            permit.release();
             answer.unwrap_or_else(|_| {
-                place.shed("deadline");
+                permit.count_shed("deadline");
                 let message = format!(
-                    "No answer within {} s; whether the request was carried out is not known.",
+                    "No response within {} s; the outcome of the request is unknown.",
                     deadline.as_secs_f64()
                 );
                 Ok(Problem::new(StatusCode::GATEWAY_TIMEOUT, message).into_response())

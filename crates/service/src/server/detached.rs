@@ -1,11 +1,10 @@
-//! Responses without an end, such as event streams, leave hyper once their head is out.
+//! Long-lived responses, such as event streams, leave hyper after their head is written.
 //!
-//! hyper keeps two buffers of 8 KiB and its whole state machine for as long as a response lasts;
-//! for a stream on which nothing happens that was 20 KB of a process's memory each, most of it for
-//! nothing. Here such a stream costs its body, a socket and a small task. What is written is the
-//! same: chunks (RFC 9112, section 7.1), then the connection is closed.
+//! hyper keeps two buffers of 8 KiB and its state machine for the whole response: 20 KB for an idle
+//! stream. A detached stream costs its body, a socket and a small task. The bytes on the wire are
+//! the same: chunks (RFC 9112, section 7.1), then the connection is closed.
 //!
-//! Only HTTP/1.1 is handed over: the streams of an HTTP/2 connection share one set of buffers.
+//! Only HTTP/1.1 connections are detached: the streams of an HTTP/2 connection share its buffers.
 
 use std::{
     future::Future,
@@ -34,55 +33,53 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long a client may take not a single byte of what is written to it.
-const STALLED: Duration = Duration::from_secs(60);
+/// Bounds a write during which the client reads no byte.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Marks a response as one whose body may go on for ever. As an extension of the response.
+/// A response extension: the body is long-lived and may leave hyper.
 #[derive(Debug, Clone, Copy)]
-pub struct Endless;
+pub struct StreamingResponse;
 
-/// A connection that hyper may have to give back.
+/// A connection that may leave hyper.
 #[derive(Debug, Default)]
-pub(crate) struct Handover {
+pub(crate) struct DetachedConnection {
     stream: Mutex<Option<TcpStream>>,
-    /// The endless body, when there is one.
+    /// The long-lived body, once the handler has answered with one.
     body: Mutex<Option<Body>>,
-    /// Whether everything that hyper wrote, the head included, is with the system.
+    /// True once hyper has flushed everything, the head included.
     flushed: AtomicBool,
 }
 
-/// hyper's side of the connection.
+/// hyper's reader and writer of the connection.
 #[derive(Debug)]
-pub(crate) struct Lent(Arc<Handover>);
+pub(crate) struct HyperIo(Arc<DetachedConnection>);
 
-impl Handover {
-    /// Of this connection.
-    pub(crate) fn of(stream: TcpStream) -> Arc<Self> {
+impl DetachedConnection {
+    pub(crate) fn new(stream: TcpStream) -> Arc<Self> {
         Arc::new(Self { stream: Mutex::new(Some(stream)), ..Self::default() })
     }
 
-    /// What hyper is to read from and write to.
-    pub(crate) fn lend(self: &Arc<Self>) -> Lent {
-        Lent(Arc::clone(self))
+    pub(crate) fn hyper_io(self: &Arc<Self>) -> HyperIo {
+        HyperIo(Arc::clone(self))
     }
 
-    /// Whether the answer to this request may be handed over, should it be endless.
-    pub(crate) fn concerns(request: &Request<impl Sized>) -> bool {
-        // Of a HEAD only the head is answered.
+    /// Returns true if the response to this request may leave hyper.
+    pub(crate) fn can_detach(request: &Request<impl Sized>) -> bool {
+        // A HEAD response has no body.
         request.version() == Version::HTTP_11 && request.method() == Method::GET
     }
 
-    /// Keeps the body of an endless response, and leaves hyper one that never says anything.
-    pub(crate) fn keep(&self, response: &mut Response<Body>) {
-        if response.extensions().get::<Endless>().is_some() {
+    /// Keeps a long-lived body and gives hyper one that never yields.
+    pub(crate) fn keep_body(&self, response: &mut Response<Body>) {
+        if response.extensions().get::<StreamingResponse>().is_some() {
             let silent = Body::from_stream(stream::pending::<Result<Bytes, io::Error>>());
             *self.body.lock() = Some(std::mem::replace(response.body_mut(), silent));
         }
     }
 
-    /// The connection and its body, once hyper has nothing more to do with them. hyper's side is
-    /// cut off by that, and to be dropped.
-    pub(crate) fn take(&self) -> Option<(TcpStream, Body)> {
+    /// The connection and its body, once hyper has flushed the head. hyper's side must then be
+    /// dropped.
+    pub(crate) fn take_parts(&self) -> Option<(TcpStream, Body)> {
         if !self.flushed.load(Ordering::Relaxed) {
             return None;
         }
@@ -90,23 +87,23 @@ impl Handover {
     }
 }
 
-/// Writes an endless body, until it ends after all, the client goes, or `cut` is cancelled.
-pub(crate) async fn write(mut stream: TcpStream, body: Body, cut: CancellationToken) {
+/// Writes the body until it ends, the client closes, or `cut` is cancelled.
+pub(crate) async fn write_body(mut stream: TcpStream, body: Body, cut: CancellationToken) {
     let written = tokio::select! {
-        written = chunks(&mut stream, body) => written,
+        written = write_chunks(&mut stream, body) => written,
         () = cut.cancelled() => return,
     };
     if let Err(error) = written {
-        tracing::debug!(target: "http", %error, "a stream broke off");
+        tracing::debug!(target: "http", %error, "a stream failed");
     }
 }
 
-async fn chunks(stream: &mut TcpStream, mut body: Body) -> io::Result<()> {
+async fn write_chunks(stream: &mut TcpStream, mut body: Body) -> io::Result<()> {
     loop {
         let frame = tokio::select! {
             biased;
             frame = body.frame() => frame,
-            () = gone(stream) => return Ok(()),
+            () = await_close(stream) => return Ok(()),
         };
         let Some(frame) = frame else { break };
         if let Ok(data) = frame.map_err(io::Error::other)?.into_data()
@@ -126,13 +123,13 @@ async fn chunks(stream: &mut TcpStream, mut body: Body) -> io::Result<()> {
 async fn write_all(stream: &mut TcpStream, mut bytes: Bytes) -> io::Result<()> {
     while !bytes.is_empty() {
         let stalled = |_| io::Error::new(io::ErrorKind::TimedOut, "the client does not read");
-        timeout(STALLED, stream.write_buf(&mut bytes)).await.map_err(stalled)??;
+        timeout(WRITE_TIMEOUT, stream.write_buf(&mut bytes)).await.map_err(stalled)??;
     }
     Ok(())
 }
 
-/// Resolves when the client has closed its side. It has nothing more to say.
-async fn gone(stream: &TcpStream) {
+/// Resolves when the client closes its side. Discards anything it sends.
+async fn await_close(stream: &TcpStream) {
     loop {
         if stream.readable().await.is_err() {
             return;
@@ -145,9 +142,9 @@ async fn gone(stream: &TcpStream) {
     }
 }
 
-impl Lent {
-    /// None: the connection has been taken away, and whoever asks is about to be dropped.
-    fn poll<T>(
+impl HyperIo {
+    /// Pending once the connection was taken: the caller is about to be dropped.
+    fn poll_stream<T>(
         &self,
         poll: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
@@ -158,23 +155,23 @@ impl Lent {
     }
 }
 
-impl AsyncRead for Lent {
+impl AsyncRead for HyperIo {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.poll(|stream| stream.poll_read(context, into))
+        self.poll_stream(|stream| stream.poll_read(context, into))
     }
 }
 
-impl AsyncWrite for Lent {
+impl AsyncWrite for HyperIo {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll(|stream| stream.poll_write(context, bytes))
+        self.poll_stream(|stream| stream.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -182,7 +179,7 @@ impl AsyncWrite for Lent {
         context: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll(|stream| stream.poll_write_vectored(context, bytes))
+        self.poll_stream(|stream| stream.poll_write_vectored(context, bytes))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -191,26 +188,28 @@ impl AsyncWrite for Lent {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper flushes when its own buffer is empty. The body is kept before the head is written,
-        // so the first flush after that is that of the head.
+        // so the first flush after that includes the head.
         if self.0.body.lock().is_some() {
             self.0.flushed.store(true, Ordering::Relaxed);
         }
-        self.poll(|stream| stream.poll_flush(context))
+        self.poll_stream(|stream| stream.poll_flush(context))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll(|stream| stream.poll_shutdown(context))
+        self.poll_stream(|stream| stream.poll_shutdown(context))
     }
 }
 
-/// Polls hyper's part of a connection until it ends, or an endless body is to be handed over.
-pub(crate) async fn until_endless<C: Future>(
+/// Polls hyper's connection until it ends or its body can be detached.
+pub(crate) async fn run_until_detached<C: Future>(
     mut connection: Pin<&mut C>,
-    handover: &Handover,
+    detached: &DetachedConnection,
 ) -> Result<C::Output, (TcpStream, Body)> {
     std::future::poll_fn(|context| match connection.as_mut().poll(context) {
         Poll::Ready(ended) => Poll::Ready(Ok(ended)),
-        Poll::Pending => handover.take().map_or(Poll::Pending, |taken| Poll::Ready(Err(taken))),
+        Poll::Pending => {
+            detached.take_parts().map_or(Poll::Pending, |taken| Poll::Ready(Err(taken)))
+        }
     })
     .await
 }

@@ -1,5 +1,5 @@
-//! The problem body for errors that no handler of ours wrote: an unknown route, a wrong method, a
-//! panic, a limit of a layer. After these, every error of every route looks the same.
+//! Problem bodies for errors without a handler: an unknown route, a wrong method, a panic, a limit
+//! of a layer. They make every error look the same.
 
 use std::{any::Any, convert::Infallible, time::Duration};
 
@@ -12,24 +12,22 @@ use hyper::body::Body as _;
 
 use crate::problem::{self, Problem};
 
-/// The longest foreign text that becomes a message, in bytes. The texts of axum's own rejections
-/// are a sentence.
-const MAX_TEXT: u64 = 1024;
+/// Bounds the foreign text that becomes a message; axum's own rejections are a sentence.
+const MAX_TEXT_BYTES: u64 = 1024;
 
-/// Turns an error response without a body of its own (none, or plain text, as axum and tower
-/// write them) into a problem with the same status and headers, such as `Allow`. Everything else
-/// passes untouched. For `ServiceBuilder::and_then`.
+/// Turns an error response with an empty or plain-text body, as axum and tower write them, into a
+/// problem with the same status and headers, such as `Allow`. For `ServiceBuilder::and_then`.
 ///
 /// # Errors
-/// None.
+/// Never.
 pub async fn problem_bodies(response: Response) -> Result<Response, Infallible> {
     let status = response.status();
     if !(status.is_client_error() || status.is_server_error()) || has_own_body(response.headers()) {
         return Ok(response);
     }
     let (mut parts, body) = response.into_parts();
-    let text = text(body).await;
-    // What a client did wrong may be told; what is wrong here may not.
+    let text = read_short_text(body).await;
+    // Texts about client errors may be sent; texts about ours are only logged.
     let message = if status.is_client_error() && !text.is_empty() {
         text
     } else {
@@ -40,7 +38,7 @@ pub async fn problem_bodies(response: Response) -> Result<Response, Infallible> 
                 "a layer answered with its own error"
             );
         }
-        message(status).to_owned()
+        default_message(status).to_owned()
     };
     let mut problem = Problem::new(status, message);
     if status == StatusCode::SERVICE_UNAVAILABLE && !parts.headers.contains_key(header::RETRY_AFTER)
@@ -58,10 +56,11 @@ pub async fn problem_bodies(response: Response) -> Result<Response, Infallible> 
     Ok(response)
 }
 
-/// The answer when a handler panicked. The panic itself is reported where it happens, by the hook
-/// that [`telemetry::init`](crate::ops::telemetry::init) sets. For `CatchPanicLayer::custom`.
+/// 500 for a panic in a handler. The hook of
+/// [`telemetry::init_logging`](crate::ops::telemetry::init_logging) logs the panic. For
+/// `CatchPanicLayer::custom`.
 #[must_use]
-pub fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+pub fn respond_to_panic(_: Box<dyn Any + Send + 'static>) -> Response {
     Problem::internal().into_response()
 }
 
@@ -72,31 +71,31 @@ fn has_own_body(headers: &HeaderMap) -> bool {
     })
 }
 
-/// The body as text, where it is short and all there.
-async fn text(body: Body) -> String {
-    if body.size_hint().upper().is_none_or(|size| size == 0 || size > MAX_TEXT) {
+/// The body as text, or empty if it is long or not UTF-8.
+async fn read_short_text(body: Body) -> String {
+    if body.size_hint().upper().is_none_or(|size| size == 0 || size > MAX_TEXT_BYTES) {
         return String::new();
     }
     let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
     String::from_utf8(bytes.into()).unwrap_or_default()
 }
 
-/// What a status means here when nobody said more.
-fn message(status: StatusCode) -> &'static str {
+/// The message of a status without a message of its own.
+fn default_message(status: StatusCode) -> &'static str {
     match status {
-        StatusCode::NOT_FOUND => "There is nothing at this address.",
-        // The router adds that header outside of all layers, so its value is not known here.
+        StatusCode::NOT_FOUND => "No such route.",
+        // The router adds `Allow` outside of all layers, so its value is unknown here.
         StatusCode::METHOD_NOT_ALLOWED => {
-            "This address does not take this method; the Allow header names those it takes."
+            "This route does not accept the method; see the Allow header."
         }
         StatusCode::REQUEST_TIMEOUT => "The request did not arrive in time.",
         StatusCode::PAYLOAD_TOO_LARGE => "The request body is too large.",
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => "This address does not take this Content-Type.",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "This route does not accept the Content-Type.",
         StatusCode::TOO_MANY_REQUESTS => "Too many requests; try again later.",
         StatusCode::INTERNAL_SERVER_ERROR => problem::INTERNAL,
-        StatusCode::SERVICE_UNAVAILABLE => "This service has too much to do just now; try again.",
+        StatusCode::SERVICE_UNAVAILABLE => "The service is overloaded; try again.",
         StatusCode::GATEWAY_TIMEOUT => {
-            "No answer in time; whether the request was carried out is not known."
+            "No response in time; the outcome of the request is unknown."
         }
         other => other.canonical_reason().unwrap_or("Error"),
     }

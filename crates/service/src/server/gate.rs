@@ -1,6 +1,5 @@
-//! A check in front of a router's handlers that answers at once or lets the request through: what
-//! axum's `from_fn` does, for checks that never wait, and without copying and boxing all that is
-//! behind it at each request.
+//! A synchronous check in front of a router: it answers at once or passes the request on. Unlike
+//! axum's `from_fn` it does not clone and box the inner service at each request.
 
 use std::{
     convert::Infallible,
@@ -12,26 +11,26 @@ use axum::{extract::Request, response::Response};
 use futures_util::future::Either;
 use tower::{Layer, Service};
 
-/// Asks `check` of every request: a response ends it there. The check may add extensions.
+/// Calls `check` for each request; a response ends it. The check may add extensions.
 #[derive(Debug, Clone)]
 pub(crate) struct Gate<C>(pub(crate) C);
 
-/// What is behind a [`Gate`].
+/// The service that [`Gate`] makes.
 #[derive(Debug, Clone)]
-pub(crate) struct Gated<S, C> {
+pub(crate) struct GateService<S, C> {
     inner: S,
     check: C,
 }
 
 impl<S, C: Clone> Layer<S> for Gate<C> {
-    type Service = Gated<S, C>;
+    type Service = GateService<S, C>;
 
-    fn layer(&self, inner: S) -> Gated<S, C> {
-        Gated { inner, check: self.0.clone() }
+    fn layer(&self, inner: S) -> GateService<S, C> {
+        GateService { inner, check: self.0.clone() }
     }
 }
 
-impl<S, C> Service<Request> for Gated<S, C>
+impl<S, C> Service<Request> for GateService<S, C>
 where
     S: Service<Request, Response = Response, Error = Infallible>,
     C: Fn(&mut Request) -> Option<Response>,

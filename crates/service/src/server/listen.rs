@@ -1,5 +1,5 @@
-//! Addresses to listen on: binding one, saying plainly what to do when that fails, and refusing
-//! one that strangers can reach. It accepts no connection.
+//! Binds listeners, with errors that say how to choose another address, and refuses addresses that
+//! other machines can reach.
 
 use std::{
     fmt::Display,
@@ -9,15 +9,15 @@ use std::{
 
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 
-/// How many connections may wait to be accepted: what Linux allows by default
-/// (`net.core.somaxconn`). Thousands of subscribers reconnect at once when an instance goes.
+/// Length of the accept queue: the default of `net.core.somaxconn` on Linux. Thousands of
+/// subscribers reconnect at once when an instance stops.
 const BACKLOG: u32 = 4096;
 
-/// Why a service cannot listen. The texts say what to do.
+/// Why a service cannot listen. The message says how to fix it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BindError {
-    /// Somebody else listens there.
+    /// Another process listens there.
     #[error(
         "cannot listen on {address} for the {name}: the address is already in use, perhaps by another {name}. {hint}"
     )]
@@ -29,7 +29,7 @@ pub enum BindError {
         /// How to choose another address.
         hint: String,
     },
-    /// The system does not let this process listen there.
+    /// The operating system denies it.
     #[error(
         "cannot listen on {address} for the {name}: permission denied; a port below 1024 needs a privileged process. {hint}"
     )]
@@ -41,19 +41,19 @@ pub enum BindError {
         /// How to choose another address.
         hint: String,
     },
-    /// Anything else: no such host, no such interface, no file handle left.
+    /// Another error: no such host, no such interface, no file handle left.
     #[error("cannot listen on {address} for the {name}: {source}. {hint}")]
     Other {
         /// The address.
         address: String,
         /// The service that wanted it.
         name: String,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
         /// How to choose another address.
         hint: String,
     },
-    /// Strangers could reach the address, and nothing would keep them out.
+    /// Other machines can reach the address, and authentication is off.
     #[error(
         "refusing to listen on {address}: other machines can reach it, and authentication is off, so anyone there could \
          act as any user. Turn it on (--auth-secret-file or --auth-jwks-file), choose a loopback address ({flag} \
@@ -72,14 +72,18 @@ pub enum BindError {
     },
 }
 
-/// Refuses an address that is not a loopback one, unless `guarded`: callers are asked who they are,
-/// or the operator says that the network keeps strangers out. `flag` and `env` are how the
-/// address is chosen, such as `--listen` and `PRODUCER_LISTEN`.
+/// Fails if `address` is not loopback and not `guarded` (by authentication or `--insecure`). `flag`
+/// and `env` are the settings of the address, such as `--listen` and `PRODUCER_LISTEN`.
 ///
 /// # Errors
-/// [`BindError::Exposed`], which says why and what to do.
-pub fn guard(address: SocketAddr, guarded: bool, flag: &str, env: &str) -> Result<(), BindError> {
-    // `::ffff:127.0.0.1` is loopback too; the unspecified addresses are every interface, and not.
+/// [`BindError::Exposed`].
+pub fn check_exposure(
+    address: SocketAddr,
+    guarded: bool,
+    flag: &str,
+    env: &str,
+) -> Result<(), BindError> {
+    // `::ffff:127.0.0.1` is loopback too. An unspecified address means every interface.
     if guarded || address.ip().to_canonical().is_loopback() {
         return Ok(());
     }
@@ -91,20 +95,20 @@ pub fn guard(address: SocketAddr, guarded: bool, flag: &str, env: &str) -> Resul
     })
 }
 
-/// Listens on `address`, a socket address or `host:port` (port 0: any free one; the listener knows
-/// which). `name` is the service in the error's words, such as `producer`; `flag` and `env` are how
-/// the address is chosen, such as `--listen` and `PRODUCER_LISTEN`.
+/// Binds `address`, a socket address or `host:port` (port 0: any free port). `name` is the service
+/// in error messages, such as `producer`; `flag` and `env` are the settings of the address, such as
+/// `--listen` and `PRODUCER_LISTEN`.
 ///
 /// # Errors
-/// [`BindError`], which says which address, for whom, why, and how to choose another.
-pub async fn bind(
+/// [`BindError`].
+pub async fn bind_listener(
     name: &str,
     address: impl Display,
     flag: &str,
     env: &str,
 ) -> Result<TcpListener, BindError> {
     let address = address.to_string();
-    match listen(&address).await {
+    match listen_on_first(&address).await {
         Ok(listener) => Ok(listener),
         Err(source) => {
             let name = name.to_owned();
@@ -120,13 +124,41 @@ pub async fn bind(
     }
 }
 
+/// Binds `address` and refuses one that strangers can reach, as [`bind_listener`] and
+/// [`check_exposure`] do.
+///
+/// # Errors
+/// [`BindError`].
+pub async fn open_listener(
+    name: &str,
+    address: &str,
+    guarded: bool,
+    flag: &str,
+    env: &str,
+) -> Result<TcpListener, BindError> {
+    let listener = bind_listener(name, address, flag, env).await?;
+    let bound = listener.local_addr();
+    check_exposure(
+        bound.map_err(|source| BindError::Other {
+            address: address.to_owned(),
+            name: name.to_owned(),
+            source,
+            hint: String::new(),
+        })?,
+        guarded,
+        flag,
+        env,
+    )?;
+    Ok(listener)
+}
+
 /// Listens on the first of the host's addresses that can be listened on.
-async fn listen(address: &str) -> io::Result<TcpListener> {
+async fn listen_on_first(address: &str) -> io::Result<TcpListener> {
     let mut last = None;
     for address in lookup_host(address).await? {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // A restarted service takes its address back while old connections still time out. On
-        // Windows the same option would let two services share it.
+        // Lets a restarted service bind while old connections are in TIME_WAIT. On Windows the same
+        // option would let two services share the port.
         #[cfg(unix)]
         socket.set_reuseaddr(true)?;
         match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
@@ -142,13 +174,13 @@ mod tests {
     use super::*;
 
     async fn failure(address: impl Display) -> String {
-        let listener = bind("producer", address, "--listen", "PRODUCER_LISTEN").await;
+        let listener = bind_listener("producer", address, "--listen", "PRODUCER_LISTEN").await;
         listener.expect_err("an address that cannot be had").to_string()
     }
 
     #[tokio::test]
     async fn an_address_in_use_is_named_with_who_wanted_it_and_how_to_choose_another() {
-        let first = bind("consumer", "127.0.0.1:0", "--listen", "CONSUMER_LISTEN")
+        let first = bind_listener("consumer", "127.0.0.1:0", "--listen", "CONSUMER_LISTEN")
             .await
             .expect("a free port");
         let taken = first.local_addr().expect("a bound address");
@@ -180,7 +212,12 @@ mod tests {
     #[test]
     fn the_guard_lets_loopback_through_and_nothing_else() {
         let guarded = |text: &str, insecure| {
-            guard(text.parse().expect("an address"), insecure, "--listen", "PRODUCER_LISTEN")
+            check_exposure(
+                text.parse().expect("an address"),
+                insecure,
+                "--listen",
+                "PRODUCER_LISTEN",
+            )
         };
         for open in ["127.0.0.1:8080", "127.9.9.9:1", "[::1]:8080", "[::ffff:127.0.0.1]:8080"] {
             assert!(guarded(open, false).is_ok(), "{open}");

@@ -1,15 +1,17 @@
-//! The HTTP server: from an address to a response, with the limits on the way.
+//! The HTTP server, from the listener to the response.
 //!
-//! - [`listen`]: which addresses may be listened on, and the error when one cannot;
-//! - [`http`]: connections, limits, drain, and the layers around every router;
-//! - [`detached`]: responses that may go on for ever, outside hyper;
-//! - `request_log`: one line a request, never its path or query;
-//! - [`admission`]: which requests are let in under load;
-//! - `gate`: a check in front of a router's handlers;
-//! - [`origin`]: which page made a browser ask;
-//! - [`fallback`]: problem bodies for requests that no handler answered.
+//! - [`listen`]: binds addresses and refuses exposed ones;
+//! - [`limits`]: the limits of connections and requests;
+//! - [`http`]: connections, drain, and the layers around every router;
+//! - [`detached`]: long-lived responses outside hyper;
+//! - `request_log`: one line a request, without its path or query;
+//! - [`admission`]: bounds concurrent requests;
+//! - `gate`: a synchronous check in front of a router;
+//! - [`origin`]: checks of the `Origin` and `Host` headers;
+//! - [`fallback`]: problem bodies for errors of layers and the router.
 
 pub mod listen;
+pub mod limits;
 pub mod http;
 pub mod detached;
 pub(crate) mod request_log;

@@ -1,6 +1,5 @@
-//! Which page makes a browser send a request (RFC 6454). A browser lets any page that a person
-//! opens send forms and open WebSockets to anywhere, a service on loopback included; programs send
-//! no `Origin`.
+//! Checks of the `Origin` header (RFC 6454). A browser lets any page send forms and open WebSockets
+//! to any address, loopback included; other clients send no `Origin`.
 
 use std::net::IpAddr;
 
@@ -13,20 +12,20 @@ use axum::{
 
 use crate::{problem::Problem, server::gate::Gate};
 
-/// Whether these are the headers of a program, or of a page that came from here.
+/// Returns true if the request has no `Origin`, or that of its own host.
 #[must_use]
 pub fn is_own(headers: &HeaderMap, uri: &Uri) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else { return true };
     let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-    origin.is_some_and(|(_, authority)| Some(authority) == host(headers, uri))
+    origin.is_some_and(|(_, authority)| Some(authority) == requested_host(headers, uri))
 }
 
-/// For services that ask nobody who they are: to them, everything that reaches the socket is the
-/// person at the machine. Refuses (403)
-/// - what a page of another origin would change, except for those that `allowed` knows;
-/// - where only this machine is listened to (`local`), requests to any other name than its own: a
-///   name that its owner points at 127.0.0.1 makes a page's origin ours (DNS rebinding).
-pub fn refuse_foreign(
+/// For services without authentication. Answers 403
+///
+/// - to requests that may change state from another origin, unless `allowed` accepts it;
+/// - where only loopback is listened to (`local`), to requests for another host name: with DNS
+///   rebinding, a name that points at 127.0.0.1 would give a page this origin.
+pub fn refuse_foreign_origins(
     routes: Router,
     local: bool,
     allowed: impl Fn(&HeaderValue) -> bool + Clone + Send + Sync + 'static,
@@ -37,10 +36,12 @@ pub fn refuse_foreign(
             || is_own(request.headers(), request.uri())
             || origin.is_some_and(&allowed);
         if !fine {
-            Some(foreign().into_response())
-        } else if local && !host(request.headers(), request.uri()).is_none_or(is_this_machine) {
-            let message = "Only requests to localhost or an IP address are answered here; turn authentication on \
-                           to use another name";
+            Some(foreign_origin().into_response())
+        } else if local
+            && !requested_host(request.headers(), request.uri()).is_none_or(is_this_machine)
+        {
+            let message =
+                "Without authentication, only requests to localhost or an IP address are accepted";
             Some(Problem::new(StatusCode::FORBIDDEN, message).into_response())
         } else {
             None
@@ -48,24 +49,24 @@ pub fn refuse_foreign(
     }))
 }
 
-/// Whom a request is for, with the port. HTTP/2 has it in the request line alone.
-fn host<'r>(headers: &'r HeaderMap, uri: &'r Uri) -> Option<&'r str> {
+/// The `Host`, with its port. HTTP/2 has it in the request line.
+fn requested_host<'r>(headers: &'r HeaderMap, uri: &'r Uri) -> Option<&'r str> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     host.or_else(|| uri.authority().map(Authority::as_str))
 }
 
-/// Whether a page cannot have come from this host unless this machine served it: nobody can point
-/// these names elsewhere (RFC 6761, section 6.3).
+/// Returns true if the host is an IP address or a name that always means this machine (RFC 6761,
+/// section 6.3).
 fn is_this_machine(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
     let name = authority.host().trim_matches(['[', ']']).to_ascii_lowercase();
     name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok()
 }
 
-/// 403.
+/// 403 for a request from another origin.
 #[must_use]
-pub fn foreign() -> Problem {
-    Problem::new(StatusCode::FORBIDDEN, "A page of another origin may not do this")
+pub fn foreign_origin() -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "Cross-origin requests are not allowed here")
 }
 
 #[cfg(test)]

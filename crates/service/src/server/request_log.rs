@@ -1,6 +1,6 @@
-//! One line a request, at its end: the method, the route, the status, how long until the response
-//! began. The same is counted, from one measurement, and traced. Never the path or the query as they
-//! were sent, because ids and tokens are in them.
+//! One log line a request: the method, the matched route, the status and the time until the
+//! response began. The same measurement feeds metrics and traces. Paths and queries as sent are
+//! never logged: they hold ids and tokens.
 
 use std::{
     convert::Infallible,
@@ -21,28 +21,27 @@ use crate::{
     ops::metrics::Metrics,
     ops::trace::{RequestSpan, TraceParent},
     problem::Problem,
-    server::admission::TurnedAway,
+    server::admission::ShedRequest,
 };
 
-/// Counts each request, and logs it under the target `http`: 500 at error, the other 5xx at warn
-/// (they are what a client sees while something else is away), everything else at debug. A handler
-/// finds its place in the trace, a [`TraceParent`], in the request's extensions. Within it, events carry
-/// the method and the route where `http=debug` is on; otherwise no span is made.
+/// Counts each request and logs it under the target `http`: 500 at error, other 5xx at warn,
+/// everything else at debug. Handlers find a [`TraceParent`] in the extensions. With `http=debug`,
+/// their events are in a span with the method and the route.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestLog(pub(crate) Metrics);
 
 #[derive(Debug, Clone)]
-pub(crate) struct Logged<S>(S, Metrics);
+pub(crate) struct RequestLogService<S>(S, Metrics);
 
 impl<S> Layer<S> for RequestLog {
-    type Service = Logged<S>;
+    type Service = RequestLogService<S>;
 
-    fn layer(&self, inner: S) -> Logged<S> {
-        Logged(inner, self.0.clone())
+    fn layer(&self, inner: S) -> RequestLogService<S> {
+        RequestLogService(inner, self.0.clone())
     }
 }
 
-impl<S> Service<Request> for Logged<S>
+impl<S> Service<Request> for RequestLogService<S>
 where
     S: Service<Request, Response = Response, Error = Infallible>,
     S::Future: Send + 'static,
@@ -58,15 +57,15 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let started = Instant::now();
         let metrics = self.1.clone();
-        let present = metrics.traffic().asked();
+        let present = metrics.traffic().count_request();
         let method = request.method().clone();
         let route = request.extensions().get::<MatchedPath>().cloned();
         let name = route.as_ref().map_or("-", MatchedPath::as_str);
         let span = tracing::debug_span!(target: "http", "request", http.method = %method, http.route = name);
-        let parent = TraceParent::of(request.headers());
+        let parent = TraceParent::from_headers(request.headers());
         let traced = RequestSpan::begin(&method, name, parent);
-        if let Some(place) = traced.as_ref().map(RequestSpan::place).or(parent) {
-            request.extensions_mut().insert(place);
+        if let Some(trace_parent) = traced.as_ref().map(RequestSpan::trace_parent).or(parent) {
+            request.extensions_mut().insert(trace_parent);
         }
         let response = span.in_scope(|| self.0.call(request)).instrument(span);
         Box::pin(async move {
@@ -77,16 +76,15 @@ where
                 traced.end(response.status().as_u16());
             }
             let name = route.as_ref().map_or("-", MatchedPath::as_str);
-            metrics.traffic().answered(&method, name, response.status(), took);
-            log(&method, name, &response, took);
+            metrics.traffic().record_response(&method, name, response.status(), took);
+            log_request(&method, name, &response, took);
             Ok(response)
         })
     }
 }
 
-fn log(method: &Method, route: &str, response: &Response, took: Duration) {
+fn log_request(method: &Method, route: &str, response: &Response, took: Duration) {
     let status = response.status().as_u16();
-    // To the microsecond: what is finer is noise.
     let latency = || took.as_micros() as f64 / 1000.0;
     let message = || response.extensions().get::<Problem>().map(Problem::message);
     match status {
@@ -96,8 +94,8 @@ fn log(method: &Method, route: &str, response: &Response, took: Duration) {
                http.latency_ms = latency(), problem.message = message() },
             "request failed"
         ),
-        // Not being ready is an answer, which a probe asks for every second.
-        501.. if route != "/readyz" && response.extensions().get::<TurnedAway>().is_none() => {
+        // A probe asks every second; not being ready is a normal answer.
+        501.. if route != "/readyz" && response.extensions().get::<ShedRequest>().is_none() => {
             tracing::warn!(
                 target: "http",
                 { http.method = %method, http.route = route, http.status = status,
@@ -152,7 +150,7 @@ mod tests {
             .route("/inbox/{id}", get(async || "hello"))
             .route("/away", get(async || Problem::unavailable("Kafka is away.", Duration::ZERO)))
             .route("/broken", get(async || StatusCode::INTERNAL_SERVER_ERROR))
-            .layer(RequestLog(Metrics::of("test", crate::ops::metrics::describe)));
+            .layer(RequestLog(Metrics::new("test", crate::ops::metrics::describe_service)));
         {
             let _guard = tracing::subscriber::set_default(subscriber);
             for path in ["/inbox/4711?access_token=hunter2", "/away", "/broken", "/nowhere/4711"] {

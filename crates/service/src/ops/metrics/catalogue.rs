@@ -1,5 +1,5 @@
-//! The metrics that a service describes: the one source of what `/metrics` says of them, and of the
-//! reference table in the documents.
+//! The descriptions of a service's metrics: the source of `/metrics` and of the reference table in
+//! the documents.
 
 use metrics::{
     Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
@@ -7,10 +7,10 @@ use metrics::{
 };
 use parking_lot::Mutex;
 
-/// One metric, as it was described.
+/// The description of a metric.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Described {
-    /// As Prometheus sees it; of a histogram, what comes before `_bucket`, `_sum` and `_count`.
+pub struct MetricDescription {
+    /// The name; of a histogram, without `_bucket`, `_sum` and `_count`.
     pub name: String,
     /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
@@ -18,14 +18,14 @@ pub struct Described {
     pub help: String,
 }
 
-/// All metrics that one function describes, in the order of their descriptions.
+/// The metrics that one function describes, in that order.
 #[derive(Debug, Default)]
-pub struct Catalogue(Mutex<Vec<Described>>);
+pub struct Catalogue(Mutex<Vec<MetricDescription>>);
 
 impl Catalogue {
-    /// Calls `describe` and keeps what it describes.
+    /// Records the descriptions that `describe` makes.
     #[must_use]
-    pub fn of(describe: fn()) -> Self {
+    pub fn from_descriptions(describe: fn()) -> Self {
         let catalogue = Self::default();
         with_local_recorder(&catalogue, describe);
         catalogue
@@ -33,33 +33,33 @@ impl Catalogue {
 
     /// The metric of this name.
     #[must_use]
-    pub fn find(&self, name: &str) -> Option<Described> {
+    pub fn find_metric(&self, name: &str) -> Option<MetricDescription> {
         self.0.lock().iter().find(|metric| metric.name == name).cloned()
     }
 
     /// All of them.
     #[must_use]
-    pub fn into_metrics(self) -> Vec<Described> {
+    pub fn into_metrics(self) -> Vec<MetricDescription> {
         self.0.into_inner()
     }
 
-    fn push(&self, name: &KeyName, kind: &'static str, help: &SharedString) {
+    fn push_description(&self, name: &KeyName, kind: &'static str, help: &SharedString) {
         let (name, help) = (name.as_str().to_owned(), help.to_string());
-        self.0.lock().push(Described { name, kind, help });
+        self.0.lock().push(MetricDescription { name, kind, help });
     }
 }
 
 impl Recorder for Catalogue {
     fn describe_counter(&self, name: KeyName, _: Option<Unit>, help: SharedString) {
-        self.push(&name, "counter", &help);
+        self.push_description(&name, "counter", &help);
     }
 
     fn describe_gauge(&self, name: KeyName, _: Option<Unit>, help: SharedString) {
-        self.push(&name, "gauge", &help);
+        self.push_description(&name, "gauge", &help);
     }
 
     fn describe_histogram(&self, name: KeyName, _: Option<Unit>, help: SharedString) {
-        self.push(&name, "histogram", &help);
+        self.push_description(&name, "histogram", &help);
     }
 
     fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {

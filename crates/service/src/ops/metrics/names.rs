@@ -37,7 +37,7 @@ pub const CANARY_LAST_SUCCESS: &str = "notifications_canary_last_success_timesta
 pub const CANARY_FAILURES: &str = "notifications_canary_failures_total";
 
 /// Describes all of them.
-pub fn describe() {
+pub fn describe_service() {
     describe_gauge!(
         BUILD_INFO,
         "Always 1; the labels say which version runs; labels: service, version"

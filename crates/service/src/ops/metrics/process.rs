@@ -1,5 +1,5 @@
-//! What Linux says of this process, under the names that every Prometheus client uses. Elsewhere
-//! there is nothing.
+//! Resource usage from Linux' `/proc`, under the names that every Prometheus client uses. Not
+//! available on other systems.
 
 use std::fs;
 
@@ -7,11 +7,11 @@ use crate::ops::metrics::{CPU_SECONDS, MAX_FDS, OPEN_FDS, RESIDENT_MEMORY, START
 
 use super::Scrape;
 
-/// Linux counts time in hundredths of a second for programs, on every processor that we build for.
+/// `USER_HZ` on every processor that we build for.
 const TICKS_A_SECOND: f64 = 100.0;
 
 #[derive(Debug)]
-pub(super) struct Process {
+pub(super) struct ProcessUsage {
     resident_bytes: f64,
     open_files: f64,
     most_files: f64,
@@ -19,21 +19,21 @@ pub(super) struct Process {
     started: f64,
 }
 
-/// Reads `/proc`; none where there is none.
-pub(super) fn look() -> Option<Process> {
+/// Reads `/proc`; `None` if it is missing.
+pub(super) fn read_process() -> Option<ProcessUsage> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let resident_kib: f64 = after(&status, "VmRSS:")?.parse().ok()?;
+    let resident_kib: f64 = word_after(&status, "VmRSS:")?.parse().ok()?;
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    let most_files = after(&limits, "Max open files")?.parse().unwrap_or(f64::INFINITY);
-    // The one by which they are counted is among them.
+    let most_files = word_after(&limits, "Max open files")?.parse().unwrap_or(f64::INFINITY);
+    // `read_dir` opens one itself.
     let open_files = fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1) as f64;
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The program's name comes first, in parentheses, and may hold anything.
+    // The program's name in parentheses may hold any character.
     let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
     let system = fs::read_to_string("/proc/stat").ok()?;
-    let booted: f64 = after(&system, "btime")?.parse().ok()?;
-    Some(Process {
+    let booted: f64 = word_after(&system, "btime")?.parse().ok()?;
+    Some(ProcessUsage {
         resident_bytes: resident_kib * 1024.0,
         open_files,
         most_files,
@@ -43,18 +43,18 @@ pub(super) fn look() -> Option<Process> {
     })
 }
 
-/// The first word after this one, on the line that begins with it.
-fn after<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+/// The first word after `name`, on the line that begins with it.
+fn word_after<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()
 }
 
-impl Process {
+impl ProcessUsage {
     pub(super) fn add_to(&self, scrape: &mut Scrape) {
-        scrape.add(RESIDENT_MEMORY, &[], self.resident_bytes);
-        scrape.add(OPEN_FDS, &[], self.open_files);
-        scrape.add(MAX_FDS, &[], self.most_files);
-        scrape.add(CPU_SECONDS, &[], self.cpu_seconds);
-        scrape.add(START_TIME, &[], self.started);
+        scrape.add_sample(RESIDENT_MEMORY, &[], self.resident_bytes);
+        scrape.add_sample(OPEN_FDS, &[], self.open_files);
+        scrape.add_sample(MAX_FDS, &[], self.most_files);
+        scrape.add_sample(CPU_SECONDS, &[], self.cpu_seconds);
+        scrape.add_sample(START_TIME, &[], self.started);
     }
 }
 
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn linux_says_how_much_this_process_uses() {
-        let process = look().expect("/proc");
+        let process = read_process().expect("/proc");
         assert!(process.resident_bytes > 1e6, "{process:?}");
         assert!(process.open_files >= 3.0 && process.open_files <= process.most_files);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();

@@ -1,29 +1,28 @@
-//! One answer to Prometheus: what is asked for at this moment, and what the recorder has of this
-//! service, by name.
+//! The response to one scrape: states added now, and the recorder's metrics of this service.
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
-use super::catalogue::{Catalogue, Described};
+use super::catalogue::{Catalogue, MetricDescription};
 
-/// What is said at one scrape.
+/// The response to one scrape, under construction.
 #[derive(Debug)]
 pub struct Scrape {
     service: &'static str,
     catalogue: Arc<Catalogue>,
-    /// By name: the lines, with those that say what it is.
+    /// Each family's lines by name, `# HELP` and `# TYPE` included.
     families: BTreeMap<String, String>,
 }
 
 impl Scrape {
-    pub(super) fn of(service: &'static str, catalogue: Arc<Catalogue>) -> Self {
+    pub(super) fn new(service: &'static str, catalogue: Arc<Catalogue>) -> Self {
         Self { service, catalogue, families: BTreeMap::new() }
     }
 
-    /// Adds a value, under these labels. It must be of a metric that is never told to the recorder.
-    pub fn add(&mut self, metric: &str, labels: &[(&str, &str)], value: f64) {
+    /// Adds a sample with these labels. The metric must not be one that the recorder has too.
+    pub fn add_sample(&mut self, metric: &str, labels: &[(&str, &str)], value: f64) {
         let family = self.families.entry(metric.to_owned()).or_insert_with(|| {
-            let described = self.catalogue.find(metric);
-            described.map_or_else(String::new, |Described { name, kind, help }| {
+            let described = self.catalogue.find_metric(metric);
+            described.map_or_else(String::new, |MetricDescription { name, kind, help }| {
                 format!("# HELP {name} {help}\n# TYPE {name} {kind}\n")
             })
         });
@@ -36,9 +35,9 @@ impl Scrape {
         let _ = writeln!(family, "{end} {value}");
     }
 
-    /// The whole answer, with what concerns this service of what the recorder says: another one in
-    /// the same process says the rest, so that nothing is counted twice.
-    pub(super) fn text(mut self, recorded: &str) -> String {
+    /// The text, with this service's part of `recorded`. Another service in the process serves its
+    /// own part.
+    pub(super) fn render_text(mut self, recorded: &str) -> String {
         let own = format!("service=\"{}\"", self.service);
         let mut head = String::new();
         let mut name = "";
@@ -53,7 +52,7 @@ impl Scrape {
                 continue;
             }
             let others = line.contains("service=\"") && !line.contains(&own);
-            if line.is_empty() || others || self.catalogue.find(name).is_none() {
+            if line.is_empty() || others || self.catalogue.find_metric(name).is_none() {
                 continue;
             }
             let family = self.families.entry(name.to_owned()).or_default();
@@ -80,9 +79,9 @@ mod tests {
 
     #[test]
     fn a_service_says_what_it_was_asked_and_what_was_recorded_of_it_alone() {
-        let mut scrape = Scrape::of("consumer", Arc::new(Catalogue::of(describe)));
-        scrape.add("partitions", &[("state", "live")], 12.0);
-        scrape.add("partitions", &[("state", "a \"quoted\\one\"")], 0.5);
+        let mut scrape = Scrape::new("consumer", Arc::new(Catalogue::from_descriptions(describe)));
+        scrape.add_sample("partitions", &[("state", "live")], 12.0);
+        scrape.add_sample("partitions", &[("state", "a \"quoted\\one\"")], 0.5);
         let recorded = "# HELP x_total Some.\n# TYPE x_total counter\n\
              x_total{service=\"producer\"} 1\nx_total{service=\"consumer\"} 2\n\n\
              # TYPE sent_total counter\nsent_total{outcome=\"acknowledged\"} 3\n\n\
@@ -92,6 +91,6 @@ mod tests {
              partitions{state=\"a \\\"quoted\\\\one\\\"\"} 0.5\n\
              # HELP x_total Some.\n# TYPE x_total counter\nx_total{service=\"consumer\"} 2\n\
              # TYPE y_seconds histogram\ny_seconds_bucket{le=\"+Inf\"} 4\ny_seconds_sum 5\n";
-        assert_eq!(scrape.text(recorded), expected);
+        assert_eq!(scrape.render_text(recorded), expected);
     }
 }

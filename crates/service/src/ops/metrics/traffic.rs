@@ -1,5 +1,5 @@
-//! Requests and connections of one service. Told at every request, so it looks nothing up twice:
-//! the handles of each route, method and status are kept.
+//! Requests and connections of one service. On the path of every request, so the handles of each
+//! route, method and status are cached.
 
 use std::{
     collections::HashMap,
@@ -19,22 +19,22 @@ pub(crate) struct Traffic {
     service: &'static str,
     in_flight: Arc<AtomicUsize>,
     connections: Arc<AtomicUsize>,
-    /// By the matched pattern, of which there are as many as the service has routes.
+    /// By matched route.
     routes: RwLock<HashMap<Box<str>, Route>>,
 }
 
 struct Route {
     seconds: Histogram,
-    /// By method, as it is shown, and status.
+    /// By method label and status.
     answered: HashMap<(&'static str, StatusCode), Counter>,
 }
 
-/// One of those that are counted now, until it is dropped.
+/// Counted until dropped.
 #[derive(Debug)]
-pub(crate) struct Present(Arc<AtomicUsize>);
+pub(crate) struct CountGuard(Arc<AtomicUsize>);
 
 impl Traffic {
-    pub(super) fn of(service: &'static str) -> Self {
+    pub(super) fn new(service: &'static str) -> Self {
         Self {
             service,
             in_flight: Arc::default(),
@@ -43,25 +43,25 @@ impl Traffic {
         }
     }
 
-    /// A connection was accepted.
-    pub(crate) fn connected(&self) -> Present {
-        Present::among(&self.connections)
+    /// Counts an accepted connection.
+    pub(crate) fn count_connection(&self) -> CountGuard {
+        CountGuard::count_in(&self.connections)
     }
 
-    /// A request came.
-    pub(crate) fn asked(&self) -> Present {
-        Present::among(&self.in_flight)
+    /// Counts a request under way.
+    pub(crate) fn count_request(&self) -> CountGuard {
+        CountGuard::count_in(&self.in_flight)
     }
 
-    /// A response has begun, so long after its request.
-    pub(crate) fn answered(
+    /// Records that a response began `took` after its request.
+    pub(crate) fn record_response(
         &self,
         method: &Method,
         route: &str,
         status: StatusCode,
         took: Duration,
     ) {
-        let key = (shown(method), status);
+        let key = (method_label(method), status);
         let known = self.routes.read().get(route).is_some_and(|route| {
             let Some(answered) = route.answered.get(&key) else { return false };
             answered.increment(1);
@@ -69,13 +69,13 @@ impl Traffic {
             true
         });
         if !known {
-            self.meet(key, route);
-            self.answered(method, route, status, took);
+            self.register_handles(key, route);
+            self.record_response(method, route, status, took);
         }
     }
 
-    /// Makes the handles that were missing.
-    fn meet(&self, (method, status): (&'static str, StatusCode), route: &str) {
+    /// Registers the missing handles.
+    fn register_handles(&self, (method, status): (&'static str, StatusCode), route: &str) {
         let (service, label) = (self.service, route.to_owned());
         let mut routes = self.routes.write();
         let route = routes.entry(route.into()).or_insert_with(|| Route {
@@ -94,26 +94,26 @@ impl Traffic {
     }
 
     /// Connections that are open.
-    pub(super) fn connections(&self) -> usize {
+    pub(super) fn open_connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 }
 
-impl Present {
-    fn among(all: &Arc<AtomicUsize>) -> Self {
+impl CountGuard {
+    fn count_in(all: &Arc<AtomicUsize>) -> Self {
         all.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(all))
     }
 }
 
-impl Drop for Present {
+impl Drop for CountGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Clients may invent methods; those count as one.
-fn shown(method: &Method) -> &'static str {
+/// Clients may invent methods; those share one label.
+fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",
@@ -136,29 +136,30 @@ mod tests {
     #[test]
     fn methods_that_a_client_invents_are_one() {
         let made_up = Method::from_bytes(b"PROPFIND").expect("a token");
-        assert_eq!([shown(&Method::GET), shown(&made_up)], ["GET", "OTHER"]);
+        assert_eq!([method_label(&Method::GET), method_label(&made_up)], ["GET", "OTHER"]);
     }
 
     #[test]
     fn who_is_counted_is_not_any_more_when_they_are_gone() {
-        let traffic = Traffic::of("test");
-        let (one, _other) = (traffic.asked(), traffic.asked());
-        assert_eq!((traffic.in_flight(), traffic.connections()), (2, 0));
+        let traffic = Traffic::new("test");
+        let (one, _other) = (traffic.count_request(), traffic.count_request());
+        assert_eq!((traffic.in_flight(), traffic.open_connections()), (2, 0));
         drop(one);
-        let _connection = traffic.connected();
-        assert_eq!((traffic.in_flight(), traffic.connections()), (1, 1));
+        let _connection = traffic.count_connection();
+        assert_eq!((traffic.in_flight(), traffic.open_connections()), (1, 1));
     }
 
     #[tokio::test]
     #[ignore = "a measurement: cargo test --release -p service -- --ignored --nocapture costs"]
     async fn what_a_request_costs() {
-        let metrics = crate::ops::metrics::Metrics::of("test", crate::ops::metrics::describe);
+        let metrics =
+            crate::ops::metrics::Metrics::new("test", crate::ops::metrics::describe_service);
         const REQUESTS: u32 = 1_000_000;
         let begun = Instant::now();
         for _ in 0..REQUESTS {
-            let _present = metrics.traffic().asked();
+            let _present = metrics.traffic().count_request();
             let took = Duration::from_millis(1);
-            metrics.traffic().answered(&Method::POST, "/send", StatusCode::OK, took);
+            metrics.traffic().record_response(&Method::POST, "/send", StatusCode::OK, took);
         }
         eprintln!("{:?} a request", begun.elapsed() / REQUESTS);
     }

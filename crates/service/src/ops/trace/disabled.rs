@@ -1,20 +1,20 @@
-//! In place of `otlp` in a build without that feature: records no spans.
+//! The stand-in for `otlp` in a build without that feature: records no spans.
 
 use axum::http::Method;
 
 use super::{TraceArgs, TraceParent};
 
 /// Fails if the settings name a collector.
-pub(crate) fn init(_program: &str, args: &TraceArgs) -> Result<(), String> {
+pub(crate) fn init_exporter(_program: &str, args: &TraceArgs) -> Result<(), String> {
     match args.otlp_endpoint {
         Some(_) => Err("--otlp-endpoint (OTEL_EXPORTER_OTLP_ENDPOINT): this build sends no traces; build with --features full".into()),
         None => Ok(()),
     }
 }
 
-pub(crate) fn flush() {}
+pub(crate) fn flush_spans() {}
 
-/// A request's span, of which there are none here.
+/// The span of a request; never made in this build.
 pub(crate) enum RequestSpan {}
 
 impl RequestSpan {
@@ -22,7 +22,7 @@ impl RequestSpan {
         None
     }
 
-    pub(crate) fn place(&self) -> TraceParent {
+    pub(crate) fn trace_parent(&self) -> TraceParent {
         match *self {}
     }
 
@@ -32,11 +32,11 @@ impl RequestSpan {
 }
 
 /// Records nothing.
-pub fn delivered(_traceparent: &str, _sent_at_ms: i64, _partition: i32, _offset: i64) {}
+pub fn record_delivery(_traceparent: &str, _sent_at_ms: i64, _partition: i32, _offset: i64) {}
 
 /// Returns false: this build records no spans.
 #[must_use]
-pub fn is_recorded() -> bool {
+pub fn is_recording() -> bool {
     false
 }
 
@@ -50,8 +50,9 @@ mod tests {
             otlp_endpoint: url.map(str::to_owned),
             trace_ratio: 1.0,
         };
-        assert_eq!(init("test", &args(None)), Ok(()));
-        let error = init("test", &args(Some("http://localhost:4318"))).expect_err("no exporter");
+        assert_eq!(init_exporter("test", &args(None)), Ok(()));
+        let error =
+            init_exporter("test", &args(Some("http://localhost:4318"))).expect_err("no exporter");
         assert!(error.contains("--otlp-endpoint") && error.contains("--features full"), "{error}");
     }
 }

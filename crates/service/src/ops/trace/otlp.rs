@@ -1,4 +1,4 @@
-//! The spans of this process, and their way to a collector by OTLP over HTTP.
+//! Records the spans of this process and exports them by OTLP over HTTP.
 
 use std::{
     sync::OnceLock,
@@ -26,19 +26,19 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
 
 static TRACER: OnceLock<(SdkTracerProvider, SdkTracer)> = OnceLock::new();
 
-/// Begins to record, if the settings name a collector. To be called once, before there is a
-/// runtime: the exporter works on a thread of its own.
+/// Starts the exporter if the settings name a collector. Must run once, before the runtime starts:
+/// the exporter uses a thread of its own.
 ///
 /// # Errors
-/// What is wrong with the exporter's settings.
-pub(crate) fn init(program: &str, args: &TraceArgs) -> Result<(), String> {
+/// An invalid setting of the exporter.
+pub(crate) fn init_exporter(program: &str, args: &TraceArgs) -> Result<(), String> {
     let Some(endpoint) = &args.otlp_endpoint else { return Ok(()) };
     let exporter = SpanExporter::builder()
         .with_http()
         .with_endpoint(format!("{endpoint}{PATH}"))
         .with_timeout(EXPORT_TIMEOUT)
         .build()
-        .map_err(|error| format!("traces cannot be sent to {endpoint}: {error}"))?;
+        .map_err(|error| format!("cannot export traces to {endpoint}: {error}"))?;
     let sampler = Sampler::TraceIdRatioBased(args.trace_ratio);
     let provider = SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
@@ -50,17 +50,17 @@ pub(crate) fn init(program: &str, args: &TraceArgs) -> Result<(), String> {
     Ok(())
 }
 
-/// Sends what is not sent yet. To be called at the end, outside of the runtime.
-pub(crate) fn flush() {
+/// Exports the remaining spans. Must run at the end, outside of the runtime.
+pub(crate) fn flush_spans() {
     if let Some((provider, _)) = TRACER.get()
         && let Err(error) = provider.shutdown_with_timeout(EXPORT_TIMEOUT)
     {
-        tracing::warn!(%error, "the last traces were not sent");
+        tracing::warn!(%error, "the last spans were not exported");
     }
 }
 
 impl TraceParent {
-    fn context(self) -> Context {
+    fn to_context(self) -> Context {
         Context::new().with_remote_span_context(SpanContext::new(
             TraceId::from_bytes(self.trace),
             SpanId::from_bytes(self.span),
@@ -81,12 +81,12 @@ impl From<&SpanContext> for TraceParent {
     }
 }
 
-/// A request's span, as long as it is worked on.
+/// The span of a request under way.
 pub(crate) struct RequestSpan(Span);
 
 impl RequestSpan {
-    /// Begins one that continues `parent`, where traces are recorded. `route` is the matched
-    /// pattern: paths as sent have ids in them, and queries tokens.
+    /// Begins a span under `parent`, if traces are recorded. `route` is the matched pattern,
+    /// because paths hold ids and queries tokens.
     pub(crate) fn begin(method: &Method, route: &str, parent: Option<TraceParent>) -> Option<Self> {
         let (_, tracer) = TRACER.get()?;
         let builder = SpanBuilder::from_name(format!("{method} {route}"))
@@ -95,16 +95,16 @@ impl RequestSpan {
                 KeyValue::new("http.request.method", method.to_string()),
                 KeyValue::new("http.route", route.to_owned()),
             ]);
-        let context = parent.map_or_else(Context::new, TraceParent::context);
+        let context = parent.map_or_else(Context::new, TraceParent::to_context);
         Some(Self(tracer.build_with_context(builder, &context)))
     }
 
-    /// Its place in the trace, for what it causes.
-    pub(crate) fn place(&self) -> TraceParent {
+    /// The context for work that this request causes.
+    pub(crate) fn trace_parent(&self) -> TraceParent {
         self.0.span_context().into()
     }
 
-    /// Ends it with the response's status.
+    /// Ends the span with the response's status.
     pub(crate) fn end(mut self, status: u16) {
         self.0.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
         if status >= 500 {
@@ -114,9 +114,9 @@ impl RequestSpan {
     }
 }
 
-/// Records that a notification, which was sent at this time (milliseconds since 1970), is in the
-/// view: a span from one to the other, as a part of the trace that its record carries. Nothing, where that is not recorded.
-pub fn delivered(traceparent: &str, sent_at_ms: i64, partition: i32, offset: i64) {
+/// Records the span from the send (`sent_at_ms`, since 1970) to the view, in the trace of the
+/// record's `traceparent`. Does nothing if that trace is not recorded.
+pub fn record_delivery(traceparent: &str, sent_at_ms: i64, partition: i32, offset: i64) {
     let Some((_, tracer)) = TRACER.get() else { return };
     let Ok(parent) = traceparent.parse::<TraceParent>() else { return };
     if !parent.is_sampled() {
@@ -132,11 +132,11 @@ pub fn delivered(traceparent: &str, sent_at_ms: i64, partition: i32, offset: i64
             KeyValue::new("messaging.destination.partition.id", partition.to_string()),
             KeyValue::new("messaging.kafka.offset", offset),
         ]);
-    tracer.build_with_context(builder, &parent.context()).end();
+    tracer.build_with_context(builder, &parent.to_context()).end();
 }
 
-/// Whether [`delivered`] does anything.
+/// Returns true if spans are recorded.
 #[must_use]
-pub fn is_recorded() -> bool {
+pub fn is_recording() -> bool {
     TRACER.get().is_some()
 }

@@ -8,15 +8,15 @@ use event_log::{
 };
 use producer::directory::{self, Directory};
 
-/// What both services work on.
-pub(crate) struct Parts {
+/// The log and the user directory that both services use.
+pub(crate) struct Storage {
     log: Embedded,
     pub(crate) directory: Directory,
 }
 
-/// The folder cannot be used.
+/// Why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PartsError {
+pub(crate) enum StorageError {
     #[error(transparent)]
     Log(#[from] OpenError),
     #[error(transparent)]
@@ -25,9 +25,9 @@ pub(crate) enum PartsError {
     Migrate(#[from] directory::MigrateError),
 }
 
-impl Parts {
-    /// Opens `log.db` and `users.db` in this folder; makes what is missing.
-    pub(crate) async fn open(folder: &Path) -> Result<Self, PartsError> {
+impl Storage {
+    /// Opens `log.db` and `users.db` in this folder; creates missing files.
+    pub(crate) async fn open_folder(folder: &Path) -> Result<Self, StorageError> {
         let log = Embedded::open(&folder.join("log.db")).await?;
         let directory = Directory::sqlite(&folder.join("users.db")).await?;
         directory.migrate().await?;
@@ -38,7 +38,7 @@ impl Parts {
         Log::Embedded(self.log.clone())
     }
 
-    /// Closes the files; to be called after both services have ended.
+    /// Closes the files. Must run after both services have ended.
     pub(crate) async fn close(self) {
         self.directory.close().await;
         self.log.close().await;
