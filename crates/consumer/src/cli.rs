@@ -74,3 +74,21 @@ pub enum Dlq {
         all: bool,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn advertised(url: &str) -> String {
+        let cli = ConsumerCli::try_parse_from(["consumer", "--advertise", url]).expect("settings");
+        cli.settings.advertised_url("127.0.0.1:8081".parse().expect("an address"))
+    }
+
+    #[test]
+    fn the_advertised_url_takes_the_host_name() {
+        let output = std::process::Command::new("uname").arg("-n").output().expect("uname");
+        let name = String::from_utf8(output.stdout).expect("UTF-8");
+        assert_eq!(advertised("http://{hostname}:8081"), format!("http://{}:8081", name.trim()));
+        assert_eq!(advertised("http://10.0.0.7:8081"), "http://10.0.0.7:8081");
+    }
+}

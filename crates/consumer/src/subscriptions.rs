@@ -40,10 +40,12 @@ pub struct ViewSubscriptions {
     names: Arc<TopicNames>,
     ownership: OwnershipTable,
     active: Arc<Mutex<Option<ActiveSubscriptions>>>,
-    /// In use between [`leave_group`](Self::leave_group) and [`stop`](Self::stop): the reader of the
-    /// owners' topic, and the snapshots.
-    leaving: Arc<Mutex<Option<(Follower, Option<Arc<SnapshotManager>>)>>>,
+    leaving: Arc<Mutex<Option<Leaving>>>,
 }
+
+/// In use between [`leave_group`](ViewSubscriptions::leave_group) and
+/// [`stop`](ViewSubscriptions::stop): the reader of the owners' topic, and the snapshots.
+type Leaving = (Follower, Option<Arc<SnapshotManager>>);
 
 /// The readers and tasks to stop.
 struct ActiveSubscriptions {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use super::ownership::{OwnershipClaim, OwnershipTable};
-use crate::view::View;
+use crate::view::{View, partition::PartitionView};
 
 /// The instance that owns a partition.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl OwnerResolver {
 
     /// Returns true if this instance owns the partition, live or not.
     pub(crate) fn is_local(&self, partition: i32) -> bool {
-        self.view.partition(partition).is_some_and(|local| local.is_owned())
+        self.view.partition(partition).is_some_and(PartitionView::is_owned)
     }
 
     /// Finds the owner of a partition. Waits for a change of ownership while no owner is known, or
