@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::{
-    RunError, Settings,
+    ConsumerError, ConsumerSettings,
     apply::{AssignmentListener, NotificationApplier, ReceiptApplier},
     cluster::ownership::{OwnersTopicHandler, OwnershipTable},
     snapshot::SnapshotManager,
@@ -70,8 +70,8 @@ impl ViewSubscriptions {
     /// Waits for the log, creates or checks the topics and joins the group.
     ///
     /// # Errors
-    /// [`RunError`] if a topic differs from the settings.
-    pub async fn start(&self, settings: &Settings) -> Result<(), RunError> {
+    /// [`ConsumerError`] if a topic differs from the settings.
+    pub async fn start(&self, settings: &ConsumerSettings) -> Result<(), ConsumerError> {
         let topics = [
             settings.topics.topic(&self.names.notifications),
             settings.topics.topic(&self.names.receipts),
@@ -148,7 +148,7 @@ impl ViewSubscriptions {
     }
 
     /// Loads the snapshots. `None` if the settings name no folder, or the folder is not usable.
-    async fn load_snapshots(&self, settings: &Settings) -> Option<Arc<SnapshotManager>> {
+    async fn load_snapshots(&self, settings: &ConsumerSettings) -> Option<Arc<SnapshotManager>> {
         let folder = settings.snapshots.snapshots.as_ref()?;
         let key = settings.snapshot_key(&self.names);
         match SnapshotManager::open(folder, key) {

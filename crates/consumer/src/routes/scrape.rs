@@ -7,7 +7,8 @@ use std::sync::{
 };
 
 use crate::metrics::{
-    ENTRIES, ENTRY_BYTES, EVICTED, FOLDED, INBOXES, LAG, PARTITIONS, REBUILD_RECORDS, STREAMS,
+    ENTRIES, ENTRY_BYTES, EVICTED, INBOXES, LAG, PARTITIONS, REBUILD_RECORDS, RECORDS_FOLDED,
+    STREAMS,
 };
 use service::ops::metrics::Scrape;
 
@@ -83,6 +84,6 @@ fn add_records(counters: &Counters, scrape: &mut Scrape) {
     ];
     for (topic, outcome, count) in outcomes {
         let labels = [("topic", topic), ("outcome", outcome)];
-        scrape.add(FOLDED, &labels, count.load(Ordering::Relaxed) as f64);
+        scrape.add(RECORDS_FOLDED, &labels, count.load(Ordering::Relaxed) as f64);
     }
 }
