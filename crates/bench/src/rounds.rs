@@ -1,15 +1,13 @@
-//! Taking turns: subject and limits are measured one after the other, round after round, so that
-//! whatever else this machine does meets all of them alike.
+//! Alternates subject and limits round by round, so that the machine's other load meets all alike.
 
 use std::fmt::Display;
 
-use crate::{Result, say};
+use crate::{Result, print_status};
 
-/// Measures every party in `rounds` rounds after one that only warms up. Every other round goes
-/// the other way round, so that nobody always comes after the same neighbour. Returns each
-/// party's samples.
+/// Measures every party in `rounds` rounds after one warm-up round. Every other round runs in
+/// reverse order, so that no party always follows the same neighbour. Returns each party's samples.
 pub(crate) async fn alternate<T>(
-    what: &str,
+    title: &str,
     rounds: u32,
     parties: &[&str],
     show: impl Fn(&T) -> String,
@@ -23,13 +21,13 @@ pub(crate) async fn alternate<T>(
         }
         for party in order {
             let name = parties[party];
-            let named = |error: &dyn Display| format!("{what}, {name}: {error}");
-            let sample = measure(party).await.map_err(|error| named(&error))?;
+            let with_name = |error: &dyn Display| format!("{title}, {name}: {error}");
+            let sample = measure(party).await.map_err(|error| with_name(&error))?;
             let figures = show(&sample);
             if round == 0 {
-                say(format_args!("{what}: warm-up, {name}: {figures}"));
+                print_status(format_args!("{title}: warm-up, {name}: {figures}"));
             } else {
-                say(format_args!("{what}: round {round} of {rounds}, {name}: {figures}"));
+                print_status(format_args!("{title}: round {round} of {rounds}, {name}: {figures}"));
                 samples[party].push(sample);
             }
         }

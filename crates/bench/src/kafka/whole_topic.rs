@@ -4,49 +4,52 @@ use std::time::{Duration, Instant};
 
 use model::record::Encoded;
 use rdkafka::{
-    Message as _, TopicPartitionList,
+    Message as _,
     config::FromClientConfig as _,
-    consumer::{BaseConsumer, Consumer as _},
+    consumer::Consumer as _,
     error::KafkaError,
     producer::{BaseProducer, BaseRecord, Producer as _},
     types::RDKafkaErrorCode,
 };
 
-use super::{ASK, Kafka, POLL, Topic, headers, home};
+use super::{
+    BareKafka, BenchTopic, POLL_TIMEOUT, PRODUCER, REQUEST_TIMEOUT, kafka_headers, partition_for,
+    poll_message,
+};
 use crate::{
     Result,
-    client_settings::{CONSUMER, PRODUCER},
-    progress::{Progress, patience},
+    meter::{ReadCurve, transfer_timeout},
 };
 
-impl Kafka {
-    /// Appends all of these and makes sure that the topic, which was empty, holds them. Blocks.
-    pub(crate) fn fill(
+impl BareKafka {
+    /// Appends all records to an empty topic, and verifies by the watermarks that it holds them.
+    pub(crate) fn fill_topic(
         &self,
-        topic: &Topic,
-        records: impl Iterator<Item = Encoded>,
-    ) -> Result<u64> {
-        let producer = BaseProducer::from_config(&self.config(PRODUCER))?;
+        topic: &BenchTopic,
+        records: impl Iterator<Item = Result<Encoded>>,
+    ) -> Result<()> {
+        let producer = BaseProducer::from_config(&self.client_config(PRODUCER))?;
         let started = Instant::now();
         let mut written = 0;
         for record in records {
+            let record = record?;
             let mut next = Some(
                 BaseRecord::to(&topic.name)
-                    .partition(home(topic, &record))
+                    .partition(partition_for(topic, &record))
                     .key(&record.key)
                     .payload(&record.value)
-                    .headers(headers(&record)),
+                    .headers(kafka_headers(&record)),
             );
             while let Some(record) = next.take() {
                 match producer.send(record) {
                     Ok(()) => written += 1,
                     Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), record)) => {
-                        producer.poll(POLL);
+                        producer.poll(POLL_TIMEOUT);
                         next = Some(record);
                     }
                     Err((error, _)) => return Err(error.into()),
                 }
-                if started.elapsed() > patience(written) {
+                if started.elapsed() > transfer_timeout(written) {
                     return Err(format!("a topic takes no more after {written} records").into());
                 }
             }
@@ -54,49 +57,37 @@ impl Kafka {
                 producer.poll(Duration::ZERO);
             }
         }
-        producer.flush(patience(written))?;
-        let mut held = 0;
+        producer.flush(transfer_timeout(written))?;
+        let (client, mut held) = (producer.client(), 0);
         for partition in 0..i32::try_from(topic.partitions)? {
-            held += producer.client().fetch_watermarks(&topic.name, partition, ASK)?.1;
+            held += client.fetch_watermarks(&topic.name, partition, REQUEST_TIMEOUT)?.1;
         }
         if u64::try_from(held)? == written {
-            return Ok(written);
+            return Ok(());
         }
         Err(format!("the topic holds {held} records of {written}: the broker lost or refused some")
             .into())
     }
 
-    /// Reads the whole topic and drops what it reads; returns how far it was when, from when a
-    /// client that was already connected began. Blocks.
-    pub(crate) fn read(&self, topic: &Topic, records: u64) -> Result<Progress> {
-        let mut config = self.config(CONSUMER);
-        // librdkafka wants a group's name even of those that join none.
-        let consumer = BaseConsumer::from_config(config.set("group.id", "bench-none"))?;
-        consumer.fetch_metadata(Some(&topic.name), ASK)?;
-        let mut all = TopicPartitionList::new();
-        for partition in 0..i32::try_from(topic.partitions)? {
-            all.add_partition_offset(&topic.name, partition, rdkafka::Offset::Beginning)?;
-        }
-        let mut progress = Progress::start();
-        let patience = patience(records);
-        consumer.assign(&all)?;
+    /// Reads the whole topic and drops the records. Returns the records over time since the
+    /// assignment, on a client that was connected before.
+    pub(crate) fn read_topic(&self, topic: &BenchTopic, records: u64) -> Result<ReadCurve> {
+        let (consumer, assignment) = self.consumer(topic, false)?;
+        let mut curve = ReadCurve::since(Instant::now());
+        consumer.assign(&assignment)?;
         let (mut seen, mut bytes) = (0, 0);
         while seen < records {
-            match consumer.poll(POLL) {
-                Some(Ok(message)) => {
-                    seen += 1;
-                    bytes += message.payload().map_or(0, <[u8]>::len);
-                }
-                None | Some(Err(KafkaError::PartitionEOF(_))) => {}
-                Some(Err(error)) => return Err(error.into()),
+            if let Some(message) = poll_message(&consumer)? {
+                seen += 1;
+                bytes += message.payload().map_or(0, <[u8]>::len);
             }
-            if progress.note(seen) > patience {
+            if curve.add_point(seen) > transfer_timeout(records) {
                 return Err(format!("only {seen} of {records} records came").into());
             }
         }
-        // Looked at, so that no compiler can decide that nobody wanted the payload.
+        // Keeps the compiler from removing the access to the payload.
         std::hint::black_box(bytes);
-        progress.end(records);
-        Ok(progress)
+        curve.add_last_point(records);
+        Ok(curve)
     }
 }
