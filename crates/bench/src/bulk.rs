@@ -15,12 +15,13 @@ use crate::{
     Result,
     figures::{Aim, Party, Ratio, Sample},
     http::connect_tcp,
+    kafka::PARTITIONS,
     load::{LoadProfile, measure_server},
+    loops::alternate,
     options::LoadArgs,
     process::ServerProcess,
     records::{self, MESSAGE, USERS},
     report::Section,
-    rounds::alternate,
     testbed::Testbed,
 };
 
@@ -34,7 +35,7 @@ const IN_FLIGHT: usize = 4096;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 pub(crate) async fn measure(testbed: &mut Testbed, args: &LoadArgs) -> Result<Section> {
-    let topic = testbed.create_topic("bulk").await?;
+    let topic = testbed.create_topic("bulk", PARTITIONS).await?;
     let producer = testbed.start_producer(&topic, &[]).await?;
     let (chunk, records) = (line_chunk()?, records::encode_for_migrated_users()?);
     let round = args.closed_loop(testbed.options.quick).round;

@@ -5,10 +5,10 @@ use std::{
     cell::RefCell,
     net::SocketAddr,
     rc::Rc,
+    thread,
     time::{Duration, Instant},
 };
 
-use rdkafka::producer::FutureProducer;
 use tokio::{
     task::{LocalSet, spawn_local},
     time::timeout,
@@ -18,14 +18,14 @@ use crate::{
     Result,
     figures::{Aim, Party, Ratio, Sample},
     http::{EventStream, HttpConnection, numbered_message, send_request},
+    kafka::PARTITIONS,
     kafka::{BareKafka, BenchTopic},
     load::run_on_thread,
-    loops::show_latency,
+    loops::{alternate, show_latency},
     meter::Meter,
     percentiles::{OpenLoop, Percentiles},
     records::{USERS, encode_notification, migrated_user},
     report::Section,
-    rounds::alternate,
     schedule::Schedule,
     testbed::Testbed,
 };
@@ -49,7 +49,7 @@ pub(crate) struct DeliverArgs {
 }
 
 pub(crate) async fn measure(testbed: &mut Testbed, args: &DeliverArgs) -> Result<Section> {
-    let topic = testbed.create_topic("deliver").await?;
+    let topic = testbed.create_topic("deliver", PARTITIONS).await?;
     let producer = testbed.start_producer(&topic, &[]).await?;
     let mut consumer = testbed.start_consumer(&topic)?;
     consumer.await_live(0).await?;
@@ -132,77 +132,50 @@ struct DeliveryRound {
     count: usize,
 }
 
-/// Due times by notification number.
-type DueTimes = Rc<RefCell<Vec<Instant>>>;
-
 impl DeliveryRound {
     /// Sends, and waits for the events on the recipients' streams.
-    async fn measure_events(self, via: SendVia) -> Result<Sample> {
-        let mut streams = Vec::new();
-        for (id, _) in USERS {
-            streams.push(EventStream::open(self.consumer, id).await?);
-        }
-        let producer = self.kafka.connect_producer(&self.topic)?;
-        let due_times: DueTimes = Rc::new(RefCell::new(Vec::with_capacity(self.count)));
-        let meter = Rc::new(Meter::start()?);
+    async fn measure_events(&self, via: SendVia) -> Result<Sample> {
         let mut running = Vec::new();
-        for (user, mut stream) in streams.into_iter().enumerate() {
-            let (due_times, meter) = (Rc::clone(&due_times), Rc::clone(&meter));
+        for (user, (id, _)) in USERS.into_iter().enumerate() {
+            let mut stream = EventStream::open(self.consumer, id).await?;
             let expected = (self.count + USERS.len() - 1 - user) / USERS.len();
             running.push(spawn_local(async move {
-                for _ in 0..expected {
-                    let number = stream.next_number().await?;
-                    let due: Option<Instant> = due_times.borrow().get(number).copied();
-                    meter
-                        .record(due.ok_or_else(|| std::io::Error::other("a foreign event"))?, true);
+                let mut received = Vec::with_capacity(expected);
+                while received.len() < expected {
+                    received.push((stream.next_number().await?, Instant::now()));
                 }
-                Ok::<_, std::io::Error>(())
+                Ok::<_, std::io::Error>(received)
             }));
         }
-        self.send_all(via, &producer, &due_times).await?;
+        let due_times = self.send_all(via).await?;
+        let mut received = Vec::with_capacity(self.count);
         for task in running {
-            timeout(EVENT_TIMEOUT, task).await.map_err(|_| "an event never came")???;
+            let task = timeout(EVENT_TIMEOUT, task).await;
+            received.extend(task.map_err(|_| "an event never came")???);
         }
-        Rc::into_inner(meter).ok_or("a task still holds the meter")?.finish()
+        to_sample(&due_times, &received)
     }
 
     /// Appends and consumes with rdkafka alone.
-    async fn measure_bare(self) -> Result<Sample> {
-        let consumer = self.kafka.consume_from_end(&self.topic)?;
-        let expected = self.count;
+    async fn measure_bare(&self) -> Result<Sample> {
+        let (consumer, expected) = (self.kafka.consume_from_end(&self.topic)?, self.count);
         let consuming =
-            std::thread::spawn(move || BareKafka::read_numbers(&consumer, expected, EVENT_TIMEOUT));
-        let producer = self.kafka.connect_producer(&self.topic)?;
-        let due_times: DueTimes = Rc::new(RefCell::new(Vec::with_capacity(self.count)));
-        self.send_all(SendVia::Kafka, &producer, &due_times).await?;
-        let due_times = due_times.take();
-        let seen = consuming.join().map_err(|_| "the consuming thread panicked")??;
-        let meter = Meter::start()?;
-        let (first, mut last) = (*due_times.first().ok_or("nothing was sent")?, Instant::now());
-        for (number, at) in seen {
-            meter.record_success(*due_times.get(number).ok_or("a foreign record")?, at);
-            last = at;
-        }
-        let mut sample = meter.finish()?;
-        // The meter started after the last record, so its own rate means nothing here.
-        sample.value = sample.count as f64 / (last - first).as_secs_f64();
-        Ok(sample)
+            thread::spawn(move || BareKafka::read_numbers(&consumer, expected, EVENT_TIMEOUT));
+        let due_times = self.send_all(SendVia::Kafka).await?;
+        let received = consuming.join().map_err(|_| "the consuming thread panicked")??;
+        to_sample(&due_times, &received)
     }
 
-    /// Sends every notification when it is due, and keeps the due times.
-    async fn send_all(
-        &self,
-        via: SendVia,
-        producer: &FutureProducer,
-        due_times: &DueTimes,
-    ) -> Result<()> {
+    /// Sends every notification when it is due. Returns the due times by number.
+    async fn send_all(&self, via: SendVia) -> Result<Vec<Instant>> {
+        let producer = self.kafka.connect_producer(&self.topic)?;
         let idle: Rc<RefCell<Vec<HttpConnection>>> = Rc::default();
         let schedule = Schedule::start(self.rate, u64::try_from(self.count)?, 1);
-        let mut running = Vec::with_capacity(self.count);
+        let (mut due_times, mut running) = (Vec::new(), Vec::new());
         while let Some((number, due)) = schedule.next_due().await {
             let number = usize::try_from(number)?;
             let (user, message) = (number % USERS.len(), numbered_message(number));
-            due_times.borrow_mut().push(due);
+            due_times.push(due);
             running.push(match via {
                 SendVia::Http => {
                     let request = send_request(USERS[user].0, &message);
@@ -210,7 +183,7 @@ impl DeliveryRound {
                 }
                 SendVia::Kafka => {
                     let record = encode_notification(&migrated_user(user)?, &message)?;
-                    let delivery = BareKafka::append(producer, &self.topic, &record)?;
+                    let delivery = BareKafka::append(&producer, &self.topic, &record)?;
                     spawn_local(async move { Ok(matches!(delivery.await, Ok(Ok(_)))) })
                 }
             });
@@ -220,8 +193,20 @@ impl DeliveryRound {
                 return Err("a send was refused".into());
             }
         }
-        Ok(())
+        Ok(due_times)
     }
+}
+
+/// Latencies from the due times, and the rate from the first due time to the last arrival.
+fn to_sample(due_times: &[Instant], received: &[(usize, Instant)]) -> Result<Sample> {
+    let meter = Meter::start()?;
+    for (number, at) in received {
+        meter.record_success(*due_times.get(*number).ok_or("a foreign notification")?, *at);
+    }
+    let mut sample = meter.finish()?;
+    let last = received.iter().map(|(_, at)| *at).max().unwrap_or(due_times[0]);
+    sample.value = sample.count as f64 / (last - due_times[0]).as_secs_f64();
+    Ok(sample)
 }
 
 /// Sends a request over an idle connection, or a new one. Returns true if the answer was 200.

@@ -10,12 +10,13 @@ use crate::{
     Result,
     figures::{Aim, Party, Ratio},
     http::{EventStream, numbered_message},
+    kafka::PARTITIONS,
     kafka::{BareKafka, BenchTopic},
     load::run_on_thread,
+    loops::alternate,
     process::{ServerProcess, settled_memory_bytes},
     records::{encode_notification, generated_user},
     report::Section,
-    rounds::alternate,
     testbed::Testbed,
 };
 
@@ -34,7 +35,7 @@ pub(crate) struct FanoutArgs {
 
 pub(crate) async fn measure(testbed: &mut Testbed, args: &FanoutArgs) -> Result<Section> {
     let count = args.subscribers.unwrap_or(if testbed.options.quick { 2000 } else { 10_000 });
-    let topic = testbed.create_topic("fanout").await?;
+    let topic = testbed.create_topic("fanout", PARTITIONS).await?;
     let mut consumer = testbed.start_consumer(&topic)?;
     consumer.await_live(0).await?;
     let mut stream_bytes = None;

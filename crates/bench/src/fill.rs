@@ -60,8 +60,8 @@ impl FilledTopic {
     /// Creates both topics and fills one.
     pub(crate) async fn create(testbed: &mut Testbed, size: TopicSize) -> Result<Self> {
         let TopicSize { records: count, value_bytes, users, partitions } = size;
-        let full = testbed.create_topic_with("full", partitions).await?;
-        let empty = testbed.create_topic_with("empty", partitions).await?;
+        let full = testbed.create_topic("full", partitions).await?;
+        let empty = testbed.create_topic("empty", partitions).await?;
         print_status(format_args!("filling a topic: {count} records for {users} users"));
         let (kafka, topic) = (testbed.kafka.clone(), full.clone());
         let length = usize::try_from(value_bytes)?;
@@ -70,10 +70,8 @@ impl FilledTopic {
             let users =
                 (0..users).map(records::generated_user).collect::<Result<Vec<User<'_>>>>()?;
             let recipients = users.iter().cycle().zip(0..count);
-            kafka.fill_topic(
-                &topic,
-                recipients.map(|(user, _)| records::encode_with_size(user, length)),
-            )
+            let encode = |(user, _)| records::encode_with_size(user, length);
+            kafka.fill_topic(&topic, recipients.map(encode)).await
         })
         .await?;
         Ok(Self { full, empty, size })

@@ -17,10 +17,10 @@ use crate::{
     http::send_request,
     kafka::PARTITIONS,
     load::{LoadProfile, send_load},
+    loops::alternate,
     print_status,
     records::USERS,
     report::Section,
-    rounds::alternate,
     testbed::Testbed,
 };
 
@@ -144,7 +144,7 @@ async fn measure_streams(testbed: &mut Testbed) -> Result<Section> {
     let (mut memory, mut late, mut each) = (Vec::new(), Vec::new(), Vec::new());
     for &count in counts {
         print_status(format_args!("growth-subscribers: {count}"));
-        let topic = testbed.create_topic("listening").await?;
+        let topic = testbed.create_topic("listening", PARTITIONS).await?;
         let mut consumer = testbed.start_consumer(&topic)?;
         consumer.await_live(0).await?;
         // Memory of the first burst, before which the process had no stream; lateness of the second,
@@ -174,7 +174,7 @@ async fn measure_streams(testbed: &mut Testbed) -> Result<Section> {
 
 /// Longer and longer messages to send.
 async fn measure_bodies(testbed: &mut Testbed) -> Result<Section> {
-    let topic = testbed.create_topic("body").await?;
+    let topic = testbed.create_topic("body", PARTITIONS).await?;
     let producer = testbed.start_producer(&topic, &[]).await?;
     let requests = LENGTHS.map(|length| {
         let message = "x".repeat(length.into());

@@ -5,10 +5,10 @@
 //! top of `event-log` would hide the cost of `event-log`. The services never depend on this crate.
 
 mod client_settings;
-mod whole_topic;
 
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use model::{Partitioner, record::Encoded};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
@@ -27,6 +27,7 @@ use crate::{
     figures::Sample,
     http::parse_number,
     load::{LoadProfile, run_on_thread},
+    meter::{ReadCurve, transfer_timeout},
 };
 
 use client_settings::{BASE, CONSUMER, PRODUCER};
@@ -35,6 +36,8 @@ use client_settings::{BASE, CONSUMER, PRODUCER};
 pub(crate) const PARTITIONS: u32 = 12;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_TIMEOUT: Duration = Duration::from_millis(10);
+/// Records in flight while a topic is filled: half of librdkafka's queue.
+const FILL_IN_FLIGHT: usize = 50_000;
 
 /// A topic of this run.
 #[derive(Debug, Clone)]
@@ -100,12 +103,7 @@ impl BareKafka {
         topic: &BenchTopic,
         record: &Encoded,
     ) -> Result<DeliveryFuture> {
-        let message = FutureRecord::to(&topic.name)
-            .partition(partition_for(topic, record))
-            .key(&record.key)
-            .payload(&record.value)
-            .headers(kafka_headers(record));
-        producer.send_result(message).map_err(|(error, _)| error.into())
+        producer.send_result(to_message(topic, record)).map_err(|(error, _)| error.into())
     }
 
     /// The bare loop: appends these records over and over; each worker has one record in flight.
@@ -129,6 +127,31 @@ impl BareKafka {
             sample
         })
         .await
+    }
+
+    /// Appends all records to an empty topic, and verifies by the watermarks that it holds them.
+    pub(crate) async fn fill_topic(
+        &self,
+        topic: &BenchTopic,
+        records: impl Iterator<Item = Result<Encoded>>,
+    ) -> Result<()> {
+        let producer = self.connect_producer(topic)?;
+        let append = async |record: Result<Encoded>| -> Result<()> {
+            let record = record?;
+            let delivery = producer.send(to_message(topic, &record), REQUEST_TIMEOUT);
+            delivery.await.map(|_| ()).map_err(|(error, _)| error.into())
+        };
+        let appended = stream::iter(records).map(append).buffer_unordered(FILL_IN_FLIGHT);
+        let written = appended.try_fold(0, async |written, ()| Ok(written + 1)).await?;
+        let (client, mut held) = (producer.client(), 0);
+        for partition in 0..i32::try_from(topic.partitions)? {
+            held += client.fetch_watermarks(&topic.name, partition, REQUEST_TIMEOUT)?.1;
+        }
+        if held == written {
+            return Ok(());
+        }
+        Err(format!("the topic holds {held} records of {written}: the broker lost or refused some")
+            .into())
     }
 
     /// A connected consumer, and an assignment of the whole topic from its beginning or its present
@@ -182,6 +205,28 @@ impl BareKafka {
         }
         Ok(numbers)
     }
+
+    /// Reads the whole topic and drops the records. Returns the records over time since the
+    /// assignment, on a client that was connected before. Blocks.
+    pub(crate) fn read_topic(&self, topic: &BenchTopic, records: u64) -> Result<ReadCurve> {
+        let (consumer, assignment) = self.consumer(topic, false)?;
+        let mut curve = ReadCurve::since(Instant::now());
+        consumer.assign(&assignment)?;
+        let (mut seen, mut bytes) = (0, 0);
+        while seen < records {
+            if let Some(message) = poll_message(&consumer)? {
+                seen += 1;
+                bytes += message.payload().map_or(0, <[u8]>::len);
+            }
+            if curve.add_point(seen) > transfer_timeout(records) {
+                return Err(format!("only {seen} of {records} records came").into());
+            }
+        }
+        // Keeps the compiler from removing the access to the payload.
+        std::hint::black_box(bytes);
+        curve.add_last_point(records);
+        Ok(curve)
+    }
 }
 
 /// The next record; `None` if there is none yet.
@@ -192,13 +237,14 @@ fn poll_message(consumer: &BaseConsumer) -> Result<Option<BorrowedMessage<'_>>> 
     }
 }
 
-fn partition_for(topic: &BenchTopic, record: &Encoded) -> i32 {
-    Partitioner::default().partition(&record.key, topic.partitions)
-}
-
-fn kafka_headers(record: &Encoded) -> OwnedHeaders {
+fn to_message<'a>(topic: &'a BenchTopic, record: &'a Encoded) -> FutureRecord<'a, [u8], [u8]> {
     let headers = OwnedHeaders::new_with_capacity(record.headers.len());
-    record.headers.iter().fold(headers, |headers, (key, value)| {
+    let headers = record.headers.iter().fold(headers, |headers, (key, value)| {
         headers.insert(Header { key, value: Some(&**value) })
-    })
+    });
+    FutureRecord::to(&topic.name)
+        .partition(Partitioner::default().partition(&record.key, topic.partitions))
+        .key(&record.key[..])
+        .payload(&record.value[..])
+        .headers(headers)
 }

@@ -6,11 +6,11 @@
 //! - [`http`], [`process`]: the measured processes, and HTTP connections to them;
 //! - [`records`], [`kafka`]: what is written, and bare rdkafka clients;
 //! - [`testbed`], [`fill`]: Kafka, PostgreSQL, topics and programs of a run;
-//! - [`meter`], [`schedule`], [`load`], [`rounds`]: closed and open loops, in turns;
+//! - [`meter`], [`schedule`], [`load`], [`loops`]: closed and open loops, in turns;
 //! - [`figures`], [`percentiles`], [`chart`], [`axis`], [`plot`], [`report`]: medians, ratios,
 //!   curves, and the report in Markdown, JSON and SVG;
 //! - [`limits`]: HTTP servers that do almost nothing;
-//! - [`loops`] and the subcommands.
+//! - the subcommands.
 
 mod cli;
 mod options;
@@ -23,15 +23,14 @@ mod fill;
 mod meter;
 mod schedule;
 mod load;
-mod rounds;
 mod figures;
 mod percentiles;
 mod chart;
 mod axis;
 mod plot;
 mod report;
-mod limits;
 mod loops;
+mod limits;
 mod send;
 mod bulk;
 mod read;

@@ -5,11 +5,11 @@ use crate::{
     figures::{Aim, Party, Ratio},
     fill::FilledTopic,
     http::{HttpConnection, get_request},
+    loops::alternate,
     process::{SETTLE_DELAY, ServerProcess, settled_memory_bytes},
     read::InboxBody,
     records::generated_user,
     report::Section,
-    rounds::alternate,
     testbed::Testbed,
 };
 

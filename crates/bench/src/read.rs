@@ -5,6 +5,7 @@ use crate::{
     Result,
     figures::{Aim, Ratio},
     http::{HttpConnection, get_request},
+    kafka::PARTITIONS,
     load::{run_on_thread, send_load},
     loops::{Comparison, OPEN_LOOP_NOTE},
     options::{LoadArgs, RateArgs},
@@ -23,10 +24,10 @@ pub(crate) async fn measure(
     load: &LoadArgs,
     rate: &RateArgs,
 ) -> Result<Section> {
-    let topic = testbed.create_topic("read").await?;
+    let topic = testbed.create_topic("read", PARTITIONS).await?;
     let (kafka, full) = (testbed.kafka.clone(), topic.clone());
     let encode = |n| encode_with_size(&generated_user(n % INBOXES)?, VALUE_BYTES);
-    run_on_thread(async move || kafka.fill_topic(&full, (0..INBOXES * ENTRIES).map(encode)))
+    run_on_thread(async move || kafka.fill_topic(&full, (0..INBOXES * ENTRIES).map(encode)).await)
         .await?;
     let mut consumer = testbed.start_consumer(&topic)?;
     consumer.await_live(INBOXES * ENTRIES).await?;

@@ -9,9 +9,9 @@ use crate::{
     figures::{Aim, Party, Ratio, Spread},
     fill::FilledTopic,
     load::run_on_thread,
+    loops::alternate,
     meter::ReadCurve,
     report::Section,
-    rounds::alternate,
     testbed::Testbed,
 };
 

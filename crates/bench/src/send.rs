@@ -5,6 +5,7 @@ use crate::{
     Result,
     figures::{Aim, Party, Ratio},
     http::send_request,
+    kafka::PARTITIONS,
     load::send_load,
     loops::{Comparison, OPEN_LOOP_NOTE},
     options::{LoadArgs, RateArgs},
@@ -20,7 +21,7 @@ pub(crate) async fn measure(
     load: &LoadArgs,
     rate: &RateArgs,
 ) -> Result<Section> {
-    let topic = testbed.create_topic("send").await?;
+    let topic = testbed.create_topic("send", PARTITIONS).await?;
     let producer = testbed.start_producer(&topic, &[]).await?;
     let url = testbed.database_url()?;
     let no_kafka = testbed.start_limit(&["send"], &[("DATABASE_URL", &url)]).await?;

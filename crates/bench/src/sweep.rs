@@ -9,6 +9,7 @@ use crate::{
     chart::{Row, Table},
     figures::{Sample, median},
     http::send_request,
+    kafka::PARTITIONS,
     load::{LoadProfile, send_load},
     print_status,
     records::{MESSAGE, USERS},
@@ -35,7 +36,7 @@ struct SettingsPair {
 /// A producer reads its settings at its start, so pairs do not alternate round by round. Instead
 /// there are passes over all pairs, every other one in reverse.
 pub(crate) async fn measure(testbed: &mut Testbed) -> Result<Section> {
-    let topic = testbed.create_topic("sweep").await?;
+    let topic = testbed.create_topic("sweep", PARTITIONS).await?;
     let round = Duration::from_millis(if testbed.options.quick { 1000 } else { 3000 });
     let (requests, chunk) = (USERS.map(|(id, _)| send_request(id, MESSAGE)), line_chunk()?);
     let mut pairs = Vec::new();

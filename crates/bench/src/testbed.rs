@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::{
     Result,
-    kafka::{BareKafka, BenchTopic, PARTITIONS},
+    kafka::{BareKafka, BenchTopic},
     options::Options,
     print_status,
     process::ServerProcess,
@@ -77,13 +77,8 @@ impl Testbed {
         format!("bench-{label}-{}-{now}-{}", std::process::id(), self.names)
     }
 
-    /// Creates an empty topic with the services' default partition count.
-    pub(crate) async fn create_topic(&mut self, label: &str) -> Result<BenchTopic> {
-        self.create_topic_with(label, PARTITIONS).await
-    }
-
     /// Creates an empty topic with this many partitions.
-    pub(crate) async fn create_topic_with(
+    pub(crate) async fn create_topic(
         &mut self,
         label: &str,
         partitions: u32,

@@ -8,10 +8,10 @@ use crate::{
     fill::{FilledTopic, TopicSize},
     http::get_request,
     load::{LoadProfile, send_load},
+    loops::alternate,
     process::settled_memory_bytes,
     records::generated_user,
     report::Section,
-    rounds::alternate,
     testbed::Testbed,
 };
 
