@@ -58,7 +58,13 @@ impl Scrape {
                 .map(|label| label.split_once("=\"").expect("a label"))
                 .map(|(name, value)| (name.to_owned(), value.trim_end_matches('"').to_owned()))
                 .collect();
-            let family = &family.as_ref().expect("a family").name;
+            let Described { name: family, help, .. } = family.as_ref().expect("a family");
+            let described = help.split_once("; labels: ").map_or("", |(_, labels)| labels);
+            let described: Vec<_> = described.split(", ").chain(["le"]).collect();
+            assert!(
+                labels.keys().all(|label| described.contains(&label.as_str())),
+                "{line}: {help}"
+            );
             assert!(name.starts_with(family.as_str()), "{line} in {family}");
             let value: f64 = value.parse().expect("a number");
             let before = values.insert((name.to_owned(), labels), value);

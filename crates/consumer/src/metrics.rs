@@ -44,55 +44,52 @@ pub fn describe() {
     event_log::metrics::describe_reader();
     describe_gauge!(
         PARTITIONS,
-        "Partitions by what they are on this instance: unowned, rebuilding, live"
+        "Partitions by their state on this instance: `unowned`, `rebuilding`, `live`; labels: state"
     );
     describe_gauge!(
         LAG,
-        "Records that the log has and this instance has not folded yet, by live partition; absent where the log does not say"
+        "Records in the log that are not applied yet, of live partitions; absent while the log does not answer; labels: partition"
     );
     describe_gauge!(
         REBUILD_RECORDS,
-        "Records of the partitions that are being rebuilt: done, total"
+        "Records of the partitions that are being rebuilt: `done`, `total`; labels: kind"
     );
-    describe_histogram!(
-        REBUILD_SECONDS,
-        "How long a partition took from its assignment to being live"
-    );
+    describe_histogram!(REBUILD_SECONDS, "From the assignment of a partition until it is live");
     describe_counter!(
         FOLDED,
-        "Records read from the log, replays included, by topic and outcome: applied, duplicate, conflict (a key used twice), misplaced (in a partition that is not its recipient's), poison"
+        "Records read from the log, replays included: `applied`, `duplicate`, `conflict` (an Idempotency-Key reused with other content), `misplaced` (in a partition that is not its recipient's), `poison`; `topic` is `notifications` or `receipts`; labels: topic, outcome"
     );
     describe_gauge!(INBOXES, "Inboxes in memory");
     describe_gauge!(ENTRIES, "Notifications in memory that are not dismissed");
-    describe_gauge!(ENTRY_BYTES, "Bytes of JSON of these notifications");
+    describe_gauge!(ENTRY_BYTES, "Bytes of JSON of the notifications in memory");
     describe_counter!(
         EVICTED,
-        "Notifications that left an inbox, replays included: entries (newer ones took their place), age"
+        "Notifications that left an inbox, replays included: `entries` (newer ones took their place), `age`; labels: reason"
     );
-    describe_histogram!(SNAPSHOT_SECONDS, "How long a partition's snapshot took to be written");
+    describe_histogram!(SNAPSHOT_SECONDS, "Time that writing the snapshot of a partition took");
     describe_gauge!(
         SNAPSHOT_BYTES,
         "Bytes of the snapshots that this process wrote, the newest of each partition"
     );
     describe_gauge!(
         SNAPSHOT_LAST_SUCCESS,
-        "When a snapshot was last written, in seconds since 1970"
+        "Time at which a snapshot was last written, in seconds since 1970"
     );
     describe_counter!(RESTORED, "Notifications that came from snapshots instead of the log");
     describe_counter!(
         SNAPSHOTS_REFUSED,
-        "Snapshots that were not used: format (another version of this program), settings (other topics, partitions, group or limits), damaged, unreadable, log (not of the log that is there)"
+        "Snapshots that were not used: `format` (another version of this program), `settings` (other topics, partitions, group or limits), `damaged`, `unreadable`, `log` (another log than the one that is there); labels: reason"
     );
     describe_gauge!(
         STREAMS,
-        "Live streams open now: sse, ndjson, ws, forwarded (passed on from their owner)"
+        "Live streams open: `sse`, `ndjson`, `ws`, `forwarded` (passed on from their owner); long polls: `wait`; labels: kind"
     );
     describe_histogram!(
         DELIVERY_SECONDS,
-        "From a notification's time to: applied (in the view of a live partition), pushed (handed to a live stream)"
+        "From the time of a notification until it was `applied` to a live partition, and until it was `pushed` to a stream; labels: stage"
     );
     describe_counter!(
         FORWARDED,
-        "Requests passed on to an owner: answered, misdirected (it is not the owner any more), failed"
+        "Requests forwarded to an owner: `answered`, `misdirected` (it is not the owner any more), `failed`; labels: outcome"
     );
 }

@@ -27,10 +27,10 @@ pub const KAFKA_DISCONNECTS: &str = "notifications_kafka_disconnects_total";
 
 /// Describes what a group member counts.
 pub fn describe_reader() {
-    describe_counter!(DEAD_LETTERS, "Records copied to the dead-letter topic");
+    describe_counter!(DEAD_LETTERS, "Poison records copied to the dead-letter queue");
     describe_counter!(
         REBALANCES,
-        "Changes of this member's partitions: assigned, revoked, lost (the group had put this member out)"
+        "Changes of the partitions of this group member: `assigned`, `revoked`, `lost` (the group had fenced this member); labels: kind"
     );
 }
 
@@ -38,18 +38,24 @@ pub fn describe_reader() {
 pub fn describe_clients() {
     describe_gauge!(
         KAFKA_QUEUE_MESSAGES,
-        "Records in the queues of this Kafka client that are not acknowledged"
+        "Records in the queues of a Kafka client that are not acknowledged; `client` is `writer`, `reader` or `follower`; labels: client"
     );
-    describe_gauge!(KAFKA_QUEUE_BYTES, "Bytes of the records in the queues of this Kafka client");
+    describe_gauge!(
+        KAFKA_QUEUE_BYTES,
+        "Bytes of the records in the queues of a Kafka client; labels: client"
+    );
     describe_gauge!(
         KAFKA_ROUND_TRIP,
-        "Round trip of requests to the slowest broker, by quantile (p50, p99)"
+        "Round trip of requests to the slowest broker: `p50`, `p99`; labels: client, quantile"
     );
-    describe_gauge!(KAFKA_BROKERS, "Brokers that this Kafka client knows, up and down");
-    describe_counter!(KAFKA_RETRIES, "Requests that this Kafka client sent again");
+    describe_gauge!(
+        KAFKA_BROKERS,
+        "Brokers that a Kafka client knows: `up`, `down`; labels: client, state"
+    );
+    describe_counter!(KAFKA_RETRIES, "Requests that a Kafka client retried; labels: client");
+    describe_counter!(KAFKA_TIMEOUTS, "Requests of a Kafka client that timed out; labels: client");
     describe_counter!(
-        KAFKA_TIMEOUTS,
-        "Requests of this Kafka client that were not answered in time"
+        KAFKA_DISCONNECTS,
+        "Connections to brokers that a Kafka client lost; labels: client"
     );
-    describe_counter!(KAFKA_DISCONNECTS, "Connections to brokers that this Kafka client lost");
 }

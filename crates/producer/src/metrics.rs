@@ -30,21 +30,24 @@ pub const DIRECTORY_TRUSTED: &str = "notifications_directory_cache_trusted";
 pub fn describe() {
     service::ops::metrics::describe();
     event_log::metrics::describe_clients();
-    describe_counter!(RATE_LIMITED, "Requests refused because their sender sends too many");
+    describe_counter!(
+        RATE_LIMITED,
+        "Requests refused because their sender exceeds its rate; labels: service"
+    );
     describe_counter!(
         SENT,
-        "Notifications by what became of them, a recipient each: acknowledged, refused, unknown (no acknowledgement in time), unavailable (queue full or log away), duplicate (its key was known, and it is in the log)"
+        "Notifications, one for each recipient: `acknowledged`, `refused`, `unknown` (no acknowledgement in time, 504), `unavailable` (queue full or log away, 503), `duplicate` (its Idempotency-Key was known and it is in the log); labels: outcome"
     );
     describe_histogram!(ACKNOWLEDGEMENT_SECONDS, "From appending a record to its acknowledgement");
-    describe_counter!(BULK_LINES, "Lines of bulks answered, by status");
+    describe_counter!(BULK_LINES, "Lines of bulk requests answered; labels: status");
     describe_counter!(
         DIRECTORY_LOOKUPS,
-        "Users looked up: hit (in the cache), miss (the directory was asked), failed (it did not answer)"
+        "Users looked up: `hit` (in the cache), `miss` (asked of the directory), `failed` (the directory did not answer); labels: result"
     );
-    describe_gauge!(DIRECTORY_CACHED, "Names in the cache; absent where there is no cache");
+    describe_gauge!(DIRECTORY_CACHED, "Names in the cache; absent without a cache");
     describe_gauge!(
         DIRECTORY_TRUSTED,
-        "1 while the cache is certain to hear of changes, otherwise 0; absent where there is no cache"
+        "1 while the cache is certain to be told of changes, otherwise 0; absent without a cache"
     );
 }
 

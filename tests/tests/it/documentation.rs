@@ -46,9 +46,10 @@ fn the_reference_page_is_what_the_code_describes() {
     );
     for (title, metrics) in all_metrics() {
         page +=
-            &format!("\n## {title}\n\n| metric | kind | meaning, and labels |\n|---|---|---|\n");
+            &format!("\n## {title}\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n");
         for Described { name, kind, help } in metrics {
-            page += &format!("| `{name}` | {kind} | {help} |\n");
+            let (meaning, labels) = help.split_once("; labels: ").unwrap_or((&help, ""));
+            page += &format!("| `{name}` | {kind} | {labels} | {meaning} |\n");
         }
     }
     if std::env::var_os("UPDATE_DOCUMENTS").is_some() {

@@ -38,28 +38,46 @@ pub const CANARY_FAILURES: &str = "notifications_canary_failures_total";
 
 /// Describes all of them.
 pub fn describe() {
-    describe_gauge!(BUILD_INFO, "Always 1; the labels say which version runs");
-    describe_counter!(HTTP_REQUESTS, "Requests answered, by method, matched route and status");
+    describe_gauge!(
+        BUILD_INFO,
+        "Always 1; the labels say which version runs; labels: service, version"
+    );
+    describe_counter!(
+        HTTP_REQUESTS,
+        "Requests answered; `route` is the pattern, such as `/notifications/{id}`, or `-`; labels: service, method, route, status"
+    );
     describe_histogram!(
         HTTP_SECONDS,
-        "From a request to the head of its response, by matched route; long polls included"
+        "From a request to the head of its response; long polls included; labels: service, route"
     );
-    describe_gauge!(HTTP_IN_FLIGHT, "Requests whose response has not begun yet");
-    describe_gauge!(HTTP_CONNECTIONS, "Open connections, event streams included, WebSockets not");
+    describe_gauge!(HTTP_IN_FLIGHT, "Requests whose response has not begun yet; labels: service");
+    describe_gauge!(
+        HTTP_CONNECTIONS,
+        "Open connections; event streams included, WebSockets not; labels: service"
+    );
     describe_counter!(
         HTTP_SHED,
-        "Requests and connections turned away because of too much load, by reason"
+        "Requests and connections turned away under load, by reason: `requests`, `connections`, `deadline`, `bulks`; labels: service, reason"
     );
-    describe_counter!(AUTH_REFUSED, "Requests refused for their token, by reason");
+    describe_counter!(
+        AUTH_REFUSED,
+        "Requests refused for their token, by reason: `missing`, `invalid`, `expired`, `forbidden`; labels: service, reason"
+    );
     describe_gauge!(RESIDENT_MEMORY, "Resident memory of this process");
     describe_gauge!(OPEN_FDS, "Open file descriptors of this process");
     describe_gauge!(MAX_FDS, "File descriptors that this process may have open");
     describe_counter!(CPU_SECONDS, "Processor time of this process, user and system");
-    describe_gauge!(START_TIME, "When this process started, in seconds since 1970");
-    describe_histogram!(CANARY_SECONDS, "How long the canary's notification took to its inbox");
+    describe_gauge!(START_TIME, "Time at which this process started, in seconds since 1970");
+    describe_histogram!(
+        CANARY_SECONDS,
+        "Time that a canary probe took to its inbox; labels: service"
+    );
     describe_gauge!(
         CANARY_LAST_SUCCESS,
-        "When the canary's notification last arrived, in seconds since 1970"
+        "Time at which a canary probe last arrived, in seconds since 1970; labels: service"
     );
-    describe_counter!(CANARY_FAILURES, "Notifications of the canary that did not arrive in time");
+    describe_counter!(
+        CANARY_FAILURES,
+        "Canary probes that did not arrive in time; labels: service"
+    );
 }
