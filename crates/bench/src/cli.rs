@@ -8,7 +8,7 @@ use crate::{
     fill::FillArgs,
     growth::GrowthArgs,
     limits,
-    options::{LoadArgs, Options, RateArgs},
+    options::{LoadArgs, LoopArgs, Options},
 };
 
 /// Measures the services beside a limit that they cannot beat, in the same run.
@@ -50,22 +50,12 @@ pub(crate) struct BenchCli {
 pub(crate) enum BenchCommand {
     /// POST /send, beside the same handler without Kafka and a bare rdkafka loop: a closed loop, an
     /// open one, and throughput by connections (4 minutes; quick: 1)
-    Send {
-        #[command(flatten)]
-        load: LoadArgs,
-        #[command(flatten)]
-        rate: RateArgs,
-    },
+    Send(#[command(flatten)] LoopArgs),
     /// POST /send of many lines over one connection, beside a bare rdkafka loop (1 minute)
     Bulk(#[command(flatten)] LoadArgs),
     /// GET of a 10-entry inbox, beside axum returning the same bytes from a constant: the same three
     /// parts as send (3 minutes; quick: 1)
-    Read {
-        #[command(flatten)]
-        load: LoadArgs,
-        #[command(flatten)]
-        rate: RateArgs,
-    },
+    Read(#[command(flatten)] LoopArgs),
     /// From a send to its event on a stream, beside rdkafka's own way from produce to consume, in an
     /// open loop (2 minutes; quick: 1)
     Deliver(#[command(flatten)] DeliverArgs),
@@ -84,9 +74,7 @@ pub(crate) enum BenchCommand {
     // memory 40, the rest 40. Together 265; a run with few records and streams took 222.
     All {
         #[command(flatten)]
-        load: LoadArgs,
-        #[command(flatten)]
-        rate: RateArgs,
+        loops: LoopArgs,
         #[command(flatten)]
         fill: FillArgs,
         #[command(flatten)]

@@ -51,8 +51,7 @@ pub(crate) struct DeliverArgs {
 pub(crate) async fn measure(testbed: &mut Testbed, args: &DeliverArgs) -> Result<Section> {
     let topic = testbed.create_topic("deliver", PARTITIONS).await?;
     let producer = testbed.start_producer(&topic, &[]).await?;
-    let mut consumer = testbed.start_consumer(&topic)?;
-    consumer.await_live(0).await?;
+    let (consumer, _) = testbed.start_consumer(&topic, 0).await?;
     let (rate, default_seconds) = (args.deliver_rate, if testbed.options.quick { 3 } else { 6 });
     let round = DeliveryRound {
         kafka: testbed.kafka.clone(),

@@ -36,8 +36,7 @@ pub(crate) struct FanoutArgs {
 pub(crate) async fn measure(testbed: &mut Testbed, args: &FanoutArgs) -> Result<Section> {
     let count = args.subscribers.unwrap_or(if testbed.options.quick { 2000 } else { 10_000 });
     let topic = testbed.create_topic("fanout", PARTITIONS).await?;
-    let mut consumer = testbed.start_consumer(&topic)?;
-    consumer.await_live(0).await?;
+    let (consumer, _) = testbed.start_consumer(&topic, 0).await?;
     let mut stream_bytes = None;
     let show = |lateness_ms: &f64| format!("the last of {count} was {lateness_ms:.0} ms late");
     let rounds = testbed.options.rounds();

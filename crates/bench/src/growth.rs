@@ -26,9 +26,9 @@ use crate::{
 
 use costs::{Cost, Dimension, TotalWork};
 
-/// Where the value's length does not grow.
+/// Length of values, except in the dimension that grows it.
 const VALUE_BYTES: u32 = 200;
-/// Notifications of each user, where they do not grow.
+/// Notifications of each user, except in the dimension that grows them.
 const PER_USER: u64 = 20;
 /// Numbers of open streams.
 const STREAMS: [u16; 4] = [10, 100, 1000, 10_000];
@@ -90,45 +90,48 @@ pub(crate) async fn measure(
 
 /// The dimensions of stored notifications, with the topic's size at each step.
 fn stored_dimensions(most: u64) -> [(GrowthOf, Dimension, Vec<TopicSize>); 3] {
-    let size = |records, users, partitions| TopicSize {
+    let (most_users, records) = (most.min(1_000_000), most.min(200_000));
+    let topic = |records, users, partitions| TopicSize {
         records,
         value_bytes: VALUE_BYTES,
         users,
         partitions,
     };
-    let (most_users, records) = (most.min(1_000_000), most.min(200_000));
-    let users: Vec<_> = powers_of_ten(100, most_users).collect();
-    let notifications: Vec<_> = powers_of_ten(10_000, most).collect();
-    let partitions = [1, 3, 12, 48, 96];
-    let by_users = Dimension {
-        name: "growth-users",
-        title: format!("{most_users} notifications, divided among more and more users"),
-        unit: "users",
-        work: TotalWork::Constant,
-        sizes: users.iter().map(|users| *users as f64).collect(),
+    let entry = |what, name, unit, work, title, steps: Vec<(u64, TopicSize)>| {
+        let (sizes, topics) = steps.into_iter().map(|(size, topic)| (size as f64, topic)).unzip();
+        (what, Dimension { name, title, unit, work, sizes }, topics)
     };
-    let by_notifications = Dimension {
-        name: "growth-notifications",
-        title: format!("more and more notifications, {PER_USER} for each user"),
-        unit: "notifications",
-        work: TotalWork::Grows,
-        sizes: notifications.iter().map(|records| *records as f64).collect(),
-    };
-    let by_partitions = Dimension {
-        name: "growth-partitions",
-        title: format!("{records} notifications in more and more partitions"),
-        unit: "partitions",
-        work: TotalWork::Constant,
-        sizes: partitions.map(f64::from).into(),
-    };
-    let users = users.into_iter().map(|users| size(most_users, users, PARTITIONS));
-    let notifications =
-        notifications.into_iter().map(|records| size(records, records / PER_USER, PARTITIONS));
-    let partitions = partitions.map(|partitions| size(records, records / PER_USER, partitions));
+    let by_users =
+        powers_of_ten(100, most_users).map(|users| (users, topic(most_users, users, PARTITIONS)));
+    let by_records = powers_of_ten(10_000, most)
+        .map(|records| (records, topic(records, records / PER_USER, PARTITIONS)));
+    let by_partitions = [1, 3, 12, 48, 96]
+        .map(|partitions| (partitions.into(), topic(records, records / PER_USER, partitions)));
     [
-        (GrowthOf::Users, by_users, users.collect()),
-        (GrowthOf::Notifications, by_notifications, notifications.collect()),
-        (GrowthOf::Partitions, by_partitions, partitions.into()),
+        entry(
+            GrowthOf::Users,
+            "growth-users",
+            "users",
+            TotalWork::Constant,
+            format!("{most_users} notifications, divided among more and more users"),
+            by_users.collect(),
+        ),
+        entry(
+            GrowthOf::Notifications,
+            "growth-notifications",
+            "notifications",
+            TotalWork::Grows,
+            format!("more and more notifications, {PER_USER} for each user"),
+            by_records.collect(),
+        ),
+        entry(
+            GrowthOf::Partitions,
+            "growth-partitions",
+            "partitions",
+            TotalWork::Constant,
+            format!("{records} notifications in more and more partitions"),
+            by_partitions.into(),
+        ),
     ]
 }
 
@@ -145,8 +148,7 @@ async fn measure_streams(testbed: &mut Testbed) -> Result<Section> {
     for &count in counts {
         print_status(format_args!("growth-subscribers: {count}"));
         let topic = testbed.create_topic("listening", PARTITIONS).await?;
-        let mut consumer = testbed.start_consumer(&topic)?;
-        consumer.await_live(0).await?;
+        let (consumer, _) = testbed.start_consumer(&topic, 0).await?;
         // Memory of the first burst, before which the process had no stream; lateness of the second,
         // when caches and connections are warm.
         let first = measure_burst(&testbed.kafka, &topic, &consumer, count.into()).await?;

@@ -9,7 +9,7 @@ use crate::{
     chart::{Axis, Chart, Scale, Series},
     figures::{Party, Sample, median},
     load::LoadProfile,
-    options::{LoadArgs, Options, RateArgs},
+    options::{LoopArgs, Options},
     percentiles::{OpenLoop, Percentiles},
     print_status,
     report::Section,
@@ -39,19 +39,18 @@ impl Comparison<'_> {
     pub(crate) async fn measure(
         &self,
         options: &Options,
-        load: &LoadArgs,
-        rate: &RateArgs,
+        args: &LoopArgs,
         mut measure: impl AsyncFnMut(usize, &LoadProfile) -> Result<Sample>,
     ) -> Result<Section> {
         let Self { name, request, unit, parties } = *self;
         let show = |sample: &Sample| format!("{:.0} {unit}", sample.value);
-        let profile = load.closed_loop(options.quick);
+        let profile = args.load.closed_loop(options.quick);
         let rounds = options.rounds();
         let closed =
             alternate(name, rounds, parties, show, async |party| measure(party, &profile).await)
                 .await?;
 
-        let rate = rate.rate.map_or_else(|| half_of_the_slowest(&closed), Ok)?;
+        let rate = args.rate.map_or_else(|| half_of_the_slowest(&closed), Ok)?;
         print_status(format_args!("{name}: from here on {rate} a second, open loop"));
         let profile = LoadProfile { rate: Some(rate), ..profile };
         let rounds = options.open_loop_rounds();

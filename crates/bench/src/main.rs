@@ -53,6 +53,7 @@ use service::cli::shutdown;
 
 use cli::{BenchCli, BenchCommand as Command};
 use fill::FilledTopic;
+use options::LoopArgs;
 use report::{BenchReport, Section};
 use testbed::Testbed;
 
@@ -112,14 +113,14 @@ async fn measure(
     command: &Command,
     sections: &mut Vec<Section>,
 ) -> Result<()> {
-    if let Command::Send { load, rate } | Command::All { load, rate, .. } = command {
-        sections.push(send::measure(testbed, load, rate).await?);
+    if let Command::Send(loops) | Command::All { loops, .. } = command {
+        sections.push(send::measure(testbed, loops).await?);
     }
-    if let Command::Bulk(load) | Command::All { load, .. } = command {
+    if let Command::Bulk(load) | Command::All { loops: LoopArgs { load, .. }, .. } = command {
         sections.push(bulk::measure(testbed, load).await?);
     }
-    if let Command::Read { load, rate } | Command::All { load, rate, .. } = command {
-        sections.push(read::measure(testbed, load, rate).await?);
+    if let Command::Read(loops) | Command::All { loops, .. } = command {
+        sections.push(read::measure(testbed, loops).await?);
     }
     if let Command::Deliver(deliver) | Command::All { deliver, .. } = command {
         sections.push(deliver::measure(testbed, deliver).await?);

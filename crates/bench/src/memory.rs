@@ -23,8 +23,7 @@ pub(crate) async fn measure(testbed: &mut Testbed, filled: &FilledTopic) -> Resu
     let rounds = testbed.options.rounds();
     let memory = alternate("memory", rounds, &parties, show, async |party| {
         let (topic, records) = filled.select(party == 0);
-        let mut consumer = testbed.start_consumer(topic)?;
-        consumer.await_live(records).await?;
+        let (consumer, _) = testbed.start_consumer(topic, records).await?;
         let bytes = settled_memory_bytes(consumer.pid()).await?;
         if records > 0 {
             json = mean_entry_bytes(&consumer).await?;

@@ -78,9 +78,12 @@ impl LoadArgs {
     }
 }
 
-/// Rate of an open loop.
+/// A closed loop, and the rate of an open one.
 #[derive(clap::Args, Debug, Clone)]
-pub(crate) struct RateArgs {
+pub(crate) struct LoopArgs {
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+
     /// Requests that the open loop has due a second, for all parties alike [default: half of what
     /// the slowest of them did in the closed loop]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]

@@ -8,7 +8,7 @@ use crate::{
     kafka::PARTITIONS,
     load::{run_on_thread, send_load},
     loops::{Comparison, OPEN_LOOP_NOTE},
-    options::{LoadArgs, RateArgs},
+    options::LoopArgs,
     records::{encode_with_size, generated_user},
     report::Section,
     testbed::Testbed,
@@ -19,18 +19,13 @@ const INBOXES: u64 = 64;
 const ENTRIES: u64 = 10;
 const VALUE_BYTES: usize = 200;
 
-pub(crate) async fn measure(
-    testbed: &mut Testbed,
-    load: &LoadArgs,
-    rate: &RateArgs,
-) -> Result<Section> {
+pub(crate) async fn measure(testbed: &mut Testbed, args: &LoopArgs) -> Result<Section> {
     let topic = testbed.create_topic("read", PARTITIONS).await?;
     let (kafka, full) = (testbed.kafka.clone(), topic.clone());
     let encode = |n| encode_with_size(&generated_user(n % INBOXES)?, VALUE_BYTES);
     run_on_thread(async move || kafka.fill_topic(&full, (0..INBOXES * ENTRIES).map(encode)).await)
         .await?;
-    let mut consumer = testbed.start_consumer(&topic)?;
-    consumer.await_live(INBOXES * ENTRIES).await?;
+    let (consumer, _) = testbed.start_consumer(&topic, INBOXES * ENTRIES).await?;
 
     let request = |index| Ok(get_request(&format!("/notifications/{}", generated_user(index)?.id)));
     let requests = (0..INBOXES).map(request).collect::<Result<Vec<_>>>()?;
@@ -54,7 +49,7 @@ pub(crate) async fn measure(
         unit: "reads/s",
         parties: &["consumer", "axum returning the same bytes from a constant"],
     };
-    let measuring = comparison.measure(&testbed.options, load, rate, async |party, profile| {
+    let measuring = comparison.measure(&testbed.options, args, async |party, profile| {
         send_load([&consumer, &constant][party], &requests, profile).await
     });
     let section = measuring.await?;
@@ -63,7 +58,7 @@ pub(crate) async fn measure(
     Ok(Section {
         title: format!(
             "GET of a {ENTRIES}-entry inbox ({length} bytes), {} connections, closed loop",
-            load.connections
+            args.load.connections
         ),
         ratios: vec![ratio],
         notes: vec![

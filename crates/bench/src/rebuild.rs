@@ -25,7 +25,7 @@ pub(crate) async fn measure(testbed: &mut Testbed, filled: &FilledTopic) -> Resu
     let curves = alternate("rebuild", rounds, &parties, show, async |party| {
         if party < 2 {
             let (topic, records) = filled.select(party == 0);
-            return testbed.start_consumer(topic)?.await_live(records).await;
+            return Ok(testbed.start_consumer(topic, records).await?.1);
         }
         let (kafka, topic) = (testbed.kafka.clone(), filled.full.clone());
         run_on_thread(async move || kafka.read_topic(&topic, records)).await

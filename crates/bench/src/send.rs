@@ -8,7 +8,7 @@ use crate::{
     kafka::PARTITIONS,
     load::send_load,
     loops::{Comparison, OPEN_LOOP_NOTE},
-    options::{LoadArgs, RateArgs},
+    options::LoopArgs,
     records::{self, MESSAGE, USERS},
     report::Section,
     testbed::Testbed,
@@ -16,11 +16,7 @@ use crate::{
 
 const PRODUCER: &str = "producer";
 
-pub(crate) async fn measure(
-    testbed: &mut Testbed,
-    load: &LoadArgs,
-    rate: &RateArgs,
-) -> Result<Section> {
+pub(crate) async fn measure(testbed: &mut Testbed, args: &LoopArgs) -> Result<Section> {
     let topic = testbed.create_topic("send", PARTITIONS).await?;
     let producer = testbed.start_producer(&topic, &[]).await?;
     let url = testbed.database_url()?;
@@ -34,7 +30,7 @@ pub(crate) async fn measure(
         parties: &[PRODUCER, "the same handler without Kafka", "bare rdkafka loop"],
     };
     let measuring =
-        comparison.measure(&testbed.options, load, rate, async |party, profile| match party {
+        comparison.measure(&testbed.options, args, async |party, profile| match party {
             0 => send_load(&producer, &requests, profile).await,
             1 => send_load(&no_kafka, &requests, profile).await,
             _ => testbed.kafka.run_append_loop(&topic, &records, profile).await,
@@ -53,7 +49,7 @@ pub(crate) async fn measure(
     };
     let ratios = vec![ratio(no_kafka, no_kafka_is_slower)?, ratio(bare, !no_kafka_is_slower)?];
     Ok(Section {
-        title: format!("POST /send, acks=all, {} connections, closed loop", load.connections),
+        title: format!("POST /send, acks=all, {} connections, closed loop", args.load.connections),
         ratios,
         notes: vec![
             "Both servers are processes of their own; the load generator is a thread of another. The bare loop \

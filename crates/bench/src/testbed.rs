@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use crate::{
     Result,
     kafka::{BareKafka, BenchTopic},
+    meter::ReadCurve,
     options::Options,
     print_status,
     process::ServerProcess,
@@ -109,11 +110,18 @@ impl Testbed {
         Ok(producer)
     }
 
-    /// Starts a consumer of this topic in a group of its own; does not wait.
-    pub(crate) fn start_consumer(&mut self, topic: &BenchTopic) -> Result<ServerProcess> {
+    /// Starts a consumer in a group of its own and waits until it is live and holds the topic's
+    /// records. Returns its records over time, too.
+    pub(crate) async fn start_consumer(
+        &mut self,
+        topic: &BenchTopic,
+        records: u64,
+    ) -> Result<(ServerProcess, ReadCurve)> {
         let (group, kafka) = (self.unique_name("group"), self.kafka_flags(topic));
         let arguments = kafka.iter().map(String::as_str).chain(["--group", &group]);
-        self.spawn("consumer", &arguments.collect::<Vec<_>>(), &[])
+        let mut consumer = self.spawn("consumer", &arguments.collect::<Vec<_>>(), &[])?;
+        let curve = consumer.await_live(records).await?;
+        Ok((consumer, curve))
     }
 
     /// Starts a limit, which is this program too, and waits until it is ready.

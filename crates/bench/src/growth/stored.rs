@@ -100,8 +100,8 @@ async fn measure_at_size(
     let (rounds, parties) = (testbed.options.rounds_per_size(), ["full topic", "empty topic"]);
     let starts = alternate(title, rounds, &parties, show, async |party| {
         let (topic, records) = filled.select(party == 0);
-        let mut consumer = testbed.start_consumer(topic)?;
-        let seconds = consumer.await_live(records).await?.duration().as_secs_f64();
+        let (consumer, curve) = testbed.start_consumer(topic, records).await?;
+        let seconds = curve.duration().as_secs_f64();
         let memory_bytes = settled_memory_bytes(consumer.pid()).await?;
         let mut reads = None;
         if party == 0 {
