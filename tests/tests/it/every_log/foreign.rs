@@ -1,23 +1,23 @@
-//! Records that other producers wrote.
+//! Records of foreign producers.
 
 use consumer::dead_letters::{self, DeadLetter};
 use e2e::{
     World,
-    world::{PARTITIONS, home, messages},
+    world::{PARTITIONS, home_partition, page_messages},
 };
 use model::{Partitioner, TopicNames};
 
-fn record(to: i64, message: &str) -> String {
+fn record_json(to: i64, message: &str) -> String {
     format!(
         r#"{{"from":{{"id":2,"name":"Bruno"}},"to":{{"id":{to},"name":"Emma"}},"message":"{message}"}}"#
     )
 }
 
 pub(crate) async fn tutorial_record(world: World) {
-    let at = world.append_raw(home(1), "1", &record(1, "from Go")).await;
+    let at = world.append_raw(home_partition(1), "1", &record_json(1, "from Go")).await;
     world.expect_inbox(1, &["from Go".into()]).await;
-    let page = world.read(1).await;
-    // Without headers, its id is its place in the log.
+    let page = world.read_page(1).await;
+    // Without headers, its id is partition and offset.
     let place = format!("{}-{}", at.partition, at.offset);
     assert_eq!(page["notifications"][0]["id"], place);
     assert_eq!(page["notifications"][0]["cursor"], place);
@@ -28,12 +28,12 @@ pub(crate) async fn poison(mut world: World) {
     for value in
         ["not json", "{}", "", "[1]", r#"{"from":{"id":2,"name":"B"},"message":"to nobody"}"#]
     {
-        world.append_raw(home(1), "1", value).await;
+        world.append_raw(home_partition(1), "1", value).await;
     }
     world.send(2, 1, "after").await;
     world.expect_inbox(1, &["before".into(), "after".into()]).await;
 
-    // Each was set aside, with where it came from and why; a replay does so no second time.
+    // Each is in the dead-letter queue, with its origin and the reason; a replay adds no second copy.
     expect_dead_letters(&world, 5).await;
     world.stop_consumer(0).await;
     world.start_consumer(0, &[]).await;
@@ -42,11 +42,11 @@ pub(crate) async fn poison(mut world: World) {
     let mut shown = Vec::new();
     dead_letters::list(&letters, &mut shown).expect("written");
     let shown = String::from_utf8(shown).expect("text");
-    assert!(shown.contains(&format!("from {} {}-", world.topic, home(1))), "{shown}");
+    assert!(shown.contains(&format!("from {} {}-", world.topic, home_partition(1))), "{shown}");
     assert!(shown.contains("not json") && shown.contains("expected ident"), "{shown}");
 
-    // Put back, it is read again: still no notification, so it is set aside again.
-    let (log, names) = (world.parts.log("test-operator"), TopicNames::of(&world.topic));
+    // A resent poison record is read again, and goes to the dead-letter queue again.
+    let (log, names) = (world.parts.connect_log("test-operator"), TopicNames::of(&world.topic));
     let one = &letters[..1];
     let replayed =
         dead_letters::replay(&log, &names, Partitioner::default(), PARTITIONS, one).await;
@@ -55,7 +55,7 @@ pub(crate) async fn poison(mut world: World) {
 }
 
 pub(crate) async fn expect_dead_letters(world: &World, count: usize) -> Vec<DeadLetter> {
-    let (log, topic) = (world.parts.log("test-operator"), TopicNames::of(&world.topic).dlq);
+    let (log, topic) = (world.parts.connect_log("test-operator"), TopicNames::of(&world.topic).dlq);
     e2e::until(|| async {
         match dead_letters::read(&log, &topic, PARTITIONS).await {
             Ok(letters) if letters.len() == count => Ok(letters),
@@ -66,11 +66,11 @@ pub(crate) async fn expect_dead_letters(world: &World, count: usize) -> Vec<Dead
 }
 
 pub(crate) async fn misplaced(world: World) {
-    let elsewhere = (home(1) + 1) % i32::try_from(PARTITIONS).expect("few");
-    world.append_raw(elsewhere, "1", &record(1, "astray")).await;
+    let elsewhere = (home_partition(1) + 1) % i32::try_from(PARTITIONS).expect("few");
+    world.append_raw(elsewhere, "1", &record_json(1, "astray")).await;
     world.send(2, 1, "at home").await;
     e2e::until(|| async {
-        let mut found = messages(&world.read(1).await);
+        let mut found = page_messages(&world.read_page(1).await);
         found.sort();
         if found == ["astray", "at home"] { Ok(()) } else { Err(found) }
     })
@@ -79,7 +79,7 @@ pub(crate) async fn misplaced(world: World) {
 
 pub(crate) async fn order(world: World) {
     world.send(2, 1, "0").await;
-    let url = world.producer("/send");
+    let url = world.producer_url("/send");
     for n in 1..200 {
         let body = format!("from_id=2&to_id=1&message={n}");
         let request =
