@@ -1,5 +1,5 @@
-//! The log and the user directory of a [`World`](crate::World): embedded, librdkafka's in-memory broker, or a
-//! real Apache Kafka and a real PostgreSQL.
+//! The log and the user directory of a [`World`](crate::World): embedded, librdkafka's in-memory
+//! broker, or a real Apache Kafka and a real PostgreSQL.
 
 use event_log::{
     Log,

@@ -1,6 +1,6 @@
 //! The inbox page in a real browser: Chromium without a window, driven by `chromedriver` over
-//! WebDriver (<https://www.w3.org/TR/webdriver2/>). It does and sees only what a person can, and never
-//! reads the page's internal state.
+//! WebDriver (<https://www.w3.org/TR/webdriver2/>). It does and sees only what a person can, and
+//! never reads the page's internal state.
 
 use std::{
     fs::File,
@@ -170,7 +170,7 @@ impl Page {
         let script = "return document.querySelector('#token-form').hidden";
         until(|| async {
             let hidden = self.run_script(script, &[]).await.expect("a form");
-            if hidden == false { Ok(()) } else { Err("it does not ask") }
+            if hidden == false { Ok(()) } else { Err("the form is hidden") }
         })
         .await;
         self.write_field("#token", token).await;
@@ -185,7 +185,7 @@ impl Page {
         self.press_button("#send").await;
         until(|| async {
             let said = self.texts_at("#send-result").await.concat();
-            if said.is_empty() { Err("nothing is said yet") } else { Ok(said) }
+            if said.is_empty() { Err("no result is shown yet") } else { Ok(said) }
         })
         .await
     }
@@ -225,8 +225,8 @@ impl Page {
         std::fs::write(path, png).expect("a file that can be written");
     }
 
-    /// The console's errors since the last call: failed scripts, and violations of the page's policy.
-    /// Failed requests are left out, because the tests stop the server on purpose.
+    /// The console's errors since the last call: failed scripts, and violations of the page's
+    /// policy. Failed requests are left out, because the tests stop the server on purpose.
     pub async fn console_errors(&self) -> Vec<String> {
         let entries =
             self.post_command("se/log", json!({ "type": "browser" })).await.expect("a log");
@@ -260,7 +260,7 @@ impl Page {
     async fn click_on(&self, script: &str, arguments: &[Value]) {
         until(|| async {
             let found = self.run_script(script, arguments).await?;
-            let element = found[ELEMENT].as_str().ok_or("there is nothing to click")?;
+            let element = found[ELEMENT].as_str().ok_or("no element to click")?;
             self.post_command(&format!("element/{element}/click"), json!({})).await
         })
         .await;

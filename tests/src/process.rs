@@ -11,8 +11,8 @@ use tokio::{
     process::{Child, Command as AsyncCommand},
 };
 
-/// Builds the workspace's programs once, and returns the path of this one. Cargo builds the programs
-/// of other packages only on request.
+/// Builds the workspace's programs once, and returns the path of this one. Cargo builds the
+/// programs of other packages only on request.
 pub fn build_program(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     let own = std::env::current_exe().expect("a test binary, or a program beside the others");

@@ -33,7 +33,8 @@ impl Issuer {
             Algorithm::RS256 => {
                 let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
                 let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> = pair.as_der().expect("DER");
-                // PKCS #8 (RFC 5958) is a header, constant for this key size, before the PKCS #1 key.
+                // PKCS #8 (RFC 5958) is a header, constant for this key size, before the PKCS #1
+                // key.
                 EncodingKey::from_rsa_der(&der.as_ref()[26..])
             }
             Algorithm::ES256 => {

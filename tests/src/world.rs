@@ -21,7 +21,7 @@ pub type Inbox = Vec<(String, String, String)>;
 /// An installation: a backend and running services.
 pub struct World {
     /// The log and the directory.
-    pub parts: Backend,
+    pub backend: Backend,
     /// The notifications topic; every world has its own.
     pub topic: String,
     http: Client,
@@ -63,14 +63,14 @@ impl World {
     }
 
     /// A producer and a consumer on this backend.
-    pub async fn with_backend(parts: Backend, topic: String) -> Self {
+    pub async fn with_backend(backend: Backend, topic: String) -> Self {
         // The output of a failed test shows the logs; RUST_LOG selects the level.
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .with_test_writer()
             .try_init();
         let http = Client::builder().timeout(Duration::from_secs(60)).build().expect("a client");
-        let mut world = Self { parts, topic, http, producer: None, consumers: BTreeMap::new() };
+        let mut world = Self { backend, topic, http, producer: None, consumers: BTreeMap::new() };
         world.start_producer(&[]).await;
         world.start_consumer(0, &[]).await;
         world
@@ -86,7 +86,7 @@ impl World {
 
     /// Starts the producer with these additional flags.
     pub async fn start_producer(&mut self, flags: &[&str]) {
-        let log = self.parts.connect_log("test-producer");
+        let log = self.backend.connect_log("test-producer");
         self.start_producer_on(log, flags).await;
     }
 
@@ -95,7 +95,7 @@ impl World {
         let arguments =
             ["producer", "--topic", &self.topic].into_iter().chain(flags.iter().copied());
         let settings = producer::settings::Cli::parse_from(arguments).settings;
-        let directory = self.parts.open_directory().await;
+        let directory = self.backend.open_directory().await;
         let started = start_service(|listener, shutdown| async move {
             let run = producer::run(settings, log, directory, listener, shutdown);
             run.await.map_err(|error| error.to_string())
@@ -114,7 +114,7 @@ impl World {
         let arguments = ["consumer", "--topic", &self.topic, "--group", &group];
         let arguments = arguments.into_iter().chain(flags.iter().copied());
         let settings = consumer::settings::Cli::parse_from(arguments).settings;
-        let log = self.parts.connect_log("test-consumer");
+        let log = self.backend.connect_log("test-consumer");
         let started = start_service(|listener, shutdown| async move {
             let run = consumer::run(settings, log, listener, shutdown);
             run.await.map_err(|error| error.to_string())
@@ -174,7 +174,8 @@ impl World {
         until(|| async {
             let response = self.post_form(body.clone()).await;
             let status = response.status();
-            // A 503 says that nothing was sent, so it is safe to retry. Any other failure fails the test.
+            // A 503 says that nothing was sent, so it is safe to retry. Any other failure fails the
+            // test.
             assert!(
                 status == StatusCode::OK || status == StatusCode::SERVICE_UNAVAILABLE,
                 "{status}"
@@ -224,7 +225,7 @@ impl World {
 
     /// Appends a record directly to the log, as a foreign producer would.
     pub async fn append_raw(&self, partition: i32, key: &str, value: &str) -> Position {
-        let log = self.parts.connect_log("test-foreign-producer");
+        let log = self.backend.connect_log("test-foreign-producer");
         until(|| async {
             let record =
                 NewRecord { partition, key: key.into(), value: value.into(), headers: Vec::new() };

@@ -1,5 +1,5 @@
-//! Charts and tables of a section as data. [`plot`](crate::plot) draws the charts, the report prints
-//! the tables, and the JSON has both as they are here.
+//! Charts and tables of a section as data. [`plot`](crate::plot) draws the charts, the report
+//! prints the tables, and the JSON has both as they are here.
 
 use serde::Serialize;
 

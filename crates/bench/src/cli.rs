@@ -53,16 +53,16 @@ pub(crate) enum BenchCommand {
     Send(#[command(flatten)] LoopArgs),
     /// POST /send of many lines over one connection, beside a bare rdkafka loop (1 minute)
     Bulk(#[command(flatten)] LoadArgs),
-    /// GET of a 10-entry inbox, beside axum returning the same bytes from a constant: the same three
-    /// parts as send (3 minutes; quick: 1)
+    /// GET of a 10-entry inbox, beside axum returning the same bytes from a constant: the same
+    /// three parts as send (3 minutes; quick: 1)
     Read(#[command(flatten)] LoopArgs),
-    /// From a send to its event on a stream, beside rdkafka's own way from produce to consume, in an
-    /// open loop (2 minutes; quick: 1)
+    /// From a send to its event on a stream, beside rdkafka's own way from produce to consume, in
+    /// an open loop (2 minutes; quick: 1)
     Deliver(#[command(flatten)] DeliverArgs),
     /// Thousands of streams: what an idle one costs, and how late the last event is (1 minute)
     Fanout(#[command(flatten)] FanoutArgs),
-    /// A consumer's start on a full topic, beside rdkafka reading the topic and dropping it, with the
-    /// records of both over time (1 minute)
+    /// A consumer's start on a full topic, beside rdkafka reading the topic and dropping it, with
+    /// the records of both over time (1 minute)
     Rebuild(#[command(flatten)] FillArgs),
     /// Memory of a stored notification, beside its JSON (1 minute)
     Memory(#[command(flatten)] FillArgs),

@@ -1,5 +1,5 @@
-//! `bench fanout`: many streams of as many inboxes: the memory of an idle one, and how late the last
-//! one receives its notification when all are sent in one burst.
+//! `bench fanout`: many streams of as many inboxes: the memory of an idle one, and how late the
+//! last one receives its notification when all are sent in one burst.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
-//! `bench growth`: the cost of one more user, notification, partition, stream or byte when there are
-//! many already. Each dimension grows step by step; a cost that ends more than half again as large as
-//! it began is named in the report.
+//! `bench growth`: the cost of one more user, notification, partition, stream or byte when there
+//! are many already. Each dimension grows step by step; a cost that ends more than half again as
+//! large as it began is named in the report.
 
 mod costs;
 mod stored;
@@ -149,8 +149,8 @@ async fn measure_streams(testbed: &mut Testbed) -> Result<Section> {
         print_status(format_args!("growth-subscribers: {count}"));
         let topic = testbed.create_topic("listening", PARTITIONS).await?;
         let (consumer, _) = testbed.start_consumer(&topic, 0).await?;
-        // Memory of the first burst, before which the process had no stream; lateness of the second,
-        // when caches and connections are warm.
+        // Memory of the first burst, before which the process had no stream; lateness of the
+        // second, when caches and connections are warm.
         let first = measure_burst(&testbed.kafka, &topic, &consumer, count.into()).await?;
         let second = measure_burst(&testbed.kafka, &topic, &consumer, count.into()).await?;
         testbed.delete_topic(&topic).await?;

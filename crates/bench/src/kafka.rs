@@ -89,8 +89,8 @@ impl BareKafka {
         Ok(())
     }
 
-    /// A producer that is connected to the topic's brokers, so that the first record does not pay for
-    /// the connection.
+    /// A producer that is connected to the topic's brokers, so that the first record does not pay
+    /// for the connection.
     pub(crate) fn connect_producer(&self, topic: &BenchTopic) -> Result<FutureProducer> {
         let producer = FutureProducer::from_config(&self.client_config(PRODUCER))?;
         producer.client().fetch_metadata(Some(&topic.name), REQUEST_TIMEOUT)?;

@@ -1,5 +1,5 @@
-//! The limits that are HTTP servers: axum with almost no handler. Each runs as a process of its own,
-//! as its subject does.
+//! The limits that are HTTP servers: axum with almost no handler. Each runs as a process of its
+//! own, as its subject does.
 
 use std::{borrow::Cow, error::Error, path::PathBuf};
 

@@ -110,8 +110,8 @@ pub(crate) async fn measure_server(
     Ok(sample)
 }
 
-/// Runs `work` on a thread and a runtime of its own, so that this process's other tasks do not delay
-/// it.
+/// Runs `work` on a thread and a runtime of its own, so that this process's other tasks do not
+/// delay it.
 pub(crate) async fn run_on_thread<T: Send + 'static>(
     work: impl AsyncFnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {

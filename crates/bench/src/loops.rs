@@ -137,8 +137,8 @@ pub(crate) fn show_latency(sample: &Sample) -> String {
     format!("p50 {:.2} ms, p99 {:.2} ms", ms(sample.p50_ms), ms(sample.p99_ms))
 }
 
-/// Half of the slowest party's throughput in the closed loop, to two digits: every party should keep
-/// up with that rate.
+/// Half of the slowest party's throughput in the closed loop, to two digits: every party should
+/// keep up with that rate.
 fn half_of_the_slowest(closed: &[Vec<Sample>]) -> Result<u32> {
     let throughputs = closed.iter().filter_map(|samples| median(samples, |one| Some(one.value)));
     let slowest = throughputs.reduce(f64::min);

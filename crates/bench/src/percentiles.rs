@@ -1,5 +1,5 @@
-//! Percentiles of an open loop's latencies, merged over its rounds: as table rows, and as curves over
-//! an axis that gives every further nine the same length.
+//! Percentiles of an open loop's latencies, merged over its rounds: as table rows, and as curves
+//! over an axis that gives every further nine the same length.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;

@@ -40,8 +40,9 @@ pub(crate) struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Starts a program with `--listen` and these arguments; its log goes to a file in `folder`. The
-    /// caller's environment and `.env` are kept from it, so that arguments and `env` say everything.
+    /// Starts a program with `--listen` and these arguments; its log goes to a file in `folder`.
+    /// The caller's environment and `.env` are kept from it, so that arguments and `env` say
+    /// everything.
     pub(crate) fn spawn(
         folder: &Path,
         program: &Path,
@@ -75,8 +76,9 @@ impl ServerProcess {
     }
 
     /// Waits until every partition is live and the partitions hold these records together. Returns
-    /// the records over time since the process started. Polls `/partitions`, because `/readyz` caches
-    /// its answer for half a second, which is too coarse here; `/readyz` must agree afterwards.
+    /// the records over time since the process started. Polls `/partitions`, because `/readyz`
+    /// caches its answer for half a second, which is too coarse here; `/readyz` must agree
+    /// afterwards.
     pub(crate) async fn await_live(&mut self, records: u64) -> Result<ReadCurve> {
         let mut curve = ReadCurve::since(self.started);
         let is_live = |status: u16, body: &[u8]| {
@@ -95,7 +97,8 @@ impl ServerProcess {
         Ok(curve)
     }
 
-    /// Requests `path` until `is_done` accepts an answer. `deadline` counts from the process's start.
+    /// Requests `path` until `is_done` accepts an answer. `deadline` counts from the process's
+    /// start.
     async fn poll_until(
         &mut self,
         path: &str,

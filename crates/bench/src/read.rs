@@ -1,5 +1,5 @@
-//! `bench read`: GET of a 10-entry inbox in a closed and an open loop, beside axum returning the same
-//! bytes from a constant.
+//! `bench read`: GET of a 10-entry inbox in a closed and an open loop, beside axum returning the
+//! same bytes from a constant.
 
 use crate::{
     Result,

@@ -52,8 +52,8 @@ pub(crate) struct Section {
 /// AXIS:   { "title", "scale": "linear" | "logarithmic" | "sizes" | "percentile" }
 /// ```
 ///
-/// Fields with a `?` may be null. A table's first column is the rows' name; on a percentile axis the
-/// points are quantiles from 0 to 1.
+/// Fields with a `?` may be null. A table's first column is the rows' name; on a percentile axis
+/// the points are quantiles from 0 to 1.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct BenchReport {
     /// RFC 3339.

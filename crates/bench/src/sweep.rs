@@ -1,5 +1,5 @@
-//! `bench sweep`: the producer's settings that trade latency for throughput: every linger with every
-//! compression, over one connection, over many, and in a bulk.
+//! `bench sweep`: the producer's settings that trade latency for throughput: every linger with
+//! every compression, over one connection, over many, and in a bulk.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The surroundings of a run: its Kafka and PostgreSQL (started by `scripts/real`, unless flags name
-//! others), its topics, its programs and its folder. Dropping it ends and removes all of them.
+//! The surroundings of a run: its Kafka and PostgreSQL (started by `scripts/real`, unless flags
+//! name others), its topics, its programs and its folder. Dropping it ends and removes all of them.
 
 use std::{
     path::{Path, PathBuf},
@@ -192,8 +192,8 @@ struct StartedServer {
     name: String,
 }
 
-/// Starts a `kafka` or a `postgres`, waits until it answers, and returns its address (`host:port` or
-/// a URL). Blocks the thread, so that Ctrl-C takes effect after the server is fully started.
+/// Starts a `kafka` or a `postgres`, waits until it answers, and returns its address (`host:port`
+/// or a URL). Blocks the thread, so that Ctrl-C takes effect after the server is fully started.
 fn start_server(servers: &mut Vec<StartedServer>, script: &Path, kind: &str) -> Result<String> {
     print_status(format_args!("starting {kind}"));
     let name = format!("bench-{}-{kind}", std::process::id());

@@ -1,4 +1,5 @@
-//! Runs the fault suite: causes faults in a running installation under load, and checks its promises.
+//! Runs the fault suite: causes faults in a running installation under load, and checks its
+//! promises.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,9 +24,9 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Kills, freezes, restarts and scales a real installation under steady load, and checks all
 /// acknowledgements and answers.
 ///
-/// It starts a Kafka and a PostgreSQL of its own (scripts/real), a producer and three consumers, and
-/// removes them at the end. The exit code is 1 if a notification was lost, shown twice, out of order
-/// or missing from an answer, or a scenario was not completed.
+/// It starts a Kafka and a PostgreSQL of its own (scripts/real), a producer and three consumers,
+/// and removes them at the end. The exit code is 1 if a notification was lost, shown twice, out of
+/// order or missing from an answer, or a scenario was not completed.
 #[derive(Parser, Debug)]
 #[command(
     name = "faults",
@@ -95,8 +96,8 @@ async fn await_interrupt() -> &'static str {
         return std::future::pending().await;
     };
     tokio::select! {
-        _ = interrupt.recv() => "an interrupt",
-        _ = terminate.recv() => "a request to end",
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
     }
 }
 
@@ -129,7 +130,7 @@ async fn run_suite(cli: FaultsCli) -> Result<bool, String> {
         journal.print_event(&report::summary_line(&outcome));
         outcomes.push(outcome);
     }
-    journal.print_event("reading everything once more");
+    journal.print_event("reading all final inboxes");
     for outcome in &outcomes {
         settle::settle(&client.with_history(Arc::clone(&outcome.history))).await;
     }

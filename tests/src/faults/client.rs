@@ -179,7 +179,7 @@ impl RecordingClient {
             return Err(status.as_u16().to_string());
         }
         let page: PageBody = serde_json::from_slice(&body)
-            .map_err(|error| format!("200 that is no inbox: {error}"))?;
+            .map_err(|error| format!("200 without a page: {error}"))?;
         let shown = page
             .notifications
             .into_iter()

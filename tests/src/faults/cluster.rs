@@ -182,7 +182,7 @@ impl ServiceCluster {
         let kept = self.folder.join("kafka.log");
         let words = std::fs::copy(self.kafka.log_file(), &kept);
         let kept = words.map_or_else(|error| error.to_string(), |_| kept.display().to_string());
-        Some(format!("the broker is gone although nobody here ended it; see {kept}"))
+        Some(format!("the broker ended by itself; see {kept}"))
     }
 
     /// Starts all stopped processes, resumes the frozen ones, and waits until all are ready.
@@ -203,8 +203,8 @@ impl ServiceCluster {
         Ok(())
     }
 
-    /// Waits until every running consumer has live partitions, and together they have all. A timeout
-    /// is no error: the next fault is only a harder test.
+    /// Waits until every running consumer has live partitions, and together they have all. A
+    /// timeout is no error: the next fault is only a harder test.
     pub async fn await_balance(&self) {
         let deadline = tokio::time::Instant::now() + BALANCE_TIMEOUT;
         while tokio::time::Instant::now() < deadline {
@@ -218,7 +218,7 @@ impl ServiceCluster {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        self.print_event("the partitions are still not spread over all consumers");
+        self.print_event("the partitions are still not distributed over all consumers");
     }
 
     /// Waits until `/readyz` of all running processes answers 200.

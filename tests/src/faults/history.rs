@@ -1,10 +1,10 @@
 //! Checks all answers against all acknowledgements. It does no I/O and gets every event with its
 //! time, so that tests can feed it wrong histories.
 //!
-//! The promises: an acknowledged notification is shown once, after all earlier ones of its sender to
-//! the same recipient. If one answer showed it, every later answer of any instance shows it. An answer
-//! to `at_least` contains the requested notification. A send without an acknowledgement may be shown
-//! or not, but never twice.
+//! The promises: an acknowledged notification is shown once, after all earlier ones of its sender
+//! to the same recipient. If one answer showed it, every later answer of any instance shows it. An
+//! answer to `at_least` contains the requested notification. A send without an acknowledgement may
+//! be shown or not, but never twice.
 
 mod message;
 mod check;
@@ -37,8 +37,8 @@ pub enum Violation {
     /// Shown after a notification that the same sender sent to the same recipient later, both
     /// acknowledged. Counted per notification.
     Disorder,
-    /// An answer that lacks a notification of an earlier answer, or is empty [`EMPTY_GRACE`] after the
-    /// first acknowledgement. Counted per answer.
+    /// An answer that lacks a notification of an earlier answer, or is empty [`EMPTY_GRACE`] after
+    /// the first acknowledgement. Counted per answer.
     Empty,
     /// An answer to `at_least` without the requested notification. Counted per answer.
     AtLeast,

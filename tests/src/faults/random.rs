@@ -5,8 +5,8 @@
 pub struct Random(u64);
 
 impl Random {
-    /// A generator for this seed and purpose. The choices for one purpose do not depend on the number
-    /// of choices for another.
+    /// A generator for this seed and purpose. The choices for one purpose do not depend on the
+    /// number of choices for another.
     #[must_use]
     pub fn new(seed: u64, purpose: &str) -> Self {
         // FNV-1a: the same number in every build.

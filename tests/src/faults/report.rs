@@ -36,7 +36,7 @@ pub fn summary_line(outcome: &ScenarioOutcome) -> String {
     let wrong = VIOLATIONS.iter().filter(|(wrong, _)| history.violation_count(*wrong) > 0);
     let wrong: Vec<_> =
         wrong.map(|(wrong, name)| format!("{} {name}", history.violation_count(*wrong))).collect();
-    let wrong = if wrong.is_empty() { "nothing wrong".to_owned() } else { wrong.join(", ") };
+    let wrong = if wrong.is_empty() { "no violation".to_owned() } else { wrong.join(", ") };
     format!("{}: {acknowledged} acknowledged, {wrong}", outcome.scenario.name())
 }
 
@@ -118,9 +118,9 @@ fn write_availability(text: &mut String, outcomes: &[ScenarioOutcome]) {
     }
     text.push_str(
         "\nThe first right answer is timed for each affected user from the fault on: an inbox that shows \
-         everything acknowledged before it, or, where nobody can send meanwhile, one that shows what was \
-         sent after it. Longest unanswered: how long somebody got no inbox from any of the consumers that \
-         were asked. Longest unseen: how long an answer lacked something that was acknowledged.\n",
+         everything acknowledged before the fault, or, if sends fail meanwhile, a notification sent after \
+         it. Longest unanswered: how long a user got no inbox from any consumer that was asked. Longest \
+         unseen: how long answers lacked an acknowledged notification.\n",
     );
 }
 
@@ -132,7 +132,7 @@ fn write_counterexamples(text: &mut String, outcomes: &[ScenarioOutcome]) {
         }
         let _ = writeln!(text, "\n## {}\n", outcome.scenario.name());
         if let Some(failure) = &outcome.failure {
-            let _ = writeln!(text, "- not carried through: {failure}");
+            let _ = writeln!(text, "- not completed: {failure}");
         }
         for (wrong, finding) in history.findings() {
             let name =

@@ -202,7 +202,8 @@ impl ScenarioRun {
         let cluster = Arc::clone(&self.client.cluster);
         let victim = cluster.pick_running_consumer();
         let users = self.users_on(victim).await;
-        // In half of the rounds it restarts soon, as under a supervisor; in the others it stays down.
+        // In half of the rounds it restarts soon, as under a supervisor; in the others it stays
+        // down.
         let soon = self.random.next_below(2) == 0;
         let pause = cluster.random_duration(Duration::from_secs(3));
         let fault = self.announce_fault(&format!("kill -9 consumer {victim}"));
@@ -248,8 +249,8 @@ impl ScenarioRun {
         tokio::join!(everybody_else, sleep(FREEZE_DURATION));
         // Other consumers own its partitions now, and show messages that it has never read.
         sleep(CALM_DURATION).await;
-        // Requests are sent before it resumes, over connections that it has accepted, so that it has to
-        // answer them before it can learn of the rebalance.
+        // Requests are sent before it resumes, over connections that it has accepted, so that it
+        // has to answer them before it can learn of the rebalance.
         let asked = Self::ask_directly(victim, connections);
         sleep(Duration::from_millis(300)).await;
         self.print_event(&format!("SIGCONT consumer {victim}"));
@@ -354,7 +355,7 @@ impl ScenarioRun {
         let longest = waited.iter().max().copied().unwrap_or_default();
         let users = waited.len();
         self.print_event(&format!(
-            "right again for {users} users, after {:.2} s at most",
+            "recovered for {users} users within {:.2} s",
             longest.as_secs_f64()
         ));
         self.recovery.extend(waited);

@@ -46,9 +46,8 @@ async fn settle_one(
                 return history.check_final_reading(&reading);
             }
         } else if late {
-            let example = format!(
-                "consumer {instance} still does not answer for user {user} when all is quiet"
-            );
+            let example =
+                format!("consumer {instance} still does not answer for user {user} after the load");
             return client.history.lock().record_violation(Violation::Stuck, example);
         }
         sleep(Duration::from_millis(100)).await;

@@ -1,5 +1,5 @@
-//! The inbox page in two browsers, while its server is killed and restarted; on a standalone, and on
-//! a real Kafka and PostgreSQL.
+//! The inbox page in two browsers, while its server is killed and restarted; on a standalone, and
+//! on a real Kafka and PostgreSQL.
 
 mod installation;
 mod filled;

@@ -101,8 +101,8 @@ async fn expect_any_instance_answers(mut world: World) {
     for (_, _, listener) in &mut listeners {
         assert_eq!(listener.next_messages(1).await, ["live"]);
     }
-    // One instance stops: the other takes over everything, receipts too. Its clients resume by cursor
-    // and miss no event.
+    // One instance stops: the other takes over everything, receipts too. Its clients resume by
+    // cursor and miss no event.
     world.stop_consumer(1).await;
     for user in 1..=4 {
         world.send(1, user, "after").await;

@@ -347,7 +347,8 @@ async fn a_page_of_another_origin_changes_nothing_where_nobody_is_asked() {
         let answer = request.body(form).send().await.expect("an answer");
         assert_eq!(answer.status().as_u16(), expected, "{origin}");
     }
-    // DNS rebinding: a foreign name that resolves to this machine makes the Host equal to the Origin.
+    // DNS rebinding: a foreign name that resolves to this machine makes the Host equal to the
+    // Origin.
     for (host, expected) in [("evil.example", 403), ("localhost:8081", 200)] {
         let request = world.http().get(world.consumer_url("/notifications/1")).header("host", host);
         let answer = request.send().await.expect("an answer");

@@ -1,5 +1,5 @@
-//! Overload: accepted requests are as fast as before, the rest gets 503 with Retry-After, and memory
-//! stays bounded.
+//! Overload: accepted requests are as fast as before, the rest gets 503 with Retry-After, and
+//! memory stays bounded.
 
 use std::{
     collections::BTreeMap,

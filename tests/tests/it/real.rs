@@ -48,9 +48,9 @@ async fn a_broker_s_restart_loses_nothing_and_needs_no_restart_of_ours() {
     let broker = RealServer::start("kafka");
     let server = std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL");
     let topic = unique_name("notifications");
-    let parts =
+    let backend =
         Backend::from_servers(broker.address.clone(), &server, &topic.replace('-', "_")).await;
-    let world = World::with_backend(parts, topic).await;
+    let world = World::with_backend(backend, topic).await;
     let mut sent: Vec<_> = (0..10).map(|n| format!("before {n}")).collect();
     for message in &sent {
         world.send(1, 2, message).await;
@@ -92,14 +92,14 @@ async fn postgres_away_is_a_503_and_its_return_is_found_without_a_restart() {
     let server = RealServer::start("postgres");
     let brokers = std::env::var("TEST_KAFKA_BROKERS").expect("TEST_KAFKA_BROKERS");
     let topic = unique_name("notifications");
-    let parts = Backend::from_servers(brokers, &server.address, &topic.replace('-', "_")).await;
-    let world = World::with_backend(parts, topic).await;
+    let backend = Backend::from_servers(brokers, &server.address, &topic.replace('-', "_")).await;
+    let world = World::with_backend(backend, topic).await;
     world.send(1, 2, "before").await;
 
     for way in ["kill", "stop", "pause"] {
         server.run_action(way);
-        // Cached names are used until the lost connection is noticed, which takes seconds if no packet
-        // tells of it.
+        // Cached names are used until the lost connection is noticed, which takes seconds if no
+        // packet tells of it.
         let response = until(|| async {
             let response = world.post_form("from_id=1&to_id=3&message=perhaps").await;
             if response.status() == 503 { Ok(response) } else { Err(way) }
@@ -126,7 +126,7 @@ async fn postgres_away_is_a_503_and_its_return_is_found_without_a_restart() {
 
 /// A direct connection to the world's users table.
 async fn connect_to_users(world: &World) -> PgConnection {
-    let Backend::Real { database_url, .. } = &world.parts else { unreachable!("a real world") };
+    let Backend::Real { database_url, .. } = &world.backend else { unreachable!("a real world") };
     PgConnection::connect(database_url).await.expect("a connection")
 }
 
@@ -154,8 +154,8 @@ async fn a_user_renamed_or_deleted_with_plain_sql_is_seen_by_the_sends_that_foll
     let world = World::real().await;
     let mut users = connect_to_users(&world).await;
     world.send(1, 2, "ready").await;
-    // Long enough for the cache to be used, and shorter than its lease, so that only the notification
-    // can invalidate it.
+    // Long enough for the cache to be used, and shorter than its lease, so that only the
+    // notification can invalidate it.
     for n in 0..5 {
         let name = format!("Emma {n}");
         shown_sender_name(&world, "cached").await;
@@ -229,8 +229,8 @@ async fn known_names_need_no_database_until_it_is_known_to_be_away() {
     let server = RealServer::start("postgres");
     let brokers = std::env::var("TEST_KAFKA_BROKERS").expect("TEST_KAFKA_BROKERS");
     let topic = unique_name("notifications");
-    let parts = Backend::from_servers(brokers, &server.address, &topic.replace('-', "_")).await;
-    let world = World::with_backend(parts, topic).await;
+    let backend = Backend::from_servers(brokers, &server.address, &topic.replace('-', "_")).await;
+    let world = World::with_backend(backend, topic).await;
     world.send(1, 2, "ready").await;
     // The listener needs a moment at the start, and may need a second attempt.
     until(|| async {

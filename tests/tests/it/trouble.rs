@@ -27,7 +27,7 @@ use tokio::{
 
 #[allow(clippy::panic)] // A test without a mock broker that calls this is wrong.
 fn mock_cluster(world: &World) -> &Cluster {
-    match &world.parts {
+    match &world.backend {
         Backend::Mock { cluster, .. } => cluster,
         Backend::Embedded { .. } | Backend::Real { .. } => panic!("not a mock cluster"),
     }

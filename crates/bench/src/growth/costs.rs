@@ -96,8 +96,8 @@ impl Dimension {
             .collect()
     }
 
-    /// Compares the cost at the largest size with that at the smallest. `None` if it was measured at
-    /// fewer than two sizes.
+    /// Compares the cost at the largest size with that at the smallest. `None` if it was measured
+    /// at fewer than two sizes.
     fn verdict(&self, cost: &Cost) -> Option<String> {
         let measured = self.measured(cost);
         let ((from, first), (to, last)) = (*measured.first()?, *measured.last()?);

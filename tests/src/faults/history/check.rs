@@ -31,7 +31,7 @@ impl History {
             };
             if !present.insert(value) {
                 self.record_message_violation(Violation::Twice, value, || {
-                    format!("{value} stands twice; {}", describe_reading(reading))
+                    format!("{value} is shown twice; {}", describe_reading(reading))
                 });
             }
             self.note_shown(reading, value, shown.cursor);
@@ -56,7 +56,7 @@ impl History {
         for value in self.missing_messages(reading.user, Duration::MAX, &reading.shown) {
             let place = self.describe_message(value);
             self.record_message_violation(Violation::Lost, value, || {
-                format!("{place} is not there; {}", describe_reading(reading))
+                format!("{place} is missing; {}", describe_reading(reading))
             });
         }
         match self.settled.get(&reading.user) {
@@ -115,9 +115,9 @@ impl History {
     }
 
     /// If the broker is away for longer than `message.timeout.ms` (30 s), librdkafka starts a new
-    /// producer epoch and writes unacknowledged records again: the log may then have a record twice,
-    /// with one id. Readers see the first copy, and the sender gets the cursor of the second. The
-    /// reverse would mean that the acknowledged cursor lost its record.
+    /// producer epoch and writes unacknowledged records again: the log may then have a record
+    /// twice, with one id. Readers see the first copy, and the sender gets the cursor of the
+    /// second. The reverse would mean that the acknowledged cursor lost its record.
     pub(super) fn compare_places(
         &mut self,
         value: TestMessage,
@@ -148,7 +148,7 @@ impl History {
         if value.n < highest.n {
             let (place, after) = (self.describe_message(value), self.describe_message(highest));
             self.record_message_violation(Violation::Disorder, value, || {
-                format!("{place} stands after {after}; {}", describe_reading(reading))
+                format!("{place} is shown after {after}; {}", describe_reading(reading))
             });
         } else {
             newest.insert(value.from, value);
@@ -183,7 +183,7 @@ impl History {
             self.record_violation(Violation::Empty, example);
         } else if present.is_empty() && waited > EMPTY_GRACE {
             let example = format!(
-                "nothing, though something was acknowledged {:.3} s before; {}",
+                "an empty inbox, although a notification was acknowledged {:.3} s before; {}",
                 waited.as_secs_f64(),
                 describe_reading(reading),
             );

@@ -27,7 +27,7 @@ pub(super) struct Installation {
     producer: Option<ServiceProcess>,
     producer_url: String,
     /// `None` with a standalone, which has its own.
-    parts: Option<Backend>,
+    backend: Option<Backend>,
     topic: String,
     http: Client,
     folder: TempDir,
@@ -62,8 +62,10 @@ impl Installation {
         let (ports, urls) = free_addresses();
         let topic = unique_name("notifications");
         let group = format!("{topic}-group");
-        let parts = Backend::real(&topic.replace('-', "_")).await;
-        let Backend::Real { brokers, database_url, .. } = &parts else { unreachable!("asked for") };
+        let backend = Backend::real(&topic.replace('-', "_")).await;
+        let Backend::Real { brokers, database_url, .. } = &backend else {
+            unreachable!("asked for")
+        };
         let common = ["--kafka-brokers", brokers, "--topic", &topic];
         let sends = ["--database-url", database_url, "--migrate", "--cors-origins", &urls[1]];
         let reads = ["--group", &group, "--producer-url", &urls[0]];
@@ -80,19 +82,19 @@ impl Installation {
         };
         let producer = member("producer", &sends, ports[0]);
         let consumer = member("consumer", &reads, ports[1]);
-        Self::start(consumer, Some(producer), urls, Some(parts), topic, folder).await
+        Self::start(consumer, Some(producer), urls, Some(backend), topic, folder).await
     }
 
     async fn start(
         consumer: ServiceProcess,
         producer: Option<ServiceProcess>,
         [producer_url, _]: [String; 2],
-        parts: Option<Backend>,
+        backend: Option<Backend>,
         topic: String,
         folder: TempDir,
     ) -> Self {
         let http = Client::builder().timeout(until::DEADLINE).build().expect("a client");
-        let installation = Self { consumer, producer, producer_url, parts, topic, http, folder };
+        let installation = Self { consumer, producer, producer_url, backend, topic, http, folder };
         for member in installation.producer.iter().chain([&installation.consumer]) {
             member.start().expect("the program");
         }
@@ -120,8 +122,8 @@ impl Installation {
 
     /// Appends these records directly to the log. A standalone must be down.
     pub(super) async fn append_foreign(&self, records: &[Foreign]) {
-        let log = match &self.parts {
-            Some(parts) => parts.connect_log("test-foreign-producer"),
+        let log = match &self.backend {
+            Some(backend) => backend.connect_log("test-foreign-producer"),
             None => {
                 let file = self.folder.path().join("data").join("log.db");
                 Log::Embedded(Embedded::open(&file).await.expect("the log, not in use"))

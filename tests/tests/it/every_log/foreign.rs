@@ -33,7 +33,8 @@ pub(crate) async fn poison(mut world: World) {
     world.send(2, 1, "after").await;
     world.expect_inbox(1, &["before".into(), "after".into()]).await;
 
-    // Each is in the dead-letter queue, with its origin and the reason; a replay adds no second copy.
+    // Each is in the dead-letter queue, with its origin and the reason; a replay adds no second
+    // copy.
     expect_dead_letters(&world, 5).await;
     world.stop_consumer(0).await;
     world.start_consumer(0, &[]).await;
@@ -46,7 +47,7 @@ pub(crate) async fn poison(mut world: World) {
     assert!(shown.contains("not json") && shown.contains("expected ident"), "{shown}");
 
     // A resent poison record is read again, and goes to the dead-letter queue again.
-    let (log, names) = (world.parts.connect_log("test-operator"), TopicNames::of(&world.topic));
+    let (log, names) = (world.backend.connect_log("test-operator"), TopicNames::of(&world.topic));
     let one = &letters[..1];
     let replayed =
         dead_letters::replay(&log, &names, Partitioner::default(), PARTITIONS, one).await;
@@ -55,7 +56,8 @@ pub(crate) async fn poison(mut world: World) {
 }
 
 pub(crate) async fn expect_dead_letters(world: &World, count: usize) -> Vec<DeadLetter> {
-    let (log, topic) = (world.parts.connect_log("test-operator"), TopicNames::of(&world.topic).dlq);
+    let (log, topic) =
+        (world.backend.connect_log("test-operator"), TopicNames::of(&world.topic).dlq);
     e2e::until(|| async {
         match dead_letters::read(&log, &topic, PARTITIONS).await {
             Ok(letters) if letters.len() == count => Ok(letters),

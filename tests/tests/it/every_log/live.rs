@@ -314,7 +314,8 @@ pub(crate) async fn refusals(world: World) {
         let (found, said) = get(path, headers).await;
         assert_eq!((found, said.starts_with(why)), (status, true), "{path}: {said}");
     }
-    // A page of a foreign origin cannot open a socket; our own page and clients without an origin can.
+    // A page of a foreign origin cannot open a socket; our own page and clients without an origin
+    // can.
     for (origin, status) in [("http://evil.example", 403), ("null", 403)] {
         let upgrade = [
             ("connection", "upgrade"),

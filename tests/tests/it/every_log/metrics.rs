@@ -148,8 +148,8 @@ pub(crate) async fn rebuilt(mut world: World) {
     world.stop_consumer(0).await;
     world.start_consumer(0, &[]).await;
     world.await_ready(&world.consumer_url("")).await;
-    // A partition is counted shortly after it is live. Until the stopped consumer's release is known,
-    // the new one may be ready only because it can forward to it.
+    // A partition is counted shortly after it is live. Until the stopped consumer's release is
+    // known, the new one may be ready only because it can forward to it.
     let after = until(|| async {
         let after = Scrape::fetch(&world, &world.consumer_url("")).await;
         let grown = after.histogram_count(REBUILD_SECONDS, &[])

@@ -29,7 +29,8 @@ pub(crate) async fn retry(mut world: World) {
     assert_eq!(wider["sent"][0], answer["sent"][1]);
     assert_eq!(wider["sent"][2], answer["sent"][0]);
 
-    // A new process does not remember the key: the id is the same, and the view drops the second copy.
+    // A new process does not remember the key: the id is the same, and the view drops the second
+    // copy.
     world.stop_producer().await;
     world.start_producer(&[]).await;
     let again = until(|| async {
@@ -67,8 +68,8 @@ pub(crate) async fn reused_key(mut world: World) {
     world.expect_inbox(3, &["three".into()]).await;
     world.expect_inbox(2, &["first".into(), "one".into()]).await;
 
-    // A new process does not remember the key. The view detects the conflict, and the record goes to the
-    // dead-letter queue.
+    // A new process does not remember the key. The view detects the conflict, and the record goes
+    // to the dead-letter queue.
     world.stop_producer().await;
     world.start_producer(&[]).await;
     until(|| async {

@@ -150,7 +150,8 @@ pub(crate) async fn now_and_then(mut world: World) {
     let folder = tempfile::tempdir().expect("a folder");
     world.stop_consumer(0).await;
     start_consumer(&mut world, folder.path(), &["--snapshot-every", "100ms"]).await;
-    // Snapshots that a running consumer writes while notifications arrive; another process loads them.
+    // Snapshots that a running consumer writes while notifications arrive; another process loads
+    // them.
     let other = tempfile::tempdir().expect("a folder");
     let copy = other.path().join(format!("topic-{}", world.topic));
     fs::create_dir(&copy).expect("a folder");
@@ -160,8 +161,8 @@ pub(crate) async fn now_and_then(mut world: World) {
         sent.push(n.to_string());
         world.send(4, 1, &sent[n]).await;
     }
-    // A snapshot is published after its offsets are committed, which takes seconds; the first may hold
-    // only a few notifications.
+    // A snapshot is published after its offsets are committed, which takes seconds; the first may
+    // hold only a few notifications.
     until(|| async {
         let length = file.metadata().map_or(0, |file| file.len());
         if length > 50 * 150 { Ok(()) } else { Err(length) }
@@ -188,7 +189,7 @@ pub(crate) async fn another_log(mut world: World) {
     let before = await_inboxes(&world, 5).await;
     world.stop_consumer(0).await;
     for filled in [false, true] {
-        let parts = match &world.parts {
+        let backend = match &world.backend {
             Backend::Embedded { .. } => Backend::embedded().await,
             _ => Backend::mock(&world.topic, PARTITIONS),
         };
@@ -200,7 +201,7 @@ pub(crate) async fn another_log(mut world: World) {
             let to = copy.path().join(&name).join(file.file_name().expect("a name"));
             fs::copy(file, to).expect("a copy");
         }
-        let mut other = World::with_backend(parts, world.topic.clone()).await;
+        let mut other = World::with_backend(backend, world.topic.clone()).await;
         if filled {
             for n in 0..5 {
                 for to in USERS {
