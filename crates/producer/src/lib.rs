@@ -5,6 +5,8 @@
 //! the log) → the answer, once the log has acknowledged. [`bulk`] goes the same way with many sends
 //! of one request at once.
 
+#[cfg(all(feature = "kafka", feature = "postgres"))]
+pub mod cli;
 pub mod settings;
 pub mod cors;
 pub mod routes;

@@ -1,16 +1,25 @@
 //! The directory: who the users are. PostgreSQL in production, SQLite embedded; the same questions
 //! to both. [`Names`] is how sends ask: through a cache that is never trusted without a reason.
 
+#[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 mod names;
 mod cache;
+#[cfg(feature = "postgres")]
 mod listener;
 
-use std::{collections::HashMap, path::Path, time::Duration};
+#[cfg(feature = "sqlite")]
+use std::path::Path;
+use std::{collections::HashMap, time::Duration};
 
 use model::{User, UserId, UserName};
 use serde_json::Value;
+use sqlx::{
+    SqlSafeStr as _,
+    migrate::{Migration, MigrationType, Migrator},
+};
 
 pub use names::{Away, Names, People};
 
@@ -21,8 +30,10 @@ const DEADLINE: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug)]
 pub enum Directory {
     /// In PostgreSQL.
+    #[cfg(feature = "postgres")]
     Postgres(sqlx::PgPool),
     /// In an SQLite file.
+    #[cfg(feature = "sqlite")]
     Sqlite(sqlx::SqlitePool),
 }
 
@@ -84,6 +95,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`OpenError`], when the URL cannot be used, or not by this build.
+    #[cfg(feature = "postgres")]
     pub fn postgres(url: &str, connections: u32) -> Result<Self, OpenError> {
         postgres::open(url, connections).map(Self::Postgres)
     }
@@ -92,6 +104,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`OpenError::File`].
+    #[cfg(feature = "sqlite")]
     pub async fn sqlite(path: &Path) -> Result<Self, OpenError> {
         sqlite::open(path).await.map(Self::Sqlite)
     }
@@ -103,9 +116,12 @@ impl Directory {
     /// [`MigrateError`].
     pub async fn migrate(&self) -> Result<(), MigrateError> {
         match self {
-            Self::Postgres(pool) => postgres::migrate(pool).await,
-            Self::Sqlite(pool) => sqlite::migrate(pool).await,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => migrator(postgres::MIGRATIONS).run(pool).await?,
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(pool) => migrator(sqlite::MIGRATIONS).run(pool).await?,
         }
+        Ok(())
     }
 
     /// Those of these users that exist, by one query.
@@ -119,7 +135,9 @@ impl Directory {
         let numbers: Vec<i64> = ids.iter().map(|id| id.get()).collect();
         let rows = in_time(async {
             match self {
+                #[cfg(feature = "postgres")]
                 Self::Postgres(pool) => postgres::users(pool, &numbers).await,
+                #[cfg(feature = "sqlite")]
                 Self::Sqlite(pool) => sqlite::users(pool, &numbers).await,
             }
         });
@@ -133,7 +151,9 @@ impl Directory {
     pub async fn page(&self, after: i64, limit: u32) -> Result<Vec<User<'static>>, DirectoryError> {
         let rows = in_time(async {
             match self {
+                #[cfg(feature = "postgres")]
                 Self::Postgres(pool) => postgres::page(pool, after, limit).await,
+                #[cfg(feature = "sqlite")]
                 Self::Sqlite(pool) => sqlite::page(pool, after, limit).await,
             }
         });
@@ -148,7 +168,9 @@ impl Directory {
     pub async fn put(&self, id: UserId, name: &UserName) -> Result<Put, DirectoryError> {
         let created = in_time(async {
             match self {
+                #[cfg(feature = "postgres")]
                 Self::Postgres(pool) => postgres::put(pool, id.get(), name.as_str()).await,
+                #[cfg(feature = "sqlite")]
                 Self::Sqlite(pool) => sqlite::put(pool, id.get(), name.as_str()).await,
             }
         });
@@ -163,7 +185,9 @@ impl Directory {
     pub async fn delete(&self, id: UserId) -> Result<bool, DirectoryError> {
         let deleted = in_time(async {
             match self {
+                #[cfg(feature = "postgres")]
                 Self::Postgres(pool) => postgres::delete(pool, id.get()).await,
+                #[cfg(feature = "sqlite")]
                 Self::Sqlite(pool) => sqlite::delete(pool, id.get()).await,
             }
         });
@@ -183,7 +207,10 @@ impl Directory {
             }
             Err(error) => {
                 tracing::debug!(%error, "the directory is not ready");
+                #[cfg(feature = "postgres")]
                 let refusal = postgres::refusal(&error.0).map(|why| format!(": {why}"));
+                #[cfg(not(feature = "postgres"))]
+                let refusal = None::<String>;
                 Err(format!("the user directory does not answer{}", refusal.unwrap_or_default()))
             }
         }
@@ -192,10 +219,29 @@ impl Directory {
     /// Closes every connection.
     pub async fn close(&self) {
         match self {
+            #[cfg(feature = "postgres")]
             Self::Postgres(pool) => pool.close().await,
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(pool) => pool.close().await,
         }
     }
+}
+
+/// Version, description and SQL of each migration. Without `sqlx::migrate!`, whose macro builds
+/// both drivers a second time for the compiler's host.
+type Migrations = &'static [(i64, &'static str, &'static str)];
+
+fn migrator(migrations: Migrations) -> Migrator {
+    let migrations = migrations.iter().map(|&(version, description, sql)| {
+        Migration::new(
+            version,
+            description.into(),
+            MigrationType::Simple,
+            sql.into_sql_str(),
+            false,
+        )
+    });
+    Migrator::with_migrations(migrations.collect())
 }
 
 /// A row as a user; none where the table holds what is no user to us.

@@ -12,7 +12,9 @@ use model::{User, UserId};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{Directory, cache::Cache, listener};
+#[cfg(feature = "postgres")]
+use super::listener;
+use super::{Directory, cache::Cache};
 use crate::metrics::Lookups;
 
 /// How many queries may run at the same time.
@@ -76,6 +78,7 @@ impl Names {
     #[must_use]
     pub fn new(directory: Directory, entries: u64) -> Self {
         let cache = (entries > 0).then(|| Cache::new(entries));
+        #[cfg(feature = "sqlite")]
         if let (Some(cache), Directory::Sqlite(_)) = (&cache, &directory) {
             cache.trust();
         }
@@ -85,6 +88,7 @@ impl Names {
 
     /// Keeps the cache in step with PostgreSQL, until it is dropped.
     pub async fn watch(self) {
+        #[cfg(feature = "postgres")]
         if let (Some(cache), Directory::Postgres(pool)) = (&self.0.cache, &self.0.directory) {
             listener::keep(cache, pool).await;
         }

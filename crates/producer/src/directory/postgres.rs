@@ -7,7 +7,12 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 
-use super::{DEADLINE, MigrateError, OpenError};
+use super::{DEADLINE, Migrations, OpenError};
+
+pub(super) const MIGRATIONS: Migrations = &[
+    (1, "users", include_str!("../../../../migrations/postgres/0001_users.sql")),
+    (2, "users changed", include_str!("../../../../migrations/postgres/0002_users_changed.sql")),
+];
 
 pub(super) fn open(url: &str, connections: u32) -> Result<PgPool, OpenError> {
     let options = options(url)?;
@@ -89,11 +94,6 @@ pub(super) fn refusal(error: &sqlx::Error) -> Option<&'static str> {
         }
         _ => None,
     }
-}
-
-pub(super) async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
-    sqlx::migrate!("../../migrations/postgres").run(pool).await?;
-    Ok(())
 }
 
 pub(super) async fn users(pool: &PgPool, ids: &[i64]) -> Result<Vec<(i64, String)>, sqlx::Error> {

@@ -7,7 +7,10 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{DEADLINE, MigrateError, OpenError};
+use super::{DEADLINE, Migrations, OpenError};
+
+pub(super) const MIGRATIONS: Migrations =
+    &[(1, "users", include_str!("../../../../migrations/sqlite/0001_users.sql"))];
 
 pub(super) async fn open(path: &Path) -> Result<SqlitePool, OpenError> {
     let options = SqliteConnectOptions::new()
@@ -22,11 +25,6 @@ pub(super) async fn open(path: &Path) -> Result<SqlitePool, OpenError> {
         .connect_with(options)
         .await
         .map_err(|error| OpenError::File { path: path.display().to_string(), error })
-}
-
-pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), MigrateError> {
-    sqlx::migrate!("../../migrations/sqlite").run(pool).await?;
-    Ok(())
 }
 
 pub(super) async fn users(
