@@ -54,7 +54,7 @@ impl Backend {
 
     /// Like [`mock`](Self::mock), with this many brokers.
     pub fn mock_with_brokers(brokers: i32, topic: &str, partitions: u32) -> Self {
-        let cluster = Cluster::of(brokers).expect("a mock cluster");
+        let cluster = Cluster::with_brokers(brokers).expect("a mock cluster");
         let names = TopicNames::of(topic);
         for (name, partitions) in [
             (&names.notifications, partitions),

@@ -312,14 +312,8 @@ impl ScenarioRun {
     ) -> Vec<(i64, RecordingClient)> {
         let connected = users.iter().map(|&user| async move {
             let client = self.client.with_new_connections();
-            client
-                .read_inbox(InboxQuery {
-                    user,
-                    instance,
-                    at_least: None,
-                    patience: DIRECT_READ_TIMEOUT,
-                })
-                .await;
+            let patience = DIRECT_READ_TIMEOUT;
+            client.read_inbox(InboxQuery { user, instance, at_least: None, patience }).await;
             (user, client)
         });
         futures_util::future::join_all(connected).await
@@ -335,11 +329,10 @@ impl ScenarioRun {
             asked.spawn(async move {
                 // Repeats until the consumer must have noticed that it was fenced by the group.
                 let again = async {
+                    let patience = DIRECT_READ_TIMEOUT;
                     loop {
-                        let patience = DIRECT_READ_TIMEOUT;
-                        client
-                            .read_inbox(InboxQuery { user, instance, at_least: None, patience })
-                            .await;
+                        let query = InboxQuery { user, instance, at_least: None, patience };
+                        client.read_inbox(query).await;
                         sleep(Duration::from_millis(20)).await;
                     }
                 };
@@ -352,12 +345,8 @@ impl ScenarioRun {
     async fn await_recovery(&mut self, users: &[i64], fault: Duration, right: Recovery) {
         let mut random = Random::new(self.random.next_number(), "recovery");
         let waited = measure_recovery(&self.client, users, fault, right, &mut random).await;
-        let longest = waited.iter().max().copied().unwrap_or_default();
-        let users = waited.len();
-        self.print_event(&format!(
-            "recovered for {users} users within {:.2} s",
-            longest.as_secs_f64()
-        ));
+        let longest = waited.iter().max().copied().unwrap_or_default().as_secs_f64();
+        self.print_event(&format!("recovered for {} users within {longest:.2} s", waited.len()));
         self.recovery.extend(waited);
     }
 

@@ -74,6 +74,7 @@ fn all_callers() -> Vec<Caller> {
     use RouteKind::{Change, Inbox, Operation, Send, User, Users};
     let issuer = Issuer::with_secret(SECRET);
     let stranger = Issuer::with_secret("another secret of at least 32 bytes, which is not ours");
+    let issue = |sub, scope| issuer.issue_token(sub, scope);
     let good = valid_claims(Some("1"), "send admin", 600);
     let with = |name: &str, value: Value| {
         let mut claims = good.clone();
@@ -85,7 +86,7 @@ fn all_callers() -> Vec<Caller> {
         claims.as_object_mut().expect("an object").remove(name);
         issuer.sign_claims(&claims)
     };
-    let token = issuer.issue_token(Some("1"), "send");
+    let token = issue(Some("1"), "send");
     let (head, _) = token.rsplit_once('.').expect("a token");
     let refused = Err(StatusCode::UNAUTHORIZED);
     let asker = |name, token: String, may| Caller { name, token: Some(token), may };
@@ -101,24 +102,16 @@ fn all_callers() -> Vec<Caller> {
         asker("another signature", stranger.sign_claims(&good), refused),
         asker("a signature cut off", format!("{head}."), refused),
         asker("alg: none", unsigned_token(&good), refused),
-        asker("another user", issuer.issue_token(Some("2"), ""), Ok(&[])),
-        asker(
-            "another user who may send",
-            issuer.issue_token(Some("2"), "send"),
-            Ok(&[User, Users]),
-        ),
-        asker("a scope that contains another", issuer.issue_token(None, "sender xadmin"), Ok(&[])),
-        asker("the user", issuer.issue_token(Some("1"), ""), Ok(&[Inbox, User])),
+        asker("another user", issue(Some("2"), ""), Ok(&[])),
+        asker("another user who may send", issue(Some("2"), "send"), Ok(&[User, Users])),
+        asker("a scope that contains another", issue(None, "sender xadmin"), Ok(&[])),
+        asker("the user", issue(Some("1"), ""), Ok(&[Inbox, User])),
         asker("the user, who may send", token, Ok(&[Inbox, User, Send, Users])),
-        asker(
-            "a service that may send",
-            issuer.issue_token(None, "send"),
-            Ok(&[User, Send, Users]),
-        ),
-        asker("a monitor", issuer.issue_token(None, "metrics"), Ok(&[Operation])),
+        asker("a service that may send", issue(None, "send"), Ok(&[User, Send, Users])),
+        asker("a monitor", issue(None, "metrics"), Ok(&[Operation])),
         asker(
             "an administrator",
-            issuer.issue_token(Some("9"), "admin"),
+            issue(Some("9"), "admin"),
             Ok(&[Inbox, Operation, Send, User, Users, Change]),
         ),
         asker(
@@ -175,9 +168,8 @@ async fn every_route_lets_in_those_who_may_and_nobody_else() {
 
 /// Compares the table with the services' OpenAPI documents.
 async fn expect_every_route_listed(world: &World) {
-    for (service, base) in
-        [("producer", world.producer_url("")), ("consumer", world.consumer_url(""))]
-    {
+    let bases = [("producer", world.producer_url("")), ("consumer", world.consumer_url(""))];
+    for (service, base) in bases {
         let document = world.http().get(format!("{base}/openapi.json")).send().await;
         let document: Value = document.expect("an answer").json().await.expect("JSON");
         for (path, methods) in document["paths"].as_object().expect("paths") {
@@ -350,8 +342,7 @@ async fn a_page_of_another_origin_changes_nothing_where_nobody_is_asked() {
         let answer = request.body(form).send().await.expect("an answer");
         assert_eq!(answer.status().as_u16(), expected, "{origin}");
     }
-    // DNS rebinding: a foreign name that resolves to this machine makes the Host equal to the
-    // Origin.
+    // DNS rebinding: a foreign name resolves to this machine, so that Host equals Origin.
     for (host, expected) in [("evil.example", 403), ("localhost:8081", 200)] {
         let request = world.http().get(world.consumer_url("/notifications/1")).header("host", host);
         let answer = request.send().await.expect("an answer");
@@ -371,11 +362,9 @@ async fn no_token_and_no_secret_reaches_the_logs() {
     let flags = ["--auth-secret-file", &files.write_secret(SECRET), "--log", "trace"];
     let logs = std::fs::File::create(&log).expect("a file").into();
     let standalone = Standalone::start_with_logs(folder.path(), &flags, logs).await;
-    let tokens = [
-        issuer.issue_token(Some("1"), "send"),
-        issuer.issue_token(Some("2"), ""),
-        unsigned_token(&json!({})),
-    ];
+    let signed =
+        [("1", "send"), ("2", "")].map(|(sub, scope)| issuer.issue_token(Some(sub), scope));
+    let tokens = [&signed[..], &[unsigned_token(&json!({}))]].concat();
     let client = reqwest::Client::new();
     for token in &tokens {
         for transport in Transport::ALL {

@@ -1,9 +1,11 @@
 //! The specification, end to end: whole services on free ports, tested over HTTP.
 //!
-//! The tests of [`every_log`] run on the embedded log, on librdkafka's in-memory broker, and on a
-//! real Apache Kafka with a real PostgreSQL. `task test:real` runs the latter, which a plain `cargo
-//! test` ignores; those of `secured` also need the feature `tls`. Those of [`browser`] need
-//! Chromium, and `task test:browser` runs them.
+//! The tests in [`every_log`] run on the embedded log, on librdkafka's in-memory broker, and on a real
+//! Apache Kafka with a real PostgreSQL. A plain `cargo test` ignores the tests that need more:
+//!
+//! - a real Kafka and PostgreSQL: `task test:real`; those in `secured` need the feature `tls` as well
+//! - Chromium, in [`browser`]: `task test:browser`
+//! - the machine to itself, in [`overload`]: `task test:overload`
 
 mod documentation;
 mod every_log;

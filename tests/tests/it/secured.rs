@@ -26,7 +26,7 @@ struct Flags {
 /// A world on this listener of a secured broker and this secured PostgreSQL.
 async fn secured_world(brokers: &str, flags: &[String], server: &str) -> World {
     let flags = Flags::parse_from([&["test".to_owned()], flags].concat());
-    let security = flags.security.security().expect("right flags");
+    let security = flags.security.to_security().expect("right flags");
     let topic = unique_name("notifications");
     let database = topic.replace('-', "_");
     World::with_backend(

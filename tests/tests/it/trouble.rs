@@ -279,7 +279,7 @@ async fn a_new_leader_is_found_and_nothing_is_lost_or_doubled() {
             sent.push(message);
         }
         mock_cluster(&world)
-            .lead(&world.topic, home_partition(2), 1 + round % 3)
+            .set_leader(&world.topic, home_partition(2), 1 + round % 3)
             .expect("a broker");
     }
     world.expect_inbox(2, &sent).await;
@@ -289,7 +289,7 @@ async fn a_new_leader_is_found_and_nothing_is_lost_or_doubled() {
 async fn a_client_that_failed_for_good_is_replaced_without_a_restart() {
     let world = World::mock().await;
     world.send(1, 2, "before").await;
-    mock_cluster(&world).lose_count();
+    mock_cluster(&world).fail_sequence();
     // This send may have been written; its answer must not be 200.
     let response = world.post_form("from_id=1&to_id=3&message=unknown").await;
     assert!(matches!(response.status().as_u16(), 503 | 504), "{}", response.status());
@@ -361,7 +361,7 @@ async fn a_broker_that_answers_and_takes_nothing_turns_readiness_red_where_a_can
     world.send(1, 2, "before").await;
     world.expect_inbox(2, &["before".into()]).await;
 
-    mock_cluster(&world).refuse_records(true);
+    mock_cluster(&world).set_rejecting(true);
     for base in &bases {
         until(|| async {
             let ready = world.http().get(format!("{base}/readyz")).send().await;
@@ -373,7 +373,7 @@ async fn a_broker_that_answers_and_takes_nothing_turns_readiness_red_where_a_can
         })
         .await;
     }
-    mock_cluster(&world).refuse_records(false);
+    mock_cluster(&world).set_rejecting(false);
     arrives().await;
     // The canary's records are in no inbox.
     for user in 1..=4 {

@@ -2,8 +2,8 @@
 //! so a counter grows by at least as much as this test causes.
 
 use consumer::metrics::{
-    DELIVERY_SECONDS, ENTRIES, ENTRY_BYTES, FOLDED, INBOXES, LAG, PARTITIONS as STATES,
-    REBUILD_RECORDS, REBUILD_SECONDS, STREAMS,
+    DELIVERY_SECONDS, ENTRIES, ENTRY_BYTES, INBOXES, LAG, PARTITIONS as STATES, REBUILD_RECORDS,
+    REBUILD_SECONDS, RECORDS_FOLDED, STREAMS,
 };
 use e2e::{
     World,
@@ -84,7 +84,7 @@ pub(crate) async fn counted(world: World) {
     let (producer, consumer) = until(|| async {
         let (producer, consumer) = scrape_both(&world).await;
         let poison = [("topic", "notifications"), ("outcome", "poison")];
-        let set_aside = consumer.sum(FOLDED, &poison) >= 1.0
+        let set_aside = consumer.sum(RECORDS_FOLDED, &poison) >= 1.0
             && consumer.sum(DEAD_LETTERS, &[]) > consumer_before.sum(DEAD_LETTERS, &[]);
         if set_aside { Ok((producer, consumer)) } else { Err(consumer) }
     })
@@ -106,7 +106,7 @@ pub(crate) async fn counted(world: World) {
 
     let before = &consumer_before;
     let applied = [("topic", "notifications"), ("outcome", "applied")];
-    assert!(consumer.sum(FOLDED, &applied) >= 3.0, "{}", consumer.text);
+    assert!(consumer.sum(RECORDS_FOLDED, &applied) >= 3.0, "{}", consumer.text);
     // Partition states are of this consumer alone, so they are exact.
     assert_eq!((consumer.sum(INBOXES, &[]), consumer.sum(ENTRIES, &[])), (1.0, 3.0));
     assert!(consumer.sum(ENTRY_BYTES, &[]) > 300.0);
