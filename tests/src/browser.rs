@@ -1,6 +1,6 @@
 //! The inbox page in a real browser: Chromium without a window, driven by `chromedriver` over
-//! WebDriver (<https://www.w3.org/TR/webdriver2/>). It owns what a person can see there and do
-//! there, and never looks at what the page keeps behind it.
+//! WebDriver (<https://www.w3.org/TR/webdriver2/>). It does and sees only what a person can, and
+//! never reads the page's internal state.
 
 use std::{
     fs::File,
@@ -16,32 +16,32 @@ use tokio::process::{Child, Command as AsyncCommand};
 
 use crate::{until, until::DEADLINE};
 
-/// What chromedriver says when it listens, before the port.
+/// chromedriver's output before the number of its port.
 const LISTENS: &str = "started successfully on port ";
 /// The name of a reference to an element (WebDriver, section 12).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// A chromedriver and all browsers that it has started. They end with this.
+/// A chromedriver and its browsers. Dropping it kills all of them.
 pub struct Browser {
     driver: Child,
     url: String,
     http: Client,
-    // For all that the browsers write.
+    // TMPDIR of the browsers.
     _folder: TempDir,
 }
 
-/// A browser of its own with one page: nothing is shared with other pages but what the server tells.
+/// A page in a browser process of its own, which shares no storage with other pages.
 pub struct Page {
     http: Client,
     session: String,
 }
 
-/// What can be done with an entry of the list.
+/// A button of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Read, or unread again.
+pub enum EntryAction {
+    /// Marks it as read, or as unread again.
     ToggleRead,
-    /// Away with it.
+    /// Dismisses it.
     Dismiss,
 }
 
@@ -56,7 +56,7 @@ impl Browser {
             .stdin(Stdio::null())
             .stdout(File::create(&said).expect("a file"))
             .stderr(Stdio::null())
-            // A group with its browsers, so that they can be ended together.
+            // The driver and its browsers form a process group, which is killed as a whole.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -71,8 +71,8 @@ impl Browser {
         Self { driver, url: format!("http://127.0.0.1:{port}"), http, _folder: folder }
     }
 
-    /// A browser with an empty page.
-    pub async fn page(&self) -> Page {
+    /// Starts a browser with an empty page.
+    pub async fn open_page(&self) -> Page {
         let arguments = [
             "headless=new",
             "no-sandbox",
@@ -87,7 +87,8 @@ impl Browser {
         });
         let url = format!("{}/session", self.url);
         let body = json!({ "capabilities": { "alwaysMatch": wanted } });
-        let made = command(&self.http, Method::POST, &url, Some(body)).await.expect("a browser");
+        let made =
+            send_command(&self.http, Method::POST, &url, Some(body)).await.expect("a browser");
         let id = made["sessionId"].as_str().expect("a session");
         Page { http: self.http.clone(), session: format!("{url}/{id}") }
     }
@@ -95,7 +96,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver alone would leave its browsers behind.
+        // Killing only the driver would leave its browsers running.
         if let Some(group) = self.driver.id() {
             let _ = Command::new("kill").args(["-KILL", "--", &format!("-{group}")]).status();
         }
@@ -103,189 +104,192 @@ impl Drop for Browser {
 }
 
 impl Page {
-    /// Goes to this address, and waits until all of it is loaded.
-    pub async fn open(&self, url: &str) {
-        self.post("url", json!({ "url": url })).await.expect("a page");
+    /// Opens this URL, and waits until the page is loaded.
+    pub async fn open_url(&self, url: &str) {
+        self.post_command("url", json!({ "url": url })).await.expect("a page");
     }
 
     /// The messages in the list, from top to bottom: newest first.
     pub async fn messages(&self) -> Vec<String> {
-        self.texts("#list li.entry .message").await
+        self.texts_at("#list li.entry .message").await
     }
 
-    /// Those of them that are shown as not yet read.
+    /// The messages that are shown as unread.
     pub async fn unread_messages(&self) -> Vec<String> {
-        self.texts(r#"#list li.entry[data-read="false"] .message"#).await
+        self.texts_at(r#"#list li.entry[data-read="false"] .message"#).await
     }
 
     /// The number of unread entries in the badge.
     pub async fn unread(&self) -> usize {
-        let shown = self.texts("#unread").await;
+        let shown = self.texts_at("#unread").await;
         shown[0].parse().expect("a number")
     }
 
-    /// What the tab is called.
+    /// The title of the tab.
     pub async fn title(&self) -> String {
-        text(&self.run("return document.title", &[]).await.expect("a title"))
+        to_text(&self.run_script("return document.title", &[]).await.expect("a title"))
     }
 
-    /// What stands in place of an empty list, if it is shown.
-    pub async fn empty(&self) -> Option<String> {
-        self.texts("#empty:not([hidden]) #empty-title").await.pop()
+    /// The text in place of an empty list; `None` if it is hidden.
+    pub async fn empty_title(&self) -> Option<String> {
+        self.texts_at("#empty:not([hidden]) #empty-title").await.pop()
     }
 
     /// `live`, `connecting`, `waiting` or `offline`.
-    pub async fn connection(&self) -> String {
+    pub async fn connection_state(&self) -> String {
         let script = "return document.querySelector('#connection').dataset.state";
-        text(&self.run(script, &[]).await.expect("a state"))
+        to_text(&self.run_script(script, &[]).await.expect("a state"))
     }
 
-    /// The addresses that the list links to.
+    /// The URLs of the links in the list.
     pub async fn links(&self) -> Vec<String> {
         let script = "return [...document.querySelectorAll('#list a')].map((link) => link.href)";
-        texts(&self.run(script, &[]).await.expect("links"))
+        to_texts(&self.run_script(script, &[]).await.expect("links"))
     }
 
-    /// Does this with the entry that has this message.
-    pub async fn click(&self, message: &str, action: Action) {
+    /// Clicks this button of the entry with this message.
+    pub async fn click_action(&self, message: &str, action: EntryAction) {
         let script = "const [message, action] = arguments;
             const entry = [...document.querySelectorAll('#list li.entry')]
                 .find((entry) => entry.querySelector('.message').textContent === message);
             return entry?.querySelector(`[data-action=\"${action}\"]:not([aria-disabled=true])`)";
         let action = match action {
-            Action::ToggleRead => "toggle-read",
-            Action::Dismiss => "dismiss",
+            EntryAction::ToggleRead => "toggle-read",
+            EntryAction::Dismiss => "dismiss",
         };
         self.click_on(script, &[message.into(), action.into()]).await;
     }
 
     /// Marks all as read.
     pub async fn mark_all_read(&self) {
-        self.press("#mark-all-read").await;
+        self.press_button("#mark-all-read").await;
     }
 
-    /// Waits until the page asks for a token, and writes this one.
+    /// Waits until the page asks for a token, and enters this one.
     pub async fn give_token(&self, token: &str) {
         let script = "return document.querySelector('#token-form').hidden";
         until(|| async {
-            let hidden = self.run(script, &[]).await.expect("a form");
-            if hidden == false { Ok(()) } else { Err("it does not ask") }
+            let hidden = self.run_script(script, &[]).await.expect("a form");
+            if hidden == false { Ok(()) } else { Err("the form is hidden") }
         })
         .await;
-        self.write("#token", token).await;
-        self.press("#token-form button").await;
+        self.write_field("#token", token).await;
+        self.press_button("#token-form button").await;
     }
 
-    /// Sends a notification with the form, and returns what the page says of it.
-    pub async fn compose(&self, from: i64, to: i64, message: &str) -> String {
-        self.write("#from", &from.to_string()).await;
-        self.write("#to", &to.to_string()).await;
-        self.write("#message", message).await;
-        self.press("#send").await;
+    /// Sends a notification with the form, and returns the page's text about the result.
+    pub async fn send_with_form(&self, from: i64, to: i64, message: &str) -> String {
+        self.write_field("#from", &from.to_string()).await;
+        self.write_field("#to", &to.to_string()).await;
+        self.write_field("#message", message).await;
+        self.press_button("#send").await;
         until(|| async {
-            let said = self.texts("#send-result").await.concat();
-            if said.is_empty() { Err("nothing is said yet") } else { Ok(said) }
+            let said = self.texts_at("#send-result").await.concat();
+            if said.is_empty() { Err("no result is shown yet") } else { Ok(said) }
         })
         .await
     }
 
-    /// Shows the page as on a screen of 1280 by 800 points or on a phone, in the dark or by day.
-    /// Scroll bars are hidden.
-    pub async fn emulate(&self, dark: bool, phone: bool) {
+    /// Emulates a screen of 1280 by 800 points or a phone, with the dark or the light colour scheme
+    /// and without scroll bars.
+    pub async fn emulate_screen(&self, dark: bool, phone: bool) {
         let scheme = if dark { "dark" } else { "light" };
         let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
-        self.devtools("Emulation.setEmulatedMedia", media).await;
+        self.call_devtools("Emulation.setEmulatedMedia", media).await;
         let (width, height, scale) = if phone { (390, 844, 2) } else { (1280, 800, 1) };
         let screen = json!({
             "width": width, "height": height, "deviceScaleFactor": scale, "mobile": phone,
         });
-        self.devtools("Emulation.setDeviceMetricsOverride", screen).await;
-        self.devtools("Emulation.setScrollbarsHidden", json!({ "hidden": true })).await;
+        self.call_devtools("Emulation.setDeviceMetricsOverride", screen).await;
+        self.call_devtools("Emulation.setScrollbarsHidden", json!({ "hidden": true })).await;
     }
 
-    /// How many points of the page are to be reached only by scrolling sideways.
-    pub async fn overflow(&self) -> i64 {
+    /// By how many points the page is wider than the screen.
+    pub async fn horizontal_overflow(&self) -> i64 {
         let script = "const { scrollWidth, clientWidth } = document.documentElement;
             return scrollWidth - clientWidth";
-        self.run(script, &[]).await.expect("a width").as_i64().expect("a number")
+        self.run_script(script, &[]).await.expect("a width").as_i64().expect("a number")
     }
 
-    /// The colour behind everything, as CSS names it.
-    pub async fn background(&self) -> String {
+    /// The CSS background colour of the page.
+    pub async fn background_colour(&self) -> String {
         let script = "return getComputedStyle(document.body).backgroundColor";
-        text(&self.run(script, &[]).await.expect("a colour"))
+        to_text(&self.run_script(script, &[]).await.expect("a colour"))
     }
 
-    /// Writes what is in view to this file, as PNG.
-    pub async fn screenshot(&self, path: &Path) {
+    /// Writes the visible part of the page to this file, as PNG.
+    pub async fn save_screenshot(&self, path: &Path) {
         let url = format!("{}/screenshot", self.session);
-        let taken = command(&self.http, Method::GET, &url, None).await.expect("a screenshot");
-        let png = BASE64.decode(text(&taken)).expect("base64");
+        let taken = send_command(&self.http, Method::GET, &url, None).await.expect("a screenshot");
+        let png = BASE64.decode(to_text(&taken)).expect("base64");
         std::fs::write(path, png).expect("a file that can be written");
     }
 
-    /// What the console has complained of since it was last asked: scripts that failed, and what
-    /// the page's policy forbids. Not requests that failed: there is no page without them while its
-    /// server is away.
-    pub async fn console(&self) -> Vec<String> {
-        let entries = self.post("se/log", json!({ "type": "browser" })).await.expect("a log");
+    /// The console's errors since the last call: failed scripts, and violations of the page's
+    /// policy. Failed requests are left out, because the tests stop the server on purpose.
+    pub async fn console_errors(&self) -> Vec<String> {
+        let entries =
+            self.post_command("se/log", json!({ "type": "browser" })).await.expect("a log");
         let entries = entries.as_array().expect("a list").iter();
         let severe = entries.filter(|entry| entry["level"] == "SEVERE");
         severe.filter(|entry| entry["source"] != "network").map(Value::to_string).collect()
     }
 
-    /// Writes this into a field, in place of what is there.
-    async fn write(&self, field: &str, content: &str) {
+    /// Replaces the content of a field.
+    async fn write_field(&self, field: &str, content: &str) {
         until(|| async {
-            let found =
-                self.run("return document.querySelector(arguments[0])", &[field.into()]).await?;
+            let found = self
+                .run_script("return document.querySelector(arguments[0])", &[field.into()])
+                .await?;
             let path = format!("element/{}", found[ELEMENT].as_str().ok_or("no such field")?);
-            self.post(&format!("{path}/clear"), json!({})).await?;
-            self.post(&format!("{path}/value"), json!({ "text": content })).await?;
-            // The page itself fills in who sends, as soon as it knows who there is.
-            let value = self.run("return arguments[0].value", &[found]).await?;
+            self.post_command(&format!("{path}/clear"), json!({})).await?;
+            self.post_command(&format!("{path}/value"), json!({ "text": content })).await?;
+            // The page fills in the sender itself when it has loaded the users: check, and retry.
+            let value = self.run_script("return arguments[0].value", &[found]).await?;
             if value == content { Ok(()) } else { Err(format!("{field} holds {value}")) }
         })
         .await;
     }
 
-    async fn press(&self, button: &str) {
+    async fn press_button(&self, button: &str) {
         let script = "return document.querySelector(`${arguments[0]}:not([aria-disabled=true])`)";
         self.click_on(script, &[button.into()]).await;
     }
 
-    /// Clicks what this script finds, where a person would, as soon as it is there.
+    /// Waits until this script finds an element, and clicks it with the mouse.
     async fn click_on(&self, script: &str, arguments: &[Value]) {
         until(|| async {
-            let found = self.run(script, arguments).await?;
-            let element = found[ELEMENT].as_str().ok_or("there is nothing to click")?;
-            self.post(&format!("element/{element}/click"), json!({})).await
+            let found = self.run_script(script, arguments).await?;
+            let element = found[ELEMENT].as_str().ok_or("no element to click")?;
+            self.post_command(&format!("element/{element}/click"), json!({})).await
         })
         .await;
     }
 
-    async fn texts(&self, selector: &str) -> Vec<String> {
+    async fn texts_at(&self, selector: &str) -> Vec<String> {
         let script = "return [...document.querySelectorAll(arguments[0])]
             .map((element) => element.textContent)";
-        texts(&self.run(script, &[selector.into()]).await.expect("texts"))
+        to_texts(&self.run_script(script, &[selector.into()]).await.expect("texts"))
     }
 
-    async fn run(&self, script: &str, arguments: &[Value]) -> Result<Value, String> {
-        self.post("execute/sync", json!({ "script": script, "args": arguments })).await
+    async fn run_script(&self, script: &str, arguments: &[Value]) -> Result<Value, String> {
+        self.post_command("execute/sync", json!({ "script": script, "args": arguments })).await
     }
 
-    async fn devtools(&self, what: &str, parameters: Value) {
+    async fn call_devtools(&self, what: &str, parameters: Value) {
         let body = json!({ "cmd": what, "params": parameters });
-        self.post("goog/cdp/execute", body).await.expect("an answer of the developer tools");
+        self.post_command("goog/cdp/execute", body)
+            .await
+            .expect("an answer of the developer tools");
     }
 
-    async fn post(&self, path: &str, body: Value) -> Result<Value, String> {
+    async fn post_command(&self, path: &str, body: Value) -> Result<Value, String> {
         let url = format!("{}/{path}", self.session);
-        command(&self.http, Method::POST, &url, Some(body)).await
+        send_command(&self.http, Method::POST, &url, Some(body)).await
     }
 }
 
-async fn command(
+async fn send_command(
     http: &Client,
     method: Method,
     url: &str,
@@ -299,14 +303,14 @@ async fn command(
     let done = response.status().is_success();
     let answer: Value = response.json().await.map_err(|error| error.to_string())?;
     let value = answer["value"].clone();
-    // The rest of an error is a stack of the browser's own functions.
+    // The rest of an error is the driver's stack trace.
     if done { Ok(value) } else { Err(format!("{}: {}", value["error"], value["message"])) }
 }
 
-fn text(value: &Value) -> String {
+fn to_text(value: &Value) -> String {
     value.as_str().expect("a text").to_owned()
 }
 
-fn texts(value: &Value) -> Vec<String> {
-    value.as_array().expect("a list").iter().map(text).collect()
+fn to_texts(value: &Value) -> Vec<String> {
+    value.as_array().expect("a list").iter().map(to_text).collect()
 }

@@ -1,4 +1,4 @@
-//! Services as processes of their own, for tests that kill them.
+//! Programs of the workspace as processes, for tests that kill them.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,9 +11,9 @@ use tokio::{
     process::{Child, Command as AsyncCommand},
 };
 
-/// The program of this name, built now if it is not up to date. Cargo builds the programs of other
-/// packages only on request, so a test cannot simply name them.
-pub fn program(name: &str) -> PathBuf {
+/// Builds the workspace's programs once, and returns the path of this one. Cargo builds the
+/// programs of other packages only on request.
+pub fn build_program(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     let own = std::env::current_exe().expect("a test binary, or a program beside the others");
     let folder = own.parent().expect("target/<profile>, or its folder deps");
@@ -23,7 +23,7 @@ pub fn program(name: &str) -> PathBuf {
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--workspace", "--quiet"]);
         build.args(["--bin", "standalone", "--bin", "producer", "--bin", "consumer"]);
-        // As this was built, or everything would be built again.
+        // The same features and profile as this build, or cargo would build everything again.
         if cfg!(feature = "full") {
             build.args(["--features", "full"]);
         } else if cfg!(feature = "tls") {
@@ -40,26 +40,26 @@ pub fn program(name: &str) -> PathBuf {
 /// A `standalone` on free ports.
 pub struct Standalone {
     child: Child,
-    /// Of `/send`.
+    /// Base URL of `/send`.
     pub producer: String,
-    /// Of `/notifications/{id}`.
+    /// Base URL of `/notifications/{id}`.
     pub consumer: String,
 }
 
 impl Standalone {
-    /// Starts it on this folder and waits for its welcome, which says where it is.
+    /// Starts it on this folder, and reads its URLs from its welcome text.
     pub async fn start(folder: &Path) -> Self {
         Self::start_with(folder, &[]).await
     }
 
-    /// The same with these flags besides.
+    /// Like [`start`](Self::start), with additional flags.
     pub async fn start_with(folder: &Path, flags: &[&str]) -> Self {
-        Self::start_logging(folder, flags, Stdio::inherit()).await
+        Self::start_with_logs(folder, flags, Stdio::inherit()).await
     }
 
-    /// The same with its logs sent elsewhere.
-    pub async fn start_logging(folder: &Path, flags: &[&str], logs: Stdio) -> Self {
-        let mut child = AsyncCommand::new(program("standalone"))
+    /// Like [`start_with`](Self::start_with), with its logs written to `logs`.
+    pub async fn start_with_logs(folder: &Path, flags: &[&str], logs: Stdio) -> Self {
+        let mut child = AsyncCommand::new(build_program("standalone"))
             .arg("--data-dir")
             .arg(folder)
             .args(["--producer-listen", "127.0.0.1:0", "--consumer-listen", "127.0.0.1:0"])
@@ -81,7 +81,7 @@ impl Standalone {
         Self { child, producer, consumer }
     }
 
-    /// How much memory it has, as the system counts it.
+    /// Its resident memory (`VmRSS`).
     pub fn resident_bytes(&self) -> u64 {
         let pid = self.child.id().expect("a running process");
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux");
@@ -90,18 +90,18 @@ impl Standalone {
         kilobytes << 10
     }
 
-    /// `kill -9`, while others may be speaking with it.
+    /// `kill -9`. Does not wait for the exit.
     pub fn kill(&self) {
-        self.signal("-KILL");
+        self.send_signal("-KILL");
     }
 
-    /// Ctrl-C; returns whether it ended well.
+    /// Sends SIGINT and waits. Returns true if the exit code is 0.
     pub async fn interrupt(mut self) -> bool {
-        self.signal("-INT");
+        self.send_signal("-INT");
         self.child.wait().await.expect("an exit").success()
     }
 
-    fn signal(&self, signal: &str) {
+    fn send_signal(&self, signal: &str) {
         let pid = self.child.id().expect("a running process").to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().expect("kill").success());
     }

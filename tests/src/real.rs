@@ -1,50 +1,49 @@
-//! A Kafka broker and a PostgreSQL server of a test's own, for those that stop them. Started and
-//! stopped by `scripts/real`.
+//! A Kafka broker or a PostgreSQL server of one test, which may stop it. `scripts/real` runs it.
 
 use std::{
     path::{Path, PathBuf},
     process::Command,
 };
 
-use crate::world::unique;
+use crate::world::unique_name;
 
-/// A Kafka broker or a PostgreSQL server that only this test uses. It goes with this.
-pub struct Instance {
+/// A Kafka broker or a PostgreSQL server of one test. Dropping it removes the server.
+pub struct RealServer {
     name: String,
-    /// `host:port` of a broker, the URL of a server.
+    /// `host:port` of Kafka, or the URL of PostgreSQL.
     pub address: String,
 }
 
-impl Instance {
+impl RealServer {
     /// Starts a `kafka` or a `postgres`.
     pub fn start(kind: &str) -> Self {
         Self::start_with(kind, &[])
     }
 
-    /// Starts one to which nobody speaks without TLS.
+    /// Starts one that requires TLS.
     pub fn start_secure(kind: &str) -> Self {
         Self::start_with(kind, &["--secure"])
     }
 
     fn start_with(kind: &str, flags: &[&str]) -> Self {
-        // Made first, so that what does not start is removed too.
-        let mut instance = Self { name: unique(kind), address: String::new() };
-        instance.address = script(&[&["start", kind, &instance.name], flags].concat());
+        // Constructed before the start, so that its drop also removes a server whose start failed.
+        let mut instance = Self { name: unique_name(kind), address: String::new() };
+        instance.address = run_script(&[&["start", kind, &instance.name], flags].concat());
         instance
     }
 
-    /// Starts it again, with the same data at the same address.
+    /// Restarts it with the same data at the same address.
     pub fn start_again(&self, kind: &str) {
-        assert_eq!(script(&["start", kind, &self.name]), self.address);
+        assert_eq!(run_script(&["start", kind, &self.name]), self.address);
     }
 
-    /// What it says, for whoever wonders why it ended.
-    pub fn log(&self) -> PathBuf {
+    /// The path of its log.
+    pub fn log_file(&self) -> PathBuf {
         self.folder().join("log")
     }
 
-    /// A file of one that was started secure, such as `ca.pem`.
-    pub fn secret(&self, file: &str) -> String {
+    /// The path of a key or certificate of a server that requires TLS, such as `ca.pem`.
+    pub fn secret_file(&self, file: &str) -> String {
         self.folder().join("secure").join(file).display().to_string()
     }
 
@@ -52,26 +51,26 @@ impl Instance {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/real").join(&self.name)
     }
 
-    /// Does `stop`, `kill`, `pause` or `resume` with it.
-    pub fn does(&self, what: &str) {
-        script(&[what, &self.name]);
+    /// Runs `scripts/real` with `stop`, `kill`, `pause` or `resume`.
+    pub fn run_action(&self, what: &str) {
+        run_script(&[what, &self.name]);
     }
 }
 
-impl Drop for Instance {
+impl Drop for RealServer {
     fn drop(&mut self) {
-        // Perhaps in the middle of a panic, so without another.
-        if let Err(error) = run(&["destroy", &self.name]) {
+        // No panic here: the drop may run during one.
+        if let Err(error) = try_script(&["destroy", &self.name]) {
             eprintln!("{error}");
         }
     }
 }
 
-fn script(arguments: &[&str]) -> String {
-    run(arguments).expect("scripts/real")
+fn run_script(arguments: &[&str]) -> String {
+    try_script(arguments).expect("scripts/real")
 }
 
-fn run(arguments: &[&str]) -> Result<String, String> {
+fn try_script(arguments: &[&str]) -> Result<String, String> {
     let own = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/real");
     let path = std::env::var("TEST_REAL_SCRIPT").unwrap_or_else(|_| own.to_owned());
     let output =

@@ -1,4 +1,4 @@
-//! What `GET /metrics` says, read as strictly as Prometheus would.
+//! Reads `GET /metrics` as strictly as Prometheus does.
 
 use std::collections::BTreeMap;
 
@@ -7,26 +7,26 @@ use service::ops::metrics::{Catalogue, MetricDescription};
 
 use crate::World;
 
-/// One answer.
+/// One scrape.
 #[derive(Debug)]
 pub struct Scrape {
-    /// As it came.
+    /// The whole body.
     pub text: String,
     /// By name and labels.
     values: BTreeMap<(String, BTreeMap<String, String>), f64>,
 }
 
 impl Scrape {
-    /// Of the service at this URL.
-    pub async fn of(world: &World, base: &str) -> Self {
+    /// Scrapes the service at this URL.
+    pub async fn fetch(world: &World, base: &str) -> Self {
         let response = world.http().get(format!("{base}/metrics")).send().await.expect("an answer");
         assert_eq!(response.status(), StatusCode::OK);
         let media_type = response.headers()["content-type"].to_str().expect("text").to_owned();
         assert!(media_type.starts_with("text/plain; version=0.0.4"), "{media_type}");
-        Self::parse(response.text().await.expect("text"))
+        Self::parse_text(response.text().await.expect("text"))
     }
 
-    fn parse(text: String) -> Self {
+    fn parse_text(text: String) -> Self {
         let mut values = BTreeMap::new();
         let catalogues = [producer::metrics::describe, consumer::metrics::describe]
             .map(Catalogue::from_descriptions);
@@ -75,20 +75,20 @@ impl Scrape {
 
     /// The sum of the values of this name that have all of these labels; 0 without any.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        self.matching(name, labels).sum()
+        self.matching_values(name, labels).sum()
     }
 
-    /// How many values there are of this name with all of these labels.
+    /// The number of series of this name that have all of these labels.
     pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> usize {
-        self.matching(name, labels).count()
+        self.matching_values(name, labels).count()
     }
 
-    /// How many values a histogram with all of these labels has seen.
-    pub fn seen(&self, histogram: &str, labels: &[(&str, &str)]) -> f64 {
+    /// The number of observations of a histogram with all of these labels.
+    pub fn histogram_count(&self, histogram: &str, labels: &[(&str, &str)]) -> f64 {
         self.sum(&format!("{histogram}_count"), labels)
     }
 
-    fn matching(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = f64> {
+    fn matching_values(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = f64> {
         let matches = move |found: &BTreeMap<String, String>| {
             labels.iter().all(|(name, value)| found.get(*name).is_some_and(|v| v == value))
         };

@@ -1,4 +1,4 @@
-//! Those who issue tokens, good ones and bad ones.
+//! Issues JWTs, valid and invalid ones.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Somebody with a key.
+/// A token issuer with one key.
 pub struct Issuer {
     algorithm: Algorithm,
     key: EncodingKey,
@@ -24,22 +24,22 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// Signs with a secret (HS256).
-    pub fn secret(secret: &str) -> Self {
+    /// An issuer with a shared secret (HS256).
+    pub fn with_secret(secret: &str) -> Self {
         service::auth::install_provider();
         let key = EncodingKey::from_secret(secret.as_bytes());
         Self { algorithm: Algorithm::HS256, key, id: None }
     }
 
-    /// Signs with a new private key of this kind, named `id`.
+    /// An issuer with a new private key for this algorithm and the key id `id`.
     #[cfg(feature = "full")]
-    pub fn private(algorithm: Algorithm, id: &str) -> Self {
+    pub fn with_private_key(algorithm: Algorithm, id: &str) -> Self {
         let key = match algorithm {
             Algorithm::RS256 => {
                 let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
                 let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> = pair.as_der().expect("DER");
-                // What is inside of PKCS #8 (RFC 5958), behind a head that is the same for all of
-                // this size, is PKCS #1.
+                // PKCS #8 (RFC 5958) is a header, constant for this key size, before the PKCS #1
+                // key.
                 EncodingKey::from_rsa_der(&der.as_ref()[26..])
             }
             Algorithm::ES256 => {
@@ -55,29 +55,29 @@ impl Issuer {
         Self { algorithm, key, id: Some(id.to_owned()) }
     }
 
-    /// The public key, as a key set has it.
+    /// The public key as an entry of a key set (JWKS).
     #[cfg(feature = "full")]
-    pub fn public(&self) -> Value {
+    pub fn public_jwk(&self) -> Value {
         let mut key = Jwk::from_encoding_key(&self.key, self.algorithm).expect("a public key");
         key.common.key_id = self.id.clone();
         serde_json::to_value(key).expect("JSON")
     }
 
-    /// A token that says this, of anybody and for anybody.
-    pub fn sign(&self, claims: &Value) -> String {
+    /// A signed token with exactly these claims.
+    pub fn sign_claims(&self, claims: &Value) -> String {
         let mut header = Header::new(self.algorithm);
         header.kid.clone_from(&self.id);
         encode(&header, claims, &self.key).expect("a token")
     }
 
-    /// A good token for this user, if any, with these scopes.
-    pub fn token(&self, sub: Option<&str>, scope: &str) -> String {
-        self.sign(&claims(sub, scope, 600))
+    /// A valid token with this subject, if any, and these scopes.
+    pub fn issue_token(&self, sub: Option<&str>, scope: &str) -> String {
+        self.sign_claims(&valid_claims(sub, scope, 600))
     }
 }
 
-/// What a token of ours says. It is good for so many seconds.
-pub fn claims(sub: Option<&str>, scope: &str, seconds: i64) -> Value {
+/// The claims of a token that is valid for `seconds`.
+pub fn valid_claims(sub: Option<&str>, scope: &str, seconds: i64) -> Value {
     let exp = Timestamp::now().as_second() + seconds;
     let mut claims = json!({ "aud": "notifications", "scope": scope, "exp": exp });
     if let Some(sub) = sub {
@@ -86,36 +86,36 @@ pub fn claims(sub: Option<&str>, scope: &str, seconds: i64) -> Value {
     claims
 }
 
-/// A token that says this and is signed by nobody.
-pub fn unsigned(claims: &Value) -> String {
+/// A token with these claims and no signature (`alg: none`).
+pub fn unsigned_token(claims: &Value) -> String {
     let part = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
     format!("{}.{}.", part(&json!({ "alg": "none", "typ": "JWT" })), part(claims))
 }
 
-/// A folder with the files that a service reads its keys from.
+/// A folder with the key files of a service.
 pub struct KeyFiles(TempDir);
 
 impl KeyFiles {
-    /// An empty one.
+    /// An empty folder.
     pub fn new() -> Self {
         Self(tempfile::tempdir().expect("a temporary folder"))
     }
 
-    /// Writes a secret, and returns where.
-    pub fn secret(&self, secret: &str) -> String {
-        self.write("secret", &format!("{secret}\n"))
+    /// Writes a secret, and returns its path.
+    pub fn write_secret(&self, secret: &str) -> String {
+        self.replace_file("secret", &format!("{secret}\n"))
     }
 
-    /// Writes the public keys of these issuers in place of those of before, and returns where.
+    /// Replaces the key set by the public keys of these issuers, and returns its path.
     #[cfg(feature = "full")]
-    pub fn key_set(&self, issuers: &[&Issuer]) -> String {
-        let keys: Vec<_> = issuers.iter().map(|issuer| issuer.public()).collect();
-        self.write("keys.json", &json!({ "keys": keys }).to_string())
+    pub fn write_key_set(&self, issuers: &[&Issuer]) -> String {
+        let keys: Vec<_> = issuers.iter().map(|issuer| issuer.public_jwk()).collect();
+        self.replace_file("keys.json", &json!({ "keys": keys }).to_string())
     }
 
-    /// Writes this text in place of the key set.
-    pub fn write(&self, name: &str, text: &str) -> String {
-        // As it should be done: whoever reads sees the old file or the new one.
+    /// Replaces this file by a rename, and returns its path.
+    pub fn replace_file(&self, name: &str, text: &str) -> String {
+        // A reader sees either the old file or the new one.
         let path = self.0.path().join(name);
         let unfinished: PathBuf = path.with_extension("new");
         std::fs::write(&unfinished, text).expect("a file");

@@ -1,4 +1,4 @@
-//! Waiting for something to become true.
+//! Polling until a condition holds.
 
 use std::{
     fmt::Debug,
@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longer than anything here takes on a busy machine with two cores.
+/// Longer than any step of a test takes on a busy machine with two cores.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Asks again and again until the answer is `Ok`, and returns what it holds.
+/// Calls `ask` repeatedly until it returns `Ok`, and returns the value.
 ///
 /// # Panics
-/// With the last `Err`, when [`DEADLINE`] has passed.
+/// After [`DEADLINE`], with the last `Err`.
 pub async fn until<T, E: Debug, F: Future<Output = Result<T, E>>>(mut ask: impl FnMut() -> F) -> T {
     let start = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! One installation, and what people do with it.
+//! One installation, with verbs for what its users do.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,33 +10,33 @@ use serde_json::Value;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{parts::Parts, until};
+use crate::{backend::Backend, until};
 
-/// Partitions of every world's topic, unless it is said otherwise.
+/// Default partition count of a world's topic.
 pub const PARTITIONS: u32 = 12;
 
 /// The path of the consumer's answer to a request; see [`World::inbox`].
 pub type Inbox = Vec<(String, String, String)>;
 
-/// An installation: its parts and the services that run.
+/// An installation: a backend and running services.
 pub struct World {
     /// The log and the directory.
-    pub parts: Parts,
-    /// The notifications' topic, of this world alone.
+    pub backend: Backend,
+    /// The notifications topic; every world has its own.
     pub topic: String,
     http: Client,
-    producer: Option<Service>,
-    consumers: BTreeMap<usize, Service>,
+    producer: Option<RunningService>,
+    consumers: BTreeMap<usize, RunningService>,
 }
 
-/// A service that runs within the test.
-struct Service {
+/// A service that runs inside the test process.
+struct RunningService {
     url: String,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), String>>,
 }
 
-impl Service {
+impl RunningService {
     async fn stop(self) {
         self.shutdown.cancel();
         self.task.await.expect("no panic").expect("a clean end");
@@ -44,39 +44,39 @@ impl Service {
 }
 
 impl World {
-    /// On the embedded log, with a producer and a consumer.
+    /// A producer and a consumer on the embedded log.
     pub async fn embedded() -> Self {
-        Self::on(Parts::embedded().await, unique("notifications")).await
+        Self::with_backend(Backend::embedded().await, unique_name("notifications")).await
     }
 
-    /// On librdkafka's in-memory broker, with a producer and a consumer.
+    /// A producer and a consumer on librdkafka's in-memory broker.
     pub async fn mock() -> Self {
-        let topic = unique("notifications");
-        Self::on(Parts::mock(&topic, PARTITIONS), topic).await
+        let topic = unique_name("notifications");
+        Self::with_backend(Backend::mock(&topic, PARTITIONS), topic).await
     }
 
-    /// On the real Kafka and PostgreSQL of the environment, with a producer and a consumer.
+    /// A producer and a consumer on the Kafka and PostgreSQL that the environment names.
     pub async fn real() -> Self {
-        let topic = unique("notifications");
+        let topic = unique_name("notifications");
         let database = topic.replace('-', "_");
-        Self::on(Parts::real(&database).await, topic).await
+        Self::with_backend(Backend::real(&database).await, topic).await
     }
 
-    /// On these parts, with a producer and a consumer.
-    pub async fn on(parts: Parts, topic: String) -> Self {
-        // Shown with a test that fails; RUST_LOG says how much.
+    /// A producer and a consumer on this backend.
+    pub async fn with_backend(backend: Backend, topic: String) -> Self {
+        // The output of a failed test shows the logs; RUST_LOG selects the level.
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .with_test_writer()
             .try_init();
         let http = Client::builder().timeout(Duration::from_secs(60)).build().expect("a client");
-        let mut world = Self { parts, topic, http, producer: None, consumers: BTreeMap::new() };
+        let mut world = Self { backend, topic, http, producer: None, consumers: BTreeMap::new() };
         world.start_producer(&[]).await;
         world.start_consumer(0, &[]).await;
         world
     }
 
-    /// Starts both again with these flags besides; a producer and a consumer have them alike.
+    /// Restarts both services with these additional flags, which both must know.
     pub async fn restart_with(&mut self, flags: &[&str]) {
         self.stop_producer().await;
         self.stop_consumer(0).await;
@@ -84,19 +84,19 @@ impl World {
         self.start_consumer(0, flags).await;
     }
 
-    /// Starts the producer with these flags besides.
+    /// Starts the producer with these additional flags.
     pub async fn start_producer(&mut self, flags: &[&str]) {
-        let log = self.parts.log("test-producer");
+        let log = self.backend.connect_log("test-producer");
         self.start_producer_on(log, flags).await;
     }
 
-    /// Starts the producer with these clients of the log, and these flags besides.
+    /// Starts the producer with these clients of the log and these additional flags.
     pub async fn start_producer_on(&mut self, log: Log, flags: &[&str]) {
         let arguments =
             ["producer", "--topic", &self.topic].into_iter().chain(flags.iter().copied());
         let settings = producer::cli::ProducerCli::parse_from(arguments).settings;
-        let directory = self.parts.directory().await;
-        let started = start(|listener, shutdown| async move {
+        let directory = self.backend.open_directory().await;
+        let started = start_service(|listener, shutdown| async move {
             let run = producer::run(settings, log, directory, listener, shutdown);
             run.await.map_err(|error| error.to_string())
         });
@@ -108,14 +108,14 @@ impl World {
         self.producer.take().expect("a running producer").stop().await;
     }
 
-    /// Starts consumer number `number` with these flags besides.
+    /// Starts consumer number `number` with these additional flags.
     pub async fn start_consumer(&mut self, number: usize, flags: &[&str]) {
         let group = format!("{}-group", self.topic);
         let arguments = ["consumer", "--topic", &self.topic, "--group", &group];
         let arguments = arguments.into_iter().chain(flags.iter().copied());
         let settings = consumer::cli::ConsumerCli::parse_from(arguments).settings;
-        let log = self.parts.log("test-consumer");
-        let started = start(|listener, shutdown| async move {
+        let log = self.backend.connect_log("test-consumer");
+        let started = start_service(|listener, shutdown| async move {
             let run = consumer::run(settings, log, listener, shutdown);
             run.await.map_err(|error| error.to_string())
         });
@@ -127,35 +127,35 @@ impl World {
         self.consumers.remove(&number).expect("a running consumer").stop().await;
     }
 
-    /// How consumer number `number` ended by itself.
-    pub async fn consumer_ends(&mut self, number: usize) -> Result<(), String> {
+    /// Waits until consumer number `number` ends by itself, and returns its result.
+    pub async fn await_consumer_end(&mut self, number: usize) -> Result<(), String> {
         self.consumers.remove(&number).expect("a consumer").task.await.expect("no panic")
     }
 
     /// The producer's URL of this path.
-    pub fn producer(&self, path: &str) -> String {
+    pub fn producer_url(&self, path: &str) -> String {
         format!("{}{path}", self.producer.as_ref().expect("a running producer").url)
     }
 
     /// Consumer 0's URL of this path.
-    pub fn consumer(&self, path: &str) -> String {
-        self.consumer_number(0, path)
+    pub fn consumer_url(&self, path: &str) -> String {
+        self.nth_consumer_url(0, path)
     }
 
     /// Consumer `number`'s URL of this path.
-    pub fn consumer_number(&self, number: usize, path: &str) -> String {
+    pub fn nth_consumer_url(&self, number: usize, path: &str) -> String {
         format!("{}{path}", self.consumers[&number].url)
     }
 
-    /// The client that every request is made with.
+    /// The HTTP client of all requests.
     pub fn http(&self) -> &Client {
         &self.http
     }
 
-    /// Posts this form to `/send`, exactly as `curl -d` would: nothing is encoded.
+    /// Posts this form to `/send` as `curl -d` does, without encoding it.
     pub async fn post_form(&self, body: impl Into<String>) -> Response {
         self.http
-            .post(self.producer("/send"))
+            .post(self.producer_url("/send"))
             .header("content-type", "application/x-www-form-urlencoded")
             .body(body.into())
             .send()
@@ -165,16 +165,17 @@ impl World {
 
     /// Posts this JSON to `/send`.
     pub async fn post_json(&self, body: &Value) -> Response {
-        self.http.post(self.producer("/send")).json(body).send().await.expect("an answer")
+        self.http.post(self.producer_url("/send")).json(body).send().await.expect("an answer")
     }
 
-    /// Sends, as soon as the producer is ready to, and returns the answer.
+    /// Sends a notification, retries while the producer answers 503, and returns the answer's body.
     pub async fn send(&self, from: i64, to: i64, message: &str) -> Value {
         let body = format!("from_id={from}&to_id={to}&message={message}");
         until(|| async {
             let response = self.post_form(body.clone()).await;
             let status = response.status();
-            // 503 says that nothing was sent; anything else must be right at once.
+            // A 503 says that nothing was sent, so it is safe to retry. Any other failure fails the
+            // test.
             assert!(
                 status == StatusCode::OK || status == StatusCode::SERVICE_UNAVAILABLE,
                 "{status}"
@@ -185,10 +186,10 @@ impl World {
         .await
     }
 
-    /// What `GET /notifications/{user}` answers at consumer 0, as soon as that is 200.
-    pub async fn read(&self, user: i64) -> Value {
+    /// The page of `GET /notifications/{user}` from consumer 0, once it answers 200.
+    pub async fn read_page(&self, user: i64) -> Value {
         until(|| async {
-            let url = self.consumer(&format!("/notifications/{user}"));
+            let url = self.consumer_url(&format!("/notifications/{user}"));
             let response = self.http.get(url).send().await.expect("an answer");
             let status = response.status();
             let body: Value = response.json().await.expect("JSON");
@@ -199,10 +200,10 @@ impl World {
 
     /// The messages in a user's inbox at consumer 0, oldest first.
     pub async fn inbox(&self, user: i64) -> Vec<String> {
-        messages(&self.read(user).await)
+        page_messages(&self.read_page(user).await)
     }
 
-    /// Waits until a user's inbox at consumer 0 holds exactly these messages, in this order.
+    /// Waits until the user's inbox at consumer 0 holds exactly these messages, in this order.
     pub async fn expect_inbox(&self, user: i64, expected: &[String]) {
         until(|| async {
             let found = self.inbox(user).await;
@@ -211,8 +212,8 @@ impl World {
         .await;
     }
 
-    /// Waits until the service at this URL says that it is ready.
-    pub async fn ready(&self, base: &str) {
+    /// Waits until `/readyz` of the service at this URL answers 200.
+    pub async fn await_ready(&self, base: &str) {
         until(|| async {
             let response = self.http.get(format!("{base}/readyz")).send().await.expect("an answer");
             let ready = response.status() == StatusCode::OK;
@@ -222,9 +223,9 @@ impl World {
         .await;
     }
 
-    /// Appends a record as another producer would, without going through ours.
+    /// Appends a record directly to the log, as a foreign producer would.
     pub async fn append_raw(&self, partition: i32, key: &str, value: &str) -> Position {
-        let log = self.parts.log("test-foreign-producer");
+        let log = self.backend.connect_log("test-foreign-producer");
         until(|| async {
             let record =
                 NewRecord { partition, key: key.into(), value: value.into(), headers: Vec::new() };
@@ -238,23 +239,23 @@ impl World {
 }
 
 /// The messages of a page, oldest first.
-pub fn messages(page: &Value) -> Vec<String> {
+pub fn page_messages(page: &Value) -> Vec<String> {
     let notifications = page["notifications"].as_array().expect("a list of notifications");
     notifications.iter().map(|n| n["message"].as_str().expect("a message").to_owned()).collect()
 }
 
-/// Where this user's inbox lives in a world with the usual partitions.
-pub fn home(user: i64) -> i32 {
+/// The partition of this user's inbox, for [`PARTITIONS`] partitions.
+pub fn home_partition(user: i64) -> i32 {
     let user = UserId::new(user).expect("positive");
     Partitioner::default().partition(user.key().as_bytes(), PARTITIONS)
 }
 
-/// A name that no other test has, not even in another run.
-pub fn unique(prefix: &str) -> String {
+/// A name that is unique among all tests and runs.
+pub fn unique_name(prefix: &str) -> String {
     format!("{prefix}-{}", uuid::Uuid::now_v7().simple())
 }
 
-async fn start<F>(run: impl FnOnce(TcpListener, CancellationToken) -> F) -> Service
+async fn start_service<F>(run: impl FnOnce(TcpListener, CancellationToken) -> F) -> RunningService
 where
     F: Future<Output = Result<(), String>> + Send + 'static,
 {
@@ -262,5 +263,5 @@ where
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(run(listener, shutdown.clone()));
-    Service { url, shutdown, task }
+    RunningService { url, shutdown, task }
 }

@@ -1,12 +1,12 @@
-//! Charts and tables as data: what a section shows beside its figures. [`plot`](crate::plot) draws
-//! the charts, the report prints the tables, and both are in the JSON as they are here.
+//! Charts and tables of a section as data. [`plot`](crate::plot) draws the charts, the report
+//! prints the tables, and the JSON has both as they are here.
 
 use serde::Serialize;
 
 /// Named curves over a pair of axes.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Chart {
-    /// Of its file, without `.svg`.
+    /// File name without `.svg`.
     pub(crate) name: String,
     pub(crate) title: String,
     pub(crate) x: Axis,
@@ -14,22 +14,21 @@ pub(crate) struct Chart {
     pub(crate) series: Vec<Series>,
 }
 
-/// What is along one side.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Axis {
-    /// With its unit.
+    /// Includes the unit.
     pub(crate) title: String,
     pub(crate) scale: Scale,
 }
 
-/// How values become places.
+/// How an axis maps values to positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Scale {
-    /// From zero.
+    /// Begins at zero.
     Linear,
     Logarithmic,
-    /// Logarithmic, with a mark at each point and nowhere else: sizes that somebody chose.
+    /// Logarithmic, with a mark at each point only: chosen sizes.
     Sizes,
     /// Quantiles from 0 to 1, as the logarithm of 1/(1 − q).
     Percentile,
@@ -47,13 +46,12 @@ pub(crate) struct Series {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Table {
     pub(crate) title: String,
-    /// The first is what tells the rows apart.
+    /// The first is the title of the row names.
     pub(crate) columns: Vec<String>,
     pub(crate) rows: Vec<Row>,
 }
 
-/// One of them: as many figures as there are columns after the first; null where nothing could be
-/// measured.
+/// A row: one figure for each column after the first; `None` if it could not be measured.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Row {
     pub(crate) name: String,
@@ -61,11 +59,11 @@ pub(crate) struct Row {
 }
 
 impl Chart {
-    /// The curves' points as a table, for charts whose curves share their few x.
-    pub(crate) fn table(&self) -> Table {
+    /// The curves' points as a table, for charts whose curves share a few x values.
+    pub(crate) fn to_table(&self) -> Table {
         let sizes = self.series.first().map(|series| series.points.as_slice()).unwrap_or_default();
         let rows = sizes.iter().enumerate().map(|(index, (x, _))| Row {
-            name: thousands(*x),
+            name: format_thousands(*x),
             figures: self.series.iter().map(|one| one.points.get(index).map(|p| p.1)).collect(),
         });
         let names = self.series.iter().map(|series| series.name.clone());
@@ -77,8 +75,8 @@ impl Chart {
     }
 }
 
-/// A number as people write large ones: `1,000,000`. Below ten with what matters of its fraction.
-pub(crate) fn thousands(value: f64) -> String {
+/// A number with thousands separators, `1,000,000`; below ten with its fraction.
+pub(crate) fn format_thousands(value: f64) -> String {
     if value != 0.0 && value.abs() < 10.0 {
         let text = if value.abs() < 1.0 { format!("{value:.4}") } else { format!("{value:.2}") };
         return text.trim_end_matches('0').trim_end_matches('.').to_owned();
@@ -100,7 +98,10 @@ mod tests {
 
     #[test]
     fn large_numbers_have_commas_and_small_ones_a_fraction() {
-        assert_eq!([0.0, 0.005, 0.5, 2.0, 10.0].map(thousands), ["0", "0.005", "0.5", "2", "10"]);
-        assert_eq!([999.0, 1000.0, 1e6].map(thousands), ["999", "1,000", "1,000,000"]);
+        assert_eq!(
+            [0.0, 0.005, 0.5, 2.0, 10.0].map(format_thousands),
+            ["0", "0.005", "0.5", "2", "10"]
+        );
+        assert_eq!([999.0, 1000.0, 1e6].map(format_thousands), ["999", "1,000", "1,000,000"]);
     }
 }

@@ -1,25 +1,42 @@
-//! `bench deliver`: how long until a notification that was sent is an event on its recipient's
-//! stream, in an open loop at a fixed rate, beside rdkafka's own way from produce to consume.
+//! `bench deliver`: how long until a sent notification is an event on its recipient's stream, in an
+//! open loop at a fixed rate, beside rdkafka's own way from produce to consume.
 
-mod round;
+use std::{
+    cell::RefCell,
+    net::SocketAddr,
+    rc::Rc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    task::{LocalSet, spawn_local},
+    time::timeout,
+};
 
 use crate::{
     Result,
     figures::{Aim, Party, Ratio, Sample},
-    loops::latency,
+    http::{EventStream, HttpConnection, numbered_message, send_request},
+    kafka::PARTITIONS,
+    kafka::{BareKafka, BenchTopic},
+    load::run_on_thread,
+    loops::{alternate, show_latency},
+    meter::Meter,
     percentiles::{OpenLoop, Percentiles},
+    records::{USERS, encode_notification, migrated_user},
     report::Section,
-    rounds::alternate,
-    site::Site,
+    schedule::Schedule,
+    testbed::Testbed,
 };
-
-use round::{Round, Way};
 
 const SENT: &str = "POST /send → event";
 const APPENDED: &str = "rdkafka produce → event";
 const BARE: &str = "rdkafka produce → consume";
+/// How long after the last send its event may come.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How much is sent.
+/// Rate and length of a round.
 #[derive(clap::Args, Debug, Clone)]
 pub(crate) struct DeliverArgs {
     /// Notifications a second
@@ -31,73 +48,61 @@ pub(crate) struct DeliverArgs {
     pub(crate) deliver_seconds: Option<u32>,
 }
 
-/// Measures and reports.
-pub(crate) async fn run(site: &mut Site, args: &DeliverArgs) -> Result<Section> {
-    let topic = site.topic("deliver").await?;
-    let producer = site.producer(&topic).await?;
-    let mut consumer = site.consumer(&topic)?;
-    consumer.live(0).await?;
-    let seconds = args.deliver_seconds.unwrap_or(if site.options.quick { 3 } else { 6 });
-    let round = Round {
-        kafka: site.kafka.clone(),
+pub(crate) async fn measure(testbed: &mut Testbed, args: &DeliverArgs) -> Result<Section> {
+    let topic = testbed.create_topic("deliver", PARTITIONS).await?;
+    let producer = testbed.start_producer(&topic, &[]).await?;
+    let (consumer, _) = testbed.start_consumer(&topic, 0).await?;
+    let (rate, default_seconds) = (args.deliver_rate, if testbed.options.quick { 3 } else { 6 });
+    let round = DeliveryRound {
+        kafka: testbed.kafka.clone(),
         topic,
         producer: producer.address,
         consumer: consumer.address,
-        rate: args.deliver_rate,
-        count: usize::try_from(args.deliver_rate * seconds)?,
+        rate,
+        count: usize::try_from(rate * args.deliver_seconds.unwrap_or(default_seconds))?,
     };
-    let parties = [SENT, APPENDED, BARE];
-    let samples = alternate("deliver", site.options.rounds(), &parties, latency, async |party| {
+    let (rounds, parties) = (testbed.options.rounds(), [SENT, APPENDED, BARE]);
+    let samples = alternate("deliver", rounds, &parties, show_latency, async |party| {
         let round = round.clone();
-        tokio::task::spawn_blocking(move || match party {
-            0 => round.measured(Way::Send),
-            1 => round.measured(Way::Append),
-            _ => round.bare(),
+        run_on_thread(async move || {
+            let measuring = async {
+                match party {
+                    0 => round.measure_events(SendVia::Http).await,
+                    1 => round.measure_events(SendVia::Kafka).await,
+                    _ => round.measure_bare().await,
+                }
+            };
+            LocalSet::new().run_until(measuring).await
         })
-        .await?
+        .await
     });
     let samples = samples.await?;
 
-    let nothing = "no round was measured";
-    let party =
-        |index: usize, role| Party::new(parties[index], role, &samples[index]).ok_or(nothing);
-    let quantile = |index: usize, figure: fn(&Sample) -> Option<f64>| {
-        let values = samples[index].iter().filter_map(figure).map(|ms| Sample::of(ms, 1));
-        Party::new(parties[index], "", &values.collect::<Vec<_>>()).ok_or(nothing)
+    let roles = ["subject", "subject", "limit"];
+    let party = |index: usize| Party::new(parties[index], roles[index], &samples[index]);
+    let figures = |index: usize, figure: fn(&Sample) -> Option<f64>| {
+        Party::from_values(parties[index], "", samples[index].iter().filter_map(figure), 1)
     };
-    let (p50, p99) = (|one: &Sample| one.p50_ms, |one: &Sample| one.p99_ms);
-    let ratios = [
-        Ratio::difference(
-            &format!("p50 in ms: {SENT}, less {BARE}"),
-            &quantile(0, p50)?,
-            &quantile(2, p50)?,
-            Some(Aim::AtMost(1.0)),
-        ),
-        Ratio::new(
-            &format!("p99: {SENT} / {BARE}"),
-            &quantile(0, p99)?,
-            &quantile(2, p99)?,
-            Some(Aim::AtMost(2.0)),
-        ),
-        Ratio::difference(
-            &format!("p50 in ms: {APPENDED}, less {BARE}"),
-            &quantile(1, p50)?,
-            &quantile(2, p50)?,
-            None,
-        ),
+    let p50 = |index| figures(index, |one| one.p50_ms);
+    let p99 = |index| figures(index, |one| one.p99_ms);
+    let less_bare = |name| format!("p50 in ms: {name}, less {BARE}");
+    let (at_most_1, at_most_2) = (Some(Aim::AtMost(1.0)), Some(Aim::AtMost(2.0)));
+    let ratios = vec![
+        Ratio::difference(&less_bare(SENT), &p50(0)?, &p50(2)?, at_most_1)?,
+        Ratio::new(&format!("p99: {SENT} / {BARE}"), &p99(0)?, &p99(2)?, at_most_2)?,
+        Ratio::difference(&less_bare(APPENDED), &p50(1)?, &p50(2)?, None)?,
     ];
-    let role = |index| if index == 2 { "limit" } else { "subject" };
     let percentiles =
-        (0..3).map(|index| Percentiles::of(parties[index], role(index), &samples[index]));
-    let open = OpenLoop { rate: args.deliver_rate, parties: percentiles.collect::<Result<_>>()? };
+        (0..3).map(|index| Percentiles::new(parties[index], roles[index], &samples[index]));
+    let open_loop = OpenLoop { rate, parties: percentiles.collect::<Result<_>>()? };
     Ok(Section {
         name: "deliver",
-        title: format!("from a send to its event, {} a second, open loop", args.deliver_rate),
+        title: format!("from a send to its event, {rate} a second, open loop"),
         unit: "events/s",
-        parties: vec![party(0, "subject")?, party(1, "subject")?, party(2, "limit")?],
-        ratios: ratios.into_iter().flatten().collect(),
-        charts: vec![open.chart("deliver", "From a send to its event")],
-        open_loop: Some(open),
+        parties: (0..3).map(party).collect::<Result<_>>()?,
+        ratios,
+        charts: vec![open_loop.chart("deliver", "From a send to its event")],
+        open_loop: Some(open_loop),
         notes: vec![
             "Each send begins when it is due, however long the ones before it take; its latency runs from then \
              until the event has been read from the stream. The producer knows the \
@@ -106,4 +111,115 @@ pub(crate) async fn run(site: &mut Site, args: &DeliverArgs) -> Result<Section> 
         ],
         ..Section::default()
     })
+}
+
+/// How notifications get into the topic.
+#[derive(Clone, Copy)]
+enum SendVia {
+    Http,
+    Kafka,
+}
+
+/// Addresses and size of a round.
+#[derive(Clone)]
+struct DeliveryRound {
+    kafka: BareKafka,
+    topic: BenchTopic,
+    producer: SocketAddr,
+    consumer: SocketAddr,
+    rate: u32,
+    count: usize,
+}
+
+impl DeliveryRound {
+    /// Sends, and waits for the events on the recipients' streams.
+    async fn measure_events(&self, via: SendVia) -> Result<Sample> {
+        let mut running = Vec::new();
+        for (user, (id, _)) in USERS.into_iter().enumerate() {
+            let mut stream = EventStream::open(self.consumer, id).await?;
+            let expected = (self.count + USERS.len() - 1 - user) / USERS.len();
+            running.push(spawn_local(async move {
+                let mut received = Vec::with_capacity(expected);
+                while received.len() < expected {
+                    received.push((stream.next_number().await?, Instant::now()));
+                }
+                Ok::<_, std::io::Error>(received)
+            }));
+        }
+        let due_times = self.send_all(via).await?;
+        let mut received = Vec::with_capacity(self.count);
+        for task in running {
+            let task = timeout(EVENT_TIMEOUT, task).await;
+            received.extend(task.map_err(|_| "an event never came")???);
+        }
+        to_sample(&due_times, &received)
+    }
+
+    /// Appends and consumes with rdkafka alone.
+    async fn measure_bare(&self) -> Result<Sample> {
+        let (consumer, expected) = (self.kafka.consume_from_end(&self.topic)?, self.count);
+        let consuming =
+            thread::spawn(move || BareKafka::read_numbers(&consumer, expected, EVENT_TIMEOUT));
+        let due_times = self.send_all(SendVia::Kafka).await?;
+        let received = consuming.join().map_err(|_| "the consuming thread panicked")??;
+        to_sample(&due_times, &received)
+    }
+
+    /// Sends every notification when it is due. Returns the due times by number.
+    async fn send_all(&self, via: SendVia) -> Result<Vec<Instant>> {
+        let producer = self.kafka.connect_producer(&self.topic)?;
+        let idle: Rc<RefCell<Vec<HttpConnection>>> = Rc::default();
+        let schedule = Schedule::start(self.rate, u64::try_from(self.count)?, 1);
+        let (mut due_times, mut running) = (Vec::new(), Vec::new());
+        while let Some((number, due)) = schedule.next_due().await {
+            let number = usize::try_from(number)?;
+            let (user, message) = (number % USERS.len(), numbered_message(number));
+            due_times.push(due);
+            running.push(match via {
+                SendVia::Http => {
+                    let request = send_request(USERS[user].0, &message);
+                    spawn_local(send_over_idle(Rc::clone(&idle), self.producer, request))
+                }
+                SendVia::Kafka => {
+                    let record = encode_notification(&migrated_user(user)?, &message)?;
+                    let delivery = BareKafka::append(&producer, &self.topic, &record)?;
+                    spawn_local(async move { Ok(matches!(delivery.await, Ok(Ok(_)))) })
+                }
+            });
+        }
+        for task in running {
+            if !timeout(EVENT_TIMEOUT, task).await.map_err(|_| "a send was never answered")??? {
+                return Err("a send was refused".into());
+            }
+        }
+        Ok(due_times)
+    }
+}
+
+/// Latencies from the due times, and the rate from the first due time to the last arrival.
+fn to_sample(due_times: &[Instant], received: &[(usize, Instant)]) -> Result<Sample> {
+    let meter = Meter::start()?;
+    for (number, at) in received {
+        meter.record_success(*due_times.get(*number).ok_or("a foreign notification")?, *at);
+    }
+    let mut sample = meter.finish()?;
+    let last = received.iter().map(|(_, at)| *at).max().unwrap_or(due_times[0]);
+    sample.value = sample.count as f64 / (last - due_times[0]).as_secs_f64();
+    Ok(sample)
+}
+
+/// Sends a request over an idle connection, or a new one. Returns true if the answer was 200.
+async fn send_over_idle(
+    idle: Rc<RefCell<Vec<HttpConnection>>>,
+    address: SocketAddr,
+    request: Vec<u8>,
+) -> std::io::Result<bool> {
+    let kept = idle.borrow_mut().pop();
+    let mut connection = match kept {
+        Some(kept) => kept,
+        None => HttpConnection::connect(address).await?,
+    };
+    let (status, _) = connection.send_request(&request).await?;
+    idle.borrow_mut().push(connection);
+    Ok(status == 200)
 }

@@ -1,46 +1,34 @@
-//! Figures: samples become medians and spreads, and those of a subject and a limit become ratios.
-
-use std::time::Duration;
+//! Figures: samples become medians and spreads; those of a subject and a limit become ratios.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// What one round of one party gave.
+use crate::Result;
+
+/// One round of one party.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
     /// In the section's unit.
     pub(crate) value: f64,
-    /// Median latency in milliseconds.
+    /// Median latency.
     pub(crate) p50_ms: Option<f64>,
-    /// The latency that one in a hundred exceeds, in milliseconds.
+    /// The latency that one in a hundred exceeds.
     pub(crate) p99_ms: Option<f64>,
-    /// Processor time that the serving process took for each answer, in microseconds.
+    /// Processor time of the serving process for each answer.
     pub(crate) cpu_us: Option<f64>,
     /// Answers that were not 200; they are in no other figure.
     pub(crate) failed: u64,
-    /// How many were measured.
+    /// Successes.
     pub(crate) count: u64,
     /// All latencies, in microseconds.
     pub(crate) latencies: Option<Histogram<u64>>,
 }
 
 impl Sample {
-    /// One figure and nothing else.
-    pub(crate) fn of(value: f64, count: u64) -> Self {
+    /// A sample of one figure.
+    pub(crate) fn new(value: f64, count: u64) -> Self {
         Self { value, p50_ms: None, p99_ms: None, cpu_us: None, failed: 0, count, latencies: None }
     }
-}
-
-/// Processor time for each answer in microseconds, of a process that had taken so much before and
-/// so much after; none where the system does not tell.
-pub(crate) fn cpu_each(
-    before: Option<Duration>,
-    after: Option<Duration>,
-    answers: u64,
-) -> Option<f64> {
-    #[allow(clippy::cast_precision_loss)] // counts of a few seconds
-    let answers = answers as f64;
-    Some(after?.saturating_sub(before?).as_secs_f64() * 1e6 / answers)
 }
 
 /// A figure over all rounds.
@@ -49,13 +37,13 @@ pub(crate) struct Spread {
     pub(crate) median: f64,
     pub(crate) min: f64,
     pub(crate) max: f64,
-    /// In the order in which they were measured.
+    /// In the order of measurement.
     pub(crate) rounds: Vec<f64>,
 }
 
 impl Spread {
-    /// None of nothing.
-    pub(crate) fn of(rounds: impl IntoIterator<Item = f64>) -> Option<Self> {
+    /// `None` without rounds.
+    pub(crate) fn new(rounds: impl IntoIterator<Item = f64>) -> Option<Self> {
         let rounds: Vec<_> = rounds.into_iter().collect();
         let mut sorted = rounds.clone();
         sorted.sort_by(f64::total_cmp);
@@ -70,7 +58,12 @@ impl Spread {
     }
 }
 
-/// A subject or a limit, and what it did.
+/// The median of a figure; `None` if no sample has it.
+pub(crate) fn median(samples: &[Sample], figure: fn(&Sample) -> Option<f64>) -> Option<f64> {
+    Some(Spread::new(samples.iter().filter_map(figure))?.median)
+}
+
+/// A subject or a limit, and its figures.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Party {
     pub(crate) name: String,
@@ -85,24 +78,39 @@ pub(crate) struct Party {
 }
 
 impl Party {
-    /// None without samples.
-    pub(crate) fn new(name: &str, role: &'static str, samples: &[Sample]) -> Option<Self> {
-        let each =
-            |figure: fn(&Sample) -> Option<f64>| Spread::of(samples.iter().filter_map(figure));
-        Some(Self {
+    /// # Errors
+    /// Without samples.
+    pub(crate) fn new(name: &str, role: &'static str, samples: &[Sample]) -> Result<Self> {
+        let spread =
+            |figure: fn(&Sample) -> Option<f64>| Spread::new(samples.iter().filter_map(figure));
+        Ok(Self {
             name: name.to_owned(),
             role,
-            value: Spread::of(samples.iter().map(|sample| sample.value))?,
-            p50_ms: each(|sample| sample.p50_ms),
-            p99_ms: each(|sample| sample.p99_ms),
-            cpu_us: each(|sample| sample.cpu_us),
+            value: spread(|sample| Some(sample.value)).ok_or("no round was measured")?,
+            p50_ms: spread(|sample| sample.p50_ms),
+            p99_ms: spread(|sample| sample.p99_ms),
+            cpu_us: spread(|sample| sample.cpu_us),
             failed: samples.iter().map(|sample| sample.failed).sum(),
             count: samples.iter().map(|sample| sample.count).sum(),
         })
     }
+
+    /// A party with one figure a round.
+    ///
+    /// # Errors
+    /// Without values.
+    pub(crate) fn from_values(
+        name: &str,
+        role: &'static str,
+        values: impl IntoIterator<Item = f64>,
+        count: u64,
+    ) -> Result<Self> {
+        let samples: Vec<_> = values.into_iter().map(|value| Sample::new(value, count)).collect();
+        Self::new(name, role, &samples)
+    }
 }
 
-/// What a ratio should be.
+/// The bound that a ratio should keep.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Aim {
@@ -113,36 +121,41 @@ pub(crate) enum Aim {
 /// The subject beside a limit.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Ratio {
-    /// What is divided by what.
+    /// Dividend and divisor.
     pub(crate) name: String,
     pub(crate) value: Spread,
     pub(crate) aim: Option<Aim>,
 }
 
 impl Ratio {
-    /// Round by round: what was measured side by side is divided.
-    pub(crate) fn new(name: &str, over: &Party, under: &Party, aim: Option<Aim>) -> Option<Self> {
-        let pairs = over.value.rounds.iter().zip(&under.value.rounds);
-        Some(Self {
-            name: name.to_owned(),
-            value: Spread::of(pairs.map(|(over, under)| over / under))?,
-            aim,
-        })
+    /// Divides round by round, because a pair was measured side by side.
+    pub(crate) fn new(name: &str, over: &Party, under: &Party, aim: Option<Aim>) -> Result<Self> {
+        Self::from_pairs(name, over, under, aim, |over, under| over / under)
     }
 
-    /// As [`new`](Self::new), but what is taken is the difference.
+    /// Like [`new`](Self::new), but subtracts.
     pub(crate) fn difference(
         name: &str,
-        of: &Party,
+        from: &Party,
         less: &Party,
         aim: Option<Aim>,
-    ) -> Option<Self> {
-        let pairs = of.value.rounds.iter().zip(&less.value.rounds);
-        let name = name.to_owned();
-        Some(Self { name, value: Spread::of(pairs.map(|(of, less)| of - less))?, aim })
+    ) -> Result<Self> {
+        Self::from_pairs(name, from, less, aim, |from, less| from - less)
     }
 
-    /// What its aim says of it: of the median, and of how many rounds where they do not agree.
+    fn from_pairs(
+        name: &str,
+        subject: &Party,
+        limit: &Party,
+        aim: Option<Aim>,
+        combine: fn(f64, f64) -> f64,
+    ) -> Result<Self> {
+        let pairs = subject.value.rounds.iter().zip(&limit.value.rounds);
+        let value = Spread::new(pairs.map(|(subject, limit)| combine(*subject, *limit)));
+        Ok(Self { name: name.to_owned(), value: value.ok_or("no round was measured")?, aim })
+    }
+
+    /// The aim, if the median meets it, and in how many rounds if they disagree.
     pub(crate) fn verdict(&self) -> String {
         let meets = |value: f64| match self.aim {
             Some(Aim::AtMost(aim)) => value <= aim,
@@ -170,7 +183,7 @@ mod tests {
     #[test]
     fn the_median_of_an_even_number_lies_between_the_middle_two() {
         let median =
-            |rounds: &[f64]| Spread::of(rounds.iter().copied()).map(|spread| spread.median);
+            |rounds: &[f64]| Spread::new(rounds.iter().copied()).map(|spread| spread.median);
         assert_eq!(median(&[]), None);
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
@@ -179,7 +192,7 @@ mod tests {
     #[test]
     fn a_ratio_is_taken_round_by_round_and_judged_by_its_median() {
         let party = |values: &[f64]| {
-            let samples: Vec<_> = values.iter().map(|&value| Sample::of(value, 1)).collect();
+            let samples: Vec<_> = values.iter().map(|&value| Sample::new(value, 1)).collect();
             Party::new("x", "subject", &samples).expect("samples")
         };
         let (over, under) = (party(&[80.0, 40.0, 70.0]), party(&[100.0, 50.0, 100.0]));

@@ -1,15 +1,17 @@
-//! A large topic, and an empty one beside it: what `rebuild` and `memory` start consumers on.
+//! A large topic, and an empty one beside it: `rebuild`, `memory` and `growth` start consumers on
+//! both.
 
 use model::User;
 
 use crate::{
     Result,
-    kafka::{PARTITIONS, Topic},
-    records, say,
-    site::Site,
+    kafka::{BenchTopic, PARTITIONS},
+    load::run_on_thread,
+    print_status, records,
+    testbed::Testbed,
 };
 
-/// How large the topic is.
+/// Size of the topic.
 #[derive(clap::Args, Debug, Clone)]
 pub(crate) struct FillArgs {
     /// Records to rebuild from
@@ -28,57 +30,55 @@ pub(crate) struct FillArgs {
     pub(crate) per_user: u64,
 }
 
-/// Both topics.
-#[derive(Debug, Clone)]
-pub(crate) struct Filled {
-    /// Holds the records.
-    pub(crate) full: Topic,
-    /// Holds nothing: starting on it takes all the time and memory that the records do not.
-    pub(crate) empty: Topic,
-    pub(crate) records: u64,
-    /// Of each record's value.
-    pub(crate) bytes: u32,
-    /// Every user has about as many notifications as any other.
-    pub(crate) users: u64,
-}
-
-/// What a topic is to hold.
+/// Size of a topic.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Shape {
+pub(crate) struct TopicSize {
     pub(crate) records: u64,
-    /// Of each record's value.
-    pub(crate) bytes: u32,
+    pub(crate) value_bytes: u32,
+    /// Recipients, in turns.
     pub(crate) users: u64,
     pub(crate) partitions: u32,
 }
 
-impl Filled {
-    /// Makes and fills them as the arguments say.
-    pub(crate) async fn make(site: &mut Site, args: &FillArgs) -> Result<Self> {
+/// Both topics.
+#[derive(Debug, Clone)]
+pub(crate) struct FilledTopic {
+    pub(crate) full: BenchTopic,
+    /// The time and memory of a start on it are to be subtracted from those of a start on `full`.
+    pub(crate) empty: BenchTopic,
+    pub(crate) size: TopicSize,
+}
+
+impl FilledTopic {
+    pub(crate) async fn from_args(testbed: &mut Testbed, args: &FillArgs) -> Result<Self> {
         let users = (args.records / args.per_user).max(1);
-        let (records, bytes) = (args.records, args.bytes);
-        Self::of(site, Shape { records, bytes, users, partitions: PARTITIONS }).await
+        let (records, value_bytes) = (args.records, args.bytes);
+        let size = TopicSize { records, value_bytes, users, partitions: PARTITIONS };
+        Self::create(testbed, size).await
     }
 
-    /// Makes and fills them.
-    pub(crate) async fn of(site: &mut Site, shape: Shape) -> Result<Self> {
-        let Shape { records: count, bytes, users, partitions } = shape;
-        let full = site.topic_of("full", partitions).await?;
-        let empty = site.topic_of("empty", partitions).await?;
-        say(format_args!("filling a topic: {count} records for {users} users"));
-        let (kafka, topic) = (site.kafka.clone(), full.clone());
-        let length = usize::try_from(bytes)?;
-        let records = tokio::task::spawn_blocking(move || {
-            // One after the other, as senders would: a user's notifications are far apart.
-            let crowd = (0..users).map(records::somebody).collect::<Result<Vec<User<'_>>>>()?;
-            let mut failed = None;
-            let records = crowd.iter().cycle().zip(0..count).map_while(|(user, _)| {
-                records::of_size(user, length).map_err(|error| failed = Some(error)).ok()
-            });
-            let written = kafka.fill(&topic, records)?;
-            failed.map_or(Ok(written), Err)
-        });
-        let records = records.await??;
-        Ok(Self { full, empty, records, bytes, users })
+    /// Creates both topics and fills one.
+    pub(crate) async fn create(testbed: &mut Testbed, size: TopicSize) -> Result<Self> {
+        let TopicSize { records: count, value_bytes, users, partitions } = size;
+        let full = testbed.create_topic("full", partitions).await?;
+        let empty = testbed.create_topic("empty", partitions).await?;
+        print_status(format_args!("filling a topic: {count} records for {users} users"));
+        let (kafka, topic) = (testbed.kafka.clone(), full.clone());
+        let length = usize::try_from(value_bytes)?;
+        run_on_thread(async move || {
+            // Users in turns, as with real senders: a user's notifications are far apart.
+            let users =
+                (0..users).map(records::generated_user).collect::<Result<Vec<User<'_>>>>()?;
+            let recipients = users.iter().cycle().zip(0..count);
+            let encode = |(user, _)| records::encode_with_size(user, length);
+            kafka.fill_topic(&topic, recipients.map(encode)).await
+        })
+        .await?;
+        Ok(Self { full, empty, size })
+    }
+
+    /// The full or the empty topic, and its records.
+    pub(crate) fn select(&self, full: bool) -> (&BenchTopic, u64) {
+        if full { (&self.full, self.size.records) } else { (&self.empty, 0) }
     }
 }

@@ -1,61 +1,64 @@
-//! Bare rdkafka: the topics of a run, and the clients that are the limit of what any service on
-//! librdkafka can do. [`whole_topic`] fills and reads topics, [`append_loop`] appends in a loop.
+//! Bare rdkafka: the topics of a run, and the clients that are the limit of any service on
+//! librdkafka.
 //!
-//! In the services only the `log` crate names rdkafka. This is the one exception, because a limit
-//! that went through `log` would hide what `log` costs. The services never depend on this
-//! crate.
+//! In the services only `event-log` names rdkafka. This crate is the exception, because a limit on
+//! top of `event-log` would hide the cost of `event-log`. The services never depend on this crate.
 
-mod append_loop;
-mod whole_topic;
+mod client_settings;
 
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use model::{Partitioner, record::Encoded};
 use rdkafka::{
-    ClientConfig, Message as _, TopicPartitionList,
+    ClientConfig, Message as _, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     config::FromClientConfig as _,
     consumer::{BaseConsumer, Consumer as _},
     error::KafkaError,
-    message::{Header, OwnedHeaders},
+    message::{BorrowedMessage, Header, OwnedHeaders},
     producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _},
+    util::Timeout,
 };
 
 use crate::{
     Result,
-    client_settings::{BASE, CONSUMER, PRODUCER},
-    listeners::number,
+    figures::Sample,
+    http::parse_number,
+    load::{LoadProfile, run_on_thread},
+    meter::{ReadCurve, transfer_timeout},
 };
 
-/// As many as the services make by default.
+use client_settings::{BASE, CONSUMER, PRODUCER};
+
+/// The services' default partition count.
 pub(crate) const PARTITIONS: u32 = 12;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL_TIMEOUT: Duration = Duration::from_millis(10);
+/// Records in flight while a topic is filled: half of librdkafka's queue.
+const FILL_IN_FLIGHT: usize = 50_000;
 
 /// A topic of this run.
 #[derive(Debug, Clone)]
-pub(crate) struct Topic {
+pub(crate) struct BenchTopic {
     pub(crate) name: String,
     pub(crate) partitions: u32,
 }
 
-/// How long one request to a broker may take.
-const ASK: Duration = Duration::from_secs(10);
-/// How long one poll waits at most.
-const POLL: Duration = Duration::from_millis(10);
-
-/// Whoever speaks with these brokers. A cheap handle, to be cloned.
+/// Makes clients of these brokers. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Kafka {
+pub(crate) struct BareKafka {
     brokers: String,
 }
 
-impl Kafka {
+impl BareKafka {
     /// Does not connect yet.
     pub(crate) fn new(brokers: &str) -> Self {
         Self { brokers: brokers.to_owned() }
     }
 
-    fn config(&self, settings: &[(&str, &str)]) -> ClientConfig {
+    fn client_config(&self, settings: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers).set("client.id", "bench");
         for (name, value) in BASE.iter().chain(settings) {
@@ -64,90 +67,184 @@ impl Kafka {
         config
     }
 
-    /// Makes an empty topic, as the services would.
-    pub(crate) async fn create(&self, topic: &Topic) -> Result<()> {
-        let admin = AdminClient::<DefaultClientContext>::from_config(&self.config(&[]))?;
+    /// Creates an empty topic, as the services would.
+    pub(crate) async fn create_topic(&self, topic: &BenchTopic) -> Result<()> {
+        let admin = AdminClient::<DefaultClientContext>::from_config(&self.client_config(&[]))?;
         let partitions = i32::try_from(topic.partitions)?;
         let new = NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(1));
-        let options = AdminOptions::new().operation_timeout(Some(ASK)).request_timeout(Some(ASK));
-        for made in admin.create_topics([&new], &options).await? {
-            made.map_err(|(topic, code)| format!("topic {topic} cannot be made: {code}"))?;
+        let timeout = Some(REQUEST_TIMEOUT);
+        let options = AdminOptions::new().operation_timeout(timeout).request_timeout(timeout);
+        for created in admin.create_topics([&new], &options).await? {
+            created.map_err(|(topic, code)| format!("topic {topic} cannot be made: {code}"))?;
         }
         Ok(())
     }
 
-    /// Removes topics, for brokers that live on after this run. Those that are not there are fine.
-    pub(crate) async fn delete(&self, topics: &[&str]) -> Result<()> {
-        let admin = AdminClient::<DefaultClientContext>::from_config(&self.config(&[]))?;
-        admin.delete_topics(topics, &AdminOptions::new().request_timeout(Some(ASK))).await?;
+    /// Deletes topics. A missing topic is no error.
+    pub(crate) async fn delete_topics(&self, topics: &[String]) -> Result<()> {
+        let admin = AdminClient::<DefaultClientContext>::from_config(&self.client_config(&[]))?;
+        let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+        let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
+        admin.delete_topics(&topics, &options).await?;
         Ok(())
     }
 
-    /// A producer that is connected already.
-    pub(crate) fn appender(&self, topic: &Topic) -> Result<FutureProducer> {
-        let producer = FutureProducer::from_config(&self.config(PRODUCER))?;
-        producer.client().fetch_metadata(Some(&topic.name), ASK)?;
+    /// A producer that is connected to the topic's brokers, so that the first record does not pay
+    /// for the connection.
+    pub(crate) fn connect_producer(&self, topic: &BenchTopic) -> Result<FutureProducer> {
+        let producer = FutureProducer::from_config(&self.client_config(PRODUCER))?;
+        producer.client().fetch_metadata(Some(&topic.name), REQUEST_TIMEOUT)?;
         Ok(producer)
     }
 
-    /// Hands a record over; it is acknowledged later.
+    /// Enqueues a record; the returned future resolves when the broker has acknowledged it.
     pub(crate) fn append(
         producer: &FutureProducer,
-        topic: &Topic,
+        topic: &BenchTopic,
         record: &Encoded,
     ) -> Result<DeliveryFuture> {
-        let message = FutureRecord::to(&topic.name)
-            .partition(home(topic, record))
-            .key(&record.key)
-            .payload(&record.value)
-            .headers(headers(record));
-        producer.send_result(message).map_err(|(error, _)| error.into())
+        producer.send_result(to_message(topic, record)).map_err(|(error, _)| error.into())
     }
 
-    /// A consumer of what comes from now on.
-    pub(crate) fn at_end(&self, topic: &Topic) -> Result<BaseConsumer> {
-        let mut config = self.config(CONSUMER);
-        let consumer = BaseConsumer::from_config(config.set("group.id", "bench-none"))?;
-        let mut all = TopicPartitionList::new();
+    /// The bare loop: appends these records over and over; each worker has one record in flight.
+    pub(crate) async fn run_append_loop(
+        &self,
+        topic: &BenchTopic,
+        records: &[Encoded],
+        profile: &LoadProfile,
+    ) -> Result<Sample> {
+        let (kafka, topic) = (self.clone(), topic.clone());
+        let (records, profile) = (records.to_vec(), profile.clone());
+        run_on_thread(async move || {
+            let producer = kafka.connect_producer(&topic)?;
+            let append = |record| {
+                let (producer, topic) = (&producer, &topic);
+                async move || Ok(matches!(Self::append(producer, topic, record)?.await, Ok(Ok(_))))
+            };
+            let workers = records.iter().cycle().take(profile.connections).map(append);
+            let sample = profile.run_workers(workers.collect()).await;
+            producer.flush(Timeout::After(REQUEST_TIMEOUT))?;
+            sample
+        })
+        .await
+    }
+
+    /// Appends all records to an empty topic, and verifies by the watermarks that it holds them.
+    pub(crate) async fn fill_topic(
+        &self,
+        topic: &BenchTopic,
+        records: impl Iterator<Item = Result<Encoded>>,
+    ) -> Result<()> {
+        let producer = self.connect_producer(topic)?;
+        let append = async |record: Result<Encoded>| -> Result<()> {
+            let record = record?;
+            let delivery = producer.send(to_message(topic, &record), REQUEST_TIMEOUT);
+            delivery.await.map(|_| ()).map_err(|(error, _)| error.into())
+        };
+        let appended = stream::iter(records).map(append).buffer_unordered(FILL_IN_FLIGHT);
+        let written = appended.try_fold(0, async |written, ()| Ok(written + 1)).await?;
+        let (client, mut held) = (producer.client(), 0);
         for partition in 0..i32::try_from(topic.partitions)? {
-            let (_, end) = consumer.fetch_watermarks(&topic.name, partition, ASK)?;
-            all.add_partition_offset(&topic.name, partition, rdkafka::Offset::Offset(end))?;
+            held += client.fetch_watermarks(&topic.name, partition, REQUEST_TIMEOUT)?.1;
         }
-        consumer.assign(&all)?;
+        if held == written {
+            return Ok(());
+        }
+        Err(format!("the topic holds {held} records of {written}: the broker lost or refused some")
+            .into())
+    }
+
+    /// A connected consumer, and an assignment of the whole topic from its beginning or its present
+    /// end.
+    fn consumer(
+        &self,
+        topic: &BenchTopic,
+        from_end: bool,
+    ) -> Result<(BaseConsumer, TopicPartitionList)> {
+        let mut config = self.client_config(CONSUMER);
+        // librdkafka requires a group name even from a consumer that joins no group.
+        let consumer = BaseConsumer::from_config(config.set("group.id", "bench-none"))?;
+        consumer.fetch_metadata(Some(&topic.name), REQUEST_TIMEOUT)?;
+        let mut assignment = TopicPartitionList::new();
+        for partition in 0..i32::try_from(topic.partitions)? {
+            let mut offset = Offset::Beginning;
+            if from_end {
+                let (_, high) =
+                    consumer.fetch_watermarks(&topic.name, partition, REQUEST_TIMEOUT)?;
+                offset = Offset::Offset(high);
+            }
+            assignment.add_partition_offset(&topic.name, partition, offset)?;
+        }
+        Ok((consumer, assignment))
+    }
+
+    /// A consumer of the records that are appended from now on.
+    pub(crate) fn consume_from_end(&self, topic: &BenchTopic) -> Result<BaseConsumer> {
+        let (consumer, assignment) = self.consumer(topic, true)?;
+        consumer.assign(&assignment)?;
         Ok(consumer)
     }
 
-    /// The numbers in the next so many records' messages, each with when it came. Blocks.
-    pub(crate) fn numbers(
+    /// Reads this many records; returns the number in each one's message, and when it came. Blocks.
+    /// Fails if no record comes for `timeout`.
+    pub(crate) fn read_numbers(
         consumer: &BaseConsumer,
         count: usize,
-        grace: Duration,
+        timeout: Duration,
     ) -> Result<Vec<(usize, Instant)>> {
-        let (mut seen, mut last) = (Vec::with_capacity(count), Instant::now());
-        while seen.len() < count {
-            match consumer.poll(POLL) {
-                Some(Ok(message)) => {
-                    last = Instant::now();
-                    seen.extend(message.payload().and_then(number).map(|number| (number, last)));
-                }
-                None | Some(Err(KafkaError::PartitionEOF(_))) => {}
-                Some(Err(error)) => return Err(error.into()),
+        let (mut numbers, mut last) = (Vec::with_capacity(count), Instant::now());
+        while numbers.len() < count {
+            if let Some(message) = poll_message(consumer)? {
+                last = Instant::now();
+                let number = message.payload().and_then(parse_number);
+                numbers.extend(number.map(|number| (number, last)));
             }
-            if last.elapsed() > grace {
-                return Err(format!("only {} of {count} records came", seen.len()).into());
+            if last.elapsed() > timeout {
+                return Err(format!("only {} of {count} records came", numbers.len()).into());
             }
         }
-        Ok(seen)
+        Ok(numbers)
+    }
+
+    /// Reads the whole topic and drops the records. Returns the records over time since the
+    /// assignment, on a client that was connected before. Blocks.
+    pub(crate) fn read_topic(&self, topic: &BenchTopic, records: u64) -> Result<ReadCurve> {
+        let (consumer, assignment) = self.consumer(topic, false)?;
+        let mut curve = ReadCurve::since(Instant::now());
+        consumer.assign(&assignment)?;
+        let (mut seen, mut bytes) = (0, 0);
+        while seen < records {
+            if let Some(message) = poll_message(&consumer)? {
+                seen += 1;
+                bytes += message.payload().map_or(0, <[u8]>::len);
+            }
+            if curve.add_point(seen) > transfer_timeout(records) {
+                return Err(format!("only {seen} of {records} records came").into());
+            }
+        }
+        // Keeps the compiler from removing the access to the payload.
+        std::hint::black_box(bytes);
+        curve.add_last_point(records);
+        Ok(curve)
     }
 }
 
-fn home(topic: &Topic, record: &Encoded) -> i32 {
-    Partitioner::default().partition(&record.key, topic.partitions)
+/// The next record; `None` if there is none yet.
+fn poll_message(consumer: &BaseConsumer) -> Result<Option<BorrowedMessage<'_>>> {
+    match consumer.poll(POLL_TIMEOUT) {
+        None | Some(Err(KafkaError::PartitionEOF(_))) => Ok(None),
+        Some(message) => Ok(Some(message?)),
+    }
 }
 
-fn headers(record: &Encoded) -> OwnedHeaders {
+fn to_message<'a>(topic: &'a BenchTopic, record: &'a Encoded) -> FutureRecord<'a, [u8], [u8]> {
     let headers = OwnedHeaders::new_with_capacity(record.headers.len());
-    record.headers.iter().fold(headers, |headers, (key, value)| {
+    let headers = record.headers.iter().fold(headers, |headers, (key, value)| {
         headers.insert(Header { key, value: Some(&**value) })
-    })
+    });
+    FutureRecord::to(&topic.name)
+        .partition(Partitioner::default().partition(&record.key, topic.partitions))
+        .key(&record.key[..])
+        .payload(&record.value[..])
+        .headers(headers)
 }

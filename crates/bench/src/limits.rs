@@ -1,5 +1,5 @@
-//! The limits that are HTTP servers: axum with almost nothing behind it. Each runs as a process of
-//! its own, as its subject does, so that both have a runtime and a scheduler's share alike.
+//! The limits that are HTTP servers: axum with almost no handler. Each runs as a process of its
+//! own, as its subject does.
 
 use std::{borrow::Cow, error::Error, path::PathBuf};
 
@@ -32,12 +32,12 @@ use tokio::net::TcpListener;
 
 use crate::kafka::PARTITIONS;
 
-/// As many connections to PostgreSQL as the producer has by default.
+/// The producer's default.
 const DATABASE_CONNECTIONS: u32 = 10;
-/// As many names as it remembers by default.
+/// The producer's default.
 const DIRECTORY_CACHE: u64 = 100_000;
 
-/// Which limit to serve. Started by the subcommands, not by people.
+/// The limit to serve. Subcommands start it.
 #[derive(clap::Subcommand, Debug, Clone)]
 pub(crate) enum Limit {
     /// POST /send without Kafka: everything the producer does until it would append
@@ -61,7 +61,7 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    /// Serves until it is told to stop.
+    /// Serves until SIGTERM or Ctrl-C.
     pub(crate) async fn serve(self) -> Result<(), Box<dyn Error + std::marker::Send + Sync>> {
         let ready = Router::from(Health::new().routes());
         match self {
@@ -70,7 +70,7 @@ impl Limit {
                 let names = Names::new(directory, DIRECTORY_CACHE);
                 tokio::spawn(names.clone().watch());
                 let routes =
-                    Router::new().route("/send", post(send)).with_state(names).merge(ready);
+                    Router::new().route("/send", post(answer_send)).with_state(names).merge(ready);
                 // The same server and the same layers as the producer's.
                 let limits = HttpLimits::default();
                 let metrics = Metrics::new("producer", producer::metrics::describe);
@@ -83,7 +83,7 @@ impl Limit {
                 let answer = async move || {
                     ([(CONTENT_TYPE, "application/json")], body.clone()).into_response()
                 };
-                // Plain axum: what the consumer adds around it is the consumer's cost.
+                // Plain axum: the consumer's layers are part of the consumer's cost.
                 let app = Router::new().route("/notifications/{id}", get(answer)).merge(ready);
                 let listener = TcpListener::bind(listen).await?.tap_io(|stream| {
                     let _ = stream.set_nodelay(true);
@@ -96,9 +96,9 @@ impl Limit {
     }
 }
 
-/// The producer's handler up to the point where it would append: parse, look up, encode, choose
-/// the partition, answer in the same words.
-async fn send(
+/// The producer's handler without the append: parses, looks up, encodes, chooses the partition, and
+/// answers with the same JSON.
+async fn answer_send(
     State(names): State<Names>,
     headers: HeaderMap,
     Body(body): Body,

@@ -1,126 +1,149 @@
-//! What is measured of everything that answers requests, in three parts: a closed loop, which says
-//! how much goes through; an open one, which says how long a request takes that comes when it comes;
-//! and short closed ones of more and more connections.
+//! Alternates subject and limits round by round, so that the machine's other load meets all alike.
+//! Request handlers are measured in three parts: a closed loop for throughput, an open loop for
+//! latency, and short closed loops with more and more connections.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use crate::{
     Result,
     chart::{Axis, Chart, Scale, Series},
-    effort::Effort,
-    figures::{Sample, Spread},
-    options::{LoadArgs, Options, PaceArgs},
+    figures::{Party, Sample, median},
+    load::LoadProfile,
+    options::{LoopArgs, Options},
     percentiles::{OpenLoop, Percentiles},
-    rounds::alternate,
-    say,
+    print_status,
+    report::Section,
 };
 
-/// How many connections there are, one after the other.
-const CONNECTIONS: [u16; 5] = [1, 4, 16, 64, 256];
+/// A note for every section with an open loop.
+pub(crate) const OPEN_LOOP_NOTE: &str = "In the open loop a request is due at its time, however long the ones before it take, and its \
+    latency runs from then: what waited because all connections were busy counts.";
+const CONNECTION_COUNTS: [u16; 5] = [1, 4, 16, 64, 256];
 
-/// Who is measured, and what of.
+/// A subject and its limits.
 #[derive(Debug)]
-pub(crate) struct Measured<'a> {
+pub(crate) struct Comparison<'a> {
     /// The subcommand.
-    pub(crate) name: &'a str,
-    /// What the charts call it.
-    pub(crate) what: &'a str,
-    /// Of throughput.
-    pub(crate) unit: &'a str,
+    pub(crate) name: &'static str,
+    /// The request, for titles of charts.
+    pub(crate) request: &'a str,
+    /// Unit of throughput.
+    pub(crate) unit: &'static str,
     /// The subject first, then its limits.
     pub(crate) parties: &'a [&'a str],
 }
 
-/// What came of it.
-#[derive(Debug)]
-pub(crate) struct Loops {
-    /// Each party's samples of the closed loop.
-    pub(crate) closed: Vec<Vec<Sample>>,
-    pub(crate) open: OpenLoop,
-    /// Throughput by connections.
-    pub(crate) concurrency: Chart,
-}
-
-impl Measured<'_> {
-    /// Measures all three; `measure` is one round of one party.
-    pub(crate) async fn in_loops(
+impl Comparison<'_> {
+    /// Measures all three parts; `measure` runs one round of one party. The section still lacks its
+    /// title, ratios and notes.
+    pub(crate) async fn measure(
         &self,
         options: &Options,
-        load: &LoadArgs,
-        pace: &PaceArgs,
-        mut measure: impl AsyncFnMut(usize, &Effort) -> Result<Sample>,
-    ) -> Result<Loops> {
-        let Self { name, unit, parties, .. } = *self;
+        args: &LoopArgs,
+        mut measure: impl AsyncFnMut(usize, &LoadProfile) -> Result<Sample>,
+    ) -> Result<Section> {
+        let Self { name, request, unit, parties } = *self;
         let show = |sample: &Sample| format!("{:.0} {unit}", sample.value);
-        let effort = load.closed(options.quick);
-        let closed = alternate(name, options.rounds(), parties, show, async |party| {
-            measure(party, &effort).await
-        });
-        let closed = closed.await?;
+        let profile = args.load.closed_loop(options.quick);
+        let rounds = options.rounds();
+        let closed =
+            alternate(name, rounds, parties, show, async |party| measure(party, &profile).await)
+                .await?;
 
-        let rate = pace.rate.map_or_else(|| half_of_the_slowest(&closed), Ok)?;
-        say(format_args!("{name}: from here on {rate} a second, open loop"));
-        let effort = Effort { rate: Some(rate), ..effort };
-        let open = alternate(name, options.few_rounds(), parties, latency, async |party| {
-            measure(party, &effort).await
-        });
-        let open = open.await?;
+        let rate = args.rate.map_or_else(|| half_of_the_slowest(&closed), Ok)?;
+        print_status(format_args!("{name}: from here on {rate} a second, open loop"));
+        let profile = LoadProfile { rate: Some(rate), ..profile };
+        let rounds = options.open_loop_rounds();
+        let open = alternate(name, rounds, parties, show_latency, async |party| {
+            measure(party, &profile).await
+        })
+        .await?;
         let role = |party| if party == 0 { "subject" } else { "limit" };
-        let percentiles = open
-            .iter()
-            .enumerate()
-            .map(|(party, samples)| Percentiles::of(parties[party], role(party), samples));
-        let open = OpenLoop { rate, parties: percentiles.collect::<Result<_>>()? };
+        let percentiles = (0..parties.len())
+            .map(|party| Percentiles::new(parties[party], role(party), &open[party]));
+        let open_loop = OpenLoop { rate, parties: percentiles.collect::<Result<_>>()? };
 
-        let mut series: Vec<_> = parties
-            .iter()
-            .map(|name| Series { name: (*name).to_owned(), points: Vec::new() })
-            .collect();
+        let new_series = |name: &&str| Series { name: (*name).to_owned(), points: Vec::new() };
+        let mut series: Vec<_> = parties.iter().map(new_series).collect();
         let round = Duration::from_millis(if options.quick { 500 } else { 2000 });
-        for connections in CONNECTIONS {
-            let effort = Effort { connections: connections.into(), round, rate: None };
+        for connections in CONNECTION_COUNTS {
+            let profile = LoadProfile::closed(connections.into(), round);
             let title = format!("{name}, {connections} connections");
-            let samples = alternate(&title, options.short_rounds(), parties, show, async |party| {
-                measure(party, &effort).await
+            let rounds = options.rounds_per_size();
+            let samples = alternate(&title, rounds, parties, show, async |party| {
+                measure(party, &profile).await
             });
             for (series, samples) in series.iter_mut().zip(samples.await?) {
-                let values = samples.iter().map(|sample| sample.value);
-                let value = Spread::of(values).ok_or("no round was measured")?.median;
+                let value =
+                    median(&samples, |one| Some(one.value)).ok_or("no round was measured")?;
                 series.points.push((f64::from(connections), value));
             }
         }
-        Ok(Loops { closed, open, concurrency: self.concurrency(series) })
-    }
-
-    fn concurrency(&self, series: Vec<Series>) -> Chart {
-        Chart {
-            name: format!("{}-concurrency", self.name),
-            title: format!("{}: throughput by connections", self.what),
+        let concurrency = Chart {
+            name: format!("{name}-concurrency"),
+            title: format!("{request}: throughput by connections"),
             x: Axis { title: "connections".into(), scale: Scale::Sizes },
-            // A limit may do ten times what the others do, and these are still to be told apart.
-            y: Axis { title: self.unit.to_owned(), scale: Scale::Logarithmic },
+            // Logarithmic: a limit may reach ten times the throughput of the other parties.
+            y: Axis { title: unit.to_owned(), scale: Scale::Logarithmic },
             series,
-        }
+        };
+        let party = |party: usize| Party::new(parties[party], role(party), &closed[party]);
+        Ok(Section {
+            name,
+            unit,
+            parties: (0..parties.len()).map(party).collect::<Result<_>>()?,
+            tables: vec![concurrency.to_table()],
+            charts: vec![open_loop.chart(name, request), concurrency],
+            open_loop: Some(open_loop),
+            ..Section::default()
+        })
     }
 }
 
+/// Measures every party in `rounds` rounds after one warm-up round. Every other round runs in
+/// reverse order, so that no party always follows the same neighbour. Returns each party's samples.
+pub(crate) async fn alternate<T>(
+    title: &str,
+    rounds: u32,
+    parties: &[&str],
+    show: impl Fn(&T) -> String,
+    mut measure: impl AsyncFnMut(usize) -> Result<T>,
+) -> Result<Vec<Vec<T>>> {
+    let mut samples: Vec<Vec<T>> = parties.iter().map(|_| Vec::new()).collect();
+    for round in 0..=rounds {
+        let mut order: Vec<usize> = (0..parties.len()).collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for party in order {
+            let name = parties[party];
+            let with_name = |error: &dyn Display| format!("{title}, {name}: {error}");
+            let sample = measure(party).await.map_err(|error| with_name(&error))?;
+            let figures = show(&sample);
+            if round == 0 {
+                print_status(format_args!("{title}: warm-up, {name}: {figures}"));
+            } else {
+                print_status(format_args!("{title}: round {round} of {rounds}, {name}: {figures}"));
+                samples[party].push(sample);
+            }
+        }
+    }
+    Ok(samples)
+}
+
 /// A line about the latencies of a round.
-pub(crate) fn latency(sample: &Sample) -> String {
+pub(crate) fn show_latency(sample: &Sample) -> String {
     let ms = |figure: Option<f64>| figure.unwrap_or(f64::NAN);
     format!("p50 {:.2} ms, p99 {:.2} ms", ms(sample.p50_ms), ms(sample.p99_ms))
 }
 
-/// Half of what the slowest party did in a closed loop, to two digits: a rate at which nobody should
-/// fall behind.
+/// Half of the slowest party's throughput in the closed loop, to two digits: every party should
+/// keep up with that rate.
 fn half_of_the_slowest(closed: &[Vec<Sample>]) -> Result<u32> {
-    let median = |samples: &Vec<Sample>| {
-        Spread::of(samples.iter().map(|sample| sample.value)).map(|spread| spread.median)
-    };
-    let slowest = closed.iter().filter_map(median).reduce(f64::min);
+    let throughputs = closed.iter().filter_map(|samples| median(samples, |one| Some(one.value)));
+    let slowest = throughputs.reduce(f64::min);
     let half = slowest.ok_or("no round was measured")? / 2.0;
     let digit = 10f64.powf((half.max(1.0).log10().floor() - 1.0).max(0.0));
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    // positive, and far below 2³²
     Ok(((half / digit).floor() * digit).max(1.0) as u32)
 }
 
@@ -130,7 +153,7 @@ mod tests {
 
     #[test]
     fn the_open_loop_has_half_of_what_the_slowest_did() {
-        let party = |values: &[f64]| values.iter().map(|value| Sample::of(*value, 1)).collect();
+        let party = |values: &[f64]| values.iter().map(|value| Sample::new(*value, 1)).collect();
         let closed =
             [party(&[41_000.0, 40_000.0, 50_000.0]), party(&[24_900.0]), party(&[60_000.0])];
         assert_eq!(half_of_the_slowest(&closed).ok(), Some(12_000));

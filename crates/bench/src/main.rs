@@ -2,36 +2,35 @@
 //! ratios. It makes no absolute claims, and no test depends on it.
 //!
 //! The modules in the order in which a run meets them:
-//! - [`cli`], [`options`], [`site`]: flags, and what a run takes place in;
-//! - [`instance`], [`subjects`]: the processes that are measured, and those that they need;
-//! - [`records`], [`client_settings`], [`kafka`], [`fill`]: what is written, and bare rdkafka;
-//! - [`connection`], [`effort`], [`pace`], [`load`]: closed and open loops of HTTP requests;
-//! - [`listeners`]: those who follow a stream;
-//! - [`limits`]: servers that do almost nothing;
-//! - [`rounds`], [`loops`]: subject and limits take turns;
-//! - [`send`], [`bulk`], [`read`], [`deliver`], [`fanout`], [`rebuild`], [`memory`],
-//!   [`growth`], [`sweep`]: one a subcommand;
-//! - [`meter`], [`progress`], [`figures`], [`percentiles`]: samples, medians, spreads, ratios;
-//! - [`chart`], [`scale`], [`plot`]: curves;
-//! - [`report`], [`publish`]: all that as Markdown, JSON and SVG.
+//! - [`cli`], [`options`]: subcommands and flags;
+//! - [`http`], [`process`]: the measured processes, and HTTP connections to them;
+//! - [`records`], [`kafka`]: what is written, and bare rdkafka clients;
+//! - [`testbed`], [`fill`]: Kafka, PostgreSQL, topics and programs of a run;
+//! - [`meter`], [`schedule`], [`load`], [`loops`]: closed and open loops, in turns;
+//! - [`figures`], [`percentiles`], [`chart`], [`axis`], [`plot`], [`report`]: medians, ratios,
+//!   curves, and the report in Markdown, JSON and SVG;
+//! - [`limits`]: HTTP servers that do almost nothing;
+//! - the subcommands.
 
 mod cli;
 mod options;
-mod site;
-mod instance;
-mod subjects;
+mod http;
+mod process;
 mod records;
-mod client_settings;
 mod kafka;
+mod testbed;
 mod fill;
-mod connection;
-mod effort;
-mod pace;
+mod meter;
+mod schedule;
 mod load;
-mod listeners;
-mod limits;
-mod rounds;
+mod figures;
+mod percentiles;
+mod chart;
+mod axis;
+mod plot;
+mod report;
 mod loops;
+mod limits;
 mod send;
 mod bulk;
 mod read;
@@ -41,15 +40,6 @@ mod rebuild;
 mod memory;
 mod growth;
 mod sweep;
-mod meter;
-mod progress;
-mod figures;
-mod percentiles;
-mod chart;
-mod scale;
-mod plot;
-mod report;
-mod publish;
 
 use std::{
     error::Error,
@@ -61,95 +51,102 @@ use std::{
 use clap::Parser as _;
 use service::cli::shutdown;
 
-use cli::{Cli, Command};
-use fill::Filled;
-use report::{Report, Section};
-use site::Site;
+use cli::{BenchCli, BenchCommand as Command};
+use fill::FilledTopic;
+use options::LoopArgs;
+use report::{BenchReport, Section};
+use testbed::Testbed;
 
-/// What a measurement returns. A text for people is all that a failed one needs.
+/// Result of a measurement. The error's text goes to the terminal as it is.
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    if let Err(error) = start(cli) {
-        say(error);
-        return ExitCode::FAILURE;
+    match start_runtime(BenchCli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            print_status(error);
+            ExitCode::FAILURE
+        }
     }
-    ExitCode::SUCCESS
 }
 
-fn start(cli: Cli) -> Result<()> {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
+fn start_runtime(cli: BenchCli) -> Result<()> {
     if let Command::Limit(limit) = cli.command {
         // As many threads as a service has.
-        runtime = tokio::runtime::Builder::new_multi_thread();
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
         return runtime.enable_all().build()?.block_on(limit.serve());
     }
-    // One thread that starts and waits; the load has threads of its own.
-    let runtime = runtime.enable_all().build()?;
+    // This thread only starts processes and waits; the load has threads of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         let interrupted = shutdown::cancel_on_signal();
         tokio::select! {
-            outcome = measure(cli) => outcome,
-            // Whatever was started ends as the measurement is dropped.
+            outcome = measure_and_publish(cli) => outcome,
+            // Dropping the measurement ends the processes that it started.
             () = interrupted.cancelled() => Err("interrupted".into()),
         }
     });
-    // A loop that blocks its thread ends with the process, not before.
+    // Do not wait for a loop that blocks its thread: it ends with the process.
     runtime.shutdown_background();
     outcome
 }
 
-async fn measure(cli: Cli) -> Result<()> {
-    let mut report = Report::new(cli.options.quick);
+async fn measure_and_publish(cli: BenchCli) -> Result<()> {
+    let mut report = BenchReport::new(cli.options.quick);
     if !report.release {
-        say("a debug build: the figures will be worthless. Use cargo run --release -p bench");
+        print_status(
+            "a debug build: the figures will be worthless. Use cargo run --release -p bench",
+        );
     }
-    let mut site = Site::open(cli.options.clone())?;
-    let outcome = sections(&mut site, &cli.command, &mut report.sections).await;
-    // What was measured before something failed is still worth reading.
+    let mut testbed = Testbed::start(cli.options.clone())?;
+    let outcome = measure(&mut testbed, &cli.command, &mut report.sections).await;
+    // Publish the sections that were finished before an error, too.
     if !report.sections.is_empty() {
-        publish::publish(&report, cli.options.out.as_deref())?;
+        report.publish(cli.options.out.as_deref())?;
     }
-    let closed = site.close().await;
-    outcome.and(closed)
+    let cleaned_up = testbed.delete_topics().await;
+    outcome.and(cleaned_up)
 }
 
-async fn sections(site: &mut Site, command: &Command, sections: &mut Vec<Section>) -> Result<()> {
-    if let Command::Send { load, pace } | Command::All { load, pace, .. } = command {
-        sections.push(send::run(site, load, pace).await?);
+async fn measure(
+    testbed: &mut Testbed,
+    command: &Command,
+    sections: &mut Vec<Section>,
+) -> Result<()> {
+    if let Command::Send(loops) | Command::All { loops, .. } = command {
+        sections.push(send::measure(testbed, loops).await?);
     }
-    if let Command::Bulk(load) | Command::All { load, .. } = command {
-        sections.push(bulk::run(site, load).await?);
+    if let Command::Bulk(load) | Command::All { loops: LoopArgs { load, .. }, .. } = command {
+        sections.push(bulk::measure(testbed, load).await?);
     }
-    if let Command::Read { load, pace } | Command::All { load, pace, .. } = command {
-        sections.push(read::run(site, load, pace).await?);
+    if let Command::Read(loops) | Command::All { loops, .. } = command {
+        sections.push(read::measure(testbed, loops).await?);
     }
     if let Command::Deliver(deliver) | Command::All { deliver, .. } = command {
-        sections.push(deliver::run(site, deliver).await?);
+        sections.push(deliver::measure(testbed, deliver).await?);
     }
     if let Command::Fanout(fanout) | Command::All { fanout, .. } = command {
-        sections.push(fanout::run(site, fanout).await?);
+        sections.push(fanout::measure(testbed, fanout).await?);
     }
     if let Command::Rebuild(fill) | Command::Memory(fill) | Command::All { fill, .. } = command {
-        let filled = Filled::make(site, fill).await?;
+        let filled = FilledTopic::from_args(testbed, fill).await?;
         if !matches!(command, Command::Memory(_)) {
-            sections.push(rebuild::run(site, &filled).await?);
+            sections.push(rebuild::measure(testbed, &filled).await?);
         }
         if !matches!(command, Command::Rebuild(_)) {
-            sections.push(memory::run(site, &filled).await?);
+            sections.push(memory::measure(testbed, &filled).await?);
         }
     }
     if let Command::Growth(growth) = command {
-        growth::run(site, growth, sections).await?;
+        growth::measure(testbed, growth, sections).await?;
     }
     if let Command::Sweep = command {
-        sections.push(sweep::run(site).await?);
+        sections.push(sweep::measure(testbed).await?);
     }
     Ok(())
 }
 
-/// Progress, and what went wrong: for the person who waits, on standard error. Nobody may be there.
-fn say(what: impl Display) {
-    let _ = writeln!(stderr(), "bench: {what}");
+/// Writes a line of progress or an error to standard error. A closed standard error is ignored.
+fn print_status(line: impl Display) {
+    let _ = writeln!(stderr(), "bench: {line}");
 }

@@ -1,12 +1,12 @@
-//! The flags that several subcommands share, and what they are where they are not given.
+//! The flags that several subcommands share, and their defaults.
 
 use std::{path::PathBuf, time::Duration};
 
 use service::cli::settings::Secret;
 
-use crate::effort::Effort;
+use crate::load::LoadProfile;
 
-/// What all subcommands share.
+/// Flags of all subcommands.
 #[derive(clap::Args, Debug, Clone)]
 pub(crate) struct Options {
     /// A short run: fewer and shorter rounds, wherever their number or length is not given
@@ -42,23 +42,23 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// How many rounds are counted.
+    /// Counted rounds of a closed loop.
     pub(crate) fn rounds(&self) -> u32 {
         self.rounds.unwrap_or(if self.quick { 3 } else { 5 })
     }
 
-    /// How many of an open loop, whose rounds are merged.
-    pub(crate) fn few_rounds(&self) -> u32 {
+    /// Counted rounds of an open loop, whose histograms are merged.
+    pub(crate) fn open_loop_rounds(&self) -> u32 {
         self.rounds.unwrap_or(if self.quick { 1 } else { 3 })
     }
 
-    /// How many for each of many sizes, or of many settings.
-    pub(crate) fn short_rounds(&self) -> u32 {
-        self.few_rounds().min(2)
+    /// Counted rounds for each of many sizes or settings.
+    pub(crate) fn rounds_per_size(&self) -> u32 {
+        self.open_loop_rounds().min(2)
     }
 }
 
-/// How long a round of load is.
+/// Connections and length of a round.
 #[derive(clap::Args, Debug, Clone)]
 pub(crate) struct LoadArgs {
     /// Connections, each with one request at a time; for a bare loop, records in flight
@@ -71,21 +71,19 @@ pub(crate) struct LoadArgs {
 }
 
 impl LoadArgs {
-    /// How long a round takes.
-    pub(crate) fn round(&self, quick: bool) -> Duration {
-        Duration::from_secs(self.seconds.unwrap_or(if quick { 2 } else { 5 }))
-    }
-
-    /// A closed loop of these.
-    pub(crate) fn closed(&self, quick: bool) -> Effort {
-        let connections = usize::from(self.connections);
-        Effort { connections, round: self.round(quick), rate: None }
+    /// A closed loop with this many connections.
+    pub(crate) fn closed_loop(&self, quick: bool) -> LoadProfile {
+        let seconds = self.seconds.unwrap_or(if quick { 2 } else { 5 });
+        LoadProfile::closed(self.connections.into(), Duration::from_secs(seconds))
     }
 }
 
-/// How fast an open loop is.
+/// A closed loop, and the rate of an open one.
 #[derive(clap::Args, Debug, Clone)]
-pub(crate) struct PaceArgs {
+pub(crate) struct LoopArgs {
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+
     /// Requests that the open loop has due a second, for all parties alike [default: half of what
     /// the slowest of them did in the closed loop]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]

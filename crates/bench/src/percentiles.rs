@@ -1,5 +1,5 @@
-//! Percentiles of the latencies of an open loop, merged over its rounds: as a table's rows, and as
-//! the curves of a chart whose axis gives every further nine as much room.
+//! Percentiles of an open loop's latencies, merged over its rounds: as table rows, and as curves
+//! over an axis that gives every further nine the same length.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -8,24 +8,24 @@ use crate::{
     Result,
     chart::{Axis, Chart, Scale, Series},
     figures::Sample,
-    meter::histogram,
+    meter::new_histogram,
 };
 
-/// The percentiles that a table shows and an axis names.
-pub(crate) const NAMED: [(f64, &str); 5] =
+/// The percentiles of a table, and their labels on an axis.
+pub(crate) const LABELLED: [(f64, &str); 5] =
     [(0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99")];
-/// Points of a curve for each further nine.
+/// Points of a curve between 0.9 and 0.99, 0.99 and 0.999 and so on.
 const POINTS_PER_NINE: u32 = 12;
 
-/// What all parties of an open loop did.
+/// All parties of an open loop.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct OpenLoop {
-    /// Requests that were due a second: the same for all.
+    /// Requests due a second, for each party.
     pub(crate) rate: u32,
     pub(crate) parties: Vec<Percentiles>,
 }
 
-/// One party's latencies, in milliseconds from when a request was due.
+/// One party's latencies, from when a request was due.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Percentiles {
     pub(crate) name: String,
@@ -44,19 +44,19 @@ pub(crate) struct Percentiles {
 }
 
 impl Percentiles {
-    /// Of all rounds together.
+    /// Percentiles over all rounds together.
     ///
     /// # Errors
-    /// When nothing was measured.
-    pub(crate) fn of(name: &str, role: &'static str, samples: &[Sample]) -> Result<Self> {
-        let mut latencies = histogram()?;
+    /// If no sample has latencies.
+    pub(crate) fn new(name: &str, role: &'static str, samples: &[Sample]) -> Result<Self> {
+        let mut latencies = new_histogram()?;
         for sample in samples.iter().filter_map(|sample| sample.latencies.as_ref()) {
             latencies.add(sample)?;
         }
         if latencies.is_empty() {
             return Err(format!("{name}: no latency was measured").into());
         }
-        let at = |quantile| ms(latencies.value_at_quantile(quantile));
+        let at = |quantile| to_ms(latencies.value_at_quantile(quantile));
         Ok(Self {
             name: name.to_owned(),
             role,
@@ -66,45 +66,39 @@ impl Percentiles {
             p90_ms: at(0.9),
             p99_ms: at(0.99),
             p999_ms: at(0.999),
-            max_ms: ms(latencies.max()),
+            max_ms: to_ms(latencies.max()),
             latencies,
         })
     }
 
-    /// Points of a quantile and a latency in milliseconds, up to the last that is not decided by one
-    /// request alone.
-    fn curve(&self) -> Series {
-        let count = number(self.count);
-        let last = NAMED[NAMED.len() - 1].0;
+    /// Quantiles and latencies in milliseconds, up to the last quantile that two requests exceed.
+    fn to_series(&self) -> Series {
+        let count = self.count as f64;
+        let last = LABELLED[LABELLED.len() - 1].0;
         let quantile = |step: u32| 1.0 - 10f64.powf(-f64::from(step) / f64::from(POINTS_PER_NINE));
         let points = (1..)
             .map(quantile)
             .take_while(|quantile| *quantile < last && (1.0 - quantile) * count >= 2.0)
-            .map(|quantile| (quantile, ms(self.latencies.value_at_quantile(quantile))));
+            .map(|quantile| (quantile, to_ms(self.latencies.value_at_quantile(quantile))));
         Series { name: self.name.clone(), points: points.collect() }
     }
 }
 
 impl OpenLoop {
     /// Latency by percentile, one curve a party.
-    pub(crate) fn chart(&self, name: &str, what: &str) -> Chart {
+    pub(crate) fn chart(&self, name: &str, subject: &str) -> Chart {
         Chart {
             name: format!("{name}-percentiles"),
-            title: format!("{what}: latency by percentile, {} a second", self.rate),
+            title: format!("{subject}: latency by percentile, {} a second", self.rate),
             x: Axis { title: "percentile".into(), scale: Scale::Percentile },
             y: Axis { title: "latency, ms".into(), scale: Scale::Logarithmic },
-            series: self.parties.iter().map(Percentiles::curve).collect(),
+            series: self.parties.iter().map(Percentiles::to_series).collect(),
         }
     }
 }
 
-fn ms(microseconds: u64) -> f64 {
-    number(microseconds) / 1000.0
-}
-
-#[allow(clippy::cast_precision_loss)] // far below 2⁵²
-fn number(count: u64) -> f64 {
-    count as f64
+fn to_ms(microseconds: u64) -> f64 {
+    microseconds as f64 / 1000.0
 }
 
 #[cfg(test)]
@@ -112,11 +106,11 @@ mod tests {
     use super::*;
 
     fn sample(latencies_us: impl IntoIterator<Item = u64>) -> Sample {
-        let mut histogram = histogram().expect("bounds");
+        let mut histogram = new_histogram().expect("bounds");
         for latency in latencies_us {
             histogram.record(latency).expect("a latency within the bounds");
         }
-        let mut sample = Sample::of(0.0, histogram.len());
+        let mut sample = Sample::new(0.0, histogram.len());
         sample.latencies = Some(histogram);
         sample
     }
@@ -124,17 +118,18 @@ mod tests {
     #[test]
     fn percentiles_are_of_all_rounds_together_and_not_a_mean_of_theirs() {
         let rounds = [sample((1..=500).map(|n| n * 10)), sample((501..=1000).map(|n| n * 10))];
-        let all = Percentiles::of("x", "subject", &rounds).expect("samples");
+        let all = Percentiles::new("x", "subject", &rounds).expect("samples");
         let near = |value: f64, expected: f64| (value / expected - 1.0).abs() < 0.002;
         assert_eq!(all.count, 1000);
         assert!(near(all.p50_ms, 5.0) && near(all.p90_ms, 9.0), "{all:?}");
         assert!(near(all.p99_ms, 9.9) && near(all.p999_ms, 9.99) && near(all.max_ms, 10.0));
-        assert!(Percentiles::of("x", "subject", &[]).is_err(), "of nothing there are none");
+        assert!(Percentiles::new("x", "subject", &[]).is_err(), "of nothing there are none");
     }
 
     #[test]
     fn a_curve_rises_and_ends_where_one_request_would_decide() {
-        let curve = Percentiles::of("x", "subject", &[sample(1..=1000)]).expect("samples").curve();
+        let curve =
+            Percentiles::new("x", "subject", &[sample(1..=1000)]).expect("samples").to_series();
         assert!(curve.points.is_sorted_by(|one, next| one.0 < next.0 && one.1 <= next.1));
         let last = curve.points.last().expect("points").0;
         assert!((0.997..0.9981).contains(&last), "{last}");

@@ -1,5 +1,5 @@
-//! Draws a [`Chart`] as SVG. It has no background and every text and line is of a middle grey, so
-//! that it reads on a light page as well as on a dark one.
+//! Draws a [`Chart`] as SVG without a background, with texts and lines in a middle grey, so that it
+//! is readable on light and dark pages.
 
 use plotters::{
     chart::{ChartBuilder, ChartContext},
@@ -20,24 +20,22 @@ use plotters::{
 
 use crate::{
     Result,
+    axis::AxisRange,
     chart::{Chart, Scale},
-    scale::Range,
 };
 
-/// In pixels.
-const SIZE: (u32, u32) = (760, 420);
-/// Of the texts, in plotters' unit, which is a little more than a pixel.
-const TEXT: i32 = 15;
-const TITLE: i32 = 18;
-/// Between the top and the names of the curves, and from one of these to the next.
-const HEAD: i32 = 34;
-const LINE: i32 = 20;
-/// Between a side and what is in it.
+const SIZE_PX: (u32, u32) = (760, 420);
+/// Font sizes, in plotters' unit, which is a little more than a pixel.
+const TEXT_SIZE: i32 = 15;
+const TITLE_SIZE: i32 = 18;
+/// Height of the title, and of each curve's name below it, in pixels.
+const TITLE_HEIGHT: i32 = 34;
+const NAME_HEIGHT: i32 = 20;
 const MARGIN: i32 = 14;
 
-/// Seen on white and on near-black alike.
+/// Visible on white and on near-black.
 const GREY: RGBColor = RGBColor(0x7d, 0x85, 0x90);
-/// Told apart by those who tell few colours apart: their lightness differs too.
+/// Their lightness differs too, for colour-blind readers.
 const COLOURS: [RGBColor; 5] = [
     RGBColor(0x1f, 0x6f, 0xeb),
     RGBColor(0xe8, 0x7d, 0x0d),
@@ -47,23 +45,21 @@ const COLOURS: [RGBColor; 5] = [
 ];
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Plane<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Range, Range>>;
-type Drawn<T> = std::result::Result<T, DrawingAreaErrorKind<std::io::Error>>;
+type Plane<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<AxisRange, AxisRange>>;
+type DrawResult = std::result::Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
-/// In plotters' terms: what it maps are places, not values.
-impl Ranged for Range {
+/// Maps positions, not values.
+impl Ranged for AxisRange {
     type FormatOption = DefaultFormatting;
     type ValueType = f64;
 
-    fn map(&self, place: &f64, (begin, end): (i32, i32)) -> i32 {
-        let share = (place - self.from) / (self.to - self.from);
-        #[allow(clippy::cast_possible_truncation)] // pixels
-        let pixel = (f64::from(begin) + f64::from(end - begin) * share).round() as i32;
-        pixel
+    fn map(&self, position: &f64, (begin, end): (i32, i32)) -> i32 {
+        let share = (position - self.from) / (self.to - self.from);
+        (f64::from(begin) + f64::from(end - begin) * share).round() as i32
     }
 
     fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
-        if hint.weight().allow_light_points() { Vec::new() } else { self.marks() }
+        if hint.weight().allow_light_points() { Vec::new() } else { self.mark_positions() }
     }
 
     fn range(&self) -> std::ops::Range<f64> {
@@ -71,20 +67,21 @@ impl Ranged for Range {
     }
 }
 
-/// The chart as an SVG file's text.
+/// The chart as the text of an SVG file.
 ///
 /// # Errors
-/// When no point of it can be shown.
-pub(crate) fn svg(chart: &Chart) -> Result<String> {
+/// If the chart has no point that its axes can show.
+pub(crate) fn draw_svg(chart: &Chart) -> Result<String> {
     let points = || chart.series.iter().flat_map(|series| &series.points);
     let nothing = || format!("{}: nothing to draw", chart.name);
-    let x = Range::of(chart.x.scale, points().map(|point| point.0)).ok_or_else(nothing)?;
-    let y = Range::of(chart.y.scale, points().map(|point| point.1)).ok_or_else(nothing)?;
+    let x = AxisRange::new(chart.x.scale, points().map(|point| point.0)).ok_or_else(nothing)?;
+    let y = AxisRange::new(chart.y.scale, points().map(|point| point.1)).ok_or_else(nothing)?;
     let mut text = String::new();
     {
-        let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-        let below = HEAD + LINE * i32::try_from(chart.series.len())? + LINE / 2;
-        names(&area, chart).map_err(|error| error.to_string())?;
+        let area = SVGBackend::with_string(&mut text, SIZE_PX).into_drawing_area();
+        let below =
+            TITLE_HEIGHT + NAME_HEIGHT * i32::try_from(chart.series.len())? + NAME_HEIGHT / 2;
+        draw_names(&area, chart).map_err(|error| error.to_string())?;
         let mut plane = ChartBuilder::on(&area)
             .margin(MARGIN)
             .margin_top(below)
@@ -92,58 +89,64 @@ pub(crate) fn svg(chart: &Chart) -> Result<String> {
             .y_label_area_size(84)
             .build_cartesian_2d(x.clone(), y.clone())
             .map_err(|error| error.to_string())?;
-        curves(&mut plane, chart, &x, &y).map_err(|error| error.to_string())?;
+        draw_curves(&mut plane, chart, &x, &y).map_err(|error| error.to_string())?;
         area.present().map_err(|error| error.to_string())?;
     }
     Ok(text)
 }
 
-/// The title, and below it each curve's colour and name: beside the curves they would hide some.
-fn names(area: &Area<'_>, chart: &Chart) -> Drawn<()> {
-    let title = ("sans-serif", TITLE, FontStyle::Bold).into_font().color(&GREY);
+/// Draws the title, and below it each curve's colour and name; on the plane they would hide curves.
+fn draw_names(area: &Area<'_>, chart: &Chart) -> DrawResult {
+    let title = ("sans-serif", TITLE_SIZE, FontStyle::Bold).into_font().color(&GREY);
     area.draw(&Text::new(chart.title.clone(), (MARGIN, 10), title))?;
     for (index, (series, colour)) in (0..).zip(chart.series.iter().zip(COLOURS.iter().cycle())) {
-        let middle = HEAD + LINE * index + LINE / 2;
+        let middle = TITLE_HEIGHT + NAME_HEIGHT * index + NAME_HEIGHT / 2;
         let line = vec![(MARGIN, middle), (MARGIN + 24, middle)];
         area.draw(&PathElement::new(line, colour.stroke_width(3)))?;
-        let left = text(TEXT).pos(Pos::new(HPos::Left, VPos::Center));
+        let left = text_style(TEXT_SIZE).pos(Pos::new(HPos::Left, VPos::Center));
         area.draw(&Text::new(series.name.clone(), (MARGIN + 32, middle), left))?;
     }
     Ok(())
 }
 
-fn curves(plane: &mut Plane<'_, '_>, chart: &Chart, x: &Range, y: &Range) -> Drawn<()> {
+fn draw_curves(
+    plane: &mut Plane<'_, '_>,
+    chart: &Chart,
+    x: &AxisRange,
+    y: &AxisRange,
+) -> DrawResult {
     plane
         .configure_mesh()
         .axis_style(GREY)
         .bold_line_style(GREY.mix(0.25))
         .light_line_style(RGBAColor(0, 0, 0, 0.0))
-        .label_style(text(TEXT))
-        .axis_desc_style(text(TEXT))
+        .label_style(text_style(TEXT_SIZE))
+        .axis_desc_style(text_style(TEXT_SIZE))
         .x_desc(chart.x.title.clone())
         .y_desc(chart.y.title.clone())
-        .x_label_formatter(&|place| x.label(*place))
-        .y_label_formatter(&|place| y.label(*place))
+        .x_label_formatter(&|position| x.label_at(*position))
+        .y_label_formatter(&|position| y.label_at(*position))
         .draw()?;
     for (series, colour) in chart.series.iter().zip(COLOURS.iter().cycle()) {
-        let places: Vec<_> = series
+        let positions: Vec<_> = series
             .points
             .iter()
-            .map(|point| (x.place(point.0), y.place(point.1)))
+            .map(|point| (x.position_of(point.0), y.position_of(point.1)))
             .filter(|(x, y)| x.is_finite() && y.is_finite())
             .collect();
-        plane.draw_series(LineSeries::new(places.iter().copied(), colour.stroke_width(2)))?;
-        // What was measured at sizes that somebody chose is no more than these points.
+        plane.draw_series(LineSeries::new(positions.iter().copied(), colour.stroke_width(2)))?;
+        // Marks the measured sizes: a line between them is no measurement.
         if chart.x.scale == Scale::Sizes {
-            let dot =
-                |place: &(f64, f64)| Circle::new(*place, 4, ShapeStyle::from(colour).filled());
-            plane.draw_series(places.iter().map(dot))?;
+            let dot = |position: &(f64, f64)| {
+                Circle::new(*position, 4, ShapeStyle::from(colour).filled())
+            };
+            plane.draw_series(positions.iter().map(dot))?;
         }
     }
     Ok(())
 }
 
-fn text(size: i32) -> TextStyle<'static> {
+fn text_style(size: i32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&GREY)
 }
 
@@ -168,7 +171,7 @@ mod tests {
     fn a_drawn_chart_is_well_formed_and_shows_every_curve() {
         let points = [(0.1, 3.0), (0.9, 8.0), (0.99, 1e6)];
         for scale in [Scale::Linear, Scale::Logarithmic, Scale::Sizes, Scale::Percentile] {
-            let svg = svg(&chart(scale, &points)).expect("a chart");
+            let svg = draw_svg(&chart(scale, &points)).expect("a chart");
             let tree = roxmltree::Document::parse(&svg).expect("well-formed XML");
             let texts: Vec<_> =
                 tree.descendants().filter_map(|node| node.text()).map(str::trim).collect();
@@ -185,8 +188,11 @@ mod tests {
 
     #[test]
     fn nothing_is_not_drawn_and_one_point_is() {
-        assert!(svg(&chart(Scale::Linear, &[])).is_err());
-        assert!(svg(&chart(Scale::Sizes, &[(1.0, 0.0)])).is_ok());
-        assert!(svg(&chart(Scale::Logarithmic, &[(0.0, 1.0)])).is_err(), "zero has no logarithm");
+        assert!(draw_svg(&chart(Scale::Linear, &[])).is_err());
+        assert!(draw_svg(&chart(Scale::Sizes, &[(1.0, 0.0)])).is_ok());
+        assert!(
+            draw_svg(&chart(Scale::Logarithmic, &[(0.0, 1.0)])).is_err(),
+            "zero has no logarithm"
+        );
     }
 }

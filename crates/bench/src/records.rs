@@ -1,4 +1,4 @@
-//! The notifications that a run writes: encoded once, as the producer would.
+//! The notifications that a run writes, encoded as the producer encodes them.
 
 use std::borrow::Cow;
 
@@ -11,11 +11,14 @@ use model::{
 
 use crate::Result;
 
-/// A notification for this user with this message, sent now.
-pub(crate) fn notification(to: &User<'_>, message: &str) -> Result<Encoded> {
-    let from = User { id: UserId::new(2)?, name: Cow::Borrowed("Bruno") };
+pub(crate) const MESSAGE: &str = "Bruno commented on your photo: “What a view! Where did you take it, and may I come along next time?”";
+/// The users that the migration creates: the recipients.
+pub(crate) const USERS: [(i64, &str); 4] = [(1, "Emma"), (2, "Bruno"), (3, "Rick"), (4, "Lena")];
+
+/// A notification for this user with this message, sent now by user 2.
+pub(crate) fn encode_notification(to: &User<'_>, message: &str) -> Result<Encoded> {
     let notification = Notification {
-        from,
+        from: migrated_user(1)?,
         to: to.clone(),
         message: Cow::Borrowed(message),
         category: None,
@@ -28,16 +31,26 @@ pub(crate) fn notification(to: &User<'_>, message: &str) -> Result<Encoded> {
     Ok(record::encode(&notification, &headers)?)
 }
 
-/// The same, with a message as long as it takes to make the value `bytes` long (or the shortest
-/// that there is, if that is longer).
-pub(crate) fn of_size(to: &User<'_>, bytes: usize) -> Result<Encoded> {
-    let shortest = notification(to, "")?.value.len();
-    notification(to, &"x".repeat(bytes.saturating_sub(shortest).max(1)))
+/// A notification whose value has this length, or the shortest possible one if that is longer.
+pub(crate) fn encode_with_size(to: &User<'_>, bytes: usize) -> Result<Encoded> {
+    let shortest = encode_notification(to, "")?.value.len();
+    encode_notification(to, &"x".repeat(bytes.saturating_sub(shortest).max(1)))
 }
 
-/// User number `index` of a made-up crowd. All names and ids are of the same length, so that all
-/// records are.
-pub(crate) fn somebody(index: u64) -> Result<User<'static>> {
+/// One notification with [`MESSAGE`] for each of [`USERS`].
+pub(crate) fn encode_for_migrated_users() -> Result<Vec<Encoded>> {
+    (0..USERS.len()).map(|index| encode_notification(&migrated_user(index)?, MESSAGE)).collect()
+}
+
+/// Number `index` of [`USERS`].
+pub(crate) fn migrated_user(index: usize) -> Result<User<'static>> {
+    let (id, name) = USERS[index];
+    Ok(User { id: UserId::new(id)?, name: Cow::Borrowed(name) })
+}
+
+/// Number `index` of a generated crowd. All names and ids have the same length, so that all records
+/// have.
+pub(crate) fn generated_user(index: u64) -> Result<User<'static>> {
     let id = 1_000_000 + i64::try_from(index)?;
     Ok(User { id: UserId::new(id)?, name: Cow::Owned(format!("User {id}")) })
 }
@@ -49,7 +62,8 @@ mod tests {
     #[test]
     fn a_record_is_as_long_as_asked_for() {
         for index in [0, 99_999] {
-            let record = of_size(&somebody(index).expect("a user"), 200).expect("a record");
+            let user = generated_user(index).expect("a user");
+            let record = encode_with_size(&user, 200).expect("a record");
             assert_eq!(record.value.len(), 200);
         }
     }

@@ -1,85 +1,86 @@
-//! `bench sweep`: the producer's two settings that trade time for throughput, every linger with every
-//! compression, over one connection, over many, and in a bulk.
+//! `bench sweep`: the producer's settings that trade latency for throughput: every linger with
+//! every compression, over one connection, over many, and in a bulk.
 
 use std::time::Duration;
 
 use crate::{
     Result,
-    bulk::{post_lines, some_lines},
+    bulk::{line_chunk, post_lines},
     chart::{Row, Table},
-    connection::post_form,
-    effort::Effort,
-    figures::{Sample, Spread},
-    kafka::Topic,
-    load::Load,
+    figures::{Sample, median},
+    http::send_request,
+    kafka::PARTITIONS,
+    load::{LoadProfile, send_load},
+    print_status,
+    records::{MESSAGE, USERS},
     report::Section,
-    say,
-    send::{MESSAGE, USERS},
-    site::Site,
+    testbed::Testbed,
 };
 
 const LINGERS: [&str; 5] = ["0", "500us", "1ms", "2ms", "5ms"];
-/// Those that a plain build of librdkafka has, but for snappy, which is for whoever needs it.
+/// The codecs of a plain build of librdkafka, except snappy.
 const COMPRESSIONS: [&str; 3] = ["none", "lz4", "gzip"];
-/// Of the load; none is a bulk.
-const CONNECTIONS: [Option<usize>; 3] = [Some(1), Some(64), None];
-/// Of each, before it counts.
+/// Kinds of load by their connections; `None` is a bulk.
+const LOADS: [(&str, Option<usize>); 3] =
+    [("1 connection", Some(1)), ("64 connections", Some(64)), ("bulk", None)];
+/// Length of each load's warm-up.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// One pair of settings, and what every kind of load did with it.
-struct Pair {
+/// One pair of settings, and its samples by kind of load.
+struct SettingsPair {
     linger: &'static str,
     compression: &'static str,
-    /// Of each kind of load, the samples of all passes.
-    samples: Vec<Vec<Sample>>,
+    samples: [Vec<Sample>; LOADS.len()],
 }
 
-/// Measures and reports. A producer takes its settings when it starts, so pairs do not take turns
-/// round by round; there are passes over all of them, every other one from the end.
-pub(crate) async fn run(site: &mut Site) -> Result<Section> {
-    let topic = site.topic("sweep").await?;
-    let round = Duration::from_millis(if site.options.quick { 1000 } else { 3000 });
-    let send = |(id, _)| post_form("/send", &format!("from_id=2&to_id={id}&message={MESSAGE}"));
-    let (requests, lines) = (USERS.map(send), some_lines()?);
-    let pair = |linger, compression| Pair {
-        linger,
-        compression,
-        samples: CONNECTIONS.iter().map(|_| Vec::new()).collect(),
-    };
-    let of = |compression| LINGERS.map(|linger| pair(linger, compression));
-    let mut pairs: Vec<Pair> = COMPRESSIONS.into_iter().flat_map(of).collect();
-    warm_up(site, &topic, &requests).await?;
-    for _pass in 0..site.options.short_rounds() {
-        for Pair { linger, compression, samples } in &mut pairs {
+/// A producer reads its settings at its start, so pairs do not alternate round by round. Instead
+/// there are passes over all pairs, every other one in reverse.
+pub(crate) async fn measure(testbed: &mut Testbed) -> Result<Section> {
+    let topic = testbed.create_topic("sweep", PARTITIONS).await?;
+    let round = Duration::from_millis(if testbed.options.quick { 1000 } else { 3000 });
+    let (requests, chunk) = (USERS.map(|(id, _)| send_request(id, MESSAGE)), line_chunk()?);
+    let mut pairs = Vec::new();
+    for compression in COMPRESSIONS {
+        pairs.extend(LINGERS.map(|linger| SettingsPair {
+            linger,
+            compression,
+            samples: Default::default(),
+        }));
+    }
+    // Warms up the broker, whose first seconds would count against the first pair.
+    let producer = testbed.start_producer(&topic, &[]).await?;
+    let warm_up = LoadProfile::closed(64, Duration::from_secs(4));
+    send_load(&producer, &requests, &warm_up).await?;
+    drop(producer);
+    for _pass in 0..testbed.options.rounds_per_size() {
+        for SettingsPair { linger, compression, samples } in &mut pairs {
             let flags = ["--linger", *linger, "--compression", *compression];
-            let producer = site.producer_with(&topic, &flags).await?;
-            for (connections, samples) in CONNECTIONS.iter().zip(samples) {
-                for (round, counts) in [(WARM_UP, false), (round, true)] {
-                    let sample = match connections {
-                        Some(connections) => {
-                            let effort = Effort { connections: *connections, round, rate: None };
-                            Load::round(&producer, &requests, &effort).await?
-                        }
-                        None => post_lines(&producer, &lines, round).await?,
-                    };
-                    if counts {
-                        let (what, value) = (kind(*connections), sample.value);
-                        say(format_args!("sweep: {linger}, {compression}, {what}: {value:.0}/s"));
-                        samples.push(sample);
+            let producer = testbed.start_producer(&topic, &flags).await?;
+            for ((name, connections), samples) in LOADS.iter().zip(samples) {
+                let run_for = async |round| match connections {
+                    Some(connections) => {
+                        let profile = LoadProfile::closed(*connections, round);
+                        send_load(&producer, &requests, &profile).await
                     }
-                }
+                    None => post_lines(&producer, &chunk, round).await,
+                };
+                run_for(WARM_UP).await?;
+                let sample = run_for(round).await?;
+                let value = sample.value;
+                print_status(format_args!("sweep: {linger}, {compression}, {name}: {value:.0}/s"));
+                samples.push(sample);
             }
         }
         pairs.reverse();
     }
-    if site.options.short_rounds() % 2 == 1 {
+    if testbed.options.rounds_per_size() % 2 == 1 {
         pairs.reverse();
     }
-    let tables = CONNECTIONS.iter().enumerate();
+    let tables = LOADS.iter().enumerate();
     Ok(Section {
         name: "sweep",
         title: "POST /send by linger and compression".into(),
-        tables: tables.map(|(index, connections)| table(&kind(*connections), index, &pairs)).collect(),
+        tables: tables.map(|(load, (name, _))| to_table(name, load, &pairs)).collect(),
         notes: vec![
             "A closed loop for each pair of settings, on a producer of its own; medians of the passes over all \
              pairs. The defaults are 1ms and lz4. A bulk says nothing of single latencies. The broker keeps the \
@@ -90,40 +91,17 @@ pub(crate) async fn run(site: &mut Site) -> Result<Section> {
     })
 }
 
-/// What a broker that has just started is slow at would else be the first pair's fault.
-async fn warm_up(site: &mut Site, topic: &Topic, requests: &[Vec<u8>]) -> Result<()> {
-    let producer = site.producer(topic).await?;
-    let effort = Effort { connections: 64, round: Duration::from_secs(4), rate: None };
-    Load::round(&producer, requests, &effort).await.map(|_| ())
-}
-
-fn kind(connections: Option<usize>) -> String {
-    match connections {
-        Some(1) => "1 connection".into(),
-        Some(connections) => format!("{connections} connections"),
-        None => "bulk".into(),
-    }
-}
-
-fn table(title: &str, kind: usize, pairs: &[Pair]) -> Table {
-    let row = |pair: &Pair| {
-        let median = |figure: fn(&Sample) -> Option<f64>| {
-            Spread::of(pair.samples[kind].iter().filter_map(figure)).map(|spread| spread.median)
-        };
-        Row {
-            name: format!("{}, {}", pair.linger, pair.compression),
-            figures: vec![
-                median(|sample| Some(sample.value)),
-                median(|sample| sample.p50_ms),
-                median(|sample| sample.p99_ms),
-                median(|sample| sample.cpu_us),
-            ],
-        }
+fn to_table(title: &str, load: usize, pairs: &[SettingsPair]) -> Table {
+    let figures: [fn(&Sample) -> Option<f64>; 4] =
+        [|one| Some(one.value), |one| one.p50_ms, |one| one.p99_ms, |one| one.cpu_us];
+    let to_row = |pair: &SettingsPair| Row {
+        name: format!("{}, {}", pair.linger, pair.compression),
+        figures: figures.map(|figure| median(&pair.samples[load], figure)).into(),
     };
     let columns = ["linger, compression", "sends/s", "p50 ms", "p99 ms", "CPU µs each"];
     Table {
         title: title.to_owned(),
         columns: columns.map(str::to_owned).into(),
-        rows: pairs.iter().map(row).collect(),
+        rows: pairs.iter().map(to_row).collect(),
     }
 }

@@ -1,4 +1,4 @@
-//! Those who send and those who read, each request told to the history with its outcome.
+//! Sends and reads over HTTP, and records each request with its outcome in the history.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,104 +9,105 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::{
-    cluster::Cluster,
-    history::{History, Reading, Shown, Value, Wrong},
-    journal::{Journal, milliseconds},
+    cluster::ServiceCluster,
+    history::{History, Reading, Shown, TestMessage, Violation},
+    journal::{Journal, to_milliseconds},
 };
 
-/// Longer than the producer takes to say that it does not know (10 s).
-const SEND: Duration = Duration::from_secs(15);
+/// Longer than the producer's own timeout for an acknowledgement (10 s).
+const SEND_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A cheap handle, to be cloned.
+/// Cheap to clone.
 #[derive(Clone)]
-pub struct Client {
-    /// Whom it speaks with.
-    pub cluster: Arc<Cluster>,
-    /// Who is told.
+pub struct RecordingClient {
+    /// The services.
+    pub cluster: Arc<ServiceCluster>,
+    /// Receives every outcome.
     pub history: Arc<Mutex<History>>,
-    /// Who writes it down, and keeps the time.
+    /// Writes every request to a file, and is the clock.
     pub journal: Arc<Journal>,
     http: reqwest::Client,
 }
 
-/// What every inbox is answered with; whatever else it holds is not looked at.
+/// The checked part of a page.
 #[derive(Deserialize)]
-struct Page {
-    notifications: Vec<Item>,
+struct PageBody {
+    notifications: Vec<EntryBody>,
 }
 
 #[derive(Deserialize)]
-struct Item {
+struct EntryBody {
     message: String,
     cursor: Cursor,
 }
 
-/// What to ask for.
+/// A request for an inbox.
 #[derive(Clone, Copy, Debug)]
-pub struct Question {
-    /// Whose inbox.
+pub struct InboxQuery {
+    /// The inbox's user.
     pub user: i64,
-    /// Which consumer.
+    /// The number of the consumer to ask.
     pub instance: usize,
     /// An acknowledged notification that the answer must contain.
-    pub at_least: Option<(Value, Cursor)>,
-    /// How long to wait for an answer.
+    pub at_least: Option<(TestMessage, Cursor)>,
+    /// Timeout of the request.
     pub patience: Duration,
 }
 
-impl Client {
-    /// With an empty history.
+impl RecordingClient {
+    /// A client with an empty history.
     ///
     /// # Errors
-    /// When there is no HTTP client to be had.
-    pub fn new(cluster: Arc<Cluster>, journal: Arc<Journal>) -> Result<Self, String> {
+    /// If the HTTP client cannot be created.
+    pub fn new(cluster: Arc<ServiceCluster>, journal: Arc<Journal>) -> Result<Self, String> {
         let http = reqwest::Client::builder().build().map_err(|error| error.to_string())?;
         Ok(Self { cluster, history: Arc::default(), journal, http })
     }
 
-    /// The same history over connections of its own.
+    /// A client with the same history and new connections.
     #[must_use]
-    pub fn alone(&self) -> Self {
+    pub fn with_new_connections(&self) -> Self {
         Self { http: reqwest::Client::new(), ..self.clone() }
     }
 
-    /// The same people with another history.
+    /// A client with the same connections and another history.
     #[must_use]
-    pub fn with(&self, history: Arc<Mutex<History>>) -> Self {
+    pub fn with_history(&self, history: Arc<Mutex<History>>) -> Self {
         Self { history, ..self.clone() }
     }
 
-    /// Sends, once, and returns its place when it was acknowledged.
-    pub async fn send(&self, value: Value) -> Option<Cursor> {
-        self.history.lock().sending(value);
-        self.journal.note("sending", json!({ "value": value.to_string() }));
-        let outcome = tokio::time::timeout(SEND, self.post(value))
+    /// Sends once; returns the cursor if the send was acknowledged.
+    pub async fn send(&self, value: TestMessage) -> Option<Cursor> {
+        self.history.lock().record_sending(value);
+        self.journal.write_event("sending", json!({ "value": value.to_string() }));
+        let outcome = tokio::time::timeout(SEND_TIMEOUT, self.post_send(value))
             .await
             .unwrap_or_else(|_| Err("late".into()));
         match outcome {
             Ok(cursor) => {
-                self.history.lock().acknowledged(self.journal.now(), value, cursor);
+                self.history.lock().record_acknowledged(self.journal.now(), value, cursor);
                 let note = json!({ "value": value.to_string(), "cursor": cursor.to_string() });
-                self.journal.note("acknowledged", note);
+                self.journal.write_event("acknowledged", note);
                 Some(cursor)
             }
             Err(why) => {
-                self.history.lock().unknown(value);
-                self.journal.note("unknown", json!({ "value": value.to_string(), "why": why }));
+                self.history.lock().record_unknown(value);
+                self.journal
+                    .write_event("unknown", json!({ "value": value.to_string(), "why": why }));
                 None
             }
         }
     }
 
-    async fn post(&self, value: Value) -> Result<Cursor, String> {
+    async fn post_send(&self, value: TestMessage) -> Result<Cursor, String> {
         let url = format!("{}/send", self.cluster.producer.url);
         let body = format!("from_id={}&to_id={}&message={value}", value.from, value.to);
         let request =
             self.http.post(url).header("content-type", "application/x-www-form-urlencoded");
-        let response = request.body(body).send().await.map_err(|error| kind(&error))?;
+        let response = request.body(body).send().await.map_err(|error| error_kind(&error))?;
         let status = response.status();
-        // From here on an error is one of an answer that was on its way: acknowledged or not, who knows.
-        let body: Json = response.json().await.map_err(|error| kind(&error))?;
+        // An error from here on breaks off an answer: the send may have been acknowledged.
+        let body: Json = response.json().await.map_err(|error| error_kind(&error))?;
         if status != StatusCode::OK {
             return Err(status.as_u16().to_string());
         }
@@ -114,16 +115,16 @@ impl Client {
         cursor.ok_or_else(|| format!("200 without a cursor: {body}"))
     }
 
-    /// Reads an inbox; none when it was not shown.
-    pub async fn read(&self, question: Question) -> Option<Reading> {
-        let Question { user, instance, at_least, patience } = question;
+    /// Reads an inbox; `None` if the answer is not a page.
+    pub async fn read_inbox(&self, question: InboxQuery) -> Option<Reading> {
+        let InboxQuery { user, instance, at_least, patience } = question;
         let began = self.journal.now();
-        let asked = tokio::time::timeout(patience, self.get(user, instance, at_least)).await;
+        let asked = tokio::time::timeout(patience, self.get_page(user, instance, at_least)).await;
         let answer = asked.unwrap_or_else(|_| Err("late".into()));
         let ended = self.journal.now();
         let wanted = at_least.map(|(_, cursor)| cursor.to_string());
         let mut note = json!({
-            "user": user, "instance": instance, "began": milliseconds(began), "at_least": wanted,
+            "user": user, "instance": instance, "began": to_milliseconds(began), "at_least": wanted,
         });
         match answer {
             Ok(shown) => {
@@ -134,11 +135,11 @@ impl Client {
                 let reading = Reading { user, instance, began, ended, at_least, shown };
                 let mut history = self.history.lock();
                 let before: u64 = history.findings().values().map(|finding| finding.count).sum();
-                history.read(&reading);
+                history.check_reading(&reading);
                 let after: u64 = history.findings().values().map(|finding| finding.count).sum();
                 drop(history);
                 if after > before {
-                    // Whole, for whoever looks for the cause.
+                    // The whole reading, for the search for a cause.
                     let all: Vec<_> = reading
                         .shown
                         .iter()
@@ -146,48 +147,48 @@ impl Client {
                         .collect();
                     note["wrong"] = json!(all);
                 }
-                self.journal.note("read", note);
+                self.journal.write_event("read", note);
                 Some(reading)
             }
             Err(why) => {
                 if why.starts_with("200") {
                     let example = format!("consumer {instance} to user {user}: {why}");
-                    self.history.lock().found(Wrong::Foreign, example);
+                    self.history.lock().record_violation(Violation::Foreign, example);
                 } else {
-                    self.history.lock().unavailable(began, user, &why);
+                    self.history.lock().record_unavailable(began, user, &why);
                 }
                 note["why"] = json!(why);
-                self.journal.note("unavailable", note);
+                self.journal.write_event("unavailable", note);
                 None
             }
         }
     }
 
-    async fn get(
+    async fn get_page(
         &self,
         user: i64,
         instance: usize,
-        at_least: Option<(Value, Cursor)>,
+        at_least: Option<(TestMessage, Cursor)>,
     ) -> Result<Vec<Shown>, String> {
         let query = at_least.map_or_else(String::new, |(_, cursor)| format!("?at_least={cursor}"));
         let url = format!("{}/notifications/{user}{query}", self.cluster.consumers[instance].url);
-        let response = self.http.get(url).send().await.map_err(|error| kind(&error))?;
+        let response = self.http.get(url).send().await.map_err(|error| error_kind(&error))?;
         let status = response.status();
-        let body = response.bytes().await.map_err(|error| kind(&error))?;
+        let body = response.bytes().await.map_err(|error| error_kind(&error))?;
         if status != StatusCode::OK {
             return Err(status.as_u16().to_string());
         }
-        let page: Page = serde_json::from_slice(&body)
-            .map_err(|error| format!("200 that is no inbox: {error}"))?;
+        let page: PageBody = serde_json::from_slice(&body)
+            .map_err(|error| format!("200 without a page: {error}"))?;
         let shown = page
             .notifications
             .into_iter()
-            .map(|Item { message, cursor }| Shown { message, cursor });
+            .map(|EntryBody { message, cursor }| Shown { message, cursor });
         Ok(shown.collect())
     }
 }
 
-/// One word for the report; the service's own log says more.
-fn kind(error: &reqwest::Error) -> String {
+/// One word for the report; the service's log has the details.
+fn error_kind(error: &reqwest::Error) -> String {
     if error.is_connect() { "refused".into() } else { "broken".into() }
 }

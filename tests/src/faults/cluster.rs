@@ -1,5 +1,5 @@
 //! One producer and several consumers as processes, on a Kafka and a PostgreSQL of their own.
-//! Everything ends with this, however the run ends.
+//! Dropping it ends all of them.
 
 use std::{
     net::TcpStream,
@@ -14,39 +14,39 @@ use sqlx::{Connection, PgConnection};
 
 use super::{journal::Journal, random::Random};
 use crate::{
-    member::{self, Member, State},
-    real::Instance,
-    world::{PARTITIONS, unique},
+    real::RealServer,
+    service_process::{self, ProcessState, ServiceProcess},
+    world::{PARTITIONS, unique_name},
 };
 
-/// How long a process may take to be ready, or to end.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How long the group may take to spread its partitions.
-const BALANCE: Duration = Duration::from_secs(30);
+/// How long a process may take to be ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the group may take to distribute its partitions.
+const BALANCE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Who reaches whom, and what can be done to them.
-pub struct Cluster {
-    kafka: Arc<Instance>,
-    // Held for as long as the cluster lives.
-    _postgres: Arc<Instance>,
+/// The processes of an installation, and the faults that can be caused.
+pub struct ServiceCluster {
+    kafka: Arc<RealServer>,
+    // Removed on drop.
+    _postgres: Arc<RealServer>,
     database_url: String,
-    /// The only one.
-    pub producer: Member,
+    /// The only producer.
+    pub producer: ServiceProcess,
     /// Numbered from 0.
-    pub consumers: Vec<Member>,
+    pub consumers: Vec<ServiceProcess>,
     http: reqwest::Client,
     folder: PathBuf,
     journal: Arc<Journal>,
-    /// Who and what is hit next.
+    /// Chooses what fails next.
     victims: Mutex<Random>,
 }
 
-impl Cluster {
-    /// Starts Kafka, PostgreSQL, a producer and so many consumers, whose logs go to `folder`, and
+impl ServiceCluster {
+    /// Starts Kafka, PostgreSQL, a producer and this many consumers, whose logs go to `folder`, and
     /// waits until all are ready.
     ///
     /// # Errors
-    /// When one of them does not get ready.
+    /// If one of them does not get ready.
     pub async fn start(
         consumers: usize,
         programs: &dyn Fn(&str) -> std::path::PathBuf,
@@ -55,21 +55,21 @@ impl Cluster {
         journal: Arc<Journal>,
     ) -> Result<Self, String> {
         let (kafka, postgres) = tokio::join!(
-            blocking(|| Instance::start("kafka")),
-            blocking(|| Instance::start("postgres"))
+            run_blocking(|| RealServer::start("kafka")),
+            run_blocking(|| RealServer::start("postgres"))
         );
         let (kafka, postgres) = (Arc::new(kafka?), Arc::new(postgres?));
-        let topic = unique("notifications");
+        let topic = unique_name("notifications");
         let group = format!("{topic}-group");
         let common = ["--kafka-brokers", &kafka.address, "--topic", &topic, "--log", "info"];
         let mut producer = vec!["--database-url", &postgres.address, "--migrate"];
         producer.extend(common);
         let mut consumer = vec!["--group", &group, "--inbox-entries", "100000"];
         consumer.extend(common);
-        let mut ports = member::free_ports(consumers + 1).into_iter();
+        let mut ports = service_process::free_ports(consumers + 1).into_iter();
         let producer_port = ports.next().ok_or("no free port")?;
         let cluster = Self {
-            producer: Member::new(
+            producer: ServiceProcess::new(
                 "producer",
                 programs("producer"),
                 &producer,
@@ -81,7 +81,14 @@ impl Cluster {
                 .zip(ports)
                 .map(|(number, port)| {
                     let name = format!("consumer {number}");
-                    Member::new(&name, programs("consumer"), &consumer, "--listen", port, folder)
+                    ServiceProcess::new(
+                        &name,
+                        programs("consumer"),
+                        &consumer,
+                        "--listen",
+                        port,
+                        folder,
+                    )
                 })
                 .collect(),
             database_url: postgres.address.clone(),
@@ -90,59 +97,59 @@ impl Cluster {
             http: reqwest::Client::builder()
                 .timeout(Duration::from_secs(5))
                 .build()
-                .map_err(text)?,
+                .map_err(to_text)?,
             folder: folder.to_owned(),
             journal,
             victims: Mutex::new(Random::new(seed, "victims")),
         };
-        cluster.restore().await?;
+        cluster.start_all().await?;
         Ok(cluster)
     }
 
-    /// Makes these users.
+    /// Inserts these users.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// If the database refuses.
     pub async fn add_users(&self, ids: &[i64]) -> Result<(), String> {
-        let mut connection = PgConnection::connect(&self.database_url).await.map_err(text)?;
+        let mut connection = PgConnection::connect(&self.database_url).await.map_err(to_text)?;
         let sql = "INSERT INTO users (id, name) SELECT id, 'User ' || id FROM unnest($1::bigint[]) AS id \
                    ON CONFLICT DO NOTHING";
-        sqlx::query(sql).bind(ids).execute(&mut connection).await.map_err(text)?;
-        connection.close().await.map_err(text)
+        sqlx::query(sql).bind(ids).execute(&mut connection).await.map_err(to_text)?;
+        connection.close().await.map_err(to_text)
     }
 
-    /// A consumer that is running, by chance.
-    pub fn victim(&self) -> usize {
-        let up = self.up();
-        self.victims.lock().pick(&up).copied().unwrap_or(0)
+    /// A random running consumer.
+    pub fn pick_running_consumer(&self) -> usize {
+        let up = self.running_consumers();
+        self.victims.lock().pick_one(&up).copied().unwrap_or(0)
     }
 
-    /// So long at most, by chance.
-    pub fn moment(&self, longest: Duration) -> Duration {
-        let thousandths = self.victims.lock().below(1001);
+    /// A random duration up to `longest`.
+    pub fn random_duration(&self, longest: Duration) -> Duration {
+        let thousandths = self.victims.lock().next_below(1001);
         longest.mul_f64(f64::from(u32::try_from(thousandths).unwrap_or(0)) / 1000.0)
     }
 
-    /// The consumers that run.
-    pub fn up(&self) -> Vec<usize> {
+    /// The numbers of the running consumers.
+    pub fn running_consumers(&self) -> Vec<usize> {
         let numbered = self.consumers.iter().enumerate();
         numbered
-            .filter(|(_, member)| member.state() == State::Up)
+            .filter(|(_, member)| member.state() == ProcessState::Up)
             .map(|(number, _)| number)
             .collect()
     }
 
-    /// The consumers that a client may know: those that run, and those that are frozen.
-    pub fn known(&self) -> Vec<usize> {
+    /// The numbers of the running and the frozen consumers: a client may hold connections to them.
+    pub fn reachable_consumers(&self) -> Vec<usize> {
         let numbered = self.consumers.iter().enumerate();
         numbered
-            .filter(|(_, member)| member.state() != State::Down)
+            .filter(|(_, member)| member.state() != ProcessState::Down)
             .map(|(number, _)| number)
             .collect()
     }
 
-    /// The partitions that this consumer says are its own and live; none when it does not say.
-    pub async fn partitions(&self, consumer: usize) -> Vec<i32> {
+    /// The partitions that this consumer reports as live; empty if it does not answer.
+    pub async fn live_partitions(&self, consumer: usize) -> Vec<i32> {
         let url = format!("{}/partitions", self.consumers[consumer].url);
         let Ok(response) = self.http.get(url).send().await else { return Vec::new() };
         let body: serde_json::Value = response.json().await.unwrap_or_default();
@@ -154,56 +161,56 @@ impl Cluster {
     /// kill -9 of the broker.
     ///
     /// # Errors
-    /// When that does not work.
+    /// If `scripts/real` fails.
     pub async fn kill_broker(&self) -> Result<(), String> {
         let kafka = Arc::clone(&self.kafka);
-        blocking(move || kafka.does("kill")).await
+        run_blocking(move || kafka.run_action("kill")).await
     }
 
-    /// Starts the broker with the data that it had, and waits until it answers.
+    /// Restarts the broker with its data, and waits until it answers.
     ///
     /// # Errors
-    /// When it does not.
+    /// If it does not answer.
     pub async fn start_broker(&self) -> Result<(), String> {
         let kafka = Arc::clone(&self.kafka);
-        blocking(move || kafka.start_again("kafka")).await
+        run_blocking(move || kafka.start_again("kafka")).await
     }
 
-    /// That the broker has ended, if it did; its last words are kept with the other logs.
-    pub fn broker_died(&self) -> Option<String> {
+    /// A text about the broker's exit, if it ended by itself; its log is copied to the other logs.
+    pub fn take_broker_exit_report(&self) -> Option<String> {
         TcpStream::connect(&self.kafka.address).err()?;
         let kept = self.folder.join("kafka.log");
-        let words = std::fs::copy(self.kafka.log(), &kept);
+        let words = std::fs::copy(self.kafka.log_file(), &kept);
         let kept = words.map_or_else(|error| error.to_string(), |_| kept.display().to_string());
-        Some(format!("the broker is gone although nobody here ended it; see {kept}"))
+        Some(format!("the broker ended by itself; see {kept}"))
     }
 
-    /// Whatever does not run is started, whatever is frozen goes on, and all are waited for.
+    /// Starts all stopped processes, resumes the frozen ones, and waits until all are ready.
     ///
     /// # Errors
-    /// When one does not get ready.
-    pub async fn restore(&self) -> Result<(), String> {
+    /// If one does not get ready.
+    pub async fn start_all(&self) -> Result<(), String> {
         self.start_broker().await?;
         for member in self.consumers.iter().chain([&self.producer]) {
             match member.state() {
-                State::Up => {}
-                State::Paused => member.resume()?,
-                State::Down => member.start()?,
+                ProcessState::Up => {}
+                ProcessState::Paused => member.resume()?,
+                ProcessState::Down => member.start()?,
             }
         }
-        self.all_ready().await?;
-        self.balanced().await;
+        self.await_all_ready().await?;
+        self.await_balance().await;
         Ok(())
     }
 
-    /// Waits until each consumer that runs has partitions that are live, and together all of them.
-    /// Where that takes too long it is no error here: what is done next is only a harder test.
-    pub async fn balanced(&self) {
-        let deadline = tokio::time::Instant::now() + BALANCE;
+    /// Waits until every running consumer has live partitions, and together they have all. A
+    /// timeout is no error: the next fault is only a harder test.
+    pub async fn await_balance(&self) {
+        let deadline = tokio::time::Instant::now() + BALANCE_TIMEOUT;
         while tokio::time::Instant::now() < deadline {
             let mut owned = Vec::new();
-            for consumer in self.up() {
-                owned.push(self.partitions(consumer).await.len());
+            for consumer in self.running_consumers() {
+                owned.push(self.live_partitions(consumer).await.len());
             }
             let all = usize::try_from(PARTITIONS).unwrap_or(usize::MAX);
             if owned.iter().all(|count| *count > 0) && owned.iter().sum::<usize>() == all {
@@ -211,21 +218,21 @@ impl Cluster {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        self.say("the partitions are still not spread over all consumers");
+        self.print_event("the partitions are still not distributed over all consumers");
     }
 
-    /// Waits until all that run say that they are ready.
+    /// Waits until `/readyz` of all running processes answers 200.
     ///
     /// # Errors
-    /// When one of them is not after `PATIENCE`: with its own words.
-    pub async fn all_ready(&self) -> Result<(), String> {
+    /// The last answer of one that is not ready after `READY_TIMEOUT`.
+    pub async fn await_all_ready(&self) -> Result<(), String> {
         let up = self.consumers.iter().chain([&self.producer]);
-        for member in up.filter(|member| member.state() == State::Up) {
-            let deadline = tokio::time::Instant::now() + PATIENCE;
-            while let Err(why) = self.ready(member).await {
+        for member in up.filter(|member| member.state() == ProcessState::Up) {
+            let deadline = tokio::time::Instant::now() + READY_TIMEOUT;
+            while let Err(why) = self.await_ready(member).await {
                 if tokio::time::Instant::now() > deadline {
                     return Err(format!(
-                        "the {} is not ready after {PATIENCE:?}: {why}",
+                        "the {} is not ready after {READY_TIMEOUT:?}: {why}",
                         member.name
                     ));
                 }
@@ -235,24 +242,24 @@ impl Cluster {
         Ok(())
     }
 
-    async fn ready(&self, member: &Member) -> Result<(), String> {
+    async fn await_ready(&self, member: &ServiceProcess) -> Result<(), String> {
         let response =
-            self.http.get(format!("{}/readyz", member.url)).send().await.map_err(text)?;
+            self.http.get(format!("{}/readyz", member.url)).send().await.map_err(to_text)?;
         if response.status() == StatusCode::OK {
             Ok(())
         } else {
-            Err(response.text().await.map_err(text)?)
+            Err(response.text().await.map_err(to_text)?)
         }
     }
 
-    /// Says something of this run.
-    pub fn say(&self, what: &str) {
-        self.journal.say(what);
+    /// Writes an event of this run to the journal and to standard error.
+    pub fn print_event(&self, what: &str) {
+        self.journal.print_event(what);
     }
 }
 
-/// Does what blocks on a thread of its own. A panic there is an error here.
-async fn blocking<T: Send + 'static>(
+/// Runs blocking work on a thread of its own. A panic there becomes an error here.
+async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.map_err(|error| match error.try_into_panic() {
@@ -261,6 +268,6 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
-fn text(error: impl std::fmt::Display) -> String {
+fn to_text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }

@@ -1,12 +1,12 @@
-//! What was acknowledged, what was shown, and whether the two agree. Pure: it is told everything
-//! with its time, and does no I/O, so that tests can feed it histories that are wrong.
+//! Checks all answers against all acknowledgements. It does no I/O and gets every event with its
+//! time, so that tests can feed it wrong histories.
 //!
-//! The promises: an acknowledged notification is shown, once, after all that its sender sent to
-//! the same recipient before; what one reader has been shown no later reader misses, whichever
-//! instance answers; and an answer to `at_least` contains what it was asked for. A send that was
-//! not acknowledged may be shown or not, but never twice.
+//! The promises: an acknowledged notification is shown once, after all earlier ones of its sender
+//! to the same recipient. If one answer showed it, every later answer of any instance shows it. An
+//! answer to `at_least` contains the requested notification. A send without an acknowledgement may
+//! be shown or not, but never twice.
 
-mod value;
+mod message;
 mod check;
 #[cfg(test)]
 mod tests;
@@ -18,118 +18,118 @@ use std::{
 
 use model::Cursor;
 
-pub use value::Value;
+pub use message::TestMessage;
 
-/// An inbox may be empty for this long after its first notification was acknowledged, at most: an
-/// instance that is cut off from the log for longer than its group's session (10 s) must know it.
+/// How long an inbox may stay empty after its first notification was acknowledged. An instance that
+/// is cut off from the log for longer than the group's session timeout (10 s) must notice.
 pub const EMPTY_GRACE: Duration = Duration::from_secs(15);
 
-/// How many counterexamples of each kind are kept.
-const EXAMPLES: usize = 5;
+/// Counterexamples that are kept of each kind.
+const MAX_EXAMPLES: usize = 5;
 
-/// What must never happen.
+/// A broken promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Wrong {
-    /// Acknowledged, and not there when all is quiet. Counted a notification.
+pub enum Violation {
+    /// Acknowledged, but missing from the final inboxes. Counted per notification.
     Lost,
-    /// Shown twice in one answer, or at two places of the log. Counted a notification.
+    /// Shown twice in one answer, or at two cursors. Counted per notification.
     Twice,
     /// Shown after a notification that the same sender sent to the same recipient later, both
-    /// acknowledged. Counted a notification.
+    /// acknowledged. Counted per notification.
     Disorder,
-    /// Less than an earlier reader was shown, or nothing for somebody who has had something for
-    /// [`EMPTY_GRACE`]. Counted an answer.
+    /// An answer that lacks a notification of an earlier answer, or is empty [`EMPTY_GRACE`] after
+    /// the first acknowledgement. Counted per answer.
     Empty,
-    /// `at_least` was answered without what it asked for. Counted an answer.
+    /// An answer to `at_least` without the requested notification. Counted per answer.
     AtLeast,
-    /// Something that nobody sent, to this recipient at least. Counted an answer.
+    /// A notification that was not sent to this recipient. Counted per answer.
     Foreign,
-    /// Two instances show different inboxes when all is quiet. Counted an inbox.
+    /// The final inboxes of two instances differ. Counted per inbox.
     Differs,
-    /// No right answer before the deadline. Counted a user.
+    /// No correct answer before the deadline. Counted per user.
     Stuck,
-    /// A process ended by itself, or did not end when it was told to. Counted a process.
+    /// A process ended by itself, or did not end after SIGTERM. Counted per process.
     Died,
 }
 
-/// Of which kind, how often, and the first few.
+/// The violations of one kind.
 #[derive(Clone, Debug, Default)]
 pub struct Finding {
-    /// How often.
+    /// Number of violations.
     pub count: u64,
-    /// The first few, in words.
+    /// Descriptions of the first ones.
     pub examples: Vec<String>,
 }
 
-/// Numbers that are neither right nor wrong.
+/// Counts that are no violations.
 #[derive(Clone, Debug, Default)]
-pub struct Totals {
-    /// Sends that were begun.
+pub struct HistoryTotals {
+    /// Sends that were started.
     pub sends: u64,
     /// Sends that were answered 200.
     pub acknowledged: u64,
-    /// Of these, how many the log has twice, with one id, and readers see once.
+    /// Acknowledged sends that the log has twice with one id, and readers see once.
     pub written_again: u64,
-    /// Sends whose outcome nobody was told: an error, a 503, a 504, a broken connection.
+    /// Sends without a 200: an error, a 503, a 504, a broken connection.
     pub indeterminate: u64,
-    /// Of these, how many were shown all the same.
+    /// Sends without a 200 that were shown.
     pub indeterminate_shown: u64,
-    /// Answers that showed an inbox.
+    /// Answers with a page.
     pub reads: u64,
-    /// Of these, how many had asked for `at_least`.
+    /// Answers with a page to requests with `at_least`.
     pub at_least_reads: u64,
-    /// Requests for an inbox that were not answered with one, by reason.
+    /// Requests for an inbox without a page as answer, by reason.
     pub unavailable: BTreeMap<String, u64>,
     /// The longest time for which an acknowledged notification was missing from an answer.
     pub longest_unseen: Duration,
-    /// The longest time for which somebody was not shown an inbox by any of the consumers asked.
+    /// The longest time for which a user got no page from any consumer.
     pub longest_unanswered: Duration,
 }
 
-/// An inbox, as an instance showed it.
+/// An inbox as an instance answered it.
 #[derive(Clone, Debug)]
 pub struct Reading {
-    /// Whose.
+    /// The inbox's user.
     pub user: i64,
-    /// Which consumer answered.
+    /// Number of the consumer that answered.
     pub instance: usize,
-    /// Before the request was sent.
+    /// Time before the request was sent.
     pub began: Duration,
-    /// After the whole answer had arrived.
+    /// Time after the whole answer had arrived.
     pub ended: Duration,
-    /// The acknowledged notification that the answer had to contain.
-    pub at_least: Option<Value>,
-    /// What was shown, in its order.
+    /// The acknowledged notification that the answer must contain.
+    pub at_least: Option<TestMessage>,
+    /// The entries in the answer's order.
     pub shown: Vec<Shown>,
 }
 
 /// One notification of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
-    /// Its text.
+    /// Its message.
     pub message: String,
-    /// Where it is in the log.
+    /// Its cursor.
     pub cursor: Cursor,
 }
 
-/// Everything that happened.
+/// All events of a run.
 #[derive(Debug, Default)]
 pub struct History {
-    sends: HashMap<Value, Sent>,
-    /// The values sent to each user, oldest first.
-    to: HashMap<i64, Vec<Value>>,
-    /// What the first instance showed of each user when all was quiet.
+    sends: HashMap<TestMessage, SentMessage>,
+    /// The messages to each user, oldest first.
+    to: HashMap<i64, Vec<TestMessage>>,
+    /// Each user's final inbox on the first instance that was read.
     settled: HashMap<i64, (usize, Vec<Shown>)>,
-    /// What was counted already, where a notification counts once.
-    counted: HashSet<(Wrong, Value)>,
-    /// Since when somebody has not been answered.
+    /// Violations that count once per notification and were counted already.
+    counted: HashSet<(Violation, TestMessage)>,
+    /// Since when a user has got no page.
     unanswered: HashMap<i64, Duration>,
-    totals: Totals,
-    findings: BTreeMap<Wrong, Finding>,
+    totals: HistoryTotals,
+    findings: BTreeMap<Violation, Finding>,
 }
 
 #[derive(Debug)]
-struct Sent {
+struct SentMessage {
     outcome: Outcome,
     first_shown: Option<FirstShown>,
 }
@@ -149,15 +149,15 @@ struct FirstShown {
 }
 
 impl History {
-    /// A send is about to begin. A sender has one send to the same recipient under way at a time.
-    pub fn sending(&mut self, value: Value) {
+    /// Records that a send starts. A sender has at most one concurrent send to a recipient.
+    pub fn record_sending(&mut self, value: TestMessage) {
         self.totals.sends += 1;
-        self.sends.insert(value, Sent { outcome: Outcome::Pending, first_shown: None });
+        self.sends.insert(value, SentMessage { outcome: Outcome::Pending, first_shown: None });
         self.to.entry(value.to).or_default().push(value);
     }
 
-    /// A send was answered 200.
-    pub fn acknowledged(&mut self, at: Duration, value: Value, cursor: Cursor) {
+    /// Records a 200.
+    pub fn record_acknowledged(&mut self, at: Duration, value: TestMessage, cursor: Cursor) {
         self.totals.acknowledged += 1;
         let Some(sent) = self.sends.get_mut(&value) else { return };
         sent.outcome = Outcome::Acknowledged { at, cursor };
@@ -166,8 +166,8 @@ impl History {
         }
     }
 
-    /// A send had any other end.
-    pub fn unknown(&mut self, value: Value) {
+    /// Records any other outcome of a send.
+    pub fn record_unknown(&mut self, value: TestMessage) {
         self.totals.indeterminate += 1;
         if let Some(sent) = self.sends.get_mut(&value) {
             sent.outcome = Outcome::Unknown;
@@ -175,21 +175,26 @@ impl History {
         }
     }
 
-    /// An inbox was asked for at this time, and not shown.
-    pub fn unavailable(&mut self, began: Duration, user: i64, why: &str) {
+    /// Records a request for an inbox, sent at `began`, that got no page.
+    pub fn record_unavailable(&mut self, began: Duration, user: i64, why: &str) {
         self.unanswered.entry(user).or_insert(began);
         *self.totals.unavailable.entry(why.to_owned()).or_default() += 1;
     }
 
-    /// All must be looked at anew: another quiet time has come.
-    pub fn unsettle(&mut self) {
+    /// Forgets the final inboxes, before the next round's are read.
+    pub fn forget_final_inboxes(&mut self) {
         self.settled.clear();
     }
 
-    /// What this user was sent, with an acknowledgement before this time, and is not among these.
+    /// The messages to this user that were acknowledged before this time and are not in `shown`.
     #[must_use]
-    pub fn missing(&self, user: i64, before: Duration, shown: &[Shown]) -> Vec<Value> {
-        let present: HashSet<Value> =
+    pub fn missing_messages(
+        &self,
+        user: i64,
+        before: Duration,
+        shown: &[Shown],
+    ) -> Vec<TestMessage> {
+        let present: HashSet<TestMessage> =
             shown.iter().filter_map(|shown| shown.message.parse().ok()).collect();
         let sent = self.to.get(&user).map(Vec::as_slice).unwrap_or_default();
         let due = sent.iter().filter(|value| match self.sends[value].outcome {
@@ -199,34 +204,34 @@ impl History {
         due.filter(|value| !present.contains(value)).copied().collect()
     }
 
-    /// Notes something that must never happen.
-    pub fn found(&mut self, wrong: Wrong, example: String) {
+    /// Records a violation.
+    pub fn record_violation(&mut self, wrong: Violation, example: String) {
         let finding = self.findings.entry(wrong).or_default();
         finding.count += 1;
-        if finding.examples.len() < EXAMPLES {
+        if finding.examples.len() < MAX_EXAMPLES {
             finding.examples.push(example);
         }
     }
 
-    /// What happened that must not.
+    /// All violations.
     #[must_use]
-    pub fn findings(&self) -> &BTreeMap<Wrong, Finding> {
+    pub fn findings(&self) -> &BTreeMap<Violation, Finding> {
         &self.findings
     }
 
-    /// How often this happened.
+    /// The number of violations of this kind.
     #[must_use]
-    pub fn count(&self, wrong: Wrong) -> u64 {
+    pub fn violation_count(&self, wrong: Violation) -> u64 {
         self.findings.get(&wrong).map_or(0, |finding| finding.count)
     }
 
-    /// What happened besides.
+    /// The counts that are no violations.
     #[must_use]
-    pub fn totals(&self) -> &Totals {
+    pub fn totals(&self) -> &HistoryTotals {
         &self.totals
     }
 
-    /// Everybody who was sent something.
+    /// All recipients.
     #[must_use]
     pub fn users(&self) -> Vec<i64> {
         let mut users: Vec<_> = self.to.keys().copied().collect();
@@ -234,14 +239,19 @@ impl History {
         users
     }
 
-    fn found_value(&mut self, wrong: Wrong, value: Value, example: impl FnOnce() -> String) {
+    fn record_message_violation(
+        &mut self,
+        wrong: Violation,
+        value: TestMessage,
+        example: impl FnOnce() -> String,
+    ) {
         if self.counted.insert((wrong, value)) {
-            self.found(wrong, example());
+            self.record_violation(wrong, example());
         }
     }
 
-    /// A value with what is known of its place and time.
-    fn place(&self, value: Value) -> String {
+    /// A message with its cursor and the time of its acknowledgement, if known.
+    fn describe_message(&self, value: TestMessage) -> String {
         match self.sends.get(&value).map(|sent| sent.outcome) {
             Some(Outcome::Acknowledged { at, cursor }) => {
                 format!("{value} (acknowledged at {:.3} s as {cursor})", at.as_secs_f64())

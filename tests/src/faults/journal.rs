@@ -1,4 +1,4 @@
-//! The history as a file, a JSON object a line, for whoever looks for the cause of a finding.
+//! The history as a file with one JSON object a line, for the search for the cause of a violation.
 
 use std::{
     fs::File,
@@ -10,7 +10,7 @@ use std::{
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-/// The file, and the clock that everything in it is told by.
+/// The file, and the clock of all its times.
 #[derive(Debug)]
 pub struct Journal {
     file: Mutex<BufWriter<File>>,
@@ -18,40 +18,40 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// A new file at this path; time begins now.
+    /// Creates the file and starts the clock.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// If the file cannot be created.
     pub fn create(path: &Path) -> std::io::Result<Self> {
         let file = Mutex::new(BufWriter::new(File::create(path)?));
         Ok(Self { file, start: Instant::now() })
     }
 
-    /// Since the start of the run.
+    /// Time since the start of the run.
     #[must_use]
     pub fn now(&self) -> Duration {
         self.start.elapsed()
     }
 
-    /// Adds an object, with the time as `t` in milliseconds and this as `event`.
-    pub fn note(&self, event: &str, mut object: Value) {
-        object["t"] = json!(milliseconds(self.now()));
+    /// Writes an object with `t`, the time in milliseconds, and `event`.
+    pub fn write_event(&self, event: &str, mut object: Value) {
+        object["t"] = json!(to_milliseconds(self.now()));
         object["event"] = json!(event);
         let mut file = self.file.lock();
-        // A full disk must not end the run: the findings are counted elsewhere.
+        // A full disk must not end the run: the history counts the violations in memory.
         let _ = writeln!(file, "{object}");
     }
 
-    /// Adds a line, and says it to whoever watches the run.
-    pub fn say(&self, what: &str) {
+    /// Writes a line, and prints it to standard error.
+    pub fn print_event(&self, what: &str) {
         eprintln!("{:8.1} s  {what}", self.now().as_secs_f64());
-        self.note("say", json!({ "what": what }));
+        self.write_event("say", json!({ "what": what }));
         let _ = self.file.lock().flush();
     }
 }
 
-/// With microseconds as decimals, which JSON keeps exactly enough.
+/// Milliseconds with microseconds as decimals.
 #[must_use]
-pub fn milliseconds(time: Duration) -> f64 {
+pub fn to_milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }

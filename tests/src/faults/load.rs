@@ -1,5 +1,4 @@
-//! Steady load, as many sends and reads a second as it is told, however slow the answers are: a
-//! service that stands still is not spared.
+//! Steady load: a fixed number of sends and reads a second, however slow the answers are.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,72 +11,78 @@ use tokio::{task::JoinSet, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    client::{Client, Question},
-    history::Value,
+    client::{InboxQuery, RecordingClient},
+    history::TestMessage,
     random::Random,
 };
 
-/// How often the load looks what is due.
+/// Interval between checks for due requests.
 const TICK: Duration = Duration::from_millis(5);
-/// How long a reader waits.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// How many senders write to each recipient.
-const SENDERS: usize = 10;
-/// How many reads may be under way.
-const READS: usize = 200;
-/// After one in so many acknowledgements, the recipient looks whether it is there.
-const LOOK_AFTER: usize = 4;
+/// Timeout of a read.
+const READ_TIMEOUT: Duration = Duration::from_secs(3);
+/// Senders to each recipient.
+const SENDERS_PER_USER: usize = 10;
+/// Limit of concurrent reads.
+const MAX_READS: usize = 200;
+/// One of this many acknowledgements is checked by a read with `at_least`.
+const SENDS_PER_CHECK: usize = 4;
 
-/// The people of one round: their inboxes stay small enough to be read whole, again and again.
+/// The recipients of one round. New ones each round keep the inboxes small enough to be read whole.
 #[derive(Clone, Debug)]
-pub struct People(Arc<Mutex<Arc<[i64]>>>);
+pub struct ActiveUsers(Arc<Mutex<Arc<[i64]>>>);
 
-impl People {
-    /// These.
+impl ActiveUsers {
+    /// Starts with these users.
     #[must_use]
     pub fn new(ids: &[i64]) -> Self {
         Self(Arc::new(Mutex::new(ids.into())))
     }
 
-    /// From now on these instead.
+    /// Replaces the users.
     pub fn replace(&self, ids: &[i64]) {
         *self.0.lock() = ids.into();
     }
 
-    /// Those of now.
+    /// The present users.
     #[must_use]
-    pub fn now(&self) -> Arc<[i64]> {
+    pub fn current_ids(&self) -> Arc<[i64]> {
         Arc::clone(&self.0.lock())
     }
 }
 
-/// A load that goes on until it is stopped.
+/// A load that runs until it is stopped.
 pub struct Load {
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
 
 impl Load {
-    /// Starts `rate` sends a second among these people, and half as many reads.
-    pub fn start(client: &Client, people: &People, rate: u32, seed: u64) -> Self {
+    /// Starts `rate` sends a second to these users, and half as many reads.
+    pub fn start(client: &RecordingClient, people: &ActiveUsers, rate: u32, seed: u64) -> Self {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let sending = sending(client.clone(), people.clone(), rate, Random::new(seed, "sends"));
-        tasks.spawn(until(stop.clone(), sending));
-        let reading = reading(client.clone(), people.clone(), rate / 2, Random::new(seed, "reads"));
-        tasks.spawn(until(stop.clone(), reading));
+        let sending =
+            new_send_generator(client.clone(), people.clone(), rate, Random::new(seed, "sends"));
+        tasks.spawn(run_generator(stop.clone(), sending));
+        let reading = new_read_generator(
+            client.clone(),
+            people.clone(),
+            rate / 2,
+            Random::new(seed, "reads"),
+        );
+        tasks.spawn(run_generator(stop.clone(), reading));
         Self { stop, tasks }
     }
 
-    /// Begins nothing more, and waits for what is under way.
+    /// Starts no more requests, and waits for those in flight.
     pub async fn stop(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
     }
 }
 
-/// Runs a loop until it is stopped, and then waits for the requests that it began.
-async fn until(stop: CancellationToken, mut generator: impl Generator) {
+/// Runs a generator until `stop`, and then waits for its requests.
+async fn run_generator(stop: CancellationToken, mut generator: impl RequestGenerator) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let start = tokio::time::Instant::now();
@@ -85,29 +90,29 @@ async fn until(stop: CancellationToken, mut generator: impl Generator) {
     while !stop.is_cancelled() {
         ticks.tick().await;
         let due = start.elapsed().as_secs_f64() * generator.rate();
-        // What could not be begun in time is not made up for: that would be a burst.
+        // Missed requests are not made up for: that would be a burst.
         done = f64::max(done, due - generator.rate());
         while done < due {
             done += 1.0;
-            generator.begin();
+            generator.begin_request();
         }
     }
-    generator.finish().await;
+    generator.await_requests().await;
 }
 
-/// What begins requests.
-trait Generator: Send {
+/// Starts requests of one kind.
+trait RequestGenerator: Send {
     /// Requests a second.
     fn rate(&self) -> f64;
-    /// Begins one, unless too many are under way.
-    fn begin(&mut self);
-    /// Waits for all of them.
-    fn finish(self) -> impl Future<Output = ()> + Send;
+    /// Starts one, unless too many are in flight.
+    fn begin_request(&mut self);
+    /// Waits for all requests in flight.
+    fn await_requests(self) -> impl Future<Output = ()> + Send;
 }
 
-struct Sending {
-    client: Client,
-    people: People,
+struct SendGenerator {
+    client: RecordingClient,
+    people: ActiveUsers,
     rate: u32,
     random: Random,
     /// The number of the next send of each pair.
@@ -116,87 +121,104 @@ struct Sending {
     under_way: JoinSet<(i64, i64)>,
 }
 
-fn sending(client: Client, people: People, rate: u32, random: Random) -> Sending {
+fn new_send_generator(
+    client: RecordingClient,
+    people: ActiveUsers,
+    rate: u32,
+    random: Random,
+) -> SendGenerator {
     let (next, busy, under_way) = (HashMap::new(), HashSet::new(), JoinSet::new());
-    Sending { client, people, rate, random, next, busy, under_way }
+    SendGenerator { client, people, rate, random, next, busy, under_way }
 }
 
-impl Generator for Sending {
+impl RequestGenerator for SendGenerator {
     fn rate(&self) -> f64 {
         f64::from(self.rate)
     }
 
-    /// One pair has one send under way at a time: only then is the order of two sends certain.
-    fn begin(&mut self) {
+    /// A pair has at most one send in flight: only then the order of two sends is certain.
+    fn begin_request(&mut self) {
         while let Some(done) = self.under_way.try_join_next() {
             if let Ok(pair) = done {
                 self.busy.remove(&pair);
             }
         }
-        let people = self.people.now();
-        let recipient = self.random.below(people.len());
-        let sender = (recipient + 1 + self.random.below(SENDERS)) % people.len();
+        let people = self.people.current_ids();
+        let recipient = self.random.next_below(people.len());
+        let sender = (recipient + 1 + self.random.next_below(SENDERS_PER_USER)) % people.len();
         let pair = (people[sender], people[recipient]);
         if !self.busy.insert(pair) {
             return;
         }
         let n = self.next.entry(pair).or_default();
-        let value = Value { from: pair.0, to: pair.1, n: *n };
+        let value = TestMessage { from: pair.0, to: pair.1, n: *n };
         *n += 1;
-        let look = self.random.below(LOOK_AFTER) == 0;
-        let known = self.client.cluster.known();
-        let instance = self.random.pick(&known).copied().unwrap_or(0);
+        let look = self.random.next_below(SENDS_PER_CHECK) == 0;
+        let known = self.client.cluster.reachable_consumers();
+        let instance = self.random.pick_one(&known).copied().unwrap_or(0);
         let client = self.client.clone();
         self.under_way.spawn(async move {
             let acknowledged = client.send(value).await;
             if let Some(cursor) = acknowledged.filter(|_| look) {
                 let at_least = Some((value, cursor));
                 client
-                    .read(Question { user: value.to, instance, at_least, patience: PATIENCE })
+                    .read_inbox(InboxQuery {
+                        user: value.to,
+                        instance,
+                        at_least,
+                        patience: READ_TIMEOUT,
+                    })
                     .await;
             }
             pair
         });
     }
 
-    async fn finish(self) {
+    async fn await_requests(self) {
         self.under_way.join_all().await;
     }
 }
 
-struct Polling {
-    client: Client,
-    people: People,
+struct ReadGenerator {
+    client: RecordingClient,
+    people: ActiveUsers,
     rate: u32,
     random: Random,
     under_way: JoinSet<()>,
 }
 
-fn reading(client: Client, people: People, rate: u32, random: Random) -> Polling {
-    Polling { client, people, rate, random, under_way: JoinSet::new() }
+fn new_read_generator(
+    client: RecordingClient,
+    people: ActiveUsers,
+    rate: u32,
+    random: Random,
+) -> ReadGenerator {
+    ReadGenerator { client, people, rate, random, under_way: JoinSet::new() }
 }
 
-impl Generator for Polling {
+impl RequestGenerator for ReadGenerator {
     fn rate(&self) -> f64 {
         f64::from(self.rate)
     }
 
-    fn begin(&mut self) {
+    fn begin_request(&mut self) {
         while self.under_way.try_join_next().is_some() {}
-        let (people, known) = (self.people.now(), self.client.cluster.known());
-        let user = self.random.pick(&people).copied();
-        let instance = self.random.pick(&known).copied();
-        if let Some((user, instance)) = user.zip(instance).filter(|_| self.under_way.len() < READS)
+        let (people, known) =
+            (self.people.current_ids(), self.client.cluster.reachable_consumers());
+        let user = self.random.pick_one(&people).copied();
+        let instance = self.random.pick_one(&known).copied();
+        if let Some((user, instance)) =
+            user.zip(instance).filter(|_| self.under_way.len() < MAX_READS)
         {
             let client = self.client.clone();
-            let question = Question { user, instance, at_least: None, patience: PATIENCE };
+            let question = InboxQuery { user, instance, at_least: None, patience: READ_TIMEOUT };
             self.under_way.spawn(async move {
-                client.read(question).await;
+                client.read_inbox(question).await;
             });
         }
     }
 
-    async fn finish(self) {
+    async fn await_requests(self) {
         self.under_way.join_all().await;
     }
 }

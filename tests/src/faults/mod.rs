@@ -1,10 +1,10 @@
 //! The fault suite: real processes on a real Kafka and PostgreSQL, under steady load, while
-//! something is killed, frozen, restarted or scaled; and a history of what was acknowledged and
-//! what was shown, which says whether the promises held.
+//! processes are killed, frozen, restarted or scaled. A history of all acknowledgements and answers
+//! is checked against the promises.
 //!
-//! A notification's way: [`load`] decides to send it, [`client`] does and tells the [`history`],
-//! [`scenarios`] break things meanwhile, [`probe`] times how long until all is well again,
-//! [`settle`] looks at what is there in the end, and [`report`] says what came of it.
+//! The way of a notification: [`load`] decides to send it, [`client`] sends it and records it in
+//! the [`history`], [`scenarios`] cause faults meanwhile, [`probe`] times the recovery, [`settle`]
+//! checks the final inboxes, and [`report`] writes the result.
 
 pub mod random;
 pub mod history;

@@ -1,4 +1,4 @@
-//! How long it takes from a fault to the first right answer for each user whom it affects.
+//! Measures the time from a fault to the first correct answer for each affected user.
 
 use std::time::Duration;
 
@@ -6,56 +6,57 @@ use model::Cursor;
 use tokio::task::JoinSet;
 
 use super::{
-    client::{Client, Question},
-    history::{Reading, Value, Wrong},
+    client::{InboxQuery, RecordingClient},
+    history::{Reading, TestMessage, Violation},
     random::Random,
 };
 
-/// The pause between two attempts, and so how exact the result is.
-const PAUSE: Duration = Duration::from_millis(50);
-/// How long a single attempt may take.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// When to give up: nobody should wait that long.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+/// Interval between two attempts: the precision of the result.
+const PROBE_INTERVAL: Duration = Duration::from_millis(50);
+/// Timeout of one attempt.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// After this time a probe gives up, which is a violation.
+pub const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What makes an answer the right one.
+/// The correct answer.
 #[derive(Clone, Copy, Debug)]
-pub enum Right {
-    /// It shows everything that was acknowledged before the fault.
+pub enum Recovery {
+    /// It has everything that was acknowledged before the fault.
     Reads,
-    /// It shows something that was sent after the fault, by this sender, of whom nobody else sends.
+    /// It has a message that was sent after the fault by this sender, which only the probe uses.
     Sends {
         /// The sender.
         from: i64,
     },
 }
 
-/// Asks for these users until each has got a right answer, and returns how long each waited since
-/// `fault`. Who has not got one by the deadline is a finding.
-pub async fn recovery(
-    client: &Client,
+/// Reads and sends for these users until each has got a correct answer. Returns each one's time
+/// since `fault`; no correct answer within [`RECOVERY_TIMEOUT`] is a violation.
+pub async fn measure_recovery(
+    client: &RecordingClient,
     users: &[i64],
     fault: Duration,
-    right: Right,
+    right: Recovery,
     random: &mut Random,
 ) -> Vec<Duration> {
     let mut probes = JoinSet::new();
     for &user in users {
-        let random = Random::new(random.number(), "probe");
+        let random = Random::new(random.next_number(), "probe");
         let mut probe = Probe { client: client.clone(), user, fault, random };
         probes.spawn(async move {
             let answered = async {
                 match right {
-                    Right::Reads => probe.reads().await,
-                    Right::Sends { from } => probe.sends(from).await,
+                    Recovery::Reads => probe.await_complete_read().await,
+                    Recovery::Sends { from } => probe.await_new_send(from).await,
                 }
             };
-            let ended = tokio::time::timeout(DEADLINE, answered).await.ok();
+            let ended = tokio::time::timeout(RECOVERY_TIMEOUT, answered).await.ok();
             if ended.is_none() {
                 let since = fault.as_secs_f64();
-                let example =
-                    format!("user {user}: no right answer within {DEADLINE:?} of {since:.3} s");
-                probe.client.history.lock().found(Wrong::Stuck, example);
+                let example = format!(
+                    "user {user}: no right answer within {RECOVERY_TIMEOUT:?} of {since:.3} s"
+                );
+                probe.client.history.lock().record_violation(Violation::Stuck, example);
             }
             ended.map(|ended| ended.saturating_sub(fault))
         });
@@ -64,51 +65,53 @@ pub async fn recovery(
 }
 
 struct Probe {
-    client: Client,
+    client: RecordingClient,
     user: i64,
     fault: Duration,
     random: Random,
 }
 
 impl Probe {
-    /// When everything from before the fault was shown.
-    async fn reads(&mut self) -> Duration {
+    /// Waits until everything from before the fault is shown; returns when.
+    async fn await_complete_read(&mut self) -> Duration {
         loop {
-            if let Some(reading) = self.read(None).await {
+            if let Some(reading) = self.read_once(None).await {
                 let history = self.client.history.lock();
-                if history.missing(self.user, self.fault, &reading.shown).is_empty() {
+                if history.missing_messages(self.user, self.fault, &reading.shown).is_empty() {
                     return reading.ended;
                 }
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(PROBE_INTERVAL).await;
         }
     }
 
-    /// When something sent after the fault was shown.
-    async fn sends(&mut self, from: i64) -> Duration {
+    /// Waits until a message sent after the fault is shown; returns when.
+    async fn await_new_send(&mut self, from: i64) -> Duration {
         let mut n = 0;
         let sent = loop {
-            let value = Value { from, to: self.user, n };
+            let value = TestMessage { from, to: self.user, n };
             if let Some(cursor) = self.client.send(value).await {
                 break (value, cursor);
             }
             n += 1;
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(PROBE_INTERVAL).await;
         };
         loop {
-            if let Some(reading) = self.read(Some(sent)).await
+            if let Some(reading) = self.read_once(Some(sent)).await
                 && reading.shown.iter().any(|shown| shown.cursor == sent.1)
             {
                 return reading.ended;
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(PROBE_INTERVAL).await;
         }
     }
 
-    /// Asks a consumer that runs, as a load balancer that looks after itself would.
-    async fn read(&mut self, at_least: Option<(Value, Cursor)>) -> Option<Reading> {
-        let up = self.client.cluster.up();
-        let instance = self.random.pick(&up).copied()?;
-        self.client.read(Question { user: self.user, instance, at_least, patience: PATIENCE }).await
+    /// Asks a random running consumer, as a load balancer with health checks would.
+    async fn read_once(&mut self, at_least: Option<(TestMessage, Cursor)>) -> Option<Reading> {
+        let up = self.client.cluster.running_consumers();
+        let instance = self.random.pick_one(&up).copied()?;
+        self.client
+            .read_inbox(InboxQuery { user: self.user, instance, at_least, patience: PROBE_TIMEOUT })
+            .await
     }
 }

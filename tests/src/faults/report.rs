@@ -1,67 +1,67 @@
-//! What came of a run, as Markdown.
+//! The result of a run as Markdown.
 
 use std::{fmt::Write as _, time::Duration};
 
 use super::{
-    history::Wrong,
-    scenarios::{Outcome, Plan},
+    history::Violation,
+    scenarios::{Plan, ScenarioOutcome},
 };
 
-/// The columns that must be zero, in their order.
-const WRONGS: [(Wrong, &str); 9] = [
-    (Wrong::Lost, "lost"),
-    (Wrong::Twice, "shown twice"),
-    (Wrong::Disorder, "out of order"),
-    (Wrong::Empty, "wrong empty answers"),
-    (Wrong::AtLeast, "`at_least` violated"),
-    (Wrong::Foreign, "never sent"),
-    (Wrong::Differs, "instances differ"),
-    (Wrong::Stuck, "no right answer"),
-    (Wrong::Died, "died"),
+/// The columns that must be zero, in order.
+const VIOLATIONS: [(Violation, &str); 9] = [
+    (Violation::Lost, "lost"),
+    (Violation::Twice, "shown twice"),
+    (Violation::Disorder, "out of order"),
+    (Violation::Empty, "wrong empty answers"),
+    (Violation::AtLeast, "`at_least` violated"),
+    (Violation::Foreign, "never sent"),
+    (Violation::Differs, "instances differ"),
+    (Violation::Stuck, "no right answer"),
+    (Violation::Died, "died"),
 ];
 
-/// Whether everything that must be zero is, and everything was carried through.
+/// Returns true if there is no violation and every scenario was completed.
 #[must_use]
-pub fn all_well(outcomes: &[Outcome]) -> bool {
+pub fn is_all_well(outcomes: &[ScenarioOutcome]) -> bool {
     outcomes
         .iter()
         .all(|outcome| outcome.failure.is_none() && outcome.history.lock().findings().is_empty())
 }
 
-/// What came of one scenario, in a line, for whoever watches.
+/// One scenario's result in a line.
 #[must_use]
-pub fn line(outcome: &Outcome) -> String {
+pub fn summary_line(outcome: &ScenarioOutcome) -> String {
     let history = outcome.history.lock();
     let acknowledged = history.totals().acknowledged;
-    let wrong = WRONGS.iter().filter(|(wrong, _)| history.count(*wrong) > 0);
+    let wrong = VIOLATIONS.iter().filter(|(wrong, _)| history.violation_count(*wrong) > 0);
     let wrong: Vec<_> =
-        wrong.map(|(wrong, name)| format!("{} {name}", history.count(*wrong))).collect();
-    let wrong = if wrong.is_empty() { "nothing wrong".to_owned() } else { wrong.join(", ") };
+        wrong.map(|(wrong, name)| format!("{} {name}", history.violation_count(*wrong))).collect();
+    let wrong = if wrong.is_empty() { "no violation".to_owned() } else { wrong.join(", ") };
     format!("{}: {acknowledged} acknowledged, {wrong}", outcome.scenario.name())
 }
 
 /// The whole report.
 #[must_use]
-pub fn markdown(plan: Plan, outcomes: &[Outcome]) -> String {
+pub fn to_markdown(plan: Plan, outcomes: &[ScenarioOutcome]) -> String {
     let mut text = format!(
         "# Faults\n\nSeed {}, {} rounds of each scenario, {} sends a second, three consumers, one broker. \
          The bold columns must be zero.\n\n",
         plan.seed, plan.rounds, plan.rate,
     );
-    correctness(&mut text, outcomes);
-    availability(&mut text, outcomes);
-    counterexamples(&mut text, outcomes);
+    write_correctness(&mut text, outcomes);
+    write_availability(&mut text, outcomes);
+    write_counterexamples(&mut text, outcomes);
     text
 }
 
-fn correctness(text: &mut String, outcomes: &[Outcome]) {
+fn write_correctness(text: &mut String, outcomes: &[ScenarioOutcome]) {
     let mut header: Vec<String> =
         ["scenario", "faults", "sent", "acknowledged (written again)", "indeterminate (shown)"]
             .map(str::to_owned)
             .into();
-    header.extend(WRONGS.map(|(_, name)| format!("**{name}**")));
-    row(text, &header);
-    row(text, &header.iter().map(|_| "---".to_owned()).collect::<Vec<_>>());
+    header.extend(VIOLATIONS.map(|(_, name)| format!("**{name}**")));
+    write_row(text, &header);
+    write_row(text, &header.iter().map(|_| "---".to_owned()).collect::<Vec<_>>());
     for outcome in outcomes {
         let history = outcome.history.lock();
         let totals = history.totals();
@@ -72,13 +72,13 @@ fn correctness(text: &mut String, outcomes: &[Outcome]) {
             format!("{} ({})", totals.acknowledged, totals.written_again),
             format!("{} ({})", totals.indeterminate, totals.indeterminate_shown),
         ];
-        cells.extend(WRONGS.map(|(wrong, _)| history.count(wrong).to_string()));
-        row(text, &cells);
+        cells.extend(VIOLATIONS.map(|(wrong, _)| history.violation_count(wrong).to_string()));
+        write_row(text, &cells);
     }
     text.push('\n');
 }
 
-fn availability(text: &mut String, outcomes: &[Outcome]) {
+fn write_availability(text: &mut String, outcomes: &[ScenarioOutcome]) {
     let header = [
         "scenario",
         "took",
@@ -91,8 +91,8 @@ fn availability(text: &mut String, outcomes: &[Outcome]) {
         "max",
         "broker back: max",
     ];
-    row(text, &header.map(str::to_owned));
-    row(text, &header.map(|_| "---".to_owned()));
+    write_row(text, &header.map(str::to_owned));
+    write_row(text, &header.map(|_| "---".to_owned()));
     for outcome in outcomes {
         let history = outcome.history.lock();
         let totals = history.totals();
@@ -100,7 +100,7 @@ fn availability(text: &mut String, outcomes: &[Outcome]) {
         let mut recovery = outcome.recovery.clone();
         recovery.sort_unstable();
         let median = recovery.get(recovery.len() / 2);
-        row(
+        write_row(
             text,
             &[
                 outcome.scenario.name().to_owned(),
@@ -108,23 +108,23 @@ fn availability(text: &mut String, outcomes: &[Outcome]) {
                 totals.reads.to_string(),
                 totals.at_least_reads.to_string(),
                 reasons.collect::<Vec<_>>().join(", "),
-                seconds(Some(&totals.longest_unanswered)),
-                seconds(Some(&totals.longest_unseen)),
-                seconds(median),
-                seconds(recovery.last()),
-                seconds(outcome.broker.iter().max()),
+                format_seconds(Some(&totals.longest_unanswered)),
+                format_seconds(Some(&totals.longest_unseen)),
+                format_seconds(median),
+                format_seconds(recovery.last()),
+                format_seconds(outcome.broker.iter().max()),
             ],
         );
     }
     text.push_str(
         "\nThe first right answer is timed for each affected user from the fault on: an inbox that shows \
-         everything acknowledged before it, or, where nobody can send meanwhile, one that shows what was \
-         sent after it. Longest unanswered: how long somebody got no inbox from any of the consumers that \
-         were asked. Longest unseen: how long an answer lacked something that was acknowledged.\n",
+         everything acknowledged before the fault, or, if sends fail meanwhile, a notification sent after \
+         it. Longest unanswered: how long a user got no inbox from any consumer that was asked. Longest \
+         unseen: how long answers lacked an acknowledged notification.\n",
     );
 }
 
-fn counterexamples(text: &mut String, outcomes: &[Outcome]) {
+fn write_counterexamples(text: &mut String, outcomes: &[ScenarioOutcome]) {
     for outcome in outcomes {
         let history = outcome.history.lock();
         if outcome.failure.is_none() && history.findings().is_empty() {
@@ -132,10 +132,11 @@ fn counterexamples(text: &mut String, outcomes: &[Outcome]) {
         }
         let _ = writeln!(text, "\n## {}\n", outcome.scenario.name());
         if let Some(failure) = &outcome.failure {
-            let _ = writeln!(text, "- not carried through: {failure}");
+            let _ = writeln!(text, "- not completed: {failure}");
         }
         for (wrong, finding) in history.findings() {
-            let name = WRONGS.iter().find(|(kind, _)| kind == wrong).map_or("?", |(_, name)| name);
+            let name =
+                VIOLATIONS.iter().find(|(kind, _)| kind == wrong).map_or("?", |(_, name)| name);
             let _ = writeln!(text, "- {name}: {}. The first:", finding.count);
             for example in &finding.examples {
                 let _ = writeln!(text, "  - {example}");
@@ -144,10 +145,10 @@ fn counterexamples(text: &mut String, outcomes: &[Outcome]) {
     }
 }
 
-fn row(text: &mut String, cells: &[String]) {
+fn write_row(text: &mut String, cells: &[String]) {
     let _ = writeln!(text, "| {} |", cells.join(" | "));
 }
 
-fn seconds(time: Option<&Duration>) -> String {
+fn format_seconds(time: Option<&Duration>) -> String {
     time.map_or_else(|| "–".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()))
 }

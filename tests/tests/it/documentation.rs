@@ -59,7 +59,7 @@ fn the_reference_page_is_what_the_code_describes() {
     assert_eq!(written, page, "run it again with UPDATE_DOCUMENTS=1");
 }
 
-/// What a histogram's name becomes where it is counted.
+/// Suffixes of a histogram's series.
 const ENDINGS: [&str; 3] = ["_bucket", "_sum", "_count"];
 
 #[test]
@@ -69,7 +69,7 @@ fn dashboard_and_alerts_ask_for_nothing_that_is_not_counted() {
     let alerts = include_str!("../../../assets/prometheus/alerts.yml");
     for (file, text) in [("dashboard", dashboard), ("alerts", alerts)] {
         let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-        // In `by (notifications_…)` and the like nothing begins so that is no metric.
+        // `by (notifications_…)` and the like contain only names of metrics with this prefix.
         let asked: HashSet<_> = words.filter(|word| word.starts_with("notifications_")).collect();
         assert!(asked.len() > 10, "{file}");
         for name in asked {

@@ -1,4 +1,4 @@
-//! What holds whatever the log is.
+//! Tests that run on every kind of log.
 
 mod seed;
 mod problems;
@@ -11,7 +11,7 @@ mod live;
 mod publishing;
 mod metrics;
 
-/// The same tests for each kind of log.
+/// Declares the tests for each kind of log.
 macro_rules! on_every_log {
     ($($test:path as $name:ident),* $(,)?) => {
         mod embedded {

@@ -1,13 +1,13 @@
-//! Who may do what, where callers are asked who they are.
+//! Authorization: which caller may use which route.
 
 #[cfg(feature = "full")]
 use std::time::Duration;
 
 use e2e::{
     World,
-    listener::{Listener, Transport},
     process::Standalone,
-    tokens::{Issuer, KeyFiles, claims, unsigned},
+    stream_client::{StreamClient, Transport},
+    tokens::{Issuer, KeyFiles, unsigned_token, valid_claims},
     until,
 };
 #[cfg(feature = "full")]
@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 
 const SECRET: &str = "a secret of at least 32 bytes, which this is";
 
-/// What a route is, to those who ask.
+/// A route's protection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Everybody may.
+enum RouteKind {
+    /// Open to all callers.
     Open,
     /// User 1's inbox.
     Inbox,
@@ -28,98 +28,99 @@ enum Kind {
     Operation,
     /// Sends as user 1.
     Send,
-    /// Who user 1 is.
+    /// Reads user 1's name.
     User,
-    /// Who everybody is.
+    /// Reads all users.
     Users,
-    /// Changes who somebody is.
+    /// Changes a user.
     Change,
 }
 
-/// Every route, and what it is. A route that is not here fails the test.
-const ROUTES: [(&str, &str, Kind); 23] = [
-    ("producer", "POST /send", Kind::Send),
-    ("producer", "GET /users", Kind::Users),
-    ("producer", "GET /users/{id}", Kind::User),
-    ("producer", "PUT /users/{id}", Kind::Change),
-    ("producer", "DELETE /users/{id}", Kind::Change),
-    ("producer", "GET /metrics", Kind::Operation),
-    ("producer", "GET /livez", Kind::Open),
-    ("producer", "GET /readyz", Kind::Open),
-    ("producer", "GET /openapi.json", Kind::Open),
-    ("producer", "GET /docs/", Kind::Open),
-    ("consumer", "GET /notifications/{id}", Kind::Inbox),
-    ("consumer", "DELETE /notifications/{id}", Kind::Inbox),
-    ("consumer", "GET /notifications/{id}/stream", Kind::Inbox),
-    ("consumer", "GET /notifications/{id}/ws", Kind::Inbox),
-    ("consumer", "POST /notifications/{id}/read", Kind::Inbox),
-    ("consumer", "POST /notifications/{id}/unread", Kind::Inbox),
-    ("consumer", "DELETE /notifications/{id}/{notification}", Kind::Inbox),
-    ("consumer", "GET /partitions", Kind::Operation),
-    ("consumer", "GET /metrics", Kind::Operation),
-    ("consumer", "GET /livez", Kind::Open),
-    ("consumer", "GET /readyz", Kind::Open),
-    ("consumer", "GET /openapi.json", Kind::Open),
-    ("consumer", "GET /", Kind::Open),
+/// Every route and its protection. A route that is missing here fails the test.
+const ROUTES: [(&str, &str, RouteKind); 23] = [
+    ("producer", "POST /send", RouteKind::Send),
+    ("producer", "GET /users", RouteKind::Users),
+    ("producer", "GET /users/{id}", RouteKind::User),
+    ("producer", "PUT /users/{id}", RouteKind::Change),
+    ("producer", "DELETE /users/{id}", RouteKind::Change),
+    ("producer", "GET /metrics", RouteKind::Operation),
+    ("producer", "GET /livez", RouteKind::Open),
+    ("producer", "GET /readyz", RouteKind::Open),
+    ("producer", "GET /openapi.json", RouteKind::Open),
+    ("producer", "GET /docs/", RouteKind::Open),
+    ("consumer", "GET /notifications/{id}", RouteKind::Inbox),
+    ("consumer", "DELETE /notifications/{id}", RouteKind::Inbox),
+    ("consumer", "GET /notifications/{id}/stream", RouteKind::Inbox),
+    ("consumer", "GET /notifications/{id}/ws", RouteKind::Inbox),
+    ("consumer", "POST /notifications/{id}/read", RouteKind::Inbox),
+    ("consumer", "POST /notifications/{id}/unread", RouteKind::Inbox),
+    ("consumer", "DELETE /notifications/{id}/{notification}", RouteKind::Inbox),
+    ("consumer", "GET /partitions", RouteKind::Operation),
+    ("consumer", "GET /metrics", RouteKind::Operation),
+    ("consumer", "GET /livez", RouteKind::Open),
+    ("consumer", "GET /readyz", RouteKind::Open),
+    ("consumer", "GET /openapi.json", RouteKind::Open),
+    ("consumer", "GET /", RouteKind::Open),
 ];
 
-/// Somebody who asks: what they are, their token, what they may (all else is 403).
-struct Asker {
+/// A caller: name, token, allowed kinds of routes (403 for all others).
+struct Caller {
     name: &'static str,
     token: Option<String>,
-    may: Result<&'static [Kind], StatusCode>,
+    may: Result<&'static [RouteKind], StatusCode>,
 }
 
-fn askers() -> Vec<Asker> {
-    use Kind::{Change, Inbox, Operation, Send, User, Users};
-    let issuer = Issuer::secret(SECRET);
-    let stranger = Issuer::secret("another secret of at least 32 bytes, which is not ours");
-    let good = claims(Some("1"), "send admin", 600);
+fn all_callers() -> Vec<Caller> {
+    use RouteKind::{Change, Inbox, Operation, Send, User, Users};
+    let issuer = Issuer::with_secret(SECRET);
+    let stranger = Issuer::with_secret("another secret of at least 32 bytes, which is not ours");
+    let issue = |sub, scope| issuer.issue_token(sub, scope);
+    let good = valid_claims(Some("1"), "send admin", 600);
     let with = |name: &str, value: Value| {
         let mut claims = good.clone();
         claims[name] = value;
-        issuer.sign(&claims)
+        issuer.sign_claims(&claims)
     };
     let without = |name: &str| {
         let mut claims = good.clone();
         claims.as_object_mut().expect("an object").remove(name);
-        issuer.sign(&claims)
+        issuer.sign_claims(&claims)
     };
-    let token = issuer.token(Some("1"), "send");
+    let token = issue(Some("1"), "send");
     let (head, _) = token.rsplit_once('.').expect("a token");
     let refused = Err(StatusCode::UNAUTHORIZED);
-    let asker = |name, token: String, may| Asker { name, token: Some(token), may };
+    let asker = |name, token: String, may| Caller { name, token: Some(token), may };
     vec![
-        Asker { name: "nobody", token: None, may: refused },
+        Caller { name: "nobody", token: None, may: refused },
         asker("rubbish", "rubbish".into(), refused),
-        asker("expired", issuer.sign(&claims(Some("1"), "send admin", -60)), refused),
+        asker("expired", issuer.sign_claims(&valid_claims(Some("1"), "send admin", -60)), refused),
         asker("too early", with("nbf", (jiff::Timestamp::now().as_second() + 600).into()), refused),
         asker("another audience", with("aud", json!("billing")), refused),
         asker("no audience", without("aud"), refused),
         asker("no end", without("exp"), refused),
         asker("a user that is no text", with("sub", json!(1)), refused),
-        asker("another signature", stranger.sign(&good), refused),
+        asker("another signature", stranger.sign_claims(&good), refused),
         asker("a signature cut off", format!("{head}."), refused),
-        asker("alg: none", unsigned(&good), refused),
-        asker("another user", issuer.token(Some("2"), ""), Ok(&[])),
-        asker("another user who may send", issuer.token(Some("2"), "send"), Ok(&[User, Users])),
-        asker("a scope that contains another", issuer.token(None, "sender xadmin"), Ok(&[])),
-        asker("the user", issuer.token(Some("1"), ""), Ok(&[Inbox, User])),
+        asker("alg: none", unsigned_token(&good), refused),
+        asker("another user", issue(Some("2"), ""), Ok(&[])),
+        asker("another user who may send", issue(Some("2"), "send"), Ok(&[User, Users])),
+        asker("a scope that contains another", issue(None, "sender xadmin"), Ok(&[])),
+        asker("the user", issue(Some("1"), ""), Ok(&[Inbox, User])),
         asker("the user, who may send", token, Ok(&[Inbox, User, Send, Users])),
-        asker("a service that may send", issuer.token(None, "send"), Ok(&[User, Send, Users])),
-        asker("a monitor", issuer.token(None, "metrics"), Ok(&[Operation])),
+        asker("a service that may send", issue(None, "send"), Ok(&[User, Send, Users])),
+        asker("a monitor", issue(None, "metrics"), Ok(&[Operation])),
         asker(
             "an administrator",
-            issuer.token(Some("9"), "admin"),
+            issue(Some("9"), "admin"),
             Ok(&[Inbox, Operation, Send, User, Users, Change]),
         ),
         asker(
             "several audiences, scopes as a list",
             {
-                let mut claims = claims(Some("1"), "", 600);
+                let mut claims = valid_claims(Some("1"), "", 600);
                 claims["aud"] = json!(["billing", "notifications"]);
                 claims["scope"] = json!(["send", "other"]);
-                issuer.sign(&claims)
+                issuer.sign_claims(&claims)
             },
             Ok(&[Inbox, User, Send, Users]),
         ),
@@ -128,17 +129,20 @@ fn askers() -> Vec<Asker> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_route_lets_in_those_who_may_and_nobody_else() {
-    let (world, _files) = guarded(World::embedded().await).await;
-    every_route_is_known(&world).await;
-    for asker in askers() {
+    let (world, _files) = with_authentication(World::embedded().await).await;
+    expect_every_route_listed(&world).await;
+    for asker in all_callers() {
         for (service, route, kind) in ROUTES {
             let (method, path) = route.split_once(' ').expect("a method and a path");
             let path = path.replace("{id}", "1").replace("{notification}", "none");
-            let url =
-                if service == "producer" { world.producer(&path) } else { world.consumer(&path) };
+            let url = if service == "producer" {
+                world.producer_url(&path)
+            } else {
+                world.consumer_url(&path)
+            };
             let method: Method = method.parse().expect("a method");
             let mut request = world.http().request(method, url);
-            if kind == Kind::Send {
+            if kind == RouteKind::Send {
                 request = request.json(&json!({ "from_id": 1, "to_id": 2, "message": "hello" }));
             }
             if let Some(token) = &asker.token {
@@ -147,7 +151,7 @@ async fn every_route_lets_in_those_who_may_and_nobody_else() {
             let answer = request.send().await.expect("an answer");
             let who = format!("{} at {service}'s {route}: {answer:?}", asker.name);
             let status = answer.status();
-            let let_in = kind == Kind::Open || asker.may.is_ok_and(|may| may.contains(&kind));
+            let let_in = kind == RouteKind::Open || asker.may.is_ok_and(|may| may.contains(&kind));
             if let_in {
                 assert!(!matches!(status.as_u16(), 401 | 403 | 500..), "{who}");
                 continue;
@@ -162,9 +166,10 @@ async fn every_route_lets_in_those_who_may_and_nobody_else() {
     }
 }
 
-/// Holds the table against what the services say of themselves.
-async fn every_route_is_known(world: &World) {
-    for (service, base) in [("producer", world.producer("")), ("consumer", world.consumer(""))] {
+/// Compares the table with the services' OpenAPI documents.
+async fn expect_every_route_listed(world: &World) {
+    let bases = [("producer", world.producer_url("")), ("consumer", world.consumer_url(""))];
+    for (service, base) in bases {
         let document = world.http().get(format!("{base}/openapi.json")).send().await;
         let document: Value = document.expect("an answer").json().await.expect("JSON");
         for (path, methods) in document["paths"].as_object().expect("paths") {
@@ -179,10 +184,10 @@ async fn every_route_is_known(world: &World) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_sends_as_nobody_else_not_even_in_a_bulk() {
-    let (world, _files) = guarded(World::embedded().await).await;
-    let token = Issuer::secret(SECRET).token(Some("1"), "send");
+    let (world, _files) = with_authentication(World::embedded().await).await;
+    let token = Issuer::with_secret(SECRET).issue_token(Some("1"), "send");
     let lines = "{\"from_id\":1,\"to_id\":2,\"message\":\"mine\"}\n{\"from_id\":3,\"to_id\":2,\"message\":\"forged\"}\n";
-    let request = world.http().post(world.producer("/send")).bearer_auth(&token);
+    let request = world.http().post(world.producer_url("/send")).bearer_auth(&token);
     let request = request.header("content-type", "application/x-ndjson").body(lines);
     let answer = request.send().await.expect("an answer").text().await.expect("lines");
     let statuses: Vec<_> = answer
@@ -194,32 +199,32 @@ async fn a_user_sends_as_nobody_else_not_even_in_a_bulk() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_takes_its_token_from_the_address_and_ends_when_it_expires() {
-    let (mut world, files) = guarded(World::embedded().await).await;
+    let (mut world, files) = with_authentication(World::embedded().await).await;
     world.stop_consumer(0).await;
-    let secret = files.secret(SECRET);
+    let secret = files.write_secret(SECRET);
     world.start_consumer(0, &["--auth-secret-file", &secret, "--heartbeat", "200ms"]).await;
-    world.ready(&world.consumer("")).await;
-    let issuer = Issuer::secret(SECRET);
-    // Clocks may differ by 10 s, which a token gains.
-    let token = issuer.sign(&claims(Some("1"), "", -8));
-    let base = world.consumer("");
+    world.await_ready(&world.consumer_url("")).await;
+    let issuer = Issuer::with_secret(SECRET);
+    // A token is accepted for 10 s longer, because clocks may differ.
+    let token = issuer.sign_claims(&valid_claims(Some("1"), "", -8));
+    let base = world.consumer_url("");
     let query = format!("access_token={token}");
     let mut listeners = Vec::new();
     for transport in Transport::ALL {
-        listeners.push(Listener::open(transport, &base, 1, &query).await.expect("a stream"));
+        listeners.push(StreamClient::open(transport, &base, 1, &query).await.expect("a stream"));
     }
     for (listener, transport) in listeners.iter_mut().zip(Transport::ALL) {
-        listener.expect("state").await;
-        let ended = listener.expect("end").await;
+        listener.expect_event("state").await;
+        let ended = listener.expect_event("end").await;
         assert_eq!(ended["reason"], "expired", "{transport:?}");
-        let other = format!("access_token={}", issuer.token(Some("2"), ""));
+        let other = format!("access_token={}", issuer.issue_token(Some("2"), ""));
         for (query, expected) in [(query.as_str(), 401), (&other, 403), ("", 401)] {
-            let refused = Listener::open(transport, &base, 1, query).await.err();
+            let refused = StreamClient::open(transport, &base, 1, query).await.err();
             assert_eq!(refused.expect("a refusal").0, expected, "{transport:?}");
         }
     }
-    // Nowhere else: addresses are remembered by proxies and browsers.
-    let url = format!("{base}/notifications/1?access_token={}", issuer.token(Some("1"), ""));
+    // Other routes take no token from the query: proxies and browsers log URLs.
+    let url = format!("{base}/notifications/1?access_token={}", issuer.issue_token(Some("1"), ""));
     let answer = world.http().get(url).send().await.expect("an answer");
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
 }
@@ -229,37 +234,37 @@ async fn a_stream_takes_its_token_from_the_address_and_ends_when_it_expires() {
 async fn keys_are_rotated_without_a_restart() {
     let files = KeyFiles::new();
     let issuers = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA]
-        .map(|algorithm| Issuer::private(algorithm, &format!("{algorithm:?}")));
-    let path = files.key_set(&[&issuers[0], &issuers[1]]);
+        .map(|algorithm| Issuer::with_private_key(algorithm, &format!("{algorithm:?}")));
+    let path = files.write_key_set(&[&issuers[0], &issuers[1]]);
     let mut world = World::embedded().await;
     world.restart_with(&["--auth-jwks-file", &path, "--auth-reread", "20ms"]).await;
-    world.ready(&world.consumer("")).await;
+    world.await_ready(&world.consumer_url("")).await;
     let statuses = async |world: &World| {
         let mut statuses = Vec::new();
         for issuer in &issuers {
-            let request = world.http().get(world.consumer("/notifications/1"));
-            let request = request.bearer_auth(issuer.token(Some("1"), ""));
+            let request = world.http().get(world.consumer_url("/notifications/1"));
+            let request = request.bearer_auth(issuer.issue_token(Some("1"), ""));
             statuses.push(request.send().await.expect("an answer").status().as_u16());
         }
         statuses
     };
     assert_eq!(statuses(&world).await, [200, 200, 401]);
-    // A public key is no secret that somebody could sign with, and its name alone proves nothing.
-    let public = issuers[0].public()["n"].as_str().expect("a modulus").to_owned();
-    let forged = Issuer::secret(&public).token(Some("1"), "");
-    let other = Issuer::private(Algorithm::RS256, "RS256").token(Some("1"), "");
+    // A token signed with a public key as HS256 secret, or with a known key id only, is refused.
+    let public = issuers[0].public_jwk()["n"].as_str().expect("a modulus").to_owned();
+    let forged = Issuer::with_secret(&public).issue_token(Some("1"), "");
+    let other = Issuer::with_private_key(Algorithm::RS256, "RS256").issue_token(Some("1"), "");
     for token in [forged, other] {
-        let request = world.http().get(world.consumer("/notifications/1")).bearer_auth(token);
+        let request = world.http().get(world.consumer_url("/notifications/1")).bearer_auth(token);
         assert_eq!(request.send().await.expect("an answer").status(), StatusCode::UNAUTHORIZED);
     }
-    files.key_set(&[&issuers[1], &issuers[2]]);
+    files.write_key_set(&[&issuers[1], &issuers[2]]);
     until(|| async {
         let found = statuses(&world).await;
         if found == [401, 200, 200] { Ok(()) } else { Err(found) }
     })
     .await;
-    // What is no key set leaves the keys of before in place.
-    files.write("keys.json", "{\"keys\":");
+    // An invalid key set leaves the previous keys in use.
+    files.replace_file("keys.json", "{\"keys\":");
     let mut checks = tokio::time::interval(Duration::from_millis(20));
     for _ in 0..10 {
         checks.tick().await;
@@ -269,16 +274,16 @@ async fn keys_are_rotated_without_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_passed_on_is_allowed_at_both_or_at_neither() {
-    let (mut world, files) = guarded(World::mock().await).await;
-    let secret = files.secret(SECRET);
-    let issuer = Issuer::secret(SECRET);
+    let (mut world, files) = with_authentication(World::mock().await).await;
+    let secret = files.write_secret(SECRET);
+    let issuer = Issuer::with_secret(SECRET);
     world.start_consumer(1, &["--auth-secret-file", &secret]).await;
-    let admin = issuer.token(None, "admin");
-    // Both own some, so whichever is asked, one of them has to ask the other.
+    let admin = issuer.issue_token(None, "admin");
+    // Both own partitions, so either instance has to forward some requests.
     until(|| async {
         let mut owners = Vec::new();
         for number in [0, 1] {
-            let request = world.http().get(world.consumer_number(number, "/partitions"));
+            let request = world.http().get(world.nth_consumer_url(number, "/partitions"));
             let answer = request.bearer_auth(&admin).send().await.expect("an answer");
             let answer: Value = answer.json().await.expect("JSON");
             let partitions = answer["partitions"].as_array().expect("a list");
@@ -293,15 +298,15 @@ async fn what_is_passed_on_is_allowed_at_both_or_at_neither() {
     .await;
     for user in 1..=4 {
         for number in [0, 1] {
-            let url = world.consumer_number(number, &format!("/notifications/{user}"));
-            let token = |sub: i64| issuer.token(Some(&sub.to_string()), "");
+            let url = world.nth_consumer_url(number, &format!("/notifications/{user}"));
+            let token = |sub: i64| issuer.issue_token(Some(&sub.to_string()), "");
             for (token, expected) in [
                 (Some(token(user)), 200),
                 (Some(token(user + 1)), 403),
                 (Some(admin.clone()), 200),
                 (None, 401),
             ] {
-                // Whoever says that they are a peer has to have a token all the same.
+                // A request with the peers' header still needs a token.
                 for hop in [false, true] {
                     let mut request = world.http().get(&url);
                     if hop {
@@ -311,15 +316,15 @@ async fn what_is_passed_on_is_allowed_at_both_or_at_neither() {
                         request = request.bearer_auth(token);
                     }
                     let status = request.send().await.expect("an answer").status().as_u16();
-                    // The one that is not the owner does not ask a third.
+                    // A forwarded request is not forwarded again.
                     let fine = status == expected || hop && expected == 200 && status == 421;
                     assert!(fine, "user {user} at {number}, hop {hop}: {status}, not {expected}");
                 }
             }
-            let base = world.consumer_number(number, "");
+            let base = world.nth_consumer_url(number, "");
             let query = format!("access_token={}", token(user));
             for transport in Transport::ALL {
-                Listener::open(transport, &base, user, &query).await.expect("a stream");
+                StreamClient::open(transport, &base, user, &query).await.expect("a stream");
             }
         }
     }
@@ -330,20 +335,20 @@ async fn a_page_of_another_origin_changes_nothing_where_nobody_is_asked() {
     let world = World::embedded().await;
     world.send(2, 1, "hello").await;
     let form = "from_id=2&to_id=1&message=forged";
-    let own = world.producer("");
+    let own = world.producer_url("");
     for (origin, expected) in [("http://evil.example", 403), ("null", 403), (own.as_str(), 200)] {
-        let request = world.http().post(world.producer("/send")).header("origin", origin);
+        let request = world.http().post(world.producer_url("/send")).header("origin", origin);
         let request = request.header("content-type", "application/x-www-form-urlencoded");
         let answer = request.body(form).send().await.expect("an answer");
         assert_eq!(answer.status().as_u16(), expected, "{origin}");
     }
-    // A name that somebody points at this machine makes their page's origin ours.
+    // DNS rebinding: a foreign name resolves to this machine, so that Host equals Origin.
     for (host, expected) in [("evil.example", 403), ("localhost:8081", 200)] {
-        let request = world.http().get(world.consumer("/notifications/1")).header("host", host);
+        let request = world.http().get(world.consumer_url("/notifications/1")).header("host", host);
         let answer = request.send().await.expect("an answer");
         assert_eq!(answer.status().as_u16(), expected, "{host}");
     }
-    let request = world.http().delete(world.consumer("/notifications/1"));
+    let request = world.http().delete(world.consumer_url("/notifications/1"));
     let answer = request.header("origin", "http://evil.example").send().await.expect("an answer");
     assert_eq!(answer.status(), StatusCode::FORBIDDEN);
     world.expect_inbox(1, &["hello".into(), "forged".into()]).await;
@@ -353,17 +358,18 @@ async fn a_page_of_another_origin_changes_nothing_where_nobody_is_asked() {
 async fn no_token_and_no_secret_reaches_the_logs() {
     let (files, folder) = (KeyFiles::new(), tempfile::tempdir().expect("a folder"));
     let log = folder.path().join("log");
-    let issuer = Issuer::secret(SECRET);
-    let flags = ["--auth-secret-file", &files.secret(SECRET), "--log", "trace"];
+    let issuer = Issuer::with_secret(SECRET);
+    let flags = ["--auth-secret-file", &files.write_secret(SECRET), "--log", "trace"];
     let logs = std::fs::File::create(&log).expect("a file").into();
-    let standalone = Standalone::start_logging(folder.path(), &flags, logs).await;
-    let tokens =
-        [issuer.token(Some("1"), "send"), issuer.token(Some("2"), ""), unsigned(&json!({}))];
+    let standalone = Standalone::start_with_logs(folder.path(), &flags, logs).await;
+    let signed =
+        [("1", "send"), ("2", "")].map(|(sub, scope)| issuer.issue_token(Some(sub), scope));
+    let tokens = [&signed[..], &[unsigned_token(&json!({}))]].concat();
     let client = reqwest::Client::new();
     for token in &tokens {
         for transport in Transport::ALL {
             let query = format!("access_token={token}");
-            let _ = Listener::open(transport, &standalone.consumer, 1, &query).await;
+            let _ = StreamClient::open(transport, &standalone.consumer, 1, &query).await;
         }
         let url = format!("{}/notifications/1?access_token={token}", standalone.consumer);
         client.get(url).bearer_auth(token).send().await.expect("an answer");
@@ -381,13 +387,13 @@ async fn no_token_and_no_secret_reaches_the_logs() {
     }
 }
 
-/// This world, with authentication.
-async fn guarded(mut world: World) -> (World, KeyFiles) {
+/// Restarts this world with authentication.
+async fn with_authentication(mut world: World) -> (World, KeyFiles) {
     let files = KeyFiles::new();
-    let secret = files.secret(SECRET);
+    let secret = files.write_secret(SECRET);
     world.restart_with(&["--auth-secret-file", &secret]).await;
-    for base in [world.producer(""), world.consumer("")] {
-        world.ready(&base).await;
+    for base in [world.producer_url(""), world.consumer_url("")] {
+        world.await_ready(&base).await;
     }
     (world, files)
 }

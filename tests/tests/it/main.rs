@@ -1,4 +1,4 @@
-//! The specification, end to end: whole services on free ports, asked over HTTP.
+//! The specification, end to end: whole services on free ports, tested over HTTP.
 //!
 //! The tests in [`every_log`] run on the embedded log, on librdkafka's in-memory broker, and on a real
 //! Apache Kafka with a real PostgreSQL. A plain `cargo test` ignores the tests that need more:

@@ -1,4 +1,4 @@
-//! What only a real Kafka and a real PostgreSQL can show.
+//! Tests that need a real Kafka and a real PostgreSQL.
 
 use std::{
     process::Command,
@@ -7,10 +7,10 @@ use std::{
 
 use e2e::{
     World,
-    parts::Parts,
-    real::Instance,
+    backend::Backend,
+    real::RealServer,
     until,
-    world::{home, unique},
+    world::{home_partition, unique_name},
 };
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
@@ -24,16 +24,20 @@ async fn a_record_written_by_kcat_in_the_tutorial_s_format_is_shown() {
     let value =
         r#"{"from":{"id":2,"name":"Bruno"},"to":{"id":1,"name":"Emma"},"message":"from kcat"}"#;
     // The second has a header whose name is not UTF-8, at which the client library panics.
-    kcat(&world, &format!("1={value}"), &["-K", "="]);
+    produce_with_kcat(&world, &format!("1={value}"), &["-K", "="]);
     let second = value.replace("from kcat", "odd header");
     let odd = std::ffi::OsStr::new("-H");
     let name = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"\xff\xfe=1");
-    kcat_with(&world, &format!("1={second}"), &["-K".as_ref(), "=".as_ref(), odd, name]);
+    produce_with_kcat_arguments(
+        &world,
+        &format!("1={second}"),
+        &["-K".as_ref(), "=".as_ref(), odd, name],
+    );
     world.expect_inbox(1, &["ours".into(), "from kcat".into(), "odd header".into()]).await;
     assert_eq!(
-        world.read(1).await["notifications"][1]["cursor"]
+        world.read_page(1).await["notifications"][1]["cursor"]
             .as_str()
-            .map(|c| c.starts_with(&format!("{}-", home(1)))),
+            .map(|c| c.starts_with(&format!("{}-", home_partition(1)))),
         Some(true)
     );
 }
@@ -41,18 +45,19 @@ async fn a_record_written_by_kcat_in_the_tutorial_s_format_is_shown() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka and PostgreSQL: task test:real"]
 async fn a_broker_s_restart_loses_nothing_and_needs_no_restart_of_ours() {
-    let broker = Instance::start("kafka");
+    let broker = RealServer::start("kafka");
     let server = std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL");
-    let topic = unique("notifications");
-    let parts = Parts::on(broker.address.clone(), &server, &topic.replace('-', "_")).await;
-    let world = World::on(parts, topic).await;
+    let topic = unique_name("notifications");
+    let backend =
+        Backend::from_servers(broker.address.clone(), &server, &topic.replace('-', "_")).await;
+    let world = World::with_backend(backend, topic).await;
     let mut sent: Vec<_> = (0..10).map(|n| format!("before {n}")).collect();
     for message in &sent {
         world.send(1, 2, message).await;
     }
     world.expect_inbox(2, &sent).await;
     for (round, way) in ["kill", "stop", "pause"].into_iter().enumerate() {
-        broker.does(way);
+        broker.run_action(way);
         assert_eq!(world.inbox(2).await, sent, "still served, until the group's session ends");
         until(|| async {
             let status =
@@ -61,15 +66,16 @@ async fn a_broker_s_restart_loses_nothing_and_needs_no_restart_of_ours() {
         })
         .await;
         if way == "pause" {
-            broker.does("resume");
+            broker.run_action("resume");
         } else {
             broker.start_again("kafka");
         }
         let message = format!("after {round}");
-        // What was under way to a frozen broker may stay unknown for a while after it goes on; with
-        // a key it is safe to ask again.
+        // The outcome of sends in flight to a frozen broker may stay unknown for a while after it
+        // resumes; with a key it is safe to retry.
         until(|| async {
-            let request = world.http().post(world.producer("/send")).header("idempotency-key", way);
+            let request =
+                world.http().post(world.producer_url("/send")).header("idempotency-key", way);
             let body = json!({ "from_id": 1, "to_id": 2, "message": message });
             let status = request.json(&body).send().await.expect("an answer").status().as_u16();
             if status == 200 { Ok(()) } else { Err(status) }
@@ -83,17 +89,17 @@ async fn a_broker_s_restart_loses_nothing_and_needs_no_restart_of_ours() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka and PostgreSQL: task test:real"]
 async fn postgres_away_is_a_503_and_its_return_is_found_without_a_restart() {
-    let server = Instance::start("postgres");
+    let server = RealServer::start("postgres");
     let brokers = std::env::var("TEST_KAFKA_BROKERS").expect("TEST_KAFKA_BROKERS");
-    let topic = unique("notifications");
-    let parts = Parts::on(brokers, &server.address, &topic.replace('-', "_")).await;
-    let world = World::on(parts, topic).await;
+    let topic = unique_name("notifications");
+    let backend = Backend::from_servers(brokers, &server.address, &topic.replace('-', "_")).await;
+    let world = World::with_backend(backend, topic).await;
     world.send(1, 2, "before").await;
 
     for way in ["kill", "stop", "pause"] {
-        server.does(way);
-        // Names that are known count until the lost connection is noticed, which takes seconds where
-        // there is no sign of it.
+        server.run_action(way);
+        // Cached names are used until the lost connection is noticed, which takes seconds if no
+        // packet tells of it.
         let response = until(|| async {
             let response = world.post_form("from_id=1&to_id=3&message=perhaps").await;
             if response.status() == 503 { Ok(response) } else { Err(way) }
@@ -105,10 +111,11 @@ async fn postgres_away_is_a_503_and_its_return_is_found_without_a_restart() {
             said.contains("user directory") && !said.contains("sqlx") && !said.contains("5432"),
             "{said}"
         );
-        let ready = world.http().get(world.producer("/readyz")).send().await.expect("an answer");
+        let ready =
+            world.http().get(world.producer_url("/readyz")).send().await.expect("an answer");
         assert_eq!(ready.status(), 503);
         if way == "pause" {
-            server.does("resume");
+            server.run_action("resume");
         } else {
             server.start_again("postgres");
         }
@@ -117,22 +124,22 @@ async fn postgres_away_is_a_503_and_its_return_is_found_without_a_restart() {
     world.expect_inbox(2, &["before".into(), "kill".into(), "stop".into(), "pause".into()]).await;
 }
 
-/// A connection to the world's users, as another program would have it.
-async fn users(world: &World) -> PgConnection {
-    let Parts::Real { database_url, .. } = &world.parts else { unreachable!("a real world") };
+/// A direct connection to the world's users table.
+async fn connect_to_users(world: &World) -> PgConnection {
+    let Backend::Real { database_url, .. } = &world.backend else { unreachable!("a real world") };
     PgConnection::connect(database_url).await.expect("a connection")
 }
 
-async fn rename(users: &mut PgConnection, name: &str) {
+async fn rename_user(users: &mut PgConnection, name: &str) {
     let statement = sqlx::query("UPDATE users SET name = $1 WHERE id = 1").bind(name);
     assert_eq!(statement.execute(users).await.expect("done").rows_affected(), 1);
 }
 
-/// Sends from user 1 and returns who the recipient sees as its sender.
-async fn sender_s_name(world: &World, message: &str) -> String {
+/// Sends from user 1 and returns the sender's name in the recipient's inbox.
+async fn shown_sender_name(world: &World, message: &str) -> String {
     world.send(1, 2, message).await;
     until(|| async {
-        let page = world.read(2).await;
+        let page = world.read_page(2).await;
         let last = page["notifications"].as_array().and_then(|all| all.last().cloned());
         let last = last.unwrap_or_default();
         let name = last["from"]["name"].as_str().unwrap_or_default().to_owned();
@@ -145,17 +152,17 @@ async fn sender_s_name(world: &World, message: &str) -> String {
 #[ignore = "needs Kafka and PostgreSQL: task test:real"]
 async fn a_user_renamed_or_deleted_with_plain_sql_is_seen_by_the_sends_that_follow() {
     let world = World::real().await;
-    let mut users = users(&world).await;
+    let mut users = connect_to_users(&world).await;
     world.send(1, 2, "ready").await;
-    // Long enough for the cache to be trusted, and used. Three seconds are less than its lease, so
-    // it is the notification that is waited for.
+    // Long enough for the cache to be used, and shorter than its lease, so that only the
+    // notification can invalidate it.
     for n in 0..5 {
         let name = format!("Emma {n}");
-        sender_s_name(&world, "cached").await;
-        rename(&mut users, &name).await;
+        shown_sender_name(&world, "cached").await;
+        rename_user(&mut users, &name).await;
         let renamed = Instant::now();
         let mut tries = 0;
-        while sender_s_name(&world, &format!("{n}-{tries}")).await != name {
+        while shown_sender_name(&world, &format!("{n}-{tries}")).await != name {
             tries += 1;
             assert!(renamed.elapsed() < Duration::from_secs(3), "{name} after {tries}");
         }
@@ -177,17 +184,17 @@ async fn a_user_renamed_or_deleted_with_plain_sql_is_seen_by_the_sends_that_foll
 #[ignore = "needs Kafka and PostgreSQL: task test:real"]
 async fn a_producer_that_cannot_hear_of_changes_serves_no_stale_name() {
     let world = World::real().await;
-    let mut users = users(&world).await;
+    let mut users = connect_to_users(&world).await;
     world.send(1, 2, "ready").await;
     let listeners = "FROM pg_stat_activity WHERE datname = current_database() \
                      AND pid <> pg_backend_pid() AND query LIKE '%pg_notify($1%'";
     for n in 0..5 {
-        sender_s_name(&world, &format!("cached {n}")).await;
+        shown_sender_name(&world, &format!("cached {n}")).await;
         until(|| async {
             let kill =
                 AssertSqlSafe(format!("SELECT count(pg_terminate_backend(pid)) {listeners}"));
             let killed: i64 = sqlx::query_scalar(kill)
-                .fetch_one(&mut self::users(&world).await)
+                .fetch_one(&mut self::connect_to_users(&world).await)
                 .await
                 .expect("done");
             if killed == 1 { Ok(()) } else { Err(killed) }
@@ -196,60 +203,60 @@ async fn a_producer_that_cannot_hear_of_changes_serves_no_stale_name() {
         until(|| async {
             let left = AssertSqlSafe(format!("SELECT count(*) {listeners}"));
             let left: i64 = sqlx::query_scalar(left)
-                .fetch_one(&mut self::users(&world).await)
+                .fetch_one(&mut self::connect_to_users(&world).await)
                 .await
                 .expect("done");
             if left == 0 { Ok(()) } else { Err(left) }
         })
         .await;
         let name = format!("Emma {n}");
-        rename(&mut users, &name).await;
-        assert_eq!(sender_s_name(&world, &n.to_string()).await, name);
+        rename_user(&mut users, &name).await;
+        assert_eq!(shown_sender_name(&world, &n.to_string()).await, name);
     }
 
-    // And so with a table whose triggers are missing, as soon as that is noticed.
+    // The same holds for a table without triggers, as soon as the producer notices.
     sqlx::query("DROP FUNCTION users_changed CASCADE").execute(&mut users).await.expect("done");
     sleep(Duration::from_secs(5)).await;
     for name in ["Emma", "Emma again"] {
-        rename(&mut users, name).await;
-        assert_eq!(sender_s_name(&world, name).await, name);
+        rename_user(&mut users, name).await;
+        assert_eq!(shown_sender_name(&world, name).await, name);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka and PostgreSQL: task test:real"]
 async fn known_names_need_no_database_until_it_is_known_to_be_away() {
-    let server = Instance::start("postgres");
+    let server = RealServer::start("postgres");
     let brokers = std::env::var("TEST_KAFKA_BROKERS").expect("TEST_KAFKA_BROKERS");
-    let topic = unique("notifications");
-    let parts = Parts::on(brokers, &server.address, &topic.replace('-', "_")).await;
-    let world = World::on(parts, topic).await;
+    let topic = unique_name("notifications");
+    let backend = Backend::from_servers(brokers, &server.address, &topic.replace('-', "_")).await;
+    let world = World::with_backend(backend, topic).await;
     world.send(1, 2, "ready").await;
-    // The listener needs a moment at the start, and may lose its race with a try of its own.
+    // The listener needs a moment at the start, and may need a second attempt.
     until(|| async {
         world.send(1, 2, "known").await;
-        server.does("pause");
+        server.run_action("pause");
         let status = world.post_form("from_id=1&to_id=2&message=cached").await.status().as_u16();
-        server.does("resume");
+        server.run_action("resume");
         if status == 200 { Ok(()) } else { Err(status) }
     })
     .await;
-    server.does("pause");
+    server.run_action("pause");
     let paused = Instant::now();
     while world.post_form("from_id=1&to_id=3&message=m").await.status() == 200 {
         assert!(paused.elapsed() < Duration::from_secs(8), "a name is trusted for too long");
         sleep(Duration::from_millis(50)).await;
     }
-    server.does("resume");
+    server.run_action("resume");
     world.send(1, 4, "back").await;
 }
 
-fn kcat(world: &World, line: &str, arguments: &[&str]) {
+fn produce_with_kcat(world: &World, line: &str, arguments: &[&str]) {
     let arguments: Vec<_> = arguments.iter().map(std::ffi::OsStr::new).collect();
-    kcat_with(world, line, &arguments);
+    produce_with_kcat_arguments(world, line, &arguments);
 }
 
-fn kcat_with(world: &World, line: &str, arguments: &[&std::ffi::OsStr]) {
+fn produce_with_kcat_arguments(world: &World, line: &str, arguments: &[&std::ffi::OsStr]) {
     let brokers = std::env::var("TEST_KAFKA_BROKERS").expect("TEST_KAFKA_BROKERS");
     let mut child = Command::new("kcat")
         .args(["-P", "-b", &brokers, "-t", &world.topic, "-X", "topic.partitioner=murmur2_random"])

@@ -8,9 +8,9 @@ use std::{
 };
 
 use e2e::{
-    process::{Standalone, program},
+    process::{Standalone, build_program},
     until,
-    world::messages,
+    world::page_messages,
 };
 use serde_json::Value;
 
@@ -26,7 +26,7 @@ async fn a_killed_standalone_has_lost_nothing_that_it_acknowledged() {
             let mut sent = Vec::new();
             for n in 0.. {
                 let message = format!("{round}-{n}");
-                match send(&client, &standalone.producer, 1, &message).await {
+                match try_send(&client, &standalone.producer, 1, &message).await {
                     Some(200) => sent.push(message),
                     // Not ready yet.
                     Some(_) => tokio::time::sleep(Duration::from_millis(10)).await,
@@ -43,17 +43,17 @@ async fn a_killed_standalone_has_lost_nothing_that_it_acknowledged() {
                 if stop.load(Ordering::Acquire) { Ok(()) } else { Err("still sending") }
             })
             .await;
-            // In the middle of sends: the loop beside us goes on until it finds nobody there.
+            // Kill it during sends: the concurrent loop ends when the connection is refused.
             standalone.kill();
         });
         drop(standalone);
         acknowledged.extend(sent);
     }
     let standalone = Standalone::start(folder.path()).await;
-    let found = inbox(&standalone.consumer, 1).await;
+    let found = inbox_messages(&standalone.consumer, 1).await;
     let expected: Vec<_> = found.iter().filter(|m| acknowledged.contains(m)).cloned().collect();
     assert_eq!(expected, acknowledged, "everything acknowledged, once, in order");
-    // One more may have been written in each round whose answer did not come through.
+    // In each round one more may have been written without its answer arriving.
     assert!(found.len() <= acknowledged.len() + 3);
 }
 
@@ -65,7 +65,8 @@ async fn a_standalone_killed_between_two_snapshots_has_lost_nothing() {
     let client = reqwest::Client::new();
     let mut sent: Vec<String> = Vec::new();
     let written = || {
-        let file = snapshots.join(format!("topic-notifications/{}.snapshot", e2e::world::home(1)));
+        let file = snapshots
+            .join(format!("topic-notifications/{}.snapshot", e2e::world::home_partition(1)));
         file.metadata().and_then(|file| file.modified()).ok()
     };
     for round in 0..3 {
@@ -73,19 +74,22 @@ async fn a_standalone_killed_between_two_snapshots_has_lost_nothing() {
         let before = written();
         let deadline = std::time::Instant::now() + e2e::until::DEADLINE;
         let mut since = 0;
-        // A snapshot of this round, and some that come after it.
+        // Wait for a snapshot of this round, then send some more.
         while since < 10 {
             assert!(std::time::Instant::now() < deadline, "no snapshot in round {round}");
             let message = format!("{round}-{}", sent.len());
-            match send(&client, &standalone.producer, 1, &message).await {
+            match try_send(&client, &standalone.producer, 1, &message).await {
                 Some(200) => sent.push(message),
                 _ => tokio::time::sleep(Duration::from_millis(10)).await,
             }
             since += usize::from(written() != before);
         }
-        gone(standalone).await;
+        kill_and_await_exit(standalone).await;
         let again = Standalone::start_with(folder.path(), &flags).await;
-        assert_eq!(inbox(&again.consumer, 1).await, sent[sent.len().saturating_sub(1000)..]);
+        assert_eq!(
+            inbox_messages(&again.consumer, 1).await,
+            sent[sent.len().saturating_sub(1000)..]
+        );
         let metrics = reqwest::get(format!("{}/metrics", again.consumer)).await.expect("an answer");
         let metrics = metrics.text().await.expect("text");
         let restored = metrics
@@ -93,12 +97,12 @@ async fn a_standalone_killed_between_two_snapshots_has_lost_nothing() {
             .find_map(|line| line.strip_prefix("notifications_restored_total "))
             .and_then(|count| count.parse::<f64>().ok());
         assert!(restored.is_some_and(|restored| restored > 0.0), "{metrics}");
-        gone(again).await;
+        kill_and_await_exit(again).await;
     }
 }
 
-/// Kills it, and waits until it is gone and has let go of its folder.
-async fn gone(standalone: Standalone) {
+/// Kills it, and waits until the lock of its folder is released.
+async fn kill_and_await_exit(standalone: Standalone) {
     standalone.kill();
     until(|| async {
         match reqwest::get(format!("{}/livez", standalone.consumer)).await {
@@ -115,17 +119,17 @@ async fn an_interrupted_standalone_ends_well_and_shows_the_same_inboxes_when_it_
     let client = reqwest::Client::new();
     let first = Standalone::start(folder.path()).await;
     until(|| async {
-        match send(&client, &first.producer, 2, "kept").await {
+        match try_send(&client, &first.producer, 2, "kept").await {
             Some(200) => Ok(()),
             other => Err(other),
         }
     })
     .await;
-    let before = page(&first.consumer, 2).await;
+    let before = read_page(&first.consumer, 2).await;
     assert!(first.interrupt().await, "exit code 0 at Ctrl-C");
 
     let second = Standalone::start(folder.path()).await;
-    assert_eq!(page(&second.consumer, 2).await, before);
+    assert_eq!(read_page(&second.consumer, 2).await, before);
     assert!(second.interrupt().await);
 }
 
@@ -154,16 +158,16 @@ async fn a_taken_port_and_a_used_folder_are_named_with_what_to_do() {
     let running = Standalone::start(folder.path()).await;
     let taken = running.producer.trim_start_matches("http://").to_owned();
 
-    let said = failure(&folder.path().join("other"), &taken).await;
+    let said = failed_start_output(&folder.path().join("other"), &taken).await;
     for part in [&*taken, "producer", "--producer-listen", "PRODUCER_LISTEN"] {
         assert!(said.contains(part), "{part}: {said}");
     }
-    let said = failure(folder.path(), "127.0.0.1:0").await;
+    let said = failed_start_output(folder.path(), "127.0.0.1:0").await;
     assert!(said.contains("log.db"), "{said}");
 }
 
-async fn failure(folder: &Path, producer: &str) -> String {
-    let run = tokio::process::Command::new(program("standalone"))
+async fn failed_start_output(folder: &Path, producer: &str) -> String {
+    let run = tokio::process::Command::new(build_program("standalone"))
         .arg("--data-dir")
         .arg(folder)
         .args(["--producer-listen", producer, "--consumer-listen", "127.0.0.1:0"])
@@ -175,8 +179,8 @@ async fn failure(folder: &Path, producer: &str) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The status of a send; none when nobody answered.
-async fn send(client: &reqwest::Client, base: &str, to: i64, message: &str) -> Option<u16> {
+/// The status of a send; `None` without an answer.
+async fn try_send(client: &reqwest::Client, base: &str, to: i64, message: &str) -> Option<u16> {
     let form = format!("from_id=3&to_id={to}&message={message}");
     let request = client
         .post(format!("{base}/send"))
@@ -184,17 +188,17 @@ async fn send(client: &reqwest::Client, base: &str, to: i64, message: &str) -> O
     request.body(form).send().await.ok().map(|response| response.status().as_u16())
 }
 
-async fn page(base: &str, user: i64) -> Value {
+async fn read_page(base: &str, user: i64) -> Value {
     until(|| async {
         let response =
             reqwest::get(format!("{base}/notifications/{user}")).await.expect("an answer");
         let ok = response.status() == 200;
         let body: Value = response.json().await.expect("JSON");
-        if ok && !messages(&body).is_empty() { Ok(body) } else { Err(body) }
+        if ok && !page_messages(&body).is_empty() { Ok(body) } else { Err(body) }
     })
     .await
 }
 
-async fn inbox(base: &str, user: i64) -> Vec<String> {
-    messages(&page(base, user).await)
+async fn inbox_messages(base: &str, user: i64) -> Vec<String> {
+    page_messages(&read_page(base, user).await)
 }

@@ -11,8 +11,7 @@ const TRACE: [u8; 16] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trace_goes_on_from_the_sender_through_the_log_to_the_view() {
-    // A collector: what is posted to it is a message of protocol buffers, in which texts and ids
-    // stand as they are.
+    // A collector. Posted protocol buffers contain texts and ids as plain bytes.
     let (exports, mut exported) = mpsc::unbounded_channel::<Bytes>();
     let collect = async |State(exports): State<mpsc::UnboundedSender<Bytes>>, body: Bytes| {
         let _ = exports.send(body);
@@ -36,10 +35,10 @@ async fn a_trace_goes_on_from_the_sender_through_the_log_to_the_view() {
         })
         .await;
     };
-    // One that is to be recorded, and one that is not.
+    // One sampled trace, and one that is not sampled.
     send("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").await;
     send("00-5bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00").await;
-    // What is not sent yet is sent at the end.
+    // The shutdown flushes the remaining spans.
     assert!(standalone.interrupt().await);
     let mut all = Vec::new();
     while let Ok(export) = exported.try_recv() {

@@ -1,14 +1,14 @@
-//! Trouble on demand: the in-memory broker goes away, comes back, and is slow.
+//! Broker faults on demand: the in-memory broker stops, returns, and is slow.
 
 use std::time::Duration;
 
 use consumer::metrics::{LAG, PARTITIONS as STATES};
 use e2e::{
     World,
-    parts::Parts,
+    backend::Backend,
     scrape::Scrape,
     until::{DEADLINE, until},
-    world::{PARTITIONS, home, unique},
+    world::{PARTITIONS, home_partition, unique_name},
 };
 use event_log::metrics::{KAFKA_BROKERS, KAFKA_ROUND_TRIP, REBALANCES};
 use event_log::{
@@ -25,11 +25,11 @@ use tokio::{
     time::timeout,
 };
 
-#[allow(clippy::panic)] // A test that asks for this is wrong.
-fn cluster(world: &World) -> &Cluster {
-    match &world.parts {
-        Parts::Mock { cluster, .. } => cluster,
-        Parts::Embedded { .. } | Parts::Real { .. } => panic!("not a mock cluster"),
+#[allow(clippy::panic)] // A test without a mock broker that calls this is wrong.
+fn mock_cluster(world: &World) -> &Cluster {
+    match &world.backend {
+        Backend::Mock { cluster, .. } => cluster,
+        Backend::Embedded { .. } | Backend::Real { .. } => panic!("not a mock cluster"),
     }
 }
 
@@ -39,13 +39,13 @@ async fn a_broker_that_is_away_is_a_503_and_its_return_is_found_without_a_restar
     world.send(1, 2, "before").await;
     world.expect_inbox(2, &["before".into()]).await;
 
-    cluster(&world).set_up(false);
-    // What was read before is still served, until the group's session ends.
+    mock_cluster(&world).set_up(false);
+    // The consumer still serves its inboxes until the group's session times out.
     assert_eq!(world.inbox(2).await, ["before"]);
     let refused = until(|| async {
         let response = world.post_form("from_id=1&to_id=3&message=lost").await;
         let status = response.status().as_u16();
-        // In the first moment nobody knows yet that the broker is gone: then the outcome is unknown.
+        // Until the client notices that the broker is gone, the outcome of a send is unknown (504).
         if status == 503 { Ok(response) } else { Err(status) }
     })
     .await;
@@ -54,7 +54,7 @@ async fn a_broker_that_is_away_is_a_503_and_its_return_is_found_without_a_restar
     let said = problem["message"].as_str().expect("a message");
     assert!(!said.to_lowercase().contains("kafka") && !said.contains("broker"), "{said}");
 
-    cluster(&world).set_up(true);
+    mock_cluster(&world).set_up(true);
     world.send(1, 2, "after").await;
     world.expect_inbox(2, &["before".into(), "after".into()]).await;
 }
@@ -62,9 +62,9 @@ async fn a_broker_that_is_away_is_a_503_and_its_return_is_found_without_a_restar
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_answered_while_the_broker_is_away_without_the_lag() {
     let world = World::mock().await;
-    world.ready(&world.consumer("")).await;
-    let scraped = async || Scrape::of(&world, &world.consumer("")).await;
-    // librdkafka tells its numbers every 5 s.
+    world.await_ready(&world.consumer_url("")).await;
+    let scraped = async || Scrape::fetch(&world, &world.consumer_url("")).await;
+    // librdkafka emits statistics every 5 s.
     let before = until(|| async {
         let scrape = scraped().await;
         let told = |client| scrape.count(KAFKA_BROKERS, &[("client", client)]) == 2;
@@ -76,7 +76,7 @@ async fn metrics_are_answered_while_the_broker_is_away_without_the_lag() {
     .await;
     assert!(before.sum(REBALANCES, &[("kind", "assigned")]) >= 1.0);
 
-    cluster(&world).set_up(false);
+    mock_cluster(&world).set_up(false);
     let away = until(|| async {
         let scrape = scraped().await;
         if scrape.count(LAG, &[]) == 0 { Ok(scrape) } else { Err(scrape) }
@@ -92,14 +92,14 @@ async fn an_acknowledgement_that_is_late_is_a_504_that_says_what_it_means() {
     world.start_producer(&["--send-timeout", "500ms"]).await;
     world.send(1, 2, "quick").await;
 
-    cluster(&world).set_round_trip(Duration::from_secs(2));
+    mock_cluster(&world).set_round_trip(Duration::from_secs(2));
     let response = world.post_form("from_id=1&to_id=2&message=slow").await;
     assert_eq!(response.status(), 504);
     let problem: Value = response.json().await.expect("JSON");
     assert!(problem["message"].as_str().is_some_and(|m| m.starts_with("The outcome is unknown")));
 
-    // In this case it was delivered after all, as the answer said that it might be.
-    cluster(&world).set_round_trip(Duration::ZERO);
+    // It was delivered after all, as the answer said that it might be.
+    mock_cluster(&world).set_round_trip(Duration::ZERO);
     world.expect_inbox(2, &["quick".into(), "slow".into()]).await;
 }
 
@@ -110,19 +110,19 @@ async fn a_late_send_with_a_key_is_safe_to_repeat() {
     world.start_producer(&["--send-timeout", "500ms"]).await;
     world.send(1, 2, "quick").await;
     let send = async || {
-        let request = world.http().post(world.producer("/send")).header("idempotency-key", "k");
+        let request = world.http().post(world.producer_url("/send")).header("idempotency-key", "k");
         let body = json!({"from_id": 1, "to_id": 2, "message": "slow"});
         request.json(&body).send().await.expect("an answer")
     };
 
-    cluster(&world).set_round_trip(Duration::from_secs(2));
+    mock_cluster(&world).set_round_trip(Duration::from_secs(2));
     let late = send().await;
     assert_eq!(late.status(), 504);
     let problem: Value = late.json().await.expect("JSON");
     let said = problem["message"].as_str().expect("a message");
     assert!(said.contains("Retry with the same Idempotency-Key"), "{said}");
 
-    cluster(&world).set_round_trip(Duration::ZERO);
+    mock_cluster(&world).set_round_trip(Duration::ZERO);
     let sent = until(|| async {
         let response = send().await;
         if response.status() == 200 { Ok(response) } else { Err(response.status()) }
@@ -131,15 +131,15 @@ async fn a_late_send_with_a_key_is_safe_to_repeat() {
     let sent: Value = sent.json().await.expect("JSON");
     world.send(1, 2, "last").await;
     world.expect_inbox(2, &["quick".into(), "slow".into(), "last".into()]).await;
-    assert_eq!(world.read(2).await["notifications"][1]["id"], sent["sent"][0]["id"]);
+    assert_eq!(world.read_page(2).await["notifications"][1]["id"], sent["sent"][0]["id"]);
 }
 
-/// With a producer whose queue has room for two records.
-async fn narrow_world() -> World {
+/// A world whose producer has a queue for two records.
+async fn world_with_small_queue() -> World {
     let mut world = World::mock().await;
     world.stop_producer().await;
     let settings = KafkaSettings {
-        brokers: cluster(&world).brokers(),
+        brokers: mock_cluster(&world).brokers(),
         client_id: "test-narrow-producer".into(),
         properties: vec![("queue.buffering.max.messages".into(), "2".into())],
         ..KafkaSettings::default()
@@ -151,10 +151,10 @@ async fn narrow_world() -> World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_is_a_503_that_says_who_was_reached_and_who_was_not() {
-    let world = narrow_world().await;
-    cluster(&world).set_round_trip(Duration::from_millis(500));
+    let world = world_with_small_queue().await;
+    mock_cluster(&world).set_round_trip(Duration::from_millis(500));
     let send = async || {
-        let request = world.http().post(world.producer("/send")).header("idempotency-key", "k");
+        let request = world.http().post(world.producer_url("/send")).header("idempotency-key", "k");
         let body = json!({"from_id": 1, "to_id": [1, 2, 3, 4], "message": "m"});
         request.json(&body).send().await.expect("an answer")
     };
@@ -171,8 +171,8 @@ async fn a_full_queue_is_a_503_that_says_who_was_reached_and_who_was_not() {
     assert_eq!(failed["status"], 503);
     assert!(failed["message"].as_str().is_some_and(|m| m.starts_with("Too many notifications")));
 
-    // With the key the whole of it may be repeated: those who were reached are not sent to again.
-    cluster(&world).set_round_trip(Duration::ZERO);
+    // With the key, the whole send may be retried: no recipient gets it twice.
+    mock_cluster(&world).set_round_trip(Duration::ZERO);
     let sent: Value = send().await.json().await.expect("JSON");
     assert_eq!(to(&sent["sent"]), [1, 2, 3, 4]);
     assert_eq!(sent["sent"][0], problem["sent"][0]);
@@ -183,10 +183,10 @@ async fn a_full_queue_is_a_503_that_says_who_was_reached_and_who_was_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bulk_waits_for_room_in_a_full_queue() {
-    let world = narrow_world().await;
-    cluster(&world).set_round_trip(Duration::from_millis(20));
-    let lines: Vec<_> = (0..40).map(|n| line(2, &n.to_string())).collect();
-    let request = world.http().post(world.producer("/send")).body(lines.concat());
+    let world = world_with_small_queue().await;
+    mock_cluster(&world).set_round_trip(Duration::from_millis(20));
+    let lines: Vec<_> = (0..40).map(|n| bulk_line(2, &n.to_string())).collect();
+    let request = world.http().post(world.producer_url("/send")).body(lines.concat());
     let response = request.header("content-type", "application/x-ndjson").send().await;
     let text = response.expect("an answer").text().await.expect("a body");
     assert_eq!(text.lines().filter(|line| line.contains("\"status\":200")).count(), 40, "{text}");
@@ -195,7 +195,7 @@ async fn a_bulk_waits_for_room_in_a_full_queue() {
     world.expect_inbox(2, &expected).await;
 }
 
-fn line(to: i64, message: &str) -> String {
+fn bulk_line(to: i64, message: &str) -> String {
     format!("{{\"from_id\":1,\"to_id\":{to},\"message\":\"{message}\"}}\n")
 }
 
@@ -205,9 +205,9 @@ async fn a_bulk_that_stalls_is_told_so_after_the_results_of_what_came() {
     world.stop_producer().await;
     world.start_producer(&["--body-timeout", "500ms"]).await;
     world.send(1, 2, "ready").await;
-    let begun = format!("{}{}{{\"from_id\":1,", line(2, "a"), line(2, "b"));
+    let begun = format!("{}{}{{\"from_id\":1,", bulk_line(2, "a"), bulk_line(2, "b"));
     let body = stream::iter([Ok::<_, std::io::Error>(begun)]).chain(stream::pending());
-    let request = world.http().post(world.producer("/send")).body(Body::wrap_stream(body));
+    let request = world.http().post(world.producer_url("/send")).body(Body::wrap_stream(body));
     let response = request.header("content-type", "application/x-ndjson").send().await;
     let text = response.expect("an answer").text().await.expect("a whole body");
     let results: Vec<Value> =
@@ -222,14 +222,15 @@ async fn a_bulk_that_stalls_is_told_so_after_the_results_of_what_came() {
 async fn a_line_that_had_no_end_when_the_bulk_broke_off_is_not_sent() {
     let world = World::mock().await;
     world.send(1, 2, "ready").await;
-    let address = world.producer("");
+    let address = world.producer_url("");
     let mut client =
         TcpStream::connect(address.trim_start_matches("http://")).await.expect("a connection");
-    let lines = format!("{}{}{}", line(2, "a"), line(2, "b"), line(2, "c").trim_end());
+    let lines =
+        format!("{}{}{}", bulk_line(2, "a"), bulk_line(2, "b"), bulk_line(2, "c").trim_end());
     let head = "POST /send HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\n\
                 content-length: 100000\r\n\r\n";
     client.write_all(format!("{head}{lines}").as_bytes()).await.expect("written");
-    // The results of what came whole arrive while the rest is still awaited.
+    // The results of complete lines arrive while the producer still waits for the rest.
     let mut answer = String::new();
     while answer.matches("\"status\":200").count() < 2 {
         let mut bytes = [0; 4096];
@@ -247,7 +248,7 @@ async fn a_line_that_had_no_end_when_the_bulk_broke_off_is_not_sent() {
 async fn a_bulk_whose_answers_nobody_reads_is_not_read_either_and_ends_with_its_client() {
     let world = World::mock().await;
     world.send(1, 2, "ready").await;
-    let address = world.producer("");
+    let address = world.producer_url("");
     let mut client =
         TcpStream::connect(address.trim_start_matches("http://")).await.expect("a connection");
     let head = "POST /send HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\n\
@@ -259,7 +260,7 @@ async fn a_bulk_whose_answers_nobody_reads_is_not_read_either_and_ends_with_its_
         written += lines.len();
         assert!(written < 64 << 20, "{written} bytes are neither answered nor refused");
     }
-    // Others are served all the while, and after it.
+    // Other clients are served meanwhile and afterwards.
     world.send(1, 2, "beside it").await;
     drop(client);
     world.send(1, 2, "after it").await;
@@ -268,8 +269,8 @@ async fn a_bulk_whose_answers_nobody_reads_is_not_read_either_and_ends_with_its_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_leader_is_found_and_nothing_is_lost_or_doubled() {
-    let topic = unique("notifications");
-    let world = World::on(Parts::mock_of(3, &topic, PARTITIONS), topic).await;
+    let topic = unique_name("notifications");
+    let world = World::with_backend(Backend::mock_with_brokers(3, &topic, PARTITIONS), topic).await;
     let mut sent = Vec::new();
     for round in 0..6 {
         for n in 0..20 {
@@ -277,7 +278,9 @@ async fn a_new_leader_is_found_and_nothing_is_lost_or_doubled() {
             world.send(1, 2, &message).await;
             sent.push(message);
         }
-        cluster(&world).set_leader(&world.topic, home(2), 1 + round % 3).expect("a broker");
+        mock_cluster(&world)
+            .set_leader(&world.topic, home_partition(2), 1 + round % 3)
+            .expect("a broker");
     }
     world.expect_inbox(2, &sent).await;
 }
@@ -286,13 +289,13 @@ async fn a_new_leader_is_found_and_nothing_is_lost_or_doubled() {
 async fn a_client_that_failed_for_good_is_replaced_without_a_restart() {
     let world = World::mock().await;
     world.send(1, 2, "before").await;
-    cluster(&world).fail_sequence();
-    // Whether this one was written nobody can say; what was said of it must not be 200.
+    mock_cluster(&world).fail_sequence();
+    // This send may have been written; its answer must not be 200.
     let response = world.post_form("from_id=1&to_id=3&message=unknown").await;
     assert!(matches!(response.status().as_u16(), 503 | 504), "{}", response.status());
     world.send(1, 2, "after").await;
     world.expect_inbox(2, &["before".into(), "after".into()]).await;
-    world.ready(&world.producer("")).await;
+    world.await_ready(&world.producer_url("")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -300,7 +303,7 @@ async fn a_topic_with_another_partition_count_is_a_loud_error() {
     let mut world = World::mock().await;
     world.send(1, 2, "hello").await;
     world.start_consumer(1, &["--partitions", "6"]).await;
-    let error = world.consumer_ends(1).await.expect_err("an error");
+    let error = world.await_consumer_end(1).await.expect_err("an error");
     assert!(error.contains("has 12 partitions, but 6 are configured"), "{error}");
     assert!(error.contains("--partitions 12"), "{error}");
 }
@@ -310,26 +313,26 @@ async fn services_that_start_before_kafka_say_so_and_answer_503() {
     let mut world = World::mock().await;
     world.stop_producer().await;
     world.stop_consumer(0).await;
-    cluster(&world).set_up(false);
+    mock_cluster(&world).set_up(false);
     world.start_producer(&[]).await;
     world.start_consumer(0, &["--read-timeout", "0s"]).await;
 
     let sent = world.post_form("from_id=1&to_id=2&message=early").await;
     let read =
-        world.http().get(world.consumer("/notifications/2")).send().await.expect("an answer");
-    let ready = world.http().get(world.producer("/readyz")).send().await.expect("an answer");
-    let live = world.http().get(world.producer("/livez")).send().await.expect("an answer");
+        world.http().get(world.consumer_url("/notifications/2")).send().await.expect("an answer");
+    let ready = world.http().get(world.producer_url("/readyz")).send().await.expect("an answer");
+    let live = world.http().get(world.producer_url("/livez")).send().await.expect("an answer");
     assert_eq!((sent.status().as_u16(), read.status().as_u16()), (503, 503));
     assert_eq!((ready.status().as_u16(), live.status().as_u16()), (503, 200));
     assert!(
         sent.headers().contains_key("retry-after") && read.headers().contains_key("retry-after")
     );
 
-    cluster(&world).set_up(true);
+    mock_cluster(&world).set_up(true);
     world.send(1, 2, "at last").await;
     world.expect_inbox(2, &["at last".into()]).await;
-    world.ready(&world.producer("")).await;
-    world.ready(&world.consumer("")).await;
+    world.await_ready(&world.producer_url("")).await;
+    world.await_ready(&world.consumer_url("")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -339,7 +342,7 @@ async fn a_broker_that_answers_and_takes_nothing_turns_readiness_red_where_a_can
     world.stop_consumer(0).await;
     world.start_producer(&["--canary", "100ms"]).await;
     world.start_consumer(0, &["--canary", "100ms"]).await;
-    let bases = [world.producer(""), world.consumer("")];
+    let bases = [world.producer_url(""), world.consumer_url("")];
     let arrives = async || {
         for base in &bases {
             until(|| async {
@@ -358,21 +361,21 @@ async fn a_broker_that_answers_and_takes_nothing_turns_readiness_red_where_a_can
     world.send(1, 2, "before").await;
     world.expect_inbox(2, &["before".into()]).await;
 
-    cluster(&world).set_rejecting(true);
+    mock_cluster(&world).set_rejecting(true);
     for base in &bases {
         until(|| async {
             let ready = world.http().get(format!("{base}/readyz")).send().await;
             let ready: Value = ready.expect("an answer").json().await.expect("JSON");
             let checks = &ready["checks"];
-            // The broker itself answers every question.
+            // The broker still answers metadata requests.
             let red = checks["kafka"]["ok"] == true && checks["canary"]["ok"] == false;
             if red && ready["status"] == 503 { Ok(()) } else { Err(ready) }
         })
         .await;
     }
-    cluster(&world).set_rejecting(false);
+    mock_cluster(&world).set_rejecting(false);
     arrives().await;
-    // What the canary wrote is shown to nobody.
+    // The canary's records are in no inbox.
     for user in 1..=4 {
         assert_eq!(world.inbox(user).await.len(), usize::from(user == 2));
     }

@@ -1,161 +1,131 @@
-//! What notifications cost a consumer at several sizes: to be read at its start, to be kept, and to
-//! be asked for.
+//! The cost of stored notifications at several sizes: to rebuild, to keep in memory, and to read.
 
 use std::time::Duration;
 
-use tokio::time::sleep;
-
 use crate::{
     Result,
-    connection::get,
-    effort::Effort,
-    figures::{Sample, Spread},
-    fill::{Filled, Shape},
-    load::Load,
-    memory::SETTLE,
-    records,
+    figures::{Sample, Spread, median},
+    fill::{FilledTopic, TopicSize},
+    http::get_request,
+    load::{LoadProfile, send_load},
+    loops::alternate,
+    process::settled_memory_bytes,
+    records::generated_user,
     report::Section,
-    rounds::alternate,
-    site::Site,
+    testbed::Testbed,
 };
 
-use super::costs::{Cost, Costs, Work};
+use super::costs::{Cost, Dimension};
 
-/// Whose inboxes are read.
-const READ: u64 = 64;
-/// Over so many connections.
+/// Inboxes that are read.
+const READ_INBOXES: u64 = 64;
 const CONNECTIONS: usize = 16;
-/// Newest entries that an inbox keeps by default.
-const KEPT: u64 = 1000;
+/// The default bound of an inbox, in entries.
+const MAX_ENTRIES: u64 = 1000;
 
-/// Sizes to measure at.
+/// One start of a consumer.
 #[derive(Debug)]
-pub(super) struct Dimension {
-    pub(super) name: &'static str,
-    pub(super) title: String,
-    pub(super) of: &'static str,
-    pub(super) work: Work,
-    pub(super) steps: Vec<Step>,
+struct ConsumerStart {
+    seconds: f64,
+    memory_bytes: f64,
+    /// Reads from the full topic's consumer only.
+    reads: Option<Sample>,
 }
 
-/// One of them.
+/// Medians over all starts at one size.
 #[derive(Debug)]
-pub(super) struct Step {
-    pub(super) size: u64,
-    pub(super) shape: Shape,
+struct StoredCosts {
+    size: TopicSize,
+    empty_start_s: f64,
+    /// `None` if it cannot be told from the spread of the starts.
+    rebuild_s: Option<f64>,
+    memory_bytes: f64,
+    read_p50_ms: Option<f64>,
+    read_cpu_us: Option<f64>,
 }
 
-/// What one start showed.
-#[derive(Debug)]
-struct Start {
-    took: f64,
-    memory: f64,
-    /// None of an empty topic.
-    read: Option<Sample>,
-}
-
-/// What all starts at one size showed.
-#[derive(Debug)]
-struct Stored {
-    start: f64,
-    rebuild: Option<f64>,
-    memory: f64,
-    read_p50: Option<f64>,
-    read_cpu: Option<f64>,
-}
-
-impl Dimension {
-    /// Measures at every size.
-    pub(super) async fn measure(self, site: &mut Site) -> Result<Section> {
-        let (mut sizes, mut all) = (Vec::new(), Vec::new());
-        for Step { size, shape } in &self.steps {
-            sizes.push(number(*size));
-            all.push((*shape, stored(site, &format!("{} {size}", self.name), *shape).await?));
-        }
-        let cost = |name: &str, figure: &dyn Fn(&Shape, &Stored) -> Option<f64>| Cost {
-            name: name.to_owned(),
-            each: all.iter().map(|(shape, stored)| figure(shape, stored)).collect(),
-        };
-        let each =
-            |shape: &Shape, stored: &Stored| Some(stored.rebuild? * 1e6 / number(shape.records));
-        Ok(Costs {
-            name: self.name,
-            title: self.title,
-            of: self.of,
-            work: self.work,
-            sizes,
-            costs: vec![
-                cost("rebuild, µs a record", &each),
-                cost("memory, bytes a notification", &|shape, stored| {
-                    Some(stored.memory / number(kept(shape)))
-                }),
-                cost("processor time of a read, µs", &|_, stored| stored.read_cpu),
-            ],
-            beside: vec![
-                cost("rebuild, s", &|_, stored| stored.rebuild),
-                cost("records/s", &|shape, stored| Some(number(shape.records) / stored.rebuild?)),
-                cost("start on an empty topic, s", &|_, stored| Some(stored.start)),
-                cost("a read's p50, ms", &|_, stored| stored.read_p50),
-            ],
-            notes: vec![format!(
-                "Medians. A rebuild is a start less one on an empty topic, and is left out where the starts differ \
-                 by more; memory is what the process has beyond one on an empty topic, by notifications that are \
-                 kept: {KEPT} for each user. A read asks for the newest entry, over {CONNECTIONS} connections."
-            )],
-        }
-        .section())
+/// Measures at every size.
+pub(super) async fn measure(
+    testbed: &mut Testbed,
+    dimension: Dimension,
+    topics: &[TopicSize],
+) -> Result<Section> {
+    let mut all = Vec::new();
+    for (size, topic) in dimension.sizes.iter().zip(topics) {
+        let title = format!("{} {size}", dimension.name);
+        all.push(measure_at_size(testbed, &title, *topic).await?);
     }
+    let cost = |name, figure: fn(&StoredCosts) -> Option<f64>| {
+        Cost::new(name, all.iter().map(figure).collect())
+    };
+    let judged = [
+        cost("rebuild, µs a record", |at| Some(at.rebuild_s? * 1e6 / at.size.records as f64)),
+        cost("memory, bytes a notification", |at| {
+            let kept = at.size.records.min(at.size.users * MAX_ENTRIES);
+            Some(at.memory_bytes / kept as f64)
+        }),
+        cost("processor time of a read, µs", |at| at.read_cpu_us),
+    ];
+    let beside = [
+        cost("rebuild, s", |at| at.rebuild_s),
+        cost("records/s", |at| Some(at.size.records as f64 / at.rebuild_s?)),
+        cost("start on an empty topic, s", |at| Some(at.empty_start_s)),
+        cost("a read's p50, ms", |at| at.read_p50_ms),
+    ];
+    let note = format!(
+        "Medians. A rebuild is a start less one on an empty topic, and is left out where the starts differ \
+         by more; memory is what the process has beyond one on an empty topic, by notifications that are \
+         kept: {MAX_ENTRIES} for each user. A read asks for the newest entry, over {CONNECTIONS} connections."
+    );
+    Ok(dimension.into_section(&judged, &beside, Some(note)))
 }
 
-async fn stored(site: &mut Site, what: &str, shape: Shape) -> Result<Stored> {
-    let filled = Filled::of(site, shape).await?;
-    let mut requests = Vec::new();
-    for index in 0..READ.min(shape.users) {
-        let user = records::somebody(index * shape.users / READ.min(shape.users))?;
-        requests.push(get(&format!("/notifications/{}?limit=1", user.id)));
-    }
-    let round = Duration::from_secs(if site.options.quick { 1 } else { 3 });
-    let effort = Effort { connections: CONNECTIONS, round, rate: None };
-    let show =
-        |start: &Start| format!("{:.2} s, {:.1} MiB", start.took, start.memory / 1_048_576.0);
-    let parties = ["full topic", "empty topic"];
-    let starts = alternate(what, site.options.short_rounds(), &parties, show, async |party| {
-        let (topic, records) = [(&filled.full, filled.records), (&filled.empty, 0)][party];
-        let mut consumer = site.consumer(topic)?;
-        let took = consumer.live(records).await?.took().as_secs_f64();
-        sleep(SETTLE).await;
-        let memory = number(consumer.memory()?);
-        let read =
-            if party == 0 { Some(Load::round(&consumer, &requests, &effort).await?) } else { None };
-        Ok(Start { took, memory, read })
+async fn measure_at_size(
+    testbed: &mut Testbed,
+    title: &str,
+    size: TopicSize,
+) -> Result<StoredCosts> {
+    let filled = FilledTopic::create(testbed, size).await?;
+    let inboxes = READ_INBOXES.min(size.users);
+    let request = |index| {
+        let user = generated_user(index * size.users / inboxes)?;
+        Ok(get_request(&format!("/notifications/{}?limit=1", user.id)))
+    };
+    let requests = (0..inboxes).map(request).collect::<Result<Vec<_>>>()?;
+    let round = Duration::from_secs(if testbed.options.quick { 1 } else { 3 });
+    let profile = LoadProfile::closed(CONNECTIONS, round);
+    let show = |start: &ConsumerStart| {
+        format!("{:.2} s, {:.1} MiB", start.seconds, start.memory_bytes / 1_048_576.0)
+    };
+    let (rounds, parties) = (testbed.options.rounds_per_size(), ["full topic", "empty topic"]);
+    let starts = alternate(title, rounds, &parties, show, async |party| {
+        let (topic, records) = filled.select(party == 0);
+        let (consumer, curve) = testbed.start_consumer(topic, records).await?;
+        let seconds = curve.duration().as_secs_f64();
+        let memory_bytes = settled_memory_bytes(consumer.pid()).await?;
+        let mut reads = None;
+        if party == 0 {
+            reads = Some(send_load(&consumer, &requests, &profile).await?);
+        }
+        Ok(ConsumerStart { seconds, memory_bytes, reads })
     });
     let starts = starts.await?;
-    site.remove(&filled.full).await?;
-    site.remove(&filled.empty).await?;
+    testbed.delete_topic(&filled.full).await?;
+    testbed.delete_topic(&filled.empty).await?;
 
-    let spread = |party: usize, figure: &dyn Fn(&Start) -> f64| {
-        Spread::of(starts[party].iter().map(figure)).ok_or("no round was measured")
+    let spread = |party: usize, figure: fn(&ConsumerStart) -> f64| {
+        Spread::new(starts[party].iter().map(figure)).ok_or("no round was measured")
     };
-    let (full, empty) = (spread(0, &|start| start.took)?, spread(1, &|start| start.took)?);
+    let (full, empty) = (spread(0, |start| start.seconds)?, spread(1, |start| start.seconds)?);
     let rebuild = full.median - empty.median;
-    let read = |figure: fn(&Sample) -> Option<f64>| {
-        let samples = starts[0].iter().filter_map(|start| start.read.as_ref());
-        Spread::of(samples.filter_map(figure)).map(|spread| spread.median)
-    };
-    Ok(Stored {
-        start: empty.median,
-        rebuild: (rebuild > empty.max - empty.min).then_some(rebuild),
-        memory: spread(0, &|start| start.memory)?.median - spread(1, &|start| start.memory)?.median,
-        read_p50: read(|sample| sample.p50_ms),
-        read_cpu: read(|sample| sample.cpu_us),
+    let reads: Vec<_> = starts[0].iter().filter_map(|start| start.reads.clone()).collect();
+    let memory = |party| Result::Ok(spread(party, |start| start.memory_bytes)?.median);
+    Ok(StoredCosts {
+        size,
+        empty_start_s: empty.median,
+        rebuild_s: (rebuild > empty.max - empty.min).then_some(rebuild),
+        memory_bytes: memory(0)? - memory(1)?,
+        read_p50_ms: median(&reads, |sample| sample.p50_ms),
+        read_cpu_us: median(&reads, |sample| sample.cpu_us),
     })
-}
-
-fn kept(shape: &Shape) -> u64 {
-    shape.records.min(shape.users * KEPT)
-}
-
-#[allow(clippy::cast_precision_loss)] // far below 2⁵²
-fn number(count: u64) -> f64 {
-    count as f64
 }

@@ -1,4 +1,4 @@
-//! What each inbox that was shown is held against.
+//! Checks each answered inbox.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,28 +7,31 @@ use std::{
 
 use model::Cursor;
 
-use super::{EMPTY_GRACE, FirstShown, History, Outcome, Reading, Shown, Value, Wrong};
+use super::{EMPTY_GRACE, FirstShown, History, Outcome, Reading, Shown, TestMessage, Violation};
 
 impl History {
-    /// An inbox was shown.
-    pub fn read(&mut self, reading: &Reading) {
+    /// Checks an answered inbox.
+    pub fn check_reading(&mut self, reading: &Reading) {
         self.totals.reads += 1;
         if let Some(since) = self.unanswered.remove(&reading.user) {
             let unanswered = reading.ended.saturating_sub(since);
             self.totals.longest_unanswered = self.totals.longest_unanswered.max(unanswered);
         }
         let mut present = HashSet::with_capacity(reading.shown.len());
-        let mut newest: HashMap<i64, Value> = HashMap::new();
+        let mut newest: HashMap<i64, TestMessage> = HashMap::new();
         for shown in &reading.shown {
-            let Some(value) = self.known(reading, shown) else {
-                let example =
-                    format!("{shown:?} was never sent to user {}; {}", reading.user, said(reading));
-                self.found(Wrong::Foreign, example);
+            let Some(value) = self.find_sent(reading, shown) else {
+                let example = format!(
+                    "{shown:?} was never sent to user {}; {}",
+                    reading.user,
+                    describe_reading(reading)
+                );
+                self.record_violation(Violation::Foreign, example);
                 continue;
             };
             if !present.insert(value) {
-                self.found_value(Wrong::Twice, value, || {
-                    format!("{value} stands twice; {}", said(reading))
+                self.record_message_violation(Violation::Twice, value, || {
+                    format!("{value} is shown twice; {}", describe_reading(reading))
                 });
             }
             self.note_shown(reading, value, shown.cursor);
@@ -38,18 +41,22 @@ impl History {
         if let Some(value) = reading.at_least {
             self.totals.at_least_reads += 1;
             if !present.contains(&value) {
-                let example = format!("at_least {} lacks it; {}", self.place(value), said(reading));
-                self.found(Wrong::AtLeast, example);
+                let example = format!(
+                    "at_least {} lacks it; {}",
+                    self.describe_message(value),
+                    describe_reading(reading)
+                );
+                self.record_violation(Violation::AtLeast, example);
             }
         }
     }
 
-    /// An inbox was shown when all was quiet: it must be whole, and the same on each instance.
-    pub fn settled(&mut self, reading: &Reading) {
-        for value in self.missing(reading.user, Duration::MAX, &reading.shown) {
-            let place = self.place(value);
-            self.found_value(Wrong::Lost, value, || {
-                format!("{place} is not there; {}", said(reading))
+    /// Checks a final inbox: it must be complete, and the same on each instance.
+    pub fn check_final_reading(&mut self, reading: &Reading) {
+        for value in self.missing_messages(reading.user, Duration::MAX, &reading.shown) {
+            let place = self.describe_message(value);
+            self.record_message_violation(Violation::Lost, value, || {
+                format!("{place} is missing; {}", describe_reading(reading))
             });
         }
         match self.settled.get(&reading.user) {
@@ -73,17 +80,17 @@ impl History {
                     reading.shown.len(),
                     only(&reading.shown, first),
                 );
-                self.found(Wrong::Differs, example);
+                self.record_violation(Violation::Differs, example);
             }
         }
     }
 
-    fn known(&self, reading: &Reading, shown: &Shown) -> Option<Value> {
-        let value: Value = shown.message.parse().ok()?;
+    fn find_sent(&self, reading: &Reading, shown: &Shown) -> Option<TestMessage> {
+        let value: TestMessage = shown.message.parse().ok()?;
         (value.to == reading.user && self.sends.contains_key(&value)).then_some(value)
     }
 
-    fn note_shown(&mut self, reading: &Reading, value: Value, cursor: Cursor) {
+    fn note_shown(&mut self, reading: &Reading, value: TestMessage, cursor: Cursor) {
         let Some(sent) = self.sends.get_mut(&value) else { return };
         if sent.first_shown.is_none() && matches!(sent.outcome, Outcome::Unknown) {
             self.totals.indeterminate_shown += 1;
@@ -91,52 +98,65 @@ impl History {
         let now = FirstShown { at: reading.ended, instance: reading.instance, cursor };
         let is_first = sent.first_shown.is_none();
         let first = sent.first_shown.get_or_insert(now);
-        // Readers tell us in any order.
+        // Readings arrive in any order.
         first.at = first.at.min(reading.ended);
         let (outcome, before) = (sent.outcome, first.cursor);
         if is_first && let Outcome::Acknowledged { cursor: acknowledged, .. } = outcome {
             self.compare_places(value, cursor, acknowledged);
         }
         if cursor != before {
-            self.found_value(Wrong::Twice, value, || {
-                format!("{value} is at {before}, and was shown at {cursor}; {}", said(reading))
+            self.record_message_violation(Violation::Twice, value, || {
+                format!(
+                    "{value} is at {before}, and was shown at {cursor}; {}",
+                    describe_reading(reading)
+                )
             });
         }
     }
 
-    /// When the broker is away for longer than a record may wait (30 s), the client begins a new
-    /// epoch and writes again what may have been written already: the log then has the record
-    /// twice, with one id. Readers see the first, the sender is told of the second. The other way
-    /// round, the place that was acknowledged would have lost its record.
-    pub(super) fn compare_places(&mut self, value: Value, shown: Cursor, acknowledged: Cursor) {
+    /// If the broker is away for longer than `message.timeout.ms` (30 s), librdkafka starts a new
+    /// producer epoch and writes unacknowledged records again: the log may then have a record
+    /// twice, with one id. Readers see the first copy, and the sender gets the cursor of the
+    /// second. The reverse would mean that the acknowledged cursor lost its record.
+    pub(super) fn compare_places(
+        &mut self,
+        value: TestMessage,
+        shown: Cursor,
+        acknowledged: Cursor,
+    ) {
         if shown < acknowledged {
             self.totals.written_again += 1;
         } else if shown > acknowledged {
-            self.found_value(Wrong::Twice, value, || {
+            self.record_message_violation(Violation::Twice, value, || {
                 format!("{value} was acknowledged at {acknowledged}, and is shown at {shown}")
             });
         }
     }
 
     /// `newest` holds the highest acknowledged value of each sender so far.
-    fn check_order(&mut self, reading: &Reading, newest: &mut HashMap<i64, Value>, value: Value) {
-        // A send of unknown outcome may be written late, after those that followed it.
+    fn check_order(
+        &mut self,
+        reading: &Reading,
+        newest: &mut HashMap<i64, TestMessage>,
+        value: TestMessage,
+    ) {
+        // A send without an acknowledgement may be written late, after later sends.
         if !matches!(self.sends[&value].outcome, Outcome::Acknowledged { .. }) {
             return;
         }
         let highest = *newest.entry(value.from).or_insert(value);
         if value.n < highest.n {
-            let (place, after) = (self.place(value), self.place(highest));
-            self.found_value(Wrong::Disorder, value, || {
-                format!("{place} stands after {after}; {}", said(reading))
+            let (place, after) = (self.describe_message(value), self.describe_message(highest));
+            self.record_message_violation(Violation::Disorder, value, || {
+                format!("{place} is shown after {after}; {}", describe_reading(reading))
             });
         } else {
             newest.insert(value.from, value);
         }
     }
 
-    /// Whatever somebody was shown before this reading began must be in it.
-    fn check_complete(&mut self, reading: &Reading, present: &HashSet<Value>) {
+    /// Checks that the reading has every message that an answer before its start had.
+    fn check_complete(&mut self, reading: &Reading, present: &HashSet<TestMessage>) {
         let sent = self.to.get(&reading.user).map(Vec::as_slice).unwrap_or_default();
         let mut gone = None;
         let mut missing = 0;
@@ -155,24 +175,24 @@ impl History {
         if let Some((value, first)) = gone {
             let example = format!(
                 "{missing} already shown are missing, such as {}, shown by consumer {} at {:.3} s; {}",
-                self.place(value),
+                self.describe_message(value),
                 first.instance,
                 first.at.as_secs_f64(),
-                said(reading),
+                describe_reading(reading),
             );
-            self.found(Wrong::Empty, example);
+            self.record_violation(Violation::Empty, example);
         } else if present.is_empty() && waited > EMPTY_GRACE {
             let example = format!(
-                "nothing, though something was acknowledged {:.3} s before; {}",
+                "an empty inbox, although a notification was acknowledged {:.3} s before; {}",
                 waited.as_secs_f64(),
-                said(reading),
+                describe_reading(reading),
             );
-            self.found(Wrong::Empty, example);
+            self.record_violation(Violation::Empty, example);
         }
     }
 }
 
-fn said(reading: &Reading) -> String {
+fn describe_reading(reading: &Reading) -> String {
     let last = reading
         .shown
         .last()

@@ -1,10 +1,10 @@
-//! How a well-filled inbox looks: by day, in the dark, and on a phone. These are also the pictures
-//! of the README, saved to the folder that TEST_SCREENSHOTS names.
+//! A filled inbox in the light and the dark colour scheme, and on a phone. The screenshots for the
+//! README are saved to the folder that TEST_SCREENSHOTS names.
 
 use std::path::PathBuf;
 
 use e2e::{
-    browser::{Action, Browser, Page},
+    browser::{Browser, EntryAction, Page},
     until,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::installation::{Foreign, Installation};
 
-/// Oldest first: how many minutes ago, from whom, of which category, what, and where it leads.
+/// Oldest first: age in minutes, sender, category, message, link.
 const RECEIVED: [(i64, i64, &str, &str, &str); 9] = [
     (4 * 24 * 60, 2, "follow", "Bruno started following you.", ""),
     (
@@ -54,40 +54,40 @@ const RECEIVED: [(i64, i64, &str, &str, &str); 9] = [
     (6, 4, "message", "Lunch at noon? The new place around the corner has a free table.", ""),
     (0, 3, "like", "Rick and 12 others like your photo.", ""),
 ];
-/// How many of them, counted from the oldest, have been read.
-const READ: usize = 5;
+/// Read notifications, counted from the oldest.
+const READ_COUNT: usize = 5;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium: task test:browser"]
 async fn a_filled_inbox_fits_a_phone_and_is_dark_where_that_is_wanted() {
     let installation = Installation::standalone().await;
     installation.consumer.kill().await.expect("a running process");
-    installation.append(&RECEIVED.map(record)).await;
+    installation.append_foreign(&RECEIVED.map(foreign_record)).await;
     installation.consumer.start().expect("the program");
-    installation.ready().await;
+    installation.await_ready().await;
 
     let browser = Browser::start().await;
-    let page = browser.page().await;
-    page.emulate(false, false).await;
-    page.open(&installation.page(1)).await;
-    for (_, _, _, message, _) in &RECEIVED[..READ] {
-        page.click(message, Action::ToggleRead).await;
+    let page = browser.open_page().await;
+    page.emulate_screen(false, false).await;
+    page.open_url(&installation.page_url(1)).await;
+    for (_, _, _, message, _) in &RECEIVED[..READ_COUNT] {
+        page.click_action(message, EntryAction::ToggleRead).await;
     }
-    is_shown(&page).await;
+    expect_filled_page(&page).await;
     let mut backgrounds = Vec::new();
     for (name, dark, phone) in [
         ("inbox-light.png", false, false),
         ("inbox-dark.png", true, false),
         ("inbox-phone.png", false, true),
     ] {
-        page.emulate(dark, phone).await;
-        // Anew, so that nothing is still lit as just arrived or just clicked.
-        page.open(&installation.page(1)).await;
-        is_shown(&page).await;
-        assert_eq!(page.overflow().await, 0, "{name} is wider than its screen");
-        backgrounds.push(page.background().await);
+        page.emulate_screen(dark, phone).await;
+        // A new page has no highlight of new or clicked entries.
+        page.open_url(&installation.page_url(1)).await;
+        expect_filled_page(&page).await;
+        assert_eq!(page.horizontal_overflow().await, 0, "{name} is wider than its screen");
+        backgrounds.push(page.background_colour().await);
         if let Some(folder) = std::env::var_os("TEST_SCREENSHOTS") {
-            page.screenshot(&PathBuf::from(folder).join(name)).await;
+            page.save_screenshot(&PathBuf::from(folder).join(name)).await;
         }
     }
     assert_ne!(backgrounds[0], backgrounds[1], "by day and in the dark");
@@ -96,24 +96,27 @@ async fn a_filled_inbox_fits_a_phone_and_is_dark_where_that_is_wanted() {
         page.links().await.len(),
         RECEIVED.iter().filter(|(.., link)| !link.is_empty()).count()
     );
-    assert_eq!(page.console().await, [""; 0]);
+    assert_eq!(page.console_errors().await, [""; 0]);
 }
 
-/// Waits until the page is live and shows all that was received, with the first ones as read.
-async fn is_shown(page: &Page) {
+/// Waits until the page is live and shows all of [`RECEIVED`], with the oldest as read.
+async fn expect_filled_page(page: &Page) {
     let messages = RECEIVED.map(|(_, _, _, message, _)| message);
     until(|| async {
-        let seen = (page.connection().await, page.messages().await, page.unread_messages().await);
+        let seen =
+            (page.connection_state().await, page.messages().await, page.unread_messages().await);
         let (connection, listed, unread) = &seen;
         let so = connection == "live"
             && listed.iter().rev().eq(&messages)
-            && unread.iter().rev().eq(&messages[READ..]);
+            && unread.iter().rev().eq(&messages[READ_COUNT..]);
         if so { Ok(()) } else { Err(seen) }
     })
     .await;
 }
 
-fn record((minutes, from, category, message, link): (i64, i64, &str, &str, &str)) -> Foreign {
+fn foreign_record(
+    (minutes, from, category, message, link): (i64, i64, &str, &str, &str),
+) -> Foreign {
     let name = ["Emma", "Bruno", "Rick", "Lena"][usize::try_from(from - 1).expect("a user")];
     let mut value = json!({
         "from": { "id": from, "name": name },

@@ -1,14 +1,14 @@
-//! Producer and consumer as processes whose addresses outlive them, so that a page finds them again
-//! where they were.
+//! Producer and consumer as processes that keep their addresses over restarts, so that a page
+//! reconnects.
 
 use std::path::Path;
 
 use e2e::{
-    member::{Member, free_ports},
-    parts::Parts,
-    process::program,
+    backend::Backend,
+    process::build_program,
+    service_process::{ServiceProcess, free_ports},
     until,
-    world::{home, unique},
+    world::{home_partition, unique_name},
 };
 use event_log::{Log, NewRecord, embedded::Embedded};
 use jiff::Timestamp;
@@ -16,34 +16,38 @@ use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Somebody else's record: its recipient, its value, and when it was sent if not now.
+/// A foreign producer's record: recipient, value, and time if not now.
 pub(super) type Foreign = (i64, Value, Option<Timestamp>);
 
 /// A standalone, or a producer and a consumer.
 pub(super) struct Installation {
-    /// What serves the page: the consumer, or the standalone.
-    pub(super) consumer: Member,
-    /// None: the standalone is the producer too.
-    producer: Option<Member>,
+    /// The server of the page: the consumer, or the standalone.
+    pub(super) consumer: ServiceProcess,
+    /// `None` with a standalone, which is the producer too.
+    producer: Option<ServiceProcess>,
     producer_url: String,
-    /// None: a standalone's own.
-    parts: Option<Parts>,
+    /// `None` with a standalone, which has its own.
+    backend: Option<Backend>,
     topic: String,
     http: Client,
     folder: TempDir,
 }
 
 impl Installation {
-    /// A standalone on a folder of its own.
+    /// Starts a standalone on a folder of its own.
     pub(super) async fn standalone() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (ports, urls) = addresses();
+        let (ports, urls) = free_addresses();
         let data = folder.path().join("data");
-        let arguments =
-            ["--data-dir", utf8(&data), "--producer-listen", urls[0].trim_start_matches("http://")];
-        let consumer = Member::new(
+        let arguments = [
+            "--data-dir",
+            to_utf8(&data),
+            "--producer-listen",
+            urls[0].trim_start_matches("http://"),
+        ];
+        let consumer = ServiceProcess::new(
             "standalone",
-            program("standalone"),
+            build_program("standalone"),
             &arguments,
             "--consumer-listen",
             ports[1],
@@ -52,49 +56,58 @@ impl Installation {
         Self::start(consumer, None, urls, None, "notifications".into(), folder).await
     }
 
-    /// A producer and a consumer on the real Kafka and PostgreSQL of the environment.
+    /// Starts a producer and a consumer on the Kafka and PostgreSQL that the environment names.
     pub(super) async fn real() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (ports, urls) = addresses();
-        let topic = unique("notifications");
+        let (ports, urls) = free_addresses();
+        let topic = unique_name("notifications");
         let group = format!("{topic}-group");
-        let parts = Parts::real(&topic.replace('-', "_")).await;
-        let Parts::Real { brokers, database_url, .. } = &parts else { unreachable!("asked for") };
+        let backend = Backend::real(&topic.replace('-', "_")).await;
+        let Backend::Real { brokers, database_url, .. } = &backend else {
+            unreachable!("asked for")
+        };
         let common = ["--kafka-brokers", brokers, "--topic", &topic];
         let sends = ["--database-url", database_url, "--migrate", "--cors-origins", &urls[1]];
         let reads = ["--group", &group, "--producer-url", &urls[0]];
         let member = |name, arguments: &[&str], port| {
             let arguments = [&common, arguments].concat();
-            Member::new(name, program(name), &arguments, "--listen", port, folder.path())
+            ServiceProcess::new(
+                name,
+                build_program(name),
+                &arguments,
+                "--listen",
+                port,
+                folder.path(),
+            )
         };
         let producer = member("producer", &sends, ports[0]);
         let consumer = member("consumer", &reads, ports[1]);
-        Self::start(consumer, Some(producer), urls, Some(parts), topic, folder).await
+        Self::start(consumer, Some(producer), urls, Some(backend), topic, folder).await
     }
 
     async fn start(
-        consumer: Member,
-        producer: Option<Member>,
+        consumer: ServiceProcess,
+        producer: Option<ServiceProcess>,
         [producer_url, _]: [String; 2],
-        parts: Option<Parts>,
+        backend: Option<Backend>,
         topic: String,
         folder: TempDir,
     ) -> Self {
         let http = Client::builder().timeout(until::DEADLINE).build().expect("a client");
-        let installation = Self { consumer, producer, producer_url, parts, topic, http, folder };
+        let installation = Self { consumer, producer, producer_url, backend, topic, http, folder };
         for member in installation.producer.iter().chain([&installation.consumer]) {
             member.start().expect("the program");
         }
-        installation.ready().await;
+        installation.await_ready().await;
         installation
     }
 
-    /// The address of a user's inbox page.
-    pub(super) fn page(&self, user: i64) -> String {
+    /// The URL of a user's inbox page.
+    pub(super) fn page_url(&self, user: i64) -> String {
         format!("{}/?user={user}", self.consumer.url)
     }
 
-    /// Whether sending goes on while the consumer is away.
+    /// Returns true if the producer accepts sends while the consumer is down.
     pub(super) fn still_sends(&self) -> bool {
         self.producer.is_some()
     }
@@ -107,10 +120,10 @@ impl Installation {
         assert_eq!(response.status(), StatusCode::OK);
     }
 
-    /// Writes these records as another producer would. A standalone must be down.
-    pub(super) async fn append(&self, records: &[Foreign]) {
-        let log = match &self.parts {
-            Some(parts) => parts.log("test-foreign-producer"),
+    /// Appends these records directly to the log. A standalone must be down.
+    pub(super) async fn append_foreign(&self, records: &[Foreign]) {
+        let log = match &self.backend {
+            Some(backend) => backend.connect_log("test-foreign-producer"),
             None => {
                 let file = self.folder.path().join("data").join("log.db");
                 Log::Embedded(Embedded::open(&file).await.expect("the log, not in use"))
@@ -119,7 +132,7 @@ impl Installation {
         for (to, value, sent_at) in records {
             until(|| async {
                 let record = NewRecord {
-                    partition: home(*to),
+                    partition: home_partition(*to),
                     key: to.to_string().into(),
                     value: value.to_string().into(),
                     headers: sent_at
@@ -139,8 +152,8 @@ impl Installation {
         }
     }
 
-    /// Waits until all that was started says that it is ready.
-    pub(super) async fn ready(&self) {
+    /// Waits until all started processes are ready.
+    pub(super) async fn await_ready(&self) {
         for base in [&self.producer_url, &self.consumer.url] {
             until(|| async {
                 let response = self.http.get(format!("{base}/readyz")).send().await;
@@ -159,7 +172,7 @@ impl Drop for Installation {
         if !std::thread::panicking() {
             return;
         }
-        for Member { name, .. } in self.producer.iter().chain([&self.consumer]) {
+        for ServiceProcess { name, .. } in self.producer.iter().chain([&self.consumer]) {
             let said = std::fs::read_to_string(self.folder.path().join(format!("{name}.log")));
             eprintln!("--- {name}:\n{}", said.unwrap_or_default());
         }
@@ -167,11 +180,11 @@ impl Drop for Installation {
 }
 
 /// Ports for a producer and a consumer, and their URLs.
-fn addresses() -> ([u16; 2], [String; 2]) {
+fn free_addresses() -> ([u16; 2], [String; 2]) {
     let ports = free_ports(2).try_into().expect("two free ports");
     (ports, ports.map(|port| format!("http://127.0.0.1:{port}")))
 }
 
-fn utf8(path: &Path) -> &str {
+fn to_utf8(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }

@@ -1,23 +1,23 @@
-//! Records that other producers wrote.
+//! Records of foreign producers.
 
 use consumer::dlq::{self, DlqRecord};
 use e2e::{
     World,
-    world::{PARTITIONS, home, messages},
+    world::{PARTITIONS, home_partition, page_messages},
 };
 use model::{Partitioner, TopicNames};
 
-fn record(to: i64, message: &str) -> String {
+fn record_json(to: i64, message: &str) -> String {
     format!(
         r#"{{"from":{{"id":2,"name":"Bruno"}},"to":{{"id":{to},"name":"Emma"}},"message":"{message}"}}"#
     )
 }
 
 pub(crate) async fn tutorial_record(world: World) {
-    let at = world.append_raw(home(1), "1", &record(1, "from Go")).await;
+    let at = world.append_raw(home_partition(1), "1", &record_json(1, "from Go")).await;
     world.expect_inbox(1, &["from Go".into()]).await;
-    let page = world.read(1).await;
-    // Without headers, its id is its place in the log.
+    let page = world.read_page(1).await;
+    // Without headers, its id is partition and offset.
     let place = format!("{}-{}", at.partition, at.offset);
     assert_eq!(page["notifications"][0]["id"], place);
     assert_eq!(page["notifications"][0]["cursor"], place);
@@ -28,7 +28,7 @@ pub(crate) async fn poison(mut world: World) {
     for value in
         ["not json", "{}", "", "[1]", r#"{"from":{"id":2,"name":"B"},"message":"to nobody"}"#]
     {
-        world.append_raw(home(1), "1", value).await;
+        world.append_raw(home_partition(1), "1", value).await;
     }
     world.send(2, 1, "after").await;
     world.expect_inbox(1, &["before".into(), "after".into()]).await;
@@ -42,11 +42,11 @@ pub(crate) async fn poison(mut world: World) {
     let mut shown = Vec::new();
     dlq::write_list(&records, &mut shown).expect("written");
     let shown = String::from_utf8(shown).expect("text");
-    assert!(shown.contains(&format!("from {} {}-", world.topic, home(1))), "{shown}");
+    assert!(shown.contains(&format!("from {} {}-", world.topic, home_partition(1))), "{shown}");
     assert!(shown.contains("not json") && shown.contains("expected ident"), "{shown}");
 
-    // Replayed, it is still no notification, so it is copied again.
-    let (log, names) = (world.parts.log("test-operator"), TopicNames::of(&world.topic));
+    // A replayed poison record is copied again.
+    let (log, names) = (world.backend.connect_log("test-operator"), TopicNames::of(&world.topic));
     let one = &records[..1];
     let replayed = dlq::replay_records(&log, &names, Partitioner::default(), PARTITIONS, one).await;
     replayed.expect("replayed");
@@ -54,7 +54,8 @@ pub(crate) async fn poison(mut world: World) {
 }
 
 pub(crate) async fn expect_dlq(world: &World, count: usize) -> Vec<DlqRecord> {
-    let (log, topic) = (world.parts.log("test-operator"), TopicNames::of(&world.topic).dlq);
+    let (log, topic) =
+        (world.backend.connect_log("test-operator"), TopicNames::of(&world.topic).dlq);
     e2e::until(|| async {
         match dlq::read_records(&log, &topic, PARTITIONS).await {
             Ok(records) if records.len() == count => Ok(records),
@@ -65,11 +66,11 @@ pub(crate) async fn expect_dlq(world: &World, count: usize) -> Vec<DlqRecord> {
 }
 
 pub(crate) async fn misplaced(world: World) {
-    let elsewhere = (home(1) + 1) % i32::try_from(PARTITIONS).expect("few");
-    world.append_raw(elsewhere, "1", &record(1, "astray")).await;
+    let elsewhere = (home_partition(1) + 1) % i32::try_from(PARTITIONS).expect("few");
+    world.append_raw(elsewhere, "1", &record_json(1, "astray")).await;
     world.send(2, 1, "at home").await;
     e2e::until(|| async {
-        let mut found = messages(&world.read(1).await);
+        let mut found = page_messages(&world.read_page(1).await);
         found.sort();
         if found == ["astray", "at home"] { Ok(()) } else { Err(found) }
     })
@@ -78,7 +79,7 @@ pub(crate) async fn misplaced(world: World) {
 
 pub(crate) async fn order(world: World) {
     world.send(2, 1, "0").await;
-    let url = world.producer("/send");
+    let url = world.producer_url("/send");
     for n in 1..200 {
         let body = format!("from_id=2&to_id=1&message={n}");
         let request =

@@ -1,22 +1,22 @@
-//! Live streams: what was missed, then what comes, on every transport.
+//! Live streams on every transport: missed events first, then new ones.
 
 use std::time::Duration;
 
 use e2e::{
     World,
-    listener::{Listener, Transport},
+    stream_client::{StreamClient, Transport},
     until::{DEADLINE, until},
-    world::{home, messages},
+    world::{home_partition, page_messages},
 };
 use serde_json::{Value, json};
 
-async fn follow(world: &World, transport: Transport, user: i64, query: &str) -> Listener {
-    let opened = Listener::open(transport, &world.consumer(""), user, query).await;
+async fn open_stream(world: &World, transport: Transport, user: i64, query: &str) -> StreamClient {
+    let opened = StreamClient::open(transport, &world.consumer_url(""), user, query).await;
     opened.expect("an open stream")
 }
 
-/// A world in which user 1 has been sent these, and shows them.
-async fn sent(world: &World, count: usize) -> Vec<String> {
+/// Sends user 1 this many messages, and waits until the inbox shows them.
+async fn send_and_await(world: &World, count: usize) -> Vec<String> {
     let mut cursors = Vec::new();
     for n in 0..count {
         let answer = world.send(2, 1, &n.to_string()).await;
@@ -26,91 +26,94 @@ async fn sent(world: &World, count: usize) -> Vec<String> {
     cursors
 }
 
-async fn ids(world: &World) -> Vec<Value> {
-    let page = world.read(1).await;
+async fn inbox_ids(world: &World) -> Vec<Value> {
+    let page = world.read_page(1).await;
     page["notifications"].as_array().expect("a list").iter().map(|n| n["id"].clone()).collect()
 }
 
 pub(crate) async fn missed_then_new(world: World) {
-    let cursors = sent(&world, 3).await;
+    let cursors = send_and_await(&world, 3).await;
     for (round, transport) in Transport::ALL.into_iter().enumerate() {
         let (new, count) = (format!("new {round}"), 3 + round);
-        let mut all = follow(&world, transport, 1, "").await;
-        let state = all.expect("state").await;
+        let mut all = open_stream(&world, transport, 1, "").await;
+        let state = all.expect_event("state").await;
         assert_eq!(state["unread"], count, "{transport:?}");
-        assert_eq!(state["cursor"], format!("{}-start", home(1)));
-        all.messages(count).await;
-        let mut resumed = follow(&world, transport, 1, &format!("since={}", cursors[1])).await;
-        assert_eq!(resumed.expect("state").await["cursor"], cursors[1]);
-        assert_eq!(resumed.messages(1 + round).await[0], "2", "{transport:?}");
+        assert_eq!(state["cursor"], format!("{}-start", home_partition(1)));
+        all.next_messages(count).await;
+        let mut resumed = open_stream(&world, transport, 1, &format!("since={}", cursors[1])).await;
+        assert_eq!(resumed.expect_event("state").await["cursor"], cursors[1]);
+        assert_eq!(resumed.next_messages(1 + round).await[0], "2", "{transport:?}");
 
         let answer = world.send(3, 1, &new).await;
         for listener in [&mut all, &mut resumed] {
-            let data = listener.expect("notification").await;
+            let data = listener.expect_event("notification").await;
             assert_eq!((&data["message"], &data["unread"]), (&json!(new), &json!(count + 1)));
             assert_eq!(data["from"], json!({ "id": 3, "name": "Rick" }));
             assert_eq!(data["cursor"], answer["sent"][0]["cursor"]);
             assert_eq!(listener.cursor.as_deref(), data["cursor"].as_str());
         }
     }
-    // The newest only, and only what comes.
-    let mut newest = follow(&world, Transport::Sse, 1, "limit=1").await;
-    newest.expect("state").await;
-    assert_eq!(newest.messages(1).await, ["new 2"]);
-    let mut future = follow(&world, Transport::Ndjson, 1, "since=0s").await;
-    assert_eq!(future.expect("state").await["unread"], 6);
+    // A limit keeps the newest; `since=0s` skips all existing ones.
+    let mut newest = open_stream(&world, Transport::Sse, 1, "limit=1").await;
+    newest.expect_event("state").await;
+    assert_eq!(newest.next_messages(1).await, ["new 2"]);
+    let mut future = open_stream(&world, Transport::Ndjson, 1, "since=0s").await;
+    assert_eq!(future.expect_event("state").await["unread"], 6);
     world.send(2, 1, "last").await;
-    assert_eq!(future.messages(1).await, ["last"]);
-    assert_eq!(newest.messages(1).await, ["last"]);
+    assert_eq!(future.next_messages(1).await, ["last"]);
+    assert_eq!(newest.next_messages(1).await, ["last"]);
 }
 
 pub(crate) async fn devices_agree(world: World) {
-    let cursors = sent(&world, 3).await;
-    let ids = ids(&world).await;
-    let mut phone = follow(&world, Transport::Sse, 1, &format!("since={}", cursors[2])).await;
-    let mut desk = follow(&world, Transport::WebSocket, 1, &format!("since={}", cursors[2])).await;
+    let cursors = send_and_await(&world, 3).await;
+    let ids = inbox_ids(&world).await;
+    let mut phone = open_stream(&world, Transport::Sse, 1, &format!("since={}", cursors[2])).await;
+    let mut desk =
+        open_stream(&world, Transport::WebSocket, 1, &format!("since={}", cursors[2])).await;
     for device in [&mut phone, &mut desk] {
-        let state = device.expect("state").await;
+        let state = device.expect_event("state").await;
         let expected =
             json!({ "unread": 3, "read_ids": [], "unread_ids": ids, "cursor": cursors[2] });
         assert_eq!(state, expected);
     }
-    // By HTTP, and over the socket; either is seen on both.
-    let url = world.consumer("/notifications/1/read");
+    // A receipt by HTTP and one over the socket: both devices see both.
+    let url = world.consumer_url("/notifications/1/read");
     let body = json!({ "ids": [ids[0]] });
     world.http().post(url).json(&body).send().await.expect("an answer");
     for device in [&mut phone, &mut desk] {
-        let receipt = device.expect("receipt").await;
+        let receipt = device.expect_event("receipt").await;
         assert_eq!(receipt, json!({ "action": "read", "ids": [ids[0]], "unread": 2 }));
     }
-    desk.say(json!({ "dismiss": { "ids": [ids[1]] } })).await;
+    desk.send_command(json!({ "dismiss": { "ids": [ids[1]] } })).await;
     let receipt = json!({ "action": "dismissed", "ids": [ids[1]], "unread": 1 });
-    assert_eq!(phone.expect("receipt").await, receipt);
-    // On the socket the receipt and the answer to the command come in either order.
-    let mut told = [desk.next().await.expect("one"), desk.next().await.expect("two")];
+    assert_eq!(phone.expect_event("receipt").await, receipt);
+    // On the socket, the receipt and the command's answer come in either order.
+    let mut told = [desk.next_event().await.expect("one"), desk.next_event().await.expect("two")];
     told.sort_by_key(|event| event["event"].to_string());
     assert_eq!((&told[0]["event"], &told[0]["data"]["changed"]), (&json!("done"), &json!(1)));
     assert_eq!((&told[1]["event"], &told[1]["data"]), (&json!("receipt"), &receipt));
-    desk.say(json!({ "read": { "through": "99-7" } })).await;
-    let refused = desk.expect("error").await;
+    desk.send_command(json!({ "read": { "through": "99-7" } })).await;
+    let refused = desk.expect_event("error").await;
     assert_eq!((&refused["status"], &refused["field"]), (&json!(400), &json!("through")));
-    desk.say(json!("hello")).await;
-    assert_eq!(desk.expect("error").await["field"], "message");
+    desk.send_command(json!("hello")).await;
+    assert_eq!(desk.expect_event("error").await["field"], "message");
 
-    // A device that was away learns all of it at once.
-    let mut away = follow(&world, Transport::Ndjson, 1, &format!("since={}", cursors[2])).await;
-    let state = away.expect("state").await;
+    // A reconnecting device gets all of it in the `state` event.
+    let mut away =
+        open_stream(&world, Transport::Ndjson, 1, &format!("since={}", cursors[2])).await;
+    let state = away.expect_event("state").await;
     assert_eq!((&state["read_ids"], &state["unread_ids"]), (&json!([ids[0]]), &json!([ids[2]])));
-    // More receipts than are told one by one while nobody reads: the state follows, or each.
+    // More receipts than a stream buffers while its client does not read: the client gets either a
+    // `state` event or each receipt.
     for _ in 0..20 {
         for way in ["read", "unread"] {
-            let url = world.consumer(&format!("/notifications/1/{way}"));
+            let url = world.consumer_url(&format!("/notifications/1/{way}"));
             world.http().post(url).json(&json!({ "ids": [ids[2]] })).send().await.expect("it");
         }
     }
     let mut marks = Vec::new();
     while marks.len() < 40 {
-        let event = away.next().await.expect("an event");
+        let event = away.next_event().await.expect("an event");
         match event["event"].as_str() {
             Some("receipt") => marks.push(event["data"]["unread"].clone()),
             Some("state") => marks.resize(40, event["data"]["unread"].clone()),
@@ -130,21 +133,25 @@ pub(crate) async fn gaps_are_said(mut world: World) {
     }
     world.expect_inbox(1, &["3".into(), "4".into(), "5".into()]).await;
     for transport in Transport::ALL {
-        let mut behind = follow(&world, transport, 1, &format!("since={}", cursors[0])).await;
-        behind.expect("state").await;
-        let gap = behind.expect("gap").await;
+        let mut behind = open_stream(&world, transport, 1, &format!("since={}", cursors[0])).await;
+        behind.expect_event("state").await;
+        let gap = behind.expect_event("gap").await;
         let expected = json!({ "reason": "evicted", "after": cursors[0], "through": cursors[2] });
         assert_eq!(gap, expected, "{transport:?}");
-        assert_eq!(behind.messages(3).await, ["3", "4", "5"]);
+        assert_eq!(behind.next_messages(3).await, ["3", "4", "5"]);
 
-        let mut foreign = follow(&world, transport, 1, "since=99-7").await;
-        foreign.expect("state").await;
-        assert_eq!(foreign.expect("gap").await["reason"], "unknown");
-        assert_eq!(foreign.messages(3).await, ["3", "4", "5"]);
+        let mut foreign = open_stream(&world, transport, 1, "since=99-7").await;
+        foreign.expect_event("state").await;
+        assert_eq!(foreign.expect_event("gap").await["reason"], "unknown");
+        assert_eq!(foreign.next_messages(3).await, ["3", "4", "5"]);
 
-        let mut fresh = follow(&world, transport, 1, "").await;
-        fresh.expect("state").await;
-        assert_eq!(fresh.messages(3).await, ["3", "4", "5"], "who asks for nothing misses nothing");
+        let mut fresh = open_stream(&world, transport, 1, "").await;
+        fresh.expect_event("state").await;
+        assert_eq!(
+            fresh.next_messages(3).await,
+            ["3", "4", "5"],
+            "who asks for nothing misses nothing"
+        );
     }
 }
 
@@ -158,14 +165,14 @@ pub(crate) async fn no_seam(world: World) {
             world.send(2, 1, message).await;
         }
     };
-    // Readers who come, leave and come again meanwhile, each at its own pace.
+    // Readers that disconnect and resume meanwhile, at different rates.
     let reading = async |transport: Transport, stay: usize| {
         let (mut seen, mut since) = (Vec::new(), String::new());
         while seen.len() < SENT {
-            let mut reader = follow(&world, transport, 1, &since).await;
-            reader.expect("state").await;
+            let mut reader = open_stream(&world, transport, 1, &since).await;
+            reader.expect_event("state").await;
             for _ in 0..stay.min(SENT - seen.len()) {
-                seen.extend(reader.messages(1).await);
+                seen.extend(reader.next_messages(1).await);
             }
             since = format!("since={}", reader.cursor.as_ref().expect("a cursor"));
         }
@@ -184,24 +191,24 @@ pub(crate) async fn no_seam(world: World) {
 }
 
 pub(crate) async fn restart(mut world: World) {
-    sent(&world, 2).await;
+    send_and_await(&world, 2).await;
     for transport in Transport::ALL {
-        let mut reader = follow(&world, transport, 1, "limit=1").await;
-        reader.expect("state").await;
-        reader.messages(1).await;
-        let (last, stopped) = tokio::join!(reader.next(), world.stop_consumer(0));
+        let mut reader = open_stream(&world, transport, 1, "limit=1").await;
+        reader.expect_event("state").await;
+        reader.next_messages(1).await;
+        let (last, stopped) = tokio::join!(reader.next_event(), world.stop_consumer(0));
         let () = stopped;
         let last = last.expect("a last word");
         assert_eq!(last["event"], "end", "{last}");
-        assert!(reader.next().await.is_none(), "the end of the stream");
+        assert!(reader.next_event().await.is_none(), "the end of the stream");
         let message = format!("while {transport:?} was away");
         world.send(2, 1, &message).await;
         world.start_consumer(0, &[]).await;
         let since = format!("since={}", reader.cursor.as_ref().expect("a cursor"));
-        let base = world.consumer("");
-        let mut again = until(|| Listener::open(transport, &base, 1, &since)).await;
-        again.expect("state").await;
-        assert_eq!(again.messages(1).await, [message]);
+        let base = world.consumer_url("");
+        let mut again = until(|| StreamClient::open(transport, &base, 1, &since)).await;
+        again.expect_event("state").await;
+        assert_eq!(again.next_messages(1).await, [message]);
     }
 }
 
@@ -211,28 +218,28 @@ pub(crate) async fn slow_reader(mut world: World) {
     let text = "x".repeat(4000);
     world.send(2, 1, "first").await;
     world.expect_inbox(1, &["first".into()]).await;
-    let mut slow = follow(&world, Transport::Ndjson, 1, "").await;
-    slow.expect("state").await;
-    let mut quick = follow(&world, Transport::Sse, 1, "").await;
-    quick.expect("state").await;
-    // More than any buffer between the two holds.
+    let mut slow = open_stream(&world, Transport::Ndjson, 1, "").await;
+    slow.expect_event("state").await;
+    let mut quick = open_stream(&world, Transport::Sse, 1, "").await;
+    quick.expect_event("state").await;
+    // More than all buffers between server and client hold.
     const SENT: usize = 3000;
     let list: Vec<_> = (0..SENT).collect();
-    // Who reads gets everything, whatever the other one does.
-    quick.messages(1).await;
+    // The fast reader gets everything, whatever the slow one does.
+    quick.next_messages(1).await;
     for some in list.chunks(32) {
         let texts: Vec<_> = some.iter().map(|n| format!("{n} {text}")).collect();
         futures_util::future::join_all(texts.iter().map(|text| world.send(2, 1, text))).await;
-        quick.messages(some.len()).await;
+        quick.next_messages(some.len()).await;
     }
     let (mut seen, mut gaps) = (0, 0);
-    let last = world.read(1).await["cursor"].clone();
+    let last = world.read_page(1).await["cursor"].clone();
     while slow.cursor.as_deref() != last.as_str() {
-        let Some(event) = slow.next().await else {
-            // Closed, because it took nothing for too long; so it comes again.
+        let Some(event) = slow.next_event().await else {
+            // The server closed the stream of the slow client, which now resumes.
             let since = format!("since={}", slow.cursor.as_ref().expect("a cursor"));
-            slow = follow(&world, Transport::Ndjson, 1, &since).await;
-            slow.expect("state").await;
+            slow = open_stream(&world, Transport::Ndjson, 1, &since).await;
+            slow.expect_event("state").await;
             continue;
         };
         match event["event"].as_str() {
@@ -253,26 +260,27 @@ pub(crate) async fn bounds(mut world: World) {
     world.start_consumer(0, &flags).await;
     world.send(2, 1, "hello").await;
     world.expect_inbox(1, &["hello".into()]).await;
-    let open = async |user| Listener::open(Transport::Sse, &world.consumer(""), user, "").await;
+    let open =
+        async |user| StreamClient::open(Transport::Sse, &world.consumer_url(""), user, "").await;
     let refused = async |user| open(user).await.err().map(|(status, _)| status);
     let (one, two) = (open(1).await, open(1).await);
     assert!(one.is_ok() && two.is_ok());
     assert_eq!(refused(1).await, Some(429));
-    // Nobody knows user 99, and following them leaves no trace.
+    // User 99 does not exist; a stream of their inbox leaves no state behind.
     let mut unknown = open(99).await.expect("an open stream");
-    assert_eq!(unknown.expect("state").await["unread"], 0);
+    assert_eq!(unknown.expect_event("state").await["unread"], 0);
     assert_eq!(refused(2).await, Some(503));
     drop(two);
     until(|| async { if refused(1).await.is_none() { Ok(()) } else { Err("still counted") } })
         .await;
-    // A heartbeat moves the cursor on although nothing came for this user.
+    // A heartbeat advances the cursor although this user got no event.
     drop(one);
-    let mut quiet = follow(&world, Transport::Ndjson, 1, "").await;
-    quiet.expect("state").await;
-    quiet.messages(1).await;
+    let mut quiet = open_stream(&world, Transport::Ndjson, 1, "").await;
+    quiet.expect_event("state").await;
+    quiet.next_messages(1).await;
     let foreign =
         r#"{"from":{"id":2,"name":"Bruno"},"to":{"id":4,"name":"Lena"},"message":"for another"}"#;
-    let at = world.append_raw(home(1), "4", foreign).await;
+    let at = world.append_raw(home_partition(1), "4", foreign).await;
     let cursor = format!("{}-{}", at.partition, at.offset);
     let reached = async {
         while quiet.cursor.as_ref() != Some(&cursor) {
@@ -283,9 +291,9 @@ pub(crate) async fn bounds(mut world: World) {
 }
 
 pub(crate) async fn refusals(world: World) {
-    sent(&world, 1).await;
+    send_and_await(&world, 1).await;
     let get = async |path: &str, headers: &[(&str, &str)]| {
-        let mut request = world.http().get(world.consumer(path));
+        let mut request = world.http().get(world.consumer_url(path));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -306,7 +314,8 @@ pub(crate) async fn refusals(world: World) {
         let (found, said) = get(path, headers).await;
         assert_eq!((found, said.starts_with(why)), (status, true), "{path}: {said}");
     }
-    // A page of somebody else's cannot open a socket; ours can, and so can what is no page.
+    // A page of a foreign origin cannot open a socket; our own page and clients without an origin
+    // can.
     for (origin, status) in [("http://evil.example", 403), ("null", 403)] {
         let upgrade = [
             ("connection", "upgrade"),
@@ -317,5 +326,5 @@ pub(crate) async fn refusals(world: World) {
         ];
         assert_eq!(get("/notifications/1/ws", &upgrade).await.0, status, "{origin}");
     }
-    assert_eq!(messages(&world.read(1).await), ["0"]);
+    assert_eq!(page_messages(&world.read_page(1).await), ["0"]);
 }

@@ -1,4 +1,4 @@
-//! Every wrong request is answered with one kind of body, which says what is wrong.
+//! Every wrong request gets the same kind of body, which says what is wrong.
 
 use e2e::World;
 use reqwest::{Method, Response};
@@ -30,37 +30,38 @@ pub(crate) async fn every_row(world: World) {
         ("text/plain", "hello", 415, "the body must be"),
         (form, &huge, 413, ""),
     ] {
-        let request = world.http().post(world.producer("/send")).header("content-type", media_type);
+        let request =
+            world.http().post(world.producer_url("/send")).header("content-type", media_type);
         let response = request.body(body.to_owned()).send().await.expect("an answer");
         expect_problem(response, status, message).await;
     }
-    // An unknown recipient beside a known one: nobody got anything.
+    // An unknown recipient beside a known one: neither got a notification.
     world.expect_inbox(2, &["everything is up".into()]).await;
 
     for (method, url, status, message) in [
-        (Method::GET, world.producer("/send"), 405, ""),
-        (Method::GET, world.producer("/nowhere"), 404, ""),
-        (Method::POST, world.consumer("/notifications/1"), 405, ""),
+        (Method::GET, world.producer_url("/send"), 405, ""),
+        (Method::GET, world.producer_url("/nowhere"), 404, ""),
+        (Method::POST, world.consumer_url("/notifications/1"), 405, ""),
         (
             Method::GET,
-            world.consumer("/notifications/0"),
+            world.consumer_url("/notifications/0"),
             400,
             "id: must be a positive whole number",
         ),
         (
             Method::GET,
-            world.consumer("/notifications/emma"),
+            world.consumer_url("/notifications/emma"),
             400,
             "id: must be a positive whole number",
         ),
-        (Method::GET, world.consumer("/notifications"), 404, ""),
+        (Method::GET, world.consumer_url("/notifications"), 404, ""),
     ] {
         let response = world.http().request(method, url).send().await.expect("an answer");
         expect_problem(response, status, message).await;
     }
 }
 
-/// One RFC 9457 body, which also carries `message` for clients of the tutorial.
+/// Asserts an RFC 9457 body that also carries `message`, for clients of the tutorial.
 async fn expect_problem(response: Response, status: u16, message: &str) {
     assert_eq!(response.status(), status, "{message}");
     assert_eq!(response.headers()["content-type"], "application/problem+json");

@@ -1,4 +1,4 @@
-//! What senders can rely on: retries, bulk, many recipients, users, browsers.
+//! Guarantees for senders: retries, bulk, many recipients, users, browsers.
 
 use std::fmt::Write as _;
 
@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::foreign::expect_dlq;
 
-/// Posts this JSON with this key, and returns the status and the answer.
-async fn keyed(world: &World, key: &str, body: &Value) -> (StatusCode, Value) {
-    let request = world.http().post(world.producer("/send")).header("idempotency-key", key);
+/// Posts this JSON with this Idempotency-Key, and returns the status and the answer.
+async fn send_with_key(world: &World, key: &str, body: &Value) -> (StatusCode, Value) {
+    let request = world.http().post(world.producer_url("/send")).header("idempotency-key", key);
     let response = request.json(body).send().await.expect("an answer");
     (response.status(), response.json().await.expect("JSON"))
 }
@@ -20,20 +20,21 @@ async fn keyed(world: &World, key: &str, body: &Value) -> (StatusCode, Value) {
 pub(crate) async fn retry(mut world: World) {
     world.send(1, 2, "first").await;
     let body = json!({"from_id": 1, "to_id": [2, 3], "message": "once"});
-    let (status, answer) = keyed(&world, "\"order-7\"", &body).await;
+    let (status, answer) = send_with_key(&world, "\"order-7\"", &body).await;
     assert_eq!(status, 200, "{answer}");
-    // The same key with and without quotes, for the same and for more people.
-    assert_eq!(keyed(&world, "order-7", &body).await, (StatusCode::OK, answer.clone()));
+    // The same key with and without quotes, for the same and for more recipients.
+    assert_eq!(send_with_key(&world, "order-7", &body).await, (StatusCode::OK, answer.clone()));
     let more = json!({"from_id": 1, "to_id": [3, 4, 2], "message": "once"});
-    let (_, wider) = keyed(&world, "order-7", &more).await;
+    let (_, wider) = send_with_key(&world, "order-7", &more).await;
     assert_eq!(wider["sent"][0], answer["sent"][1]);
     assert_eq!(wider["sent"][2], answer["sent"][0]);
 
-    // A new process knows nothing of it: the id is the same, and the view drops the second copy.
+    // A new process does not remember the key: the id is the same, and the view drops the second
+    // copy.
     world.stop_producer().await;
     world.start_producer(&[]).await;
     let again = until(|| async {
-        let (status, again) = keyed(&world, "order-7", &body).await;
+        let (status, again) = send_with_key(&world, "order-7", &body).await;
         if status == 200 { Ok(again) } else { Err(again) }
     })
     .await;
@@ -45,33 +46,34 @@ pub(crate) async fn retry(mut world: World) {
     world.expect_inbox(2, &["first".into(), "once".into(), "last".into()]).await;
     world.expect_inbox(4, &["once".into()]).await;
 
-    // Another sender's key, and no key at all, are other notifications.
+    // The same key of another sender, and no key, make other notifications.
     let (_, other) =
-        keyed(&world, "order-7", &json!({"from_id": 3, "to_id": 2, "message": "x"})).await;
+        send_with_key(&world, "order-7", &json!({"from_id": 3, "to_id": 2, "message": "x"})).await;
     assert_ne!(other["sent"][0]["id"], answer["sent"][0]["id"]);
 }
 
 pub(crate) async fn reused_key(mut world: World) {
     world.send(1, 2, "first").await;
     let body = |to: Value, message: &str| json!({"from_id": 1, "to_id": to, "message": message});
-    assert_eq!(keyed(&world, "k", &body(json!(2), "one")).await.0, 200);
-    // To one who had it and one who had not: nothing is sent to anybody.
-    let (status, problem) = keyed(&world, "k", &body(json!([3, 2]), "two")).await;
+    assert_eq!(send_with_key(&world, "k", &body(json!(2), "one")).await.0, 200);
+    // To a recipient who had it and one who had not: neither is sent anything.
+    let (status, problem) = send_with_key(&world, "k", &body(json!([3, 2]), "two")).await;
     assert_eq!(status, 422, "{problem}");
     assert!(problem["message"].as_str().is_some_and(|m| m.contains("Idempotency-Key")));
     let mut other = body(json!(2), "one");
     other["category"] = json!("c");
-    assert_eq!(keyed(&world, "k", &other).await.0, 422);
-    // So the key is still free for the other.
-    assert_eq!(keyed(&world, "k", &body(json!(3), "three")).await.0, 200);
+    assert_eq!(send_with_key(&world, "k", &other).await.0, 422);
+    // So the key is still unused for the other recipient.
+    assert_eq!(send_with_key(&world, "k", &body(json!(3), "three")).await.0, 200);
     world.expect_inbox(3, &["three".into()]).await;
     world.expect_inbox(2, &["first".into(), "one".into()]).await;
 
-    // A new process knows nothing of it; then the view finds out, and the record is set aside.
+    // A new process does not remember the key. The view detects the conflict, and the record goes
+    // to the dead-letter queue.
     world.stop_producer().await;
     world.start_producer(&[]).await;
     until(|| async {
-        let (status, answer) = keyed(&world, "k", &body(json!(2), "two")).await;
+        let (status, answer) = send_with_key(&world, "k", &body(json!(2), "two")).await;
         if status == 200 { Ok(()) } else { Err(answer) }
     })
     .await;
@@ -82,7 +84,7 @@ pub(crate) async fn reused_key(mut world: World) {
     world.expect_inbox(2, &["first".into(), "one".into()]).await;
 
     for key in ["", "\"open", "a b"] {
-        let (status, problem) = keyed(&world, key, &body(json!(2), "m")).await;
+        let (status, problem) = send_with_key(&world, key, &body(json!(2), "m")).await;
         assert_eq!(
             (status, &problem["field"]),
             (StatusCode::BAD_REQUEST, &"Idempotency-Key".into())
@@ -96,7 +98,7 @@ pub(crate) async fn content(world: World) {
     let json = format!(
         r#"{{"from_id":1,"to_id":2,"message":"json","category":"photo","link":"/p/7","data": {data}}}"#
     );
-    let request = world.http().post(world.producer("/send"));
+    let request = world.http().post(world.producer_url("/send"));
     let request = request.header("content-type", "application/json").body(json);
     assert_eq!(request.send().await.expect("an answer").status(), 200);
     let form = world
@@ -104,7 +106,7 @@ pub(crate) async fn content(world: World) {
         .await;
     assert_eq!(form.status(), 200);
 
-    let url = world.consumer("/notifications/2");
+    let url = world.consumer_url("/notifications/2");
     let page = until(|| async {
         let page = world.http().get(&url).send().await.expect("an answer").text().await;
         let page = page.expect("a body");
@@ -120,7 +122,7 @@ pub(crate) async fn content(world: World) {
 }
 
 async fn post_bulk(world: &World, key: Option<&str>, body: impl Into<Body>) -> Response {
-    let mut request = world.http().post(world.producer("/send"));
+    let mut request = world.http().post(world.producer_url("/send"));
     if let Some(key) = key {
         request = request.header("idempotency-key", key);
     }
@@ -128,7 +130,7 @@ async fn post_bulk(world: &World, key: Option<&str>, body: impl Into<Body>) -> R
     request.send().await.expect("an answer")
 }
 
-async fn results(response: Response) -> Vec<Value> {
+async fn parse_results(response: Response) -> Vec<Value> {
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "application/x-ndjson");
     let text = response.text().await.expect("a whole body");
@@ -151,7 +153,7 @@ pub(crate) async fn bulk(world: World) {
         r#"{"from_id":1,"to_id":2,"message":"the last has no end"}"#,
     ]
     .join("\n");
-    let first = results(post_bulk(&world, Some("batch"), lines.clone()).await).await;
+    let first = parse_results(post_bulk(&world, Some("batch"), lines.clone()).await).await;
     let statuses: Vec<_> =
         first.iter().map(|r| (r["line"].as_u64(), r["status"].as_u64())).collect();
     let expected = [1, 3, 4, 5, 6, 7, 8, 9, 10].into_iter();
@@ -166,20 +168,20 @@ pub(crate) async fn bulk(world: World) {
         assert!(sent["to_id"] == 2 && sent["id"].is_string() && sent["cursor"].is_string());
     }
 
-    // With the same key all of it is the same again.
-    assert_eq!(results(post_bulk(&world, Some("batch"), lines).await).await, first);
+    // A repeat with the same key gives the same results.
+    assert_eq!(parse_results(post_bulk(&world, Some("batch"), lines).await).await, first);
     let expected = ["first", "a", "b", "the last has no end"].map(str::to_owned);
     world.expect_inbox(2, &expected).await;
     world.expect_inbox(4, &["own".into()]).await;
 
-    assert_eq!(results(post_bulk(&world, None, "").await).await, Vec::<Value>::new());
+    assert_eq!(parse_results(post_bulk(&world, None, "").await).await, Vec::<Value>::new());
     assert_eq!(post_bulk(&world, Some("\"open"), "").await.status(), 400);
 }
 
 pub(crate) async fn large_bulk(world: World) {
     const LINES: usize = 6000;
     world.send(1, 4, "ready").await;
-    // More than a request may have as a whole, in chunks that respect no line.
+    // More than the limit of a single body, in chunks that split lines.
     let mut body = String::new();
     for n in 0..LINES {
         let (to, filler) = (2 + n % 2, "x".repeat(300));
@@ -192,12 +194,12 @@ pub(crate) async fn large_bulk(world: World) {
         .map(|chunk| Ok::<_, std::io::Error>(chunk.to_vec()))
         .collect();
     let found =
-        results(post_bulk(&world, None, Body::wrap_stream(stream::iter(chunks))).await).await;
+        parse_results(post_bulk(&world, None, Body::wrap_stream(stream::iter(chunks))).await).await;
     assert_eq!(found.len(), LINES);
     for (n, result) in found.iter().enumerate() {
         assert_eq!((&result["line"], &result["status"]), (&json!(n + 1), &json!(200)), "{result}");
     }
-    // The inbox keeps the newest 1000: the last of them, in order.
+    // The inbox keeps the newest 1000, in order.
     for to in [2, 3] {
         until(|| async {
             let inbox = world.inbox(to).await;
@@ -217,7 +219,7 @@ pub(crate) async fn many(world: World) {
     const MANY: i64 = 3000;
     world.send(1, 2, "ready").await;
     let put = |id: i64| {
-        let request = world.http().put(world.producer(&format!("/users/{id}")));
+        let request = world.http().put(world.producer_url(&format!("/users/{id}")));
         async move {
             let answer = request.json(&json!({"name": format!("User {id}")})).send().await;
             assert_eq!(answer.expect("an answer").status(), 201);
@@ -226,21 +228,21 @@ pub(crate) async fn many(world: World) {
     stream::iter(1000..1000 + MANY).map(put).buffer_unordered(8).collect::<Vec<()>>().await;
     let ids: Vec<i64> = (1000..1000 + MANY).collect();
     let body = json!({"from_id": 1, "to_id": ids, "message": "to all"});
-    let (status, answer) = keyed(&world, "many", &body).await;
+    let (status, answer) = send_with_key(&world, "many", &body).await;
     assert_eq!(status, 200, "{answer}");
     let sent = answer["sent"].as_array().expect("a list");
     let to: Vec<_> = sent.iter().map(|sent| sent["to_id"].as_i64().expect("an id")).collect();
     assert_eq!(to, ids);
-    assert_eq!(keyed(&world, "many", &body).await, (StatusCode::OK, answer));
+    assert_eq!(send_with_key(&world, "many", &body).await, (StatusCode::OK, answer));
     for user in [1000, 2500, 999 + MANY] {
         world.expect_inbox(user, &["to all".into()]).await;
     }
 }
 
 pub(crate) async fn users(world: World) {
-    world.ready(&world.producer("")).await;
+    world.await_ready(&world.producer_url("")).await;
     let ask = async |method: Method, path: &str, body: Option<Value>| {
-        let mut request = world.http().request(method, world.producer(path));
+        let mut request = world.http().request(method, world.producer_url(path));
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -259,18 +261,18 @@ pub(crate) async fn users(world: World) {
     let kim = json!({"id": 7, "name": "Kim"});
     assert_eq!(ask(Method::PUT, "/users/7", name(" Kim ")).await, (201, kim.clone()));
     assert_eq!(ask(Method::PUT, "/users/7", name("Kim")).await, (200, kim));
-    // Page by page, and exactly to the end.
+    // All pages, exactly to the end.
     let (_, first) = ask(Method::GET, "/users?limit=3", None).await;
     assert_eq!((&first["users"][0], &first["next"]), (&emma, &json!(3)));
     let (_, last) = ask(Method::GET, "/users?limit=2&after=3", None).await;
     assert_eq!(last, json!({"users": [{"id": 4, "name": "Lena"}, {"id": 7, "name": "Kim"}]}));
 
-    // What is changed counts for the next send.
+    // The next send uses the changed name.
     world.send(7, 2, "from Kim").await;
     assert_eq!(ask(Method::PUT, "/users/7", name("Kim Novak")).await.0, 200);
     world.send(7, 2, "from Kim Novak").await;
     world.expect_inbox(2, &["from Kim".into(), "from Kim Novak".into()]).await;
-    let page = world.read(2).await;
+    let page = world.read_page(2).await;
     assert_eq!(page["notifications"][0]["from"]["name"], "Kim");
     assert_eq!(page["notifications"][1]["from"]["name"], "Kim Novak");
     assert_eq!(ask(Method::DELETE, "/users/7", None).await, (204, Value::Null));
@@ -300,7 +302,7 @@ pub(crate) async fn cors(mut world: World) {
     let preflight = async |path: &str, method: &str, origin: &str| {
         let request = world
             .http()
-            .request(Method::OPTIONS, world.producer(path))
+            .request(Method::OPTIONS, world.producer_url(path))
             .header("origin", origin)
             .header("access-control-request-method", method)
             .header("access-control-request-headers", "content-type,idempotency-key");
@@ -320,8 +322,8 @@ pub(crate) async fn cors(mut world: World) {
         let other = preflight(path, method, "https://other.example.org").await;
         assert!(other.headers().get("access-control-allow-origin").is_none());
     }
-    // An answer, an error too, can be read by the page, with what it says of when to come again.
-    let request = world.http().post(world.producer("/send")).json(&json!({}));
+    // The page can read an answer, also an error, and its Retry-After.
+    let request = world.http().post(world.producer_url("/send")).json(&json!({}));
     let request = request.header("origin", "https://app.example.org");
     let response = request.send().await.expect("an answer");
     assert_eq!(response.status(), 400);
@@ -336,7 +338,7 @@ pub(crate) async fn cors(mut world: World) {
 pub(super) async fn rate_limit(mut world: World) {
     world.stop_producer().await;
     world.start_producer(&["--rate-limit", "1", "--rate-burst", "3"]).await;
-    world.ready(&world.producer("")).await;
+    world.await_ready(&world.producer_url("")).await;
     let send = async |from: i64, to: &[i64]| {
         let answer =
             world.post_json(&json!({ "from_id": from, "to_id": to, "message": "hello" })).await;
@@ -348,16 +350,16 @@ pub(super) async fn rate_limit(mut world: World) {
     };
     let text = |text: &str| Some(text.to_owned());
     assert_eq!(send(1, &[2, 3]).await, (200, [text("3"), text("1"), None]));
-    // A send is one for each recipient, and all of it or nothing.
+    // Each recipient counts as one send, and a send is accepted whole or not at all.
     let (status, [limit, left, again]) = send(1, &[2, 3, 4]).await;
     assert_eq!((status, limit, left), (429, text("3"), text("0")));
     assert!(again.is_some_and(|again| (1..=2).contains(&again.parse().unwrap_or(0))));
-    // Nobody else has to wait for that, and what never can be sent is said.
+    // Other senders are not limited by it, and a send that exceeds the burst is refused for good.
     assert_eq!(send(2, &[1]).await.0, 200);
     assert_eq!(send(3, &[1, 2, 3, 4]).await.0, 400);
-    // A bulk waits for its turn.
+    // A bulk waits for the rate limit.
     let line = "{\"from_id\":4,\"to_id\":2,\"message\":\"one of many\"}\n";
-    let request = world.http().post(world.producer("/send")).body(line.repeat(5));
+    let request = world.http().post(world.producer_url("/send")).body(line.repeat(5));
     let request = request.header("content-type", "application/x-ndjson");
     let answer = request.send().await.expect("an answer").text().await.expect("lines");
     assert_eq!(answer.matches("\"status\":200").count(), 5, "{answer}");

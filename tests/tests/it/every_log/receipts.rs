@@ -1,11 +1,11 @@
-//! What recipients do with their notifications, and that it lasts.
+//! Receipts of recipients, and their durability.
 
-use e2e::{World, world::messages};
+use e2e::{World, world::page_messages};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-async fn act(world: &World, method: Method, path: &str, body: Option<Value>) -> Response {
-    let request = world.http().request(method, world.consumer(path));
+async fn send_receipt(world: &World, method: Method, path: &str, body: Option<Value>) -> Response {
+    let request = world.http().request(method, world.consumer_url(path));
     let request = match body {
         Some(body) => request.json(&body),
         None => request,
@@ -13,7 +13,7 @@ async fn act(world: &World, method: Method, path: &str, body: Option<Value>) -> 
     request.send().await.expect("an answer")
 }
 
-async fn answer(response: Response) -> Value {
+async fn parse_answer(response: Response) -> Value {
     assert_eq!(response.status(), 200);
     response.json().await.expect("JSON")
 }
@@ -25,43 +25,57 @@ pub(crate) async fn read_and_dismissed(mut world: World) {
     }
     let all: Vec<_> = (0..5).map(|n| n.to_string()).collect();
     world.expect_inbox(1, &all).await;
-    assert_eq!(world.read(1).await["unread"], 5);
+    assert_eq!(world.read_page(1).await["unread"], 5);
 
     let body = json!({"ids": [sent[3]["id"]]});
-    let done =
-        answer(act(&world, Method::POST, "/notifications/1/read", Some(body.clone())).await).await;
+    let done = parse_answer(
+        send_receipt(&world, Method::POST, "/notifications/1/read", Some(body.clone())).await,
+    )
+    .await;
     assert_eq!((&done["changed"], &done["unread"]), (&json!(1), &json!(4)));
-    // What the answer says is what the next read shows.
-    assert_eq!(world.read(1).await["notifications"][3]["read"], true);
-    let again =
-        answer(act(&world, Method::POST, "/notifications/1/read", Some(body.clone())).await).await;
+    // The next read shows what the answer says.
+    assert_eq!(world.read_page(1).await["notifications"][3]["read"], true);
+    let again = parse_answer(
+        send_receipt(&world, Method::POST, "/notifications/1/read", Some(body.clone())).await,
+    )
+    .await;
     assert_eq!(again["changed"], 0);
-    let back = answer(act(&world, Method::POST, "/notifications/1/unread", Some(body)).await).await;
+    let back = parse_answer(
+        send_receipt(&world, Method::POST, "/notifications/1/unread", Some(body)).await,
+    )
+    .await;
     assert_eq!((&back["changed"], &back["unread"]), (&json!(1), &json!(5)));
 
     let through = json!({"through": sent[2]["cursor"]});
-    let done =
-        answer(act(&world, Method::POST, "/notifications/1/read", Some(through)).await).await;
+    let done = parse_answer(
+        send_receipt(&world, Method::POST, "/notifications/1/read", Some(through)).await,
+    )
+    .await;
     assert_eq!((&done["changed"], &done["unread"]), (&json!(3), &json!(2)));
 
     let one = format!("/notifications/1/{}", sent[1]["id"].as_str().expect("an id"));
-    assert_eq!(answer(act(&world, Method::DELETE, &one, None).await).await["changed"], 1);
-    assert_eq!(act(&world, Method::DELETE, &one, None).await.status(), 404);
+    assert_eq!(
+        parse_answer(send_receipt(&world, Method::DELETE, &one, None).await).await["changed"],
+        1
+    );
+    assert_eq!(send_receipt(&world, Method::DELETE, &one, None).await.status(), 404);
     let kept: Vec<_> = ["0", "2", "3", "4"].map(str::to_owned).into();
     world.expect_inbox(1, &kept).await;
 
-    // A restart changes nothing of this.
-    let before = world.read(1).await;
+    // A restart keeps all of it.
+    let before = world.read_page(1).await;
     world.stop_consumer(0).await;
     world.start_consumer(0, &[]).await;
     world.expect_inbox(1, &kept).await;
-    assert_eq!(world.read(1).await, before);
+    assert_eq!(world.read_page(1).await, before);
 
-    let done = answer(act(&world, Method::POST, "/notifications/1/read", None).await).await;
+    let done =
+        parse_answer(send_receipt(&world, Method::POST, "/notifications/1/read", None).await).await;
     assert_eq!((&done["changed"], &done["unread"]), (&json!(2), &json!(0)));
-    let done = answer(act(&world, Method::DELETE, "/notifications/1", None).await).await;
+    let done =
+        parse_answer(send_receipt(&world, Method::DELETE, "/notifications/1", None).await).await;
     assert_eq!(done["changed"], 4);
-    assert!(messages(&world.read(1).await).is_empty());
+    assert!(page_messages(&world.read_page(1).await).is_empty());
     world.send(2, 1, "a fresh start").await;
     world.expect_inbox(1, &["a fresh start".into()]).await;
 
@@ -76,7 +90,7 @@ pub(crate) async fn read_and_dismissed(mut world: World) {
         ),
         ("/notifications/x/read", json!({}), "id: must be"),
     ] {
-        let response = act(&world, Method::POST, path, Some(body)).await;
+        let response = send_receipt(&world, Method::POST, path, Some(body)).await;
         assert_eq!(response.status(), 400, "{why}");
         let problem: Value = response.json().await.expect("JSON");
         assert!(problem["message"].as_str().is_some_and(|said| said.starts_with(why)), "{problem}");

@@ -1,4 +1,4 @@
-//! Restarting a service loses nothing.
+//! A restarted service loses no notification.
 
 use e2e::World;
 
@@ -8,7 +8,7 @@ pub(crate) async fn consumer(mut world: World) {
         world.send(1, 2, message).await;
     }
     world.expect_inbox(2, &sent).await;
-    let before = world.read(2).await;
+    let before = world.read_page(2).await;
     world.stop_consumer(0).await;
     world.send(3, 2, "while it was away").await;
 
@@ -16,8 +16,8 @@ pub(crate) async fn consumer(mut world: World) {
     let mut expected = sent;
     expected.push("while it was away".into());
     world.expect_inbox(2, &expected).await;
-    let after = world.read(2).await;
-    // Not only the messages: ids, times and cursors too are the same as before.
+    let after = world.read_page(2).await;
+    // Ids, times and cursors are the same as before, too.
     let count = before["notifications"].as_array().expect("a list").len();
     for index in 0..count {
         assert_eq!(before["notifications"][index], after["notifications"][index]);

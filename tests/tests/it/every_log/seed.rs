@@ -1,6 +1,6 @@
 //! The tutorial's own examples.
 
-use e2e::{World, until, world::messages};
+use e2e::{World, until, world::page_messages};
 use serde_json::{Value, json};
 
 pub(crate) async fn three_sends_and_two_reads(world: World) {
@@ -19,9 +19,9 @@ pub(crate) async fn three_sends_and_two_reads(world: World) {
 
     let expected = [sends[0].2.to_owned(), sends[2].2.to_owned()];
     world.expect_inbox(1, &expected).await;
-    let page = world.read(1).await;
+    let page = world.read_page(1).await;
     let read = &page["notifications"];
-    // Field for field what the tutorial shows, and then what it lacks.
+    // The tutorial's fields first, then ours.
     let bruno = json!({"id": 2, "name": "Bruno"});
     let lena = json!({"id": 4, "name": "Lena"});
     let emma = json!({"id": 1, "name": "Emma"});
@@ -55,8 +55,8 @@ pub(crate) async fn several_recipients(world: World) {
 
 pub(crate) async fn nothing_yet(world: World) {
     let page = until(|| async {
-        let page = world.read(3).await;
-        if messages(&page).is_empty() { Ok(page) } else { Err(page) }
+        let page = world.read_page(3).await;
+        if page_messages(&page).is_empty() { Ok(page) } else { Err(page) }
     })
     .await;
     assert_eq!(page["message"], "No notifications found for user");

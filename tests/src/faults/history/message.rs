@@ -1,10 +1,10 @@
-//! A text that is sent once in a run, and tells who sent it to whom, and after what.
+//! A message that is unique in a run and encodes its sender, its recipient and its number.
 
 use std::{fmt, str::FromStr};
 
-/// The `n`-th that `from` sends to `to`, spelled `from-to-n`.
+/// The `n`-th message from `from` to `to`, written as `from-to-n`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Value {
+pub struct TestMessage {
     /// The sender.
     pub from: i64,
     /// The recipient.
@@ -13,13 +13,13 @@ pub struct Value {
     pub n: u32,
 }
 
-impl fmt::Display for Value {
+impl fmt::Display for TestMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}-{}", self.from, self.to, self.n)
     }
 }
 
-impl FromStr for Value {
+impl FromStr for TestMessage {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {

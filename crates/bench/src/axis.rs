@@ -1,70 +1,73 @@
-//! Where a value stands on a chart's axis, how far the axis goes, and what is written along it.
+//! Range, positions, marks and labels of a chart's axis.
 
 use crate::{
-    chart::{Scale, thousands},
-    percentiles::NAMED,
+    chart::{Scale, format_thousands},
+    percentiles::LABELLED,
 };
 
-/// About as many marks as an axis has room for.
-const MARKS: f64 = 6.0;
+/// Approximate number of marks of a linear axis.
+const LINEAR_MARKS: f64 = 6.0;
 
-/// An axis with its ends and marks, as places.
+/// An axis. A position is a value on the axis's scale, such as its logarithm.
 #[derive(Debug, Clone)]
-pub(crate) struct Range {
+pub(crate) struct AxisRange {
     scale: Scale,
+    /// Position of its beginning.
     pub(crate) from: f64,
+    /// Position of its end.
     pub(crate) to: f64,
-    /// Values.
+    /// As values.
     marks: Vec<f64>,
 }
 
-impl Range {
-    /// One that shows all of these. None if nothing of it can be shown.
-    pub(crate) fn of(scale: Scale, values: impl Iterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<_> = values.filter(|value| place(scale, *value).is_finite()).collect();
+impl AxisRange {
+    /// An axis that shows all these values. `None` if no value has a finite position.
+    pub(crate) fn new(scale: Scale, values: impl Iterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<_> =
+            values.filter(|value| position(scale, *value).is_finite()).collect();
         values.sort_by(f64::total_cmp);
         values.dedup();
         let (&first, &last) = (values.first()?, values.last()?);
         let (from, to, marks) = match scale {
-            Scale::Linear => linear(last),
-            Scale::Logarithmic => logarithmic(first, last),
-            Scale::Sizes => (place(scale, first) - 0.1, place(scale, last) + 0.1, values),
+            Scale::Linear => linear_range(last),
+            Scale::Logarithmic => logarithmic_range(first, last),
+            Scale::Sizes => (position(scale, first) - 0.1, position(scale, last) + 0.1, values),
             Scale::Percentile => {
-                let to = place(scale, last).max(place(scale, NAMED[1].0));
-                let marks = NAMED.iter().map(|(quantile, _)| *quantile);
-                (0.0, to, marks.filter(|mark| place(scale, *mark) <= to + 0.1).collect())
+                let to = position(scale, last).max(position(scale, LABELLED[1].0));
+                let marks = LABELLED.iter().map(|(quantile, _)| *quantile);
+                (0.0, to, marks.filter(|mark| position(scale, *mark) <= to + 0.1).collect())
             }
         };
-        // A last mark that is a little beyond the last value still belongs there.
-        let to = marks.iter().map(|mark| place(scale, *mark)).fold(to, f64::max);
+        // Extends the axis to a last mark that is a little beyond the last value.
+        let to = marks.iter().map(|mark| position(scale, *mark)).fold(to, f64::max);
         Some(Self { scale, from, to, marks })
     }
 
-    /// Where a value stands.
-    pub(crate) fn place(&self, value: f64) -> f64 {
-        place(self.scale, value)
+    /// The position of a value.
+    pub(crate) fn position_of(&self, value: f64) -> f64 {
+        position(self.scale, value)
     }
 
-    /// Where the marks stand.
-    pub(crate) fn marks(&self) -> Vec<f64> {
-        self.marks.iter().map(|mark| self.place(*mark)).collect()
+    /// The positions of the marks.
+    pub(crate) fn mark_positions(&self) -> Vec<f64> {
+        self.marks.iter().map(|mark| self.position_of(*mark)).collect()
     }
 
-    /// What is written at the mark that stands here.
-    pub(crate) fn label(&self, at: f64) -> String {
-        let here = |mark: &&f64| (self.place(**mark) - at).abs() < 1e-9;
+    /// The label of the mark at this position.
+    pub(crate) fn label_at(&self, position: f64) -> String {
+        let here = |mark: &&f64| (self.position_of(**mark) - position).abs() < 1e-9;
         let Some(mark) = self.marks.iter().find(here) else { return String::new() };
         match self.scale {
-            Scale::Percentile => NAMED
+            Scale::Percentile => LABELLED
                 .iter()
                 .find(|(quantile, _)| (quantile - mark).abs() < 1e-9)
                 .map_or_else(String::new, |(_, name)| (*name).to_owned()),
-            Scale::Linear | Scale::Logarithmic | Scale::Sizes => thousands(*mark),
+            Scale::Linear | Scale::Logarithmic | Scale::Sizes => format_thousands(*mark),
         }
     }
 }
 
-fn place(scale: Scale, value: f64) -> f64 {
+fn position(scale: Scale, value: f64) -> f64 {
     match scale {
         Scale::Linear => value,
         Scale::Logarithmic | Scale::Sizes => value.log10(),
@@ -72,10 +75,10 @@ fn place(scale: Scale, value: f64) -> f64 {
     }
 }
 
-/// From zero, with marks at multiples of 1, 2 or 5 times a power of ten.
-fn linear(last: f64) -> (f64, f64, Vec<f64>) {
+/// An axis from zero, with marks at multiples of 1, 2 or 5 times a power of ten.
+fn linear_range(last: f64) -> (f64, f64, Vec<f64>) {
     let last = if last > 0.0 { last } else { 1.0 };
-    let rough = last / MARKS;
+    let rough = last / LINEAR_MARKS;
     let power = 10f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|digit| digit * power).into_iter();
     let step = step.clone().find(|step| *step >= rough).unwrap_or(rough);
@@ -83,8 +86,8 @@ fn linear(last: f64) -> (f64, f64, Vec<f64>) {
     (0.0, last * 1.05, marks.collect())
 }
 
-/// Between powers of ten, or where these are few between 1, 2 or 5 times one.
-fn logarithmic(first: f64, last: f64) -> (f64, f64, Vec<f64>) {
+/// An axis between powers of ten, or between 1, 2 or 5 times one if those are few.
+fn logarithmic_range(first: f64, last: f64) -> (f64, f64, Vec<f64>) {
     let (low, high) = (first.log10().floor(), last.log10().ceil().max(first.log10().floor() + 1.0));
     let digits: &[f64] = if high - low > 3.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
     let mut marks: Vec<f64> = Vec::new();
@@ -104,8 +107,8 @@ mod tests {
     use super::*;
 
     fn labels(scale: Scale, values: &[f64]) -> Vec<String> {
-        let range = Range::of(scale, values.iter().copied()).expect("a range");
-        range.marks().iter().map(|mark| range.label(*mark)).collect()
+        let range = AxisRange::new(scale, values.iter().copied()).expect("a range");
+        range.mark_positions().iter().map(|mark| range.label_at(*mark)).collect()
     }
 
     #[test]
@@ -125,7 +128,8 @@ mod tests {
 
     #[test]
     fn every_further_nine_has_as_much_room() {
-        let places = [0.9, 0.99, 0.999, 0.9999].map(|quantile| place(Scale::Percentile, quantile));
+        let places =
+            [0.9, 0.99, 0.999, 0.9999].map(|quantile| position(Scale::Percentile, quantile));
         for (nines, place) in (1..).zip(places) {
             assert!((place - f64::from(nines)).abs() < 1e-9, "{places:?}");
         }

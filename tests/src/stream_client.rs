@@ -1,5 +1,4 @@
-//! Somebody who follows an inbox live, over any of the three transports, each by a client that is
-//! not ours.
+//! A live stream of an inbox over one of the three transports, read with third-party clients.
 
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::until::DEADLINE;
 
-/// What carries the events.
+/// The protocol of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     /// Server-Sent Events.
@@ -24,23 +23,23 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// All of them.
+    /// All transports.
     pub const ALL: [Self; 3] = [Self::Sse, Self::Ndjson, Self::WebSocket];
 }
 
 /// An open stream. Each event is `{"event":…,"cursor":…,"data":…}`.
-pub struct Listener {
+pub struct StreamClient {
     events: BoxStream<'static, Value>,
     to_server: Option<mpsc::Sender<Value>>,
-    /// The last cursor that an event had.
+    /// The cursor of the last event.
     pub cursor: Option<String>,
 }
 
-impl Listener {
-    /// Follows the stream at `{base}/notifications/{user}/…?{query}`.
+impl StreamClient {
+    /// Opens the stream at `{base}/notifications/{user}/…?{query}`.
     ///
     /// # Errors
-    /// The status and body of a refusal.
+    /// Status and body, if the server refuses the stream.
     pub async fn open(
         transport: Transport,
         base: &str,
@@ -49,7 +48,8 @@ impl Listener {
     ) -> Result<Self, (u16, String)> {
         let (events, to_server) = match transport {
             Transport::Sse => {
-                let events = get(base, user, query, "text/event-stream").await?.eventsource();
+                let events =
+                    open_http_stream(base, user, query, "text/event-stream").await?.eventsource();
                 let events = events.map(|event| event.expect("an event")).map(|event| {
                     let data: Value = serde_json::from_str(&event.data).expect("JSON");
                     json!({ "event": event.event, "cursor": event.id, "data": data })
@@ -57,8 +57,8 @@ impl Listener {
                 (events.boxed(), None)
             }
             Transport::Ndjson => {
-                let bytes = get(base, user, query, "application/x-ndjson").await?;
-                (lines(bytes).boxed(), None)
+                let bytes = open_http_stream(base, user, query, "application/x-ndjson").await?;
+                (parse_lines(bytes).boxed(), None)
             }
             Transport::WebSocket => {
                 let base = base.replace("http://", "ws://");
@@ -98,8 +98,8 @@ impl Listener {
         Ok(Self { events, to_server, cursor: None })
     }
 
-    /// The next event but heartbeats; none at the stream's end.
-    pub async fn next(&mut self) -> Option<Value> {
+    /// The next event, without heartbeats; `None` at the end of the stream.
+    pub async fn next_event(&mut self) -> Option<Value> {
         loop {
             let next = tokio::time::timeout(DEADLINE, self.events.next());
             let event = next.await.expect("an event within the deadline")?;
@@ -112,35 +112,35 @@ impl Listener {
         }
     }
 
-    /// The data of the next event, which is of this name.
-    pub async fn expect(&mut self, name: &str) -> Value {
-        let event = self.next().await.expect("not the end");
+    /// The data of the next event, which must have this name.
+    pub async fn expect_event(&mut self, name: &str) -> Value {
+        let event = self.next_event().await.expect("not the end");
         assert_eq!(event["event"], name, "{event}");
         event["data"].clone()
     }
 
-    /// The messages of the next notifications, so many.
-    pub async fn messages(&mut self, count: usize) -> Vec<String> {
+    /// The messages of the next `count` notifications.
+    pub async fn next_messages(&mut self, count: usize) -> Vec<String> {
         let mut messages = Vec::new();
         while messages.len() < count {
-            let data = self.expect("notification").await;
+            let data = self.expect_event("notification").await;
             messages.push(data["message"].as_str().expect("a message").to_owned());
         }
         messages
     }
 
-    /// Whether the stream says nothing for this long.
+    /// Returns true if no event but heartbeats comes for this long.
     pub async fn is_silent(&mut self, time: Duration) -> bool {
-        tokio::time::timeout(time, self.next()).await.is_err()
+        tokio::time::timeout(time, self.next_event()).await.is_err()
     }
 
-    /// Says something over the WebSocket.
-    pub async fn say(&self, message: Value) {
+    /// Sends a command over the WebSocket.
+    pub async fn send_command(&self, message: Value) {
         self.to_server.as_ref().expect("a WebSocket").send(message).await.expect("an open socket");
     }
 }
 
-async fn get(
+async fn open_http_stream(
     base: &str,
     user: i64,
     query: &str,
@@ -157,7 +157,7 @@ async fn get(
     Ok(response.bytes_stream())
 }
 
-fn lines(
+fn parse_lines(
     bytes: impl Stream<Item = reqwest::Result<impl AsRef<[u8]>>> + Send + 'static,
 ) -> impl Stream<Item = Value> + Send {
     let lines = bytes.scan(Vec::new(), |rest: &mut Vec<u8>, bytes| {

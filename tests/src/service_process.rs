@@ -1,4 +1,4 @@
-//! One process, which keeps its address over all its lives.
+//! A service's process that keeps its address over restarts.
 
 use std::{
     fs::OpenOptions,
@@ -11,40 +11,40 @@ use std::{
 use parking_lot::Mutex;
 use tokio::process::{Child, Command as AsyncCommand};
 
-/// How long a process may take to end after SIGTERM: its own drain may take ten seconds.
-const END: Duration = Duration::from_secs(20);
+/// How long a process may take to end after SIGTERM: its own drain takes up to ten seconds.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a process is doing.
+/// State of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum ProcessState {
     /// Running, whether ready or not.
     Up,
     /// Frozen by SIGSTOP.
     Paused,
-    /// Not there.
+    /// Not running.
     Down,
 }
 
-/// A service's process. Dead as soon as this is dropped.
-pub struct Member {
+/// A service's process. Dropping it kills the process.
+pub struct ServiceProcess {
     /// Such as `consumer 1`.
     pub name: String,
-    /// Where it listens, in each life.
+    /// Its base URL, the same after each restart.
     pub url: String,
     program: PathBuf,
     arguments: Vec<String>,
     log: PathBuf,
-    life: Mutex<Life>,
+    life: Mutex<CurrentRun>,
 }
 
-struct Life {
-    state: State,
+struct CurrentRun {
+    state: ProcessState,
     child: Option<Child>,
 }
 
-impl Member {
-    /// A process that does not run yet, of this program with these arguments, listening on this
-    /// port: `flag`, such as `--listen`, says so to it. What it says goes to a file in `folder`.
+impl ServiceProcess {
+    /// A process that is not started yet. `flag`, such as `--listen`, passes its address; its log
+    /// goes to a file in `folder`.
     pub fn new(
         name: &str,
         program: PathBuf,
@@ -62,19 +62,20 @@ impl Member {
             program,
             arguments,
             log: folder.join(format!("{}.log", name.replace(' ', "-"))),
-            life: Mutex::new(Life { state: State::Down, child: None }),
+            life: Mutex::new(CurrentRun { state: ProcessState::Down, child: None }),
         }
     }
 
-    /// What it is doing, as far as was done to it.
-    pub fn state(&self) -> State {
+    /// The state that the last action left; an exit is noticed by
+    /// [`take_exit_report`](Self::take_exit_report) only.
+    pub fn state(&self) -> ProcessState {
         self.life.lock().state
     }
 
-    /// Starts it. It is not ready when this returns.
+    /// Starts it. Does not wait until it is ready.
     ///
     /// # Errors
-    /// When there is no such program.
+    /// If the program cannot be started.
     pub fn start(&self) -> Result<(), String> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.map_err(|error| format!("{}: {error}", self.log.display()))?;
@@ -83,87 +84,90 @@ impl Member {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
-            // Out of reach of Ctrl-C: it is we who end it.
+            // In a group of its own, so that Ctrl-C reaches this program only, which then ends it.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| format!("{}: {error}", self.program.display()))?;
-        *self.life.lock() = Life { state: State::Up, child: Some(child) };
+        *self.life.lock() = CurrentRun { state: ProcessState::Up, child: Some(child) };
         Ok(())
     }
 
     /// kill -9, and waits until it is gone.
     ///
     /// # Errors
-    /// When it had ended before, by itself.
+    /// If it had ended before.
     pub async fn kill(&self) -> Result<(), String> {
-        let mut child = self.take()?;
+        let mut child = self.take_child()?;
         child.kill().await.map_err(|error| format!("{}: {error}", self.name))
     }
 
     /// SIGTERM, and waits until it has ended.
     ///
     /// # Errors
-    /// When it does not end in time, or not well.
+    /// If it does not end in time, or with an exit code other than 0.
     pub async fn terminate(&self) -> Result<(), String> {
-        let mut child = self.take()?;
-        signal("-TERM", &child)?;
-        match tokio::time::timeout(END, child.wait()).await {
+        let mut child = self.take_child()?;
+        signal_child("-TERM", &child)?;
+        match tokio::time::timeout(EXIT_TIMEOUT, child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(format!("the {} ended with {status} after SIGTERM", self.name)),
             Ok(Err(error)) => Err(format!("{}: {error}", self.name)),
-            Err(_) => Err(format!("the {} did not end within {END:?} of SIGTERM", self.name)),
+            Err(_) => {
+                Err(format!("the {} did not end within {EXIT_TIMEOUT:?} of SIGTERM", self.name))
+            }
         }
     }
 
     /// SIGSTOP.
     ///
     /// # Errors
-    /// When it does not run.
+    /// If it does not run.
     pub fn pause(&self) -> Result<(), String> {
-        self.signal("-STOP", State::Paused)
+        self.send_signal("-STOP", ProcessState::Paused)
     }
 
     /// SIGCONT.
     ///
     /// # Errors
-    /// When it does not run.
+    /// If it does not run.
     pub fn resume(&self) -> Result<(), String> {
-        self.signal("-CONT", State::Up)
+        self.send_signal("-CONT", ProcessState::Up)
     }
 
-    /// How it ended by itself, if it did; it counts as down then.
-    pub fn died(&self) -> Option<String> {
+    /// A text about its exit, once, if it ended by itself; its state is then
+    /// [`Down`](ProcessState::Down).
+    pub fn take_exit_report(&self) -> Option<String> {
         let mut life = self.life.lock();
         let status = life.child.as_mut()?.try_wait().ok()??;
-        *life = Life { state: State::Down, child: None };
+        *life = CurrentRun { state: ProcessState::Down, child: None };
         Some(format!("the {} ended by itself with {status}; see {}", self.name, self.log.display()))
     }
 
-    fn take(&self) -> Result<Child, String> {
+    fn take_child(&self) -> Result<Child, String> {
         let mut life = self.life.lock();
-        life.state = State::Down;
+        life.state = ProcessState::Down;
         life.child.take().ok_or_else(|| format!("the {} does not run", self.name))
     }
 
-    fn signal(&self, name: &str, state: State) -> Result<(), String> {
+    fn send_signal(&self, name: &str, state: ProcessState) -> Result<(), String> {
         let mut life = self.life.lock();
         let child = life.child.as_ref().ok_or_else(|| format!("the {} does not run", self.name))?;
-        signal(name, child)?;
+        signal_child(name, child)?;
         life.state = state;
         Ok(())
     }
 }
 
-fn signal(name: &str, child: &Child) -> Result<(), String> {
+fn signal_child(name: &str, child: &Child) -> Result<(), String> {
     let pid = child.id().ok_or("a process ended by itself")?.to_string();
     let status =
         Command::new("kill").args([name, &pid]).status().map_err(|error| error.to_string())?;
     if status.success() { Ok(()) } else { Err(format!("kill {name} {pid}: {status}")) }
 }
 
-/// Ports that nobody listens on now, below those that the kernel lends to outgoing connections: they
-/// must still be free when a killed process starts again.
+/// Free ports below the kernel's range for outgoing connections, so that they are still free when a
+/// killed process starts again.
 pub fn free_ports(count: usize) -> Vec<u16> {
     let start = u16::try_from(uuid::Uuid::now_v7().as_u128() % 12_000).unwrap_or(0);
     let ports = (0..12_000).map(|n| 20_000 + (start + n) % 12_000);

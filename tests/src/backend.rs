@@ -1,5 +1,5 @@
-//! The log and the directory that a world stands on: embedded, librdkafka's in-memory broker, or a
-//! real Apache Kafka and a real PostgreSQL.
+//! The log and the user directory of a [`World`](crate::World): embedded, librdkafka's in-memory
+//! broker, or a real Apache Kafka and a real PostgreSQL.
 
 use event_log::{
     Log,
@@ -12,48 +12,48 @@ use producer::directory::Directory;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
 
-/// What a world stands on.
-pub enum Parts {
+/// The log and the user directory of a world.
+pub enum Backend {
     /// SQLite files in a folder of the test's own.
     Embedded {
-        /// The folder, which goes with this.
+        /// Deleted on drop.
         folder: TempDir,
-        /// The one handle to the log: only one may have it open.
+        /// The log's only handle: one process may open it once.
         log: Embedded,
     },
     /// librdkafka's in-memory broker, and SQLite for the users.
     Mock {
         /// The broker.
         cluster: Cluster,
-        /// Of the users' file.
+        /// Holds the users' file.
         folder: TempDir,
     },
     /// Apache Kafka and PostgreSQL.
     Real {
         /// `host:port`.
         brokers: String,
-        /// How to speak with it.
+        /// TLS and login.
         security: Box<Security>,
-        /// With a database of the test's own.
+        /// URL of the test's own database.
         database_url: String,
     },
 }
 
-impl Parts {
-    /// A fresh embedded log.
+impl Backend {
+    /// An empty embedded log.
     pub async fn embedded() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let log = Embedded::open(&folder.path().join("log.db")).await.expect("an embedded log");
         Self::Embedded { folder, log }
     }
 
-    /// A fresh in-memory broker that has this topic and those that go with it.
+    /// An in-memory broker with this topic and those beside it (receipts, owners, DLQ), all empty.
     pub fn mock(topic: &str, partitions: u32) -> Self {
-        Self::mock_of(1, topic, partitions)
+        Self::mock_with_brokers(1, topic, partitions)
     }
 
-    /// So many fresh in-memory brokers that have this topic and those that go with it.
-    pub fn mock_of(brokers: i32, topic: &str, partitions: u32) -> Self {
+    /// Like [`mock`](Self::mock), with this many brokers.
+    pub fn mock_with_brokers(brokers: i32, topic: &str, partitions: u32) -> Self {
         let cluster = Cluster::with_brokers(brokers).expect("a mock cluster");
         let names = TopicNames::of(topic);
         for (name, partitions) in [
@@ -67,20 +67,20 @@ impl Parts {
         Self::Mock { cluster, folder: tempfile::tempdir().expect("a temporary folder") }
     }
 
-    /// The broker and the server that the environment names, and a database of this name in it.
+    /// The broker and the server that the environment names, and a new database of this name.
     pub async fn real(database: &str) -> Self {
-        let brokers = required("TEST_KAFKA_BROKERS");
-        let server = required("TEST_DATABASE_URL");
-        Self::on(brokers, &server, database).await
+        let brokers = required_env("TEST_KAFKA_BROKERS");
+        let server = required_env("TEST_DATABASE_URL");
+        Self::from_servers(brokers, &server, database).await
     }
 
     /// This broker, and a new database of this name in this server.
-    pub async fn on(brokers: String, server: &str, database: &str) -> Self {
-        Self::secured(brokers, Security::default(), server, database).await
+    pub async fn from_servers(brokers: String, server: &str, database: &str) -> Self {
+        Self::from_secured_servers(brokers, Security::default(), server, database).await
     }
 
-    /// The same with a broker that wants TLS or a login.
-    pub async fn secured(
+    /// Like [`from_servers`](Self::from_servers), with a broker that requires TLS or a login.
+    pub async fn from_secured_servers(
         brokers: String,
         security: Security,
         server: &str,
@@ -97,17 +97,17 @@ impl Parts {
         Self::Real { brokers, security: Box::new(security), database_url }
     }
 
-    /// New clients of the log.
-    pub fn log(&self, client_id: &str) -> Log {
+    /// Connects new clients to the log.
+    pub fn connect_log(&self, client_id: &str) -> Log {
         match self {
             Self::Embedded { log, .. } => Log::Embedded(log.clone()),
             Self::Mock { cluster, .. } => Log::Kafka(cluster.connect(client_id).expect("clients")),
-            Self::Real { brokers, security, .. } => kafka(brokers, security, client_id),
+            Self::Real { brokers, security, .. } => connect_kafka(brokers, security, client_id),
         }
     }
 
-    /// The directory, with its four users.
-    pub async fn directory(&self) -> Directory {
+    /// Opens the directory, with its four users.
+    pub async fn open_directory(&self) -> Directory {
         let directory = match self {
             Self::Embedded { folder, .. } | Self::Mock { folder, .. } => {
                 Directory::sqlite(&folder.path().join("users.db")).await
@@ -120,8 +120,8 @@ impl Parts {
     }
 }
 
-/// Clients of the broker at this address, whether it is there or not.
-fn kafka(brokers: &str, security: &Security, client_id: &str) -> Log {
+/// Clients of the broker at this address. Does not wait for the broker.
+fn connect_kafka(brokers: &str, security: &Security, client_id: &str) -> Log {
     let settings = KafkaSettings {
         brokers: brokers.to_owned(),
         client_id: client_id.to_owned(),
@@ -131,7 +131,7 @@ fn kafka(brokers: &str, security: &Security, client_id: &str) -> Log {
     Log::Kafka(Kafka::new(settings).expect("clients"))
 }
 
-fn required(name: &str) -> String {
+fn required_env(name: &str) -> String {
     let value = std::env::var(name);
     let missing = "not set: these tests need a real Kafka and PostgreSQL, see `task test:real`";
     assert!(value.is_ok(), "{name} is {missing}");

@@ -1,16 +1,15 @@
-//! The settings of the bare clients: those of the services' clients, or a limit would be none. What
-//! is left out concerns groups, which no bare client joins. The reasons stand where the services
-//! have them, in the `log` crate.
+//! The settings of the bare clients: the same as those of the services' clients, without the group
+//! settings, because a bare client joins no group. `event-log` gives the reasons.
 
-/// Of every client.
-pub(crate) const BASE: &[(&str, &str)] = &[
+/// Every client.
+pub(super) const BASE: &[(&str, &str)] = &[
     ("socket.timeout.ms", "10000"),
     ("socket.keepalive.enable", "true"),
     ("reconnect.backoff.max.ms", "2000"),
 ];
 
-/// Of those that append.
-pub(crate) const PRODUCER: &[(&str, &str)] = &[
+/// Producers.
+pub(super) const PRODUCER: &[(&str, &str)] = &[
     ("acks", "all"),
     ("enable.idempotence", "true"),
     ("max.in.flight.requests.per.connection", "5"),
@@ -23,8 +22,8 @@ pub(crate) const PRODUCER: &[(&str, &str)] = &[
     ("queue.buffering.max.kbytes", "262144"),
 ];
 
-/// Of those that read.
-pub(crate) const CONSUMER: &[(&str, &str)] = &[
+/// Consumers.
+pub(super) const CONSUMER: &[(&str, &str)] = &[
     ("enable.auto.commit", "false"),
     ("auto.offset.reset", "earliest"),
     ("enable.partition.eof", "true"),
@@ -42,10 +41,10 @@ mod tests {
 
     #[test]
     fn the_limits_have_the_same_settings_as_the_services() {
-        let theirs = include_str!("../../event-log/src/kafka/config.rs");
-        let flags = include_str!("../../event-log/src/settings/batch.rs");
+        let theirs = include_str!("../../../event-log/src/kafka/config.rs");
+        let flags = include_str!("../../../event-log/src/settings/batch.rs");
         for (name, value) in BASE.iter().chain(PRODUCER).chain(CONSUMER) {
-            // Two are flags of the services, which are measured with what these are if not given.
+            // The services set these two by flags, and are measured with the defaults.
             let default = match *name {
                 "linger.ms" => Some(format!("default_value = \"{value}ms\"")),
                 "compression.type" => Some(format!("Self::Lz4 => \"{value}\"")),

@@ -1,0 +1,235 @@
+//! The surroundings of a run: its Kafka and PostgreSQL (started by `scripts/real`, unless flags
+//! name others), its topics, its programs and its folder. Dropping it ends and removes all of them.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use model::TopicNames;
+use tempfile::TempDir;
+
+use crate::{
+    Result,
+    kafka::{BareKafka, BenchTopic},
+    meter::ReadCurve,
+    options::Options,
+    print_status,
+    process::ServerProcess,
+};
+
+/// The surroundings of one run.
+#[derive(Debug)]
+pub(crate) struct Testbed {
+    pub(crate) options: Options,
+    pub(crate) kafka: BareKafka,
+    brokers: String,
+    database_url: Option<String>,
+    /// The folder of the services' programs, which is that of this program.
+    programs: PathBuf,
+    folder: TempDir,
+    /// Every topic of this run. They are deleted at the end if the brokers are not the run's own.
+    topics: Vec<String>,
+    names: u32,
+    servers: Vec<StartedServer>,
+}
+
+impl Testbed {
+    /// Builds the services if cargo runs this program, and starts a broker unless one was named.
+    pub(crate) fn start(options: Options) -> Result<Self> {
+        let programs = build_programs()?;
+        let mut servers = Vec::new();
+        let brokers = match &options.kafka_brokers {
+            Some(brokers) => brokers.clone(),
+            None => start_server(&mut servers, &options.real_script, "kafka")?,
+        };
+        Ok(Self {
+            kafka: BareKafka::new(&brokers),
+            database_url: options.database_url.as_ref().map(|url| url.expose().to_owned()),
+            brokers,
+            programs,
+            folder: tempfile::Builder::new().prefix("notifications-bench-").tempdir()?,
+            topics: Vec::new(),
+            names: 0,
+            servers,
+            options,
+        })
+    }
+
+    /// The URL of the users' database. The first call starts a server, unless one was named.
+    pub(crate) fn database_url(&mut self) -> Result<String> {
+        if let Some(url) = &self.database_url {
+            return Ok(url.clone());
+        }
+        let url = start_server(&mut self.servers, &self.options.real_script, "postgres")?;
+        self.database_url = Some(url.clone());
+        Ok(url)
+    }
+
+    /// A folder for files of this run.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A topic or group name that is new to any broker.
+    fn unique_name(&mut self, label: &str) -> String {
+        self.names += 1;
+        let now = jiff::Timestamp::now().as_millisecond();
+        format!("bench-{label}-{}-{now}-{}", std::process::id(), self.names)
+    }
+
+    /// Creates an empty topic with this many partitions.
+    pub(crate) async fn create_topic(
+        &mut self,
+        label: &str,
+        partitions: u32,
+    ) -> Result<BenchTopic> {
+        let topic = BenchTopic { name: self.unique_name(label), partitions };
+        self.kafka.create_topic(&topic).await?;
+        self.topics.extend(all_topic_names(&topic));
+        Ok(topic)
+    }
+
+    /// Deletes a topic, and the topics that the services made beside it, before the run ends.
+    pub(crate) async fn delete_topic(&self, topic: &BenchTopic) -> Result<()> {
+        self.kafka.delete_topics(&all_topic_names(topic)).await
+    }
+
+    /// Starts a producer for this topic with these extra flags and waits until it is ready.
+    pub(crate) async fn start_producer(
+        &mut self,
+        topic: &BenchTopic,
+        flags: &[&str],
+    ) -> Result<ServerProcess> {
+        let url = self.database_url()?;
+        let kafka = self.kafka_flags(topic);
+        let arguments = kafka.iter().map(String::as_str).chain(["--migrate"]);
+        let arguments: Vec<_> = arguments.chain(flags.iter().copied()).collect();
+        let mut producer = self.spawn("producer", &arguments, &[("DATABASE_URL", &url)])?;
+        producer.await_ready().await?;
+        Ok(producer)
+    }
+
+    /// Starts a consumer in a group of its own and waits until it is live and holds the topic's
+    /// records. Returns its records over time, too.
+    pub(crate) async fn start_consumer(
+        &mut self,
+        topic: &BenchTopic,
+        records: u64,
+    ) -> Result<(ServerProcess, ReadCurve)> {
+        let (group, kafka) = (self.unique_name("group"), self.kafka_flags(topic));
+        let arguments = kafka.iter().map(String::as_str).chain(["--group", &group]);
+        let mut consumer = self.spawn("consumer", &arguments.collect::<Vec<_>>(), &[])?;
+        let curve = consumer.await_live(records).await?;
+        Ok((consumer, curve))
+    }
+
+    /// Starts a limit, which is this program too, and waits until it is ready.
+    pub(crate) async fn start_limit(
+        &self,
+        arguments: &[&str],
+        env: &[(&str, &str)],
+    ) -> Result<ServerProcess> {
+        let mut limit = self.spawn("bench", &[&["limit"], arguments].concat(), env)?;
+        limit.await_ready().await?;
+        Ok(limit)
+    }
+
+    fn spawn(
+        &self,
+        program: &str,
+        arguments: &[&str],
+        env: &[(&str, &str)],
+    ) -> Result<ServerProcess> {
+        ServerProcess::spawn(self.folder(), &self.programs.join(program), arguments, env)
+    }
+
+    fn kafka_flags(&self, topic: &BenchTopic) -> [String; 6] {
+        let partitions = topic.partitions.to_string();
+        ["--kafka-brokers", &self.brokers, "--topic", &topic.name, "--partitions", &partitions]
+            .map(str::to_owned)
+    }
+
+    /// Deletes this run's topics from brokers that outlive the run.
+    pub(crate) async fn delete_topics(self) -> Result<()> {
+        if self.options.kafka_brokers.is_some() && !self.topics.is_empty() {
+            self.kafka.delete_topics(&self.topics).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The topic and those that the services make beside it.
+fn all_topic_names(topic: &BenchTopic) -> [String; 4] {
+    let names = TopicNames::of(&topic.name);
+    [names.notifications, names.receipts, names.owners, names.dlq]
+}
+
+/// The folder of the services' programs. If cargo runs this program, the services are built first:
+/// cargo builds the programs of other packages only on request, and would leave old ones there.
+fn build_programs() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let folder = own.parent().ok_or("this program is in no folder")?;
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        print_status("building the services");
+        let mut build = Command::new(cargo);
+        // Without this package: cargo would replace the program while it runs.
+        build.args(["build", "--quiet", "-p", "producer", "-p", "consumer", "--bins"]);
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        if !build.status()?.success() {
+            return Err("the services do not build".into());
+        }
+    }
+    Ok(folder.to_owned())
+}
+
+/// A Kafka broker or a PostgreSQL server that this run started; dropping it removes the server.
+#[derive(Debug)]
+struct StartedServer {
+    script: PathBuf,
+    name: String,
+}
+
+/// Starts a `kafka` or a `postgres`, waits until it answers, and returns its address (`host:port`
+/// or a URL). Blocks the thread, so that Ctrl-C takes effect after the server is fully started.
+fn start_server(servers: &mut Vec<StartedServer>, script: &Path, kind: &str) -> Result<String> {
+    print_status(format_args!("starting {kind}"));
+    let name = format!("bench-{}-{kind}", std::process::id());
+    // Constructed before the start, so that its drop also removes a server whose start failed.
+    let server = StartedServer { script: script.to_owned(), name };
+    let address = server.run_script(&["start", kind])?;
+    servers.push(server);
+    Ok(address)
+}
+
+impl StartedServer {
+    fn run_script(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.script);
+        command.args(arguments).arg(&self.name).stdin(Stdio::null()).stderr(Stdio::inherit());
+        // The script's own default is a broker that starts quickly and runs slowly.
+        if std::env::var_os("KAFKA_JVM_OPTS").is_none() {
+            command.env("KAFKA_JVM_OPTS", "-Xms1g -Xmx1g");
+        }
+        let script = self.script.display();
+        let output = command.output().map_err(|error| format!("{script}: {error}"))?;
+        if !output.status.success() {
+            return Err(format!(
+                "{script} {} failed; name a Kafka and a PostgreSQL with --kafka-brokers and --database-url, or \
+                 install them with: scripts/real install",
+                arguments.join(" "),
+            )
+            .into());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+}
+
+impl Drop for StartedServer {
+    fn drop(&mut self) {
+        if let Err(error) = self.run_script(&["destroy"]) {
+            print_status(error);
+        }
+    }
+}
