@@ -55,7 +55,7 @@ impl Parts {
     /// So many fresh in-memory brokers that have this topic and those that go with it.
     pub fn mock_of(brokers: i32, topic: &str, partitions: u32) -> Self {
         let cluster = Cluster::of(brokers).expect("a mock cluster");
-        let names = TopicNames::of(topic);
+        let names = TopicNames::from_notifications(topic);
         for (name, partitions) in [
             (&names.notifications, partitions),
             (&names.receipts, partitions),
@@ -110,9 +110,9 @@ impl Parts {
     pub async fn directory(&self) -> Directory {
         let directory = match self {
             Self::Embedded { folder, .. } | Self::Mock { folder, .. } => {
-                Directory::sqlite(&folder.path().join("users.db")).await
+                Directory::open_sqlite(&folder.path().join("users.db")).await
             }
-            Self::Real { database_url, .. } => Directory::postgres(database_url, 5),
+            Self::Real { database_url, .. } => Directory::open_postgres(database_url, 5),
         };
         let directory = directory.expect("a directory");
         directory.migrate().await.expect("the users' table");

@@ -246,7 +246,7 @@ pub fn messages(page: &Value) -> Vec<String> {
 /// Where this user's inbox lives in a world with the usual partitions.
 pub fn home(user: i64) -> i32 {
     let user = UserId::new(user).expect("positive");
-    Partitioner::default().partition(user.key().as_bytes(), PARTITIONS)
+    Partitioner::default().partition_for(user.record_key().as_bytes(), PARTITIONS)
 }
 
 /// A name that no other test has, not even in another run.

@@ -10,7 +10,7 @@ mod whole_topic;
 
 use std::time::{Duration, Instant};
 
-use model::{Partitioner, record::Encoded};
+use model::{Partitioner, record::EncodedRecord};
 use rdkafka::{
     ClientConfig, Message as _, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -94,7 +94,7 @@ impl Kafka {
     pub(crate) fn append(
         producer: &FutureProducer,
         topic: &Topic,
-        record: &Encoded,
+        record: &EncodedRecord,
     ) -> Result<DeliveryFuture> {
         let message = FutureRecord::to(&topic.name)
             .partition(home(topic, record))
@@ -141,11 +141,11 @@ impl Kafka {
     }
 }
 
-fn home(topic: &Topic, record: &Encoded) -> i32 {
-    Partitioner::default().partition(&record.key, topic.partitions)
+fn home(topic: &Topic, record: &EncodedRecord) -> i32 {
+    Partitioner::default().partition_for(&record.key, topic.partitions)
 }
 
-fn headers(record: &Encoded) -> OwnedHeaders {
+fn headers(record: &EncodedRecord) -> OwnedHeaders {
     let headers = OwnedHeaders::new_with_capacity(record.headers.len());
     record.headers.iter().fold(headers, |headers, (key, value)| {
         headers.insert(Header { key, value: Some(&**value) })

@@ -6,13 +6,13 @@ use jiff::Timestamp;
 use model::{
     Headers, Notification, NotificationId, User, UserId,
     headers::to_millisecond,
-    record::{self, Encoded},
+    record::{self, EncodedRecord},
 };
 
 use crate::Result;
 
 /// A notification for this user with this message, sent now.
-pub(crate) fn notification(to: &User<'_>, message: &str) -> Result<Encoded> {
+pub(crate) fn notification(to: &User<'_>, message: &str) -> Result<EncodedRecord> {
     let from = User { id: UserId::new(2)?, name: Cow::Borrowed("Bruno") };
     let notification = Notification {
         from,
@@ -25,12 +25,12 @@ pub(crate) fn notification(to: &User<'_>, message: &str) -> Result<Encoded> {
     let sent_at = to_millisecond(Timestamp::now());
     let headers =
         Headers { id: NotificationId::generate(), sent_at, traceparent: None, fingerprint: None };
-    Ok(record::encode(&notification, &headers)?)
+    Ok(record::encode_notification(&notification, &headers)?)
 }
 
 /// The same, with a message as long as it takes to make the value `bytes` long (or the shortest
 /// that there is, if that is longer).
-pub(crate) fn of_size(to: &User<'_>, bytes: usize) -> Result<Encoded> {
+pub(crate) fn of_size(to: &User<'_>, bytes: usize) -> Result<EncodedRecord> {
     let shortest = notification(to, "")?.value.len();
     notification(to, &"x".repeat(bytes.saturating_sub(shortest).max(1)))
 }

@@ -86,14 +86,14 @@ impl Site {
     pub(crate) async fn topic_of(&mut self, what: &str, partitions: u32) -> Result<Topic> {
         let topic = Topic { name: self.unique(what), partitions };
         self.kafka.create(&topic).await?;
-        let names = model::TopicNames::of(&topic.name);
+        let names = model::TopicNames::from_notifications(&topic.name);
         self.topics.extend([names.notifications, names.receipts, names.owners, names.dlq]);
         Ok(topic)
     }
 
     /// Deletes a topic and what the services made beside it, long before the run ends.
     pub(crate) async fn remove(&self, topic: &Topic) -> Result<()> {
-        let names = model::TopicNames::of(&topic.name);
+        let names = model::TopicNames::from_notifications(&topic.name);
         let names = [names.notifications, names.receipts, names.owners, names.dlq];
         self.kafka.delete(&names.each_ref().map(String::as_str)).await
     }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use event_log::{NewRecord, Writer};
 use jiff::Timestamp;
-use model::record::{self, Encoded};
+use model::record::{self, EncodedRecord};
 use service::ops::canary::Tried;
 
 use crate::view::{NotLive, View, partition::Status};
@@ -31,7 +31,7 @@ impl Way {
     pub(crate) async fn try_next(&mut self) -> Tried {
         let Some(partition) = self.next() else { return Tried::Nothing };
         self.last = partition;
-        let Encoded { key, value, headers } = record::canary(Timestamp::now());
+        let EncodedRecord { key, value, headers } = record::encode_canary(Timestamp::now());
         let record = NewRecord { partition, key, value, headers };
         let acknowledged = match self.writer.append(&self.topic, record) {
             Ok(ack) => ack.await,

@@ -118,11 +118,11 @@ pub async fn replay(
     let writer = log.writer();
     for (done, letter) in letters.iter().enumerate() {
         let mut headers = letter.headers.clone();
-        if !headers.iter().any(|(name, _)| *name == headers::ID) {
-            headers.push((headers::ID, letter.place.clone().into_bytes().into()));
+        if !headers.iter().any(|(name, _)| *name == headers::ID_HEADER) {
+            headers.push((headers::ID_HEADER, letter.place.clone().into_bytes().into()));
         }
         let record = NewRecord {
-            partition: partitioner.partition(&letter.key, partitions),
+            partition: partitioner.partition_for(&letter.key, partitions),
             key: letter.key.clone(),
             value: letter.value.clone(),
             headers,
@@ -160,8 +160,9 @@ impl PartitionHandler for Collect {
                 record.headers.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
             String::from_utf8_lossy(value.unwrap_or(b"?")).into_owned()
         };
-        let known =
-            |(name, value): &(&str, &[u8])| Some((headers::known(name)?, value.to_vec().into()));
+        let known = |(name, value): &(&str, &[u8])| {
+            Some((headers::find_name(name)?, value.to_vec().into()))
+        };
         let place = format!("{}-{}", said("dlq.partition"), said("dlq.offset"));
         self.0.letters.lock().push(DeadLetter {
             at: Cursor::new(record.partition, record.offset),

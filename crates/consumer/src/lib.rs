@@ -65,7 +65,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let metrics = Metrics::of("consumer", metrics::describe);
-    let names = TopicNames::of(&settings.topics.topic);
+    let names = TopicNames::from_notifications(&settings.topics.topic);
     let auth = Auth::open("consumer", &settings.auth)?;
     let view =
         Arc::new(View::new(settings.topics.partitions, settings.partitioner, settings.limits()));

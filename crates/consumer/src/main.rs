@@ -33,7 +33,7 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
 }
 
 async fn dead_letters(log: &Log, settings: &Settings, what: Dlq) -> Result<(), Box<dyn Error>> {
-    let names = TopicNames::of(&settings.topics.topic);
+    let names = TopicNames::from_notifications(&settings.topics.topic);
     let partitions = settings.topics.partitions;
     let mut letters = dead_letters::read(log, &names.dlq, partitions).await?;
     match what {

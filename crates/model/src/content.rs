@@ -3,7 +3,7 @@
 
 use serde_json::value::RawValue;
 
-use crate::readable::{self, Unreadable};
+use crate::ijson::{self, NotIJson};
 
 /// A message that may be sent: not blank, at most [`Message::MAX_CHARS`] characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,19 +179,19 @@ pub enum InvalidData {
     NotPortable,
 }
 
-impl From<Unreadable> for InvalidData {
-    fn from(why: Unreadable) -> Self {
+impl From<NotIJson> for InvalidData {
+    fn from(why: NotIJson) -> Self {
         match why {
-            Unreadable::TooDeep => Self::TooDeep,
-            Unreadable::NotPortable => Self::NotPortable,
+            NotIJson::TooDeep => Self::TooDeep,
+            NotIJson::NotPortable => Self::NotPortable,
         }
     }
 }
 
 impl Data {
     /// Whether every program can read this JSON.
-    pub(crate) fn check(json: &RawValue) -> Result<(), InvalidData> {
-        Ok(readable::check(json, Self::MAX_DEPTH)?)
+    pub(crate) fn check_json(json: &RawValue) -> Result<(), InvalidData> {
+        Ok(ijson::check_ijson(json, Self::MAX_DEPTH)?)
     }
 
     /// The longest data as written, in bytes: an inbox of the default 1000 entries that all have as
@@ -205,14 +205,14 @@ impl Data {
     ///
     /// # Errors
     /// [`InvalidData`] when it is too long or not JSON.
-    pub fn parse(text: &str) -> Result<Option<Self>, InvalidData> {
+    pub fn from_json(text: &str) -> Result<Option<Self>, InvalidData> {
         if text.len() > Self::MAX_BYTES {
             return Err(InvalidData::TooLong(text.len()));
         }
         let value: &RawValue = serde_json::from_str(text).map_err(|_| InvalidData::NotJson)?;
-        Self::check(value)?;
-        let value =
-            RawValue::from_string(compact(value.get())).map_err(|_| InvalidData::NotJson)?;
+        Self::check_json(value)?;
+        let value = RawValue::from_string(strip_whitespace(value.get()))
+            .map_err(|_| InvalidData::NotJson)?;
         Ok((value.get() != "null").then_some(Self(value)))
     }
 
@@ -233,7 +233,7 @@ impl PartialEq for Data {
 impl Eq for Data {}
 
 /// Valid JSON without the white space between its tokens.
-fn compact(json: &str) -> String {
+fn strip_whitespace(json: &str) -> String {
     let (mut within, mut escaped) = (false, false);
     let kept = json.chars().filter(|&c| {
         if within {
@@ -319,22 +319,22 @@ mod tests {
             format!("{}0{}", open.repeat(levels), close.repeat(levels))
         };
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
-            assert!(Data::parse(&nested(open, close, Data::MAX_DEPTH)).is_ok());
+            assert!(Data::from_json(&nested(open, close, Data::MAX_DEPTH)).is_ok());
             for levels in [Data::MAX_DEPTH + 1, 1000] {
-                let data = Data::parse(&nested(open, close, levels));
+                let data = Data::from_json(&nested(open, close, levels));
                 assert_eq!(data, Err(InvalidData::TooDeep), "{open}");
             }
         }
         for text in [r#""\ud800""#, r#"{"\udc00":1}"#, r#"["\ud800\u0041"]"#, "1e999", "[-1E400]"] {
-            assert_eq!(Data::parse(text), Err(InvalidData::NotPortable), "{text}");
+            assert_eq!(Data::from_json(text), Err(InvalidData::NotPortable), "{text}");
         }
-        assert!(Data::parse(r#"["\ud83d\udca9","\u0000",1e308,1e-999]"#).is_ok());
+        assert!(Data::from_json(r#"["\ud83d\udca9","\u0000",1e308,1e-999]"#).is_ok());
     }
 
     #[test]
     fn data_keeps_its_spelling_but_no_white_space_around_values() {
         let parse = |text: &str| {
-            Data::parse(text).map(|data| data.map(|data| data.as_json().get().to_owned()))
+            Data::from_json(text).map(|data| data.map(|data| data.as_json().get().to_owned()))
         };
         for (text, kept) in [
             ("{ \"b\" : 1.0,\r\n\t\"a\" : [ ] }", "{\"b\":1.0,\"a\":[]}"),

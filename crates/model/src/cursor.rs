@@ -34,7 +34,7 @@ impl Cursor {
     ///
     /// # Errors
     /// Those of `text`; a `String` has none.
-    pub fn write(self, text: &mut impl fmt::Write) -> fmt::Result {
+    pub fn write_to(self, text: &mut impl fmt::Write) -> fmt::Result {
         let mut digits = itoa::Buffer::new();
         text.write_str(digits.format(self.partition))?;
         text.write_char('-')?;
@@ -44,7 +44,7 @@ impl Cursor {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(f)
+        self.write_to(f)
     }
 }
 
@@ -60,14 +60,14 @@ impl FromStr for Cursor {
     /// The exact spelling of [`Display`](fmt::Display), nothing else.
     fn from_str(s: &str) -> Result<Self, InvalidCursor> {
         let (partition, offset) = s.split_once('-').ok_or(InvalidCursor)?;
-        let partition = canonical(partition).and_then(|n| i32::try_from(n).ok());
-        let offset = if offset == "start" { Some(-1) } else { canonical(offset) };
+        let partition = parse_canonical(partition).and_then(|n| i32::try_from(n).ok());
+        let offset = if offset == "start" { Some(-1) } else { parse_canonical(offset) };
         partition.zip(offset).map(|(p, o)| Self::new(p, o)).ok_or(InvalidCursor)
     }
 }
 
 /// A whole number from 0 without sign or leading zeros.
-fn canonical(digits: &str) -> Option<i64> {
+fn parse_canonical(digits: &str) -> Option<i64> {
     let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     let short = digits.len() == 1 || !digits.starts_with('0');
     if plain && short { digits.parse().ok() } else { None }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::cursor::Cursor;
 
 /// The value of `ce_type` that our producer writes.
-pub const TYPE: &str = "notification.sent";
+pub const NOTIFICATION_TYPE: &str = "notification.sent";
 /// The value of `ce_source` that we write.
 pub const SOURCE: &str = "/notifications";
 
@@ -31,17 +31,17 @@ const NAMES: [&str; 8] =
 pub(crate) const KIND: &str = CE_TYPE;
 
 /// The header that holds a record's id.
-pub const ID: &str = CE_ID;
+pub const ID_HEADER: &str = CE_ID;
 
 /// This name, if it is one that means something to us.
 #[must_use]
-pub fn known(name: &str) -> Option<&'static str> {
+pub fn find_name(name: &str) -> Option<&'static str> {
     NAMES.into_iter().find(|known| *known == name)
 }
 
 /// The longest id that is taken from a foreign producer's `ce_id`, in bytes. A longer one is
 /// treated as absent: ids are kept in memory, and memory is bounded.
-pub const MAX_ID_LEN: usize = 128;
+pub const MAX_ID_BYTES: usize = 128;
 
 /// What identifies a notification, everywhere and for ever.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -65,7 +65,7 @@ impl NotificationId {
     /// The spelling is kept: `id.to_string() == text`.
     #[must_use]
     pub fn from_text(text: &str) -> Option<Self> {
-        if text.is_empty() || text.len() > MAX_ID_LEN {
+        if text.is_empty() || text.len() > MAX_ID_BYTES {
             return None;
         }
         // Two ids are the same when their spelling is; so only the canonical spelling may become
@@ -114,7 +114,7 @@ impl<'de> serde::Deserialize<'de> for NotificationId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
         Self::from_text(&text)
-            .ok_or_else(|| serde::de::Error::custom(format!("an id has 1 to {MAX_ID_LEN} bytes")))
+            .ok_or_else(|| serde::de::Error::custom(format!("an id has 1 to {MAX_ID_BYTES} bytes")))
     }
 }
 
@@ -126,7 +126,7 @@ pub struct Fingerprint(NonZeroU64); // So that an entry without one is no larger
 impl Fingerprint {
     /// Of these bits; 0 counts as 1.
     #[must_use]
-    pub const fn new(bits: u64) -> Self {
+    pub const fn from_bits(bits: u64) -> Self {
         match NonZeroU64::new(bits) {
             Some(bits) => Self(bits),
             None => Self(NonZeroU64::MIN),
@@ -135,7 +135,7 @@ impl Fingerprint {
 
     /// Its bits, of which [`new`](Self::new) makes the same again.
     #[must_use]
-    pub const fn bits(self) -> u64 {
+    pub const fn to_bits(self) -> u64 {
         self.0.get()
     }
 }
@@ -197,7 +197,7 @@ impl Headers {
             (CE_ID, own(self.id.to_string())),
             (CE_SOURCE, fixed(SOURCE)),
             (CE_TYPE, fixed(kind)),
-            (CE_TIME, own(shown(self.sent_at))),
+            (CE_TIME, own(format_time(self.sent_at))),
             (CONTENT_TYPE, fixed("application/json")),
         ]);
         if let Some(traceparent) = &self.traceparent {
@@ -223,7 +223,7 @@ impl Headers {
             match name {
                 CE_ID => id = NotificationId::from_text(value),
                 CE_TIME => sent_at = value.parse().ok().map(to_millisecond),
-                TRACEPARENT if value.len() <= MAX_ID_LEN => traceparent = Some(value.to_owned()),
+                TRACEPARENT if value.len() <= MAX_ID_BYTES => traceparent = Some(value.to_owned()),
                 FINGERPRINT => fingerprint = value.parse().ok(),
                 _ => {}
             }
@@ -252,7 +252,7 @@ pub fn write_time(text: &mut String, time: Timestamp) {
     let _ = PRINTER.print_timestamp(&time, text);
 }
 
-fn shown(time: Timestamp) -> String {
+fn format_time(time: Timestamp) -> String {
     let mut text = String::with_capacity("2026-01-31T12:00:00.000Z".len());
     write_time(&mut text, time);
     text
@@ -264,8 +264,8 @@ mod tests {
 
     #[test]
     fn a_fingerprint_is_16_lower_case_hexadecimal_digits_and_nothing_else() {
-        assert_eq!("00000000000000ff".parse(), Ok(Fingerprint::new(255)));
-        assert_eq!(Fingerprint::new(255).to_string(), "00000000000000ff");
+        assert_eq!("00000000000000ff".parse(), Ok(Fingerprint::from_bits(255)));
+        assert_eq!(Fingerprint::from_bits(255).to_string(), "00000000000000ff");
         let zero = "0".repeat(16); // As no fingerprint is written.
         for bad in ["", "ff", "00000000000000FF", "+0000000000000ff", "00000000000000ff0", &zero] {
             assert_eq!(bad.parse::<Fingerprint>(), Err(InvalidFingerprint), "{bad:?}");
@@ -281,11 +281,11 @@ mod tests {
             fingerprint: None,
         };
         let names = |headers: &Headers| {
-            headers.encode(TYPE).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+            headers.encode(NOTIFICATION_TYPE).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
         };
         assert!(!names(&headers).contains(&"ce_fingerprint"));
-        headers.fingerprint = Some(Fingerprint::new(7));
+        headers.fingerprint = Some(Fingerprint::from_bits(7));
         assert!(names(&headers).contains(&"ce_fingerprint"));
-        assert!(names(&headers).into_iter().all(|name| known(name) == Some(name)));
+        assert!(names(&headers).into_iter().all(|name| find_name(name) == Some(name)));
     }
 }

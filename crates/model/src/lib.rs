@@ -7,7 +7,7 @@
 //! The modules in the order in which a notification meets them:
 //! - [`user`]: the two people;
 //! - [`content`]: what may be said: a message, a category, a link, data;
-//! - `readable`: whether every program can read that data;
+//! - `ijson`: whether every program can read that data;
 //! - [`notification`]: the value of a record, the JSON of the ancestor tutorial, field for field;
 //! - [`headers`]: the record's headers, CloudEvents 1.0 in binary mode;
 //! - [`receipt`]: the value of the other kind of record: what a recipient did;
@@ -18,7 +18,7 @@
 
 pub mod user;
 pub mod content;
-mod readable;
+mod ijson;
 pub mod notification;
 pub mod headers;
 pub mod receipt;

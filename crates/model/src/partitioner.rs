@@ -24,7 +24,7 @@ impl Partitioner {
 
     /// The home of this key among `partitions` ≥ 1 partitions, from 0.
     #[must_use]
-    pub fn partition(self, key: &[u8], partitions: u32) -> i32 {
+    pub fn partition_for(self, key: &[u8], partitions: u32) -> i32 {
         let hash = match self {
             Self::Murmur2 => murmur2(key) & 0x7fff_ffff,
             Self::Fnv1a => fnv1a(key),

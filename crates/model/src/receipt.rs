@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{headers::NotificationId, user::UserId};
 
 /// The value of `ce_type` of a receipt.
-pub const TYPE: &str = "notification.receipt";
+pub const RECEIPT_TYPE: &str = "notification.receipt";
 
 /// The most ids in one receipt; more are split over several. Keeps a record below 64 KiB.
 pub const MAX_IDS: usize = 400;

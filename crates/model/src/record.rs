@@ -14,7 +14,7 @@ use crate::{
 
 /// What is written: the three parts of a record, ready for any log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoded {
+pub struct EncodedRecord {
     /// The recipient's id in decimal ASCII.
     pub key: Vec<u8>,
     /// The notification as JSON.
@@ -26,7 +26,7 @@ pub struct Encoded {
 /// Why a record of the topic is not what the topic is for. Such a record is poison: it is counted and
 /// set aside, and never stops what comes after it.
 #[derive(Debug, thiserror::Error)]
-pub enum Poison {
+pub enum DecodeError {
     /// A tombstone, which this topic has no use for.
     #[error("the record has no value")]
     Empty,
@@ -39,22 +39,22 @@ pub enum Poison {
 }
 
 /// About what surrounds a message in a record's value, in bytes; more than that costs one copy.
-const AROUND_MESSAGE: usize = 192;
+const ENVELOPE_BYTES: usize = 192;
 
 /// The record of this notification.
 ///
 /// # Errors
 /// None in practice: serde's, should a value not be JSON.
-pub fn encode(
+pub fn encode_notification(
     notification: &Notification<'_>,
     headers: &Headers,
-) -> Result<Encoded, serde_json::Error> {
-    let mut value = Vec::with_capacity(notification.message.len() + AROUND_MESSAGE);
+) -> Result<EncodedRecord, serde_json::Error> {
+    let mut value = Vec::with_capacity(notification.message.len() + ENVELOPE_BYTES);
     serde_json::to_writer(&mut value, notification)?;
-    Ok(Encoded {
-        key: notification.to.id.key().into_bytes(),
+    Ok(EncodedRecord {
+        key: notification.to.id.record_key().into_bytes(),
         value,
-        headers: headers.encode(headers::TYPE),
+        headers: headers.encode(headers::NOTIFICATION_TYPE),
     })
 }
 
@@ -66,14 +66,18 @@ const CANARY_TYPE: &str = "notification.canary";
 /// The record by which a service tries whether what it writes is acknowledged, and read. It is for
 /// nobody: every view passes it over.
 #[must_use]
-pub fn canary(now: Timestamp) -> Encoded {
+pub fn encode_canary(now: Timestamp) -> EncodedRecord {
     let headers = Headers {
         id: headers::NotificationId::generate(),
         sent_at: headers::to_millisecond(now),
         traceparent: None,
         fingerprint: None,
     };
-    Encoded { key: CANARY_KEY.into(), value: b"{}".into(), headers: headers.encode(CANARY_TYPE) }
+    EncodedRecord {
+        key: CANARY_KEY.into(),
+        value: b"{}".into(),
+        headers: headers.encode(CANARY_TYPE),
+    }
 }
 
 /// Whether a record with this key and these headers is a [`canary`]'s.
@@ -92,16 +96,16 @@ pub fn is_canary<'a>(
 ///
 /// # Errors
 /// [`Poison`], when this is no notification.
-pub fn decode<'a>(
+pub fn decode_notification<'a>(
     value: Option<&'a [u8]>,
     headers: impl Iterator<Item = (&'a str, &'a [u8])>,
     at: Cursor,
     timestamp: Timestamp,
-) -> Result<(Notification<'a>, Headers), Poison> {
-    let value = value.ok_or(Poison::Empty)?;
+) -> Result<(Notification<'a>, Headers), DecodeError> {
+    let value = value.ok_or(DecodeError::Empty)?;
     let notification: Notification<'_> = serde_json::from_slice(value)?;
     // Its length is another producer's own affair, as that of its message is.
-    notification.data.map_or(Ok(()), Data::check)?;
+    notification.data.map_or(Ok(()), Data::check_json)?;
     Ok((notification, Headers::decode(headers, at, timestamp)))
 }
 
@@ -109,11 +113,14 @@ pub fn decode<'a>(
 ///
 /// # Errors
 /// As [`encode`].
-pub fn encode_receipt(receipt: &Receipt, headers: &Headers) -> Result<Encoded, serde_json::Error> {
-    Ok(Encoded {
-        key: receipt.user_id.key().into_bytes(),
+pub fn encode_receipt(
+    receipt: &Receipt,
+    headers: &Headers,
+) -> Result<EncodedRecord, serde_json::Error> {
+    Ok(EncodedRecord {
+        key: receipt.user_id.record_key().into_bytes(),
         value: serde_json::to_vec(receipt)?,
-        headers: headers.encode(receipt::TYPE),
+        headers: headers.encode(receipt::RECEIPT_TYPE),
     })
 }
 
@@ -121,6 +128,6 @@ pub fn encode_receipt(receipt: &Receipt, headers: &Headers) -> Result<Encoded, s
 ///
 /// # Errors
 /// [`Poison`], when this is no receipt.
-pub fn decode_receipt(value: Option<&[u8]>) -> Result<Receipt, Poison> {
-    Ok(serde_json::from_slice(value.ok_or(Poison::Empty)?)?)
+pub fn decode_receipt(value: Option<&[u8]>) -> Result<Receipt, DecodeError> {
+    Ok(serde_json::from_slice(value.ok_or(DecodeError::Empty)?)?)
 }

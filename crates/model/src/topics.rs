@@ -16,7 +16,7 @@ pub struct TopicNames {
 impl TopicNames {
     /// The names that follow from that of the notifications' topic.
     #[must_use]
-    pub fn of(notifications: &str) -> Self {
+    pub fn from_notifications(notifications: &str) -> Self {
         Self {
             notifications: notifications.to_owned(),
             receipts: format!("{notifications}.receipts"),

@@ -30,7 +30,7 @@ impl UserId {
 
     /// The key of every record that is meant for this user: the id in decimal ASCII.
     #[must_use]
-    pub fn key(self) -> String {
+    pub fn record_key(self) -> String {
         self.0.to_string()
     }
 }

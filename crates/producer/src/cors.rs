@@ -6,11 +6,11 @@ use axum::http::{HeaderName, HeaderValue, Method, header};
 use tower_http::cors::CorsLayer;
 
 /// How long a browser may remember that it may.
-const MAX_AGE: Duration = Duration::from_secs(60 * 60);
+const PREFLIGHT_TTL: Duration = Duration::from_secs(60 * 60);
 
 /// The pages that may send, by their origins. None by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Origins(Vec<HeaderValue>);
+pub struct AllowedOrigins(Vec<HeaderValue>);
 
 /// Why a text is not a list of [`Origins`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,13 +27,13 @@ pub enum InvalidOrigin {
     Form(String),
 }
 
-impl Origins {
+impl AllowedOrigins {
     /// These pages too.
     ///
     /// # Errors
     /// [`InvalidOrigin`].
-    pub fn and(mut self, origin: &str) -> Result<Self, InvalidOrigin> {
-        let origin = one(origin)?;
+    pub fn with_origin(mut self, origin: &str) -> Result<Self, InvalidOrigin> {
+        let origin = parse_origin(origin)?;
         if !self.0.contains(&origin) {
             self.0.push(origin);
         }
@@ -41,12 +41,12 @@ impl Origins {
     }
 
     /// Whether a page of this origin may send.
-    pub(crate) fn has(&self, origin: &HeaderValue) -> bool {
+    pub(crate) fn contains(&self, origin: &HeaderValue) -> bool {
         self.0.contains(origin)
     }
 
     /// What tells browsers so.
-    pub(crate) fn layer(&self) -> CorsLayer {
+    pub(crate) fn cors_layer(&self) -> CorsLayer {
         CorsLayer::new()
             .allow_origin(self.0.clone())
             .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
@@ -58,22 +58,22 @@ impl Origins {
             .expose_headers(
                 [header::RETRY_AFTER].into_iter().chain(crate::rate::HEADERS).collect::<Vec<_>>(),
             )
-            .max_age(MAX_AGE)
+            .max_age(PREFLIGHT_TTL)
     }
 }
 
-impl FromStr for Origins {
+impl FromStr for AllowedOrigins {
     type Err = InvalidOrigin;
 
     /// Origins separated by commas; an empty text has none.
     fn from_str(text: &str) -> Result<Self, InvalidOrigin> {
         let mut origins = text.split(',').map(str::trim).filter(|origin| !origin.is_empty());
-        origins.try_fold(Self::default(), Self::and)
+        origins.try_fold(Self::default(), Self::with_origin)
     }
 }
 
 /// An origin as a browser sends it (RFC 6454, section 6.1), because it is compared letter by letter.
-fn one(text: &str) -> Result<HeaderValue, InvalidOrigin> {
+fn parse_origin(text: &str) -> Result<HeaderValue, InvalidOrigin> {
     if text == "*" {
         return Err(InvalidOrigin::Any);
     }
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     fn origins(text: &str) -> Result<Vec<String>, InvalidOrigin> {
-        let origins: Origins = text.parse()?;
+        let origins: AllowedOrigins = text.parse()?;
         Ok(origins.0.iter().map(|o| o.to_str().expect("ASCII").to_owned()).collect())
     }
 

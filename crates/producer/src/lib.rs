@@ -24,17 +24,17 @@ use service::{auth::Auth, ops::canary::Canary, ops::metrics::Metrics, server::ht
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use directory::{Directory, Names};
-use metrics::Outcomes;
+use directory::{Directory, UserLookup};
+use metrics::SendMetrics;
 use publish::Publisher;
-use rate::Rates;
-use send::{Sender, keys::Keys};
+use rate::SenderLimits;
+use send::{Sender, keys::IdempotencyKeys};
 use settings::SendArgs;
 pub use settings::Settings;
 
 /// Why the producer ended before it was told to.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
+pub enum ProducerError {
     /// A topic is not what the settings say, or cannot be made.
     #[error(transparent)]
     Topic(#[from] event_log::TopicError),
@@ -60,45 +60,48 @@ pub async fn run(
     directory: Directory,
     listener: TcpListener,
     shutdown: CancellationToken,
-) -> Result<(), RunError> {
+) -> Result<(), ProducerError> {
     let metrics = Metrics::of("producer", metrics::describe);
     let auth = Auth::open("producer", &settings.auth)?;
     if settings.migrate {
         directory.migrate().await?;
     }
-    let topic = settings.topics.topic(&TopicNames::of(&settings.topics.topic).notifications);
+    let topic = settings
+        .topics
+        .topic(&TopicNames::from_notifications(&settings.topics.topic).notifications);
     let publisher = Publisher::new(log, topic, settings.partitioner);
-    let names = Names::new(directory.clone(), settings.directory_cache);
+    let names = UserLookup::new(directory.clone(), settings.directory_cache);
     let SendArgs { rate_limit, rate_burst, send_timeout, .. } = settings.sending;
-    let rates = Rates::new(rate_limit, rate_burst);
+    let rates = SenderLimits::new(rate_limit, rate_burst);
     let sender = Sender {
-        names: names.clone(),
+        users: names.clone(),
         publisher: publisher.clone(),
-        keys: Keys::default(),
-        rates: rates.clone(),
-        outcomes: Outcomes::default(),
-        deadline: send_timeout,
+        keys: IdempotencyKeys::default(),
+        limits: rates.clone(),
+        metrics: SendMetrics::default(),
+        timeout: send_timeout,
     };
     let canary = Canary::new("producer", settings.canary);
     let table = directory.clone();
     let local = listener.local_addr()?.ip().to_canonical().is_loopback();
-    let app = routes::router(&settings, &auth, table, sender, canary.clone(), &metrics, local);
+    let app =
+        routes::build_router(&settings, &auth, table, sender, canary.clone(), &metrics, local);
 
     let mut watching = JoinSet::new();
-    watching.spawn(names.watch());
+    watching.spawn(names.watch_changes());
     watching.spawn(auth.watch());
-    watching.spawn(rates.watch());
+    watching.spawn(rates.evict_idle());
     let (tried, mut partition) = (publisher.clone(), 0_u32);
     watching.spawn(canary.watch(async move || {
         partition = partition.wrapping_add(1);
-        tried.try_partition(partition).await
+        tried.probe_partition(partition).await
     }));
 
     let stop_serving = CancellationToken::new();
     let (stop, limits) = (stop_serving.clone(), settings.http.clone());
     let server = tokio::spawn(http::serve(listener, app, stop, limits, metrics));
     let outcome = tokio::select! {
-        outcome = publisher.prepare() => outcome,
+        outcome = publisher.await_topic() => outcome,
         () = shutdown.cancelled() => Ok(()),
     };
     if outcome.is_ok() {

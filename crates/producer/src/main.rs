@@ -19,7 +19,8 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         Some(Command::Migrate) | None => {}
     }
     let database = &cli.database;
-    let directory = Directory::postgres(database.url()?.expose(), database.database_connections)?;
+    let directory =
+        Directory::open_postgres(database.read_url()?.expose(), database.database_connections)?;
     if let Some(Command::Migrate) = cli.command {
         directory.migrate().await?;
         tracing::info!("the users' table is up to date");

@@ -9,7 +9,7 @@ use metrics::{
 };
 use service::ops::metrics::Scrape;
 
-use crate::directory::Names;
+use crate::directory::UserLookup;
 
 /// Requests refused because their sender sends too many.
 pub const RATE_LIMITED: &str = "notifications_rate_limited_total";
@@ -53,7 +53,7 @@ pub fn describe() {
 
 /// What becomes of notifications, a recipient each.
 #[derive(Clone)]
-pub(crate) struct Outcomes {
+pub(crate) struct SendMetrics {
     acknowledged: Counter,
     refused: Counter,
     unknown: Counter,
@@ -63,7 +63,7 @@ pub(crate) struct Outcomes {
     seconds: Histogram,
 }
 
-impl Default for Outcomes {
+impl Default for SendMetrics {
     fn default() -> Self {
         let of = |outcome: &'static str| counter!(SENT, "outcome" => outcome);
         Self {
@@ -77,15 +77,15 @@ impl Default for Outcomes {
     }
 }
 
-impl Outcomes {
+impl SendMetrics {
     /// The log has it, so long after it was appended.
-    pub(crate) fn acknowledged(&self, took: std::time::Duration) {
+    pub(crate) fn count_acknowledged(&self, took: std::time::Duration) {
         self.acknowledged.increment(1);
         self.seconds.record(took);
     }
 
     /// It was given up.
-    pub(crate) fn failed(&self, error: &AppendError) {
+    pub(crate) fn count_failed(&self, error: &AppendError) {
         match error {
             AppendError::Full | AppendError::Unreachable(_) => self.unavailable.increment(1),
             AppendError::TimedOut(_) => self.unknown.increment(1),
@@ -96,11 +96,11 @@ impl Outcomes {
 
 /// The lines of one bulk.
 #[derive(Default)]
-pub(crate) struct BulkLines(HashMap<u16, Counter>);
+pub(crate) struct BulkLineCounters(HashMap<u16, Counter>);
 
-impl BulkLines {
+impl BulkLineCounters {
     /// One was answered with this status.
-    pub(crate) fn answered(&mut self, status: u16) {
+    pub(crate) fn count_line(&mut self, status: u16) {
         let known = self.0.entry(status);
         let known = known.or_insert_with(|| counter!(BULK_LINES, "status" => status.to_string()));
         known.increment(1);
@@ -108,13 +108,13 @@ impl BulkLines {
 }
 
 /// How users were looked up.
-pub(crate) struct Lookups {
+pub(crate) struct LookupCounters {
     pub(crate) hit: Counter,
     pub(crate) miss: Counter,
     pub(crate) failed: Counter,
 }
 
-impl Default for Lookups {
+impl Default for LookupCounters {
     fn default() -> Self {
         let of = |result: &'static str| counter!(DIRECTORY_LOOKUPS, "result" => result);
         Self { hit: of("hit"), miss: of("miss"), failed: of("failed") }
@@ -122,7 +122,7 @@ impl Default for Lookups {
 }
 
 /// What the producer is asked at a scrape.
-pub(crate) fn states(names: &Names, scrape: &mut Scrape) {
+pub(crate) fn states(names: &UserLookup, scrape: &mut Scrape) {
     if let Some((count, trusted)) = names.cache_state() {
         scrape.add(DIRECTORY_CACHED, &[], count as f64);
         scrape.add(DIRECTORY_TRUSTED, &[], f64::from(u8::from(trusted)));

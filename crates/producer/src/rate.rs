@@ -18,7 +18,7 @@ use model::UserId;
 use service::problem::Problem;
 
 /// How often senders whose bucket is full again are forgotten.
-const FORGET: Duration = Duration::from_secs(10);
+const EVICT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// `RateLimit-Limit`, `-Remaining` and `-Reset`
 /// (<https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/07/>).
@@ -33,9 +33,9 @@ type Buckets =
 
 /// The senders' buckets. A cheap handle, to be cloned.
 #[derive(Clone)]
-pub struct Rates(Option<Arc<Shared>>);
+pub struct SenderLimits(Option<Arc<Limiter>>);
 
-struct Shared {
+struct Limiter {
     buckets: Buckets,
     /// Notifications a second, and at once.
     rate: u32,
@@ -48,19 +48,19 @@ pub(crate) struct Allowance(Option<(u32, u32, u32)>);
 
 /// A sender has sent too much.
 #[derive(Debug)]
-pub(crate) struct Refused {
+pub(crate) struct RateLimited {
     /// When what was asked for may be sent; never, where none is given.
     pub(crate) retry_after: Option<Duration>,
-    shared: Arc<Shared>,
+    shared: Arc<Limiter>,
 }
 
-impl std::fmt::Debug for Shared {
+impl std::fmt::Debug for Limiter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} a second, {} at once", self.rate, self.burst)
     }
 }
 
-impl Rates {
+impl SenderLimits {
     /// So many notifications a second, and so many at once after a pause; no limit, if `rate` is 0.
     #[must_use]
     pub fn new(rate: u32, burst: Option<u32>) -> Self {
@@ -68,22 +68,22 @@ impl Rates {
         let burst = burst.and_then(NonZeroU32::new).unwrap_or(per_second.saturating_mul(TEN));
         let quota = Quota::per_second(per_second).allow_burst(burst);
         let buckets = RateLimiter::dashmap(quota).with_middleware();
-        Self(Some(Arc::new(Shared { buckets, rate, burst: burst.get() })))
+        Self(Some(Arc::new(Limiter { buckets, rate, burst: burst.get() })))
     }
 
     /// Takes so many out of the sender's bucket, or nothing.
-    pub(crate) fn take(&self, from: UserId, count: usize) -> Result<Allowance, Refused> {
+    pub(crate) fn take_tokens(&self, from: UserId, count: usize) -> Result<Allowance, RateLimited> {
         let Some(shared) = &self.0 else { return Ok(Allowance(None)) };
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let Some(count) = NonZeroU32::new(count) else { return Ok(Allowance(None)) };
         let refused = |retry_after| {
             counter!(RATE_LIMITED, "service" => "producer").increment(1);
-            Err(Refused { retry_after, shared: Arc::clone(shared) })
+            Err(RateLimited { retry_after, shared: Arc::clone(shared) })
         };
         match shared.buckets.check_key_n(&from, count) {
             Ok(Ok(state)) => {
                 let left = state.remaining_burst_capacity();
-                Ok(Allowance(Some((shared.burst, left, shared.reset(left)))))
+                Ok(Allowance(Some((shared.burst, left, shared.seconds_until_full(left)))))
             }
             Ok(Err(until)) => refused(Some(until.wait_time_from(DefaultClock::default().now()))),
             Err(_) => refused(None),
@@ -91,10 +91,10 @@ impl Rates {
     }
 
     /// Forgets senders whose bucket is full again, for ever: they are as if they had never come.
-    pub(crate) async fn watch(self) {
+    pub(crate) async fn evict_idle(self) {
         let Some(shared) = self.0 else { return std::future::pending().await };
         loop {
-            tokio::time::sleep(FORGET).await;
+            tokio::time::sleep(EVICT_INTERVAL).await;
             shared.buckets.retain_recent();
             shared.buckets.shrink_to_fit();
         }
@@ -103,16 +103,16 @@ impl Rates {
 
 const TEN: NonZeroU32 = NonZeroU32::new(10).expect("not zero");
 
-impl Shared {
+impl Limiter {
     /// In how many seconds a bucket with so much left is full.
-    fn reset(&self, left: u32) -> u32 {
+    fn seconds_until_full(&self, left: u32) -> u32 {
         self.burst.saturating_sub(left).div_ceil(self.rate)
     }
 }
 
-impl From<Refused> for Problem {
-    fn from(Refused { retry_after, shared }: Refused) -> Self {
-        let Shared { rate, burst, .. } = *shared;
+impl From<RateLimited> for Problem {
+    fn from(RateLimited { retry_after, shared }: RateLimited) -> Self {
+        let Limiter { rate, burst, .. } = *shared;
         let Some(wait) = retry_after else {
             let why = format!("are more than a sender may reach at once, which is {burst}");
             return Self::bad_request("to_id", why).with("limit", burst);

@@ -27,12 +27,12 @@ use crate::{
     directory::Directory,
     metrics::states,
     schema,
-    send::{SOON, Sender, idempotency::IdempotencyKey, request::Send},
-    users::{self, Users},
+    send::{SOON, Sender, idempotency::IdempotencyKey, request::SendRequest},
+    users::{self, UsersState},
 };
 
 /// Every route, with the limits and error bodies that all of them share.
-pub(crate) fn router(
+pub(crate) fn build_router(
     settings: &Settings,
     auth: &Auth,
     directory: Directory,
@@ -43,20 +43,20 @@ pub(crate) fn router(
 ) -> Router {
     let (table, log) = (directory.clone(), sender.publisher.clone());
     let health = Health::new()
-        .check("directory", move || table.clone().check())
-        .check("kafka", move || log.clone().check());
+        .check("directory", move || table.clone().check_ready())
+        .check("kafka", move || log.clone().check_ready());
     let health = canary.into_check(health);
-    let cached = sender.names.clone();
+    let cached = sender.users.clone();
     let scraped = metrics.routes(move |mut scrape: Scrape| {
         states(&cached, &mut scrape);
         ready(scrape)
     });
-    let users = Users { directory, names: sender.names.clone() };
+    let users = UsersState { directory, names: sender.users.clone() };
     let bulks = Arc::new(Semaphore::new(settings.sending.max_bulks));
     let guarded = OpenApiRouter::new()
-        .routes(routes!(send))
-        .with_state(Arc::new(Sending { sender, bulks }))
-        .merge(users::routes(users));
+        .routes(routes!(post_send))
+        .with_state(Arc::new(SendState { sender, bulk_permits: bulks }))
+        .merge(users::users_routes(users));
     let routes = auth
         .ask(guarded, TokenIn::Header)
         .merge(auth.only(OPERATE, scraped))
@@ -71,29 +71,29 @@ pub(crate) fn router(
         routes
     } else {
         let allowed = settings.sending.cors_origins.clone();
-        origin::refuse_foreign(routes, local, move |origin| allowed.has(origin))
+        origin::refuse_foreign(routes, local, move |origin| allowed.contains(origin))
     };
     // Outside of everything else: a browser shows a page no answer without its headers, and an error
     // is an answer too.
-    http::layers(routes, &settings.http, metrics).layer(settings.sending.cors_origins.layer())
+    http::layers(routes, &settings.http, metrics).layer(settings.sending.cors_origins.cors_layer())
 }
 
 /// What `POST /send` needs. Behind one handle, because a router copies its state at each request.
-struct Sending {
+struct SendState {
     sender: Sender,
     /// A place for each bulk that may be under way.
-    bulks: Arc<Semaphore>,
+    bulk_permits: Arc<Semaphore>,
 }
 
 /// Send a message
 ///
 /// To one or several users, answered once everything is acknowledged; or many messages, one a
 /// line, each answered with a line of its own as it is acknowledged.
-#[utoipa::path(post, path = "/send", tag = "send",
+#[utoipa::path(post, path = "/send", tag = "send", operation_id = "send",
     params(("Idempotency-Key" = Option<String>, Header,
         description = "Makes it safe to send this again: 1 to 255 visible ASCII characters, as `\"…\"` or bare")),
     request_body(content(
-        (schema::Send = "application/json"),
+        (schema::SendBody = "application/json"),
         (schema::SendForm = "application/x-www-form-urlencoded"),
         (String = "application/x-ndjson"))),
     responses(
@@ -110,30 +110,30 @@ struct Sending {
         (status = 504, description = "Not acknowledged in time: the outcome is unknown",
          body = ProblemBody, content_type = "application/problem+json"),
         RefusedWithBody))]
-async fn send(
-    State(sending): State<Arc<Sending>>,
+async fn post_send(
+    State(sending): State<Arc<SendState>>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Sending { sender, bulks } = &*sending;
+    let SendState { sender, bulk_permits } = &*sending;
     access::may_send(&caller)?;
     let trace = request.extensions().get().copied();
-    let key = IdempotencyKey::of(request.headers())?;
+    let key = IdempotencyKey::from_headers(request.headers())?;
     let media_type = media_type(request.headers()).map(Cow::into_owned);
     if media_type.as_deref() == Some(bulk::MEDIA_TYPE) {
-        let Ok(place) = Arc::clone(bulks).try_acquire_owned() else {
+        let Ok(place) = Arc::clone(bulk_permits).try_acquire_owned() else {
             request.extensions().get::<Place>().inspect(|place| place.shed("bulks"));
             let message = "As many bulks are under way as may be; try again shortly";
             return Err(Problem::unavailable(message, SOON));
         };
         let BodyBounds { timeout, .. } = request.extensions().get().cloned().unwrap_or_default();
-        let bulk = bulk::Asked { sender: sender.clone(), caller, key, trace, _place: place };
-        return Ok(bulk::send(bulk, request.into_body(), timeout).await);
+        let bulk = bulk::BulkRequest { sender: sender.clone(), caller, key, trace, _permit: place };
+        return Ok(bulk::send_bulk(bulk, request.into_body(), timeout).await);
     }
     let Body(body) = request.extract().await?;
-    let send = Send::parse(media_type.as_deref(), &body)?;
+    let send = SendRequest::parse(media_type.as_deref(), &body)?;
     access::may_send_as(&caller, send.from)?;
-    let allowance = sender.rates.take(send.from, send.to.len())?;
+    let allowance = sender.limits.take_tokens(send.from, send.to.len())?;
     let accepted = sender.send(&send, key.as_ref(), trace).await?;
     Ok((allowance, Json(accepted)).into_response())
 }

@@ -7,8 +7,9 @@ use utoipa::ToSchema;
 
 /// One message to one or several users.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = Send)]
 #[allow(dead_code)] // Only described.
-pub(crate) struct Send {
+pub(crate) struct SendBody {
     #[schema(minimum = 1, example = 2)]
     from_id: i64,
     to_id: Recipients,

@@ -12,7 +12,7 @@ use service::{
     server::http::HttpLimits,
 };
 
-use crate::cors::Origins;
+use crate::cors::AllowedOrigins;
 
 /// Takes notifications and publishes them.
 ///
@@ -117,7 +117,7 @@ impl DatabaseArgs {
     ///
     /// # Errors
     /// [`DatabaseUrlError`].
-    pub fn url(&self) -> Result<Secret, DatabaseUrlError> {
+    pub fn read_url(&self) -> Result<Secret, DatabaseUrlError> {
         const DEFAULT: &str = "postgres://notifications:notifications@localhost:5432/notifications";
         // Compose hands an unset variable on as an empty one.
         let given = self.database_url.as_ref().is_some_and(|url| !url.expose().is_empty());
@@ -216,7 +216,7 @@ pub struct SendArgs {
         hide_default_value = true,
         value_name = "ORIGINS"
     )]
-    pub cors_origins: Origins,
+    pub cors_origins: AllowedOrigins,
 }
 
 #[cfg(test)]
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     fn url(flags: &[&str]) -> Result<Secret, DatabaseUrlError> {
-        Cli::parse_from(["producer"].iter().chain(flags)).database.url()
+        Cli::parse_from(["producer"].iter().chain(flags)).database.read_url()
     }
 
     #[test]

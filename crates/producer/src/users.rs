@@ -20,49 +20,52 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     access,
-    directory::{Directory, DirectoryError, Names, Put},
+    directory::{Directory, DirectoryError, PutOutcome, UserLookup},
     schema,
     send::SOON,
 };
 
 /// How many users a page has, at the most and where nothing is said.
 const MAX_LIMIT: u32 = 1000;
-const LIMIT: u32 = 100;
+const DEFAULT_LIMIT: u32 = 100;
 
 /// What these routes need.
 #[derive(Clone)]
-pub(crate) struct Users {
+pub(crate) struct UsersState {
     pub(crate) directory: Directory,
     /// To be told of changes, so that this process need not wait for PostgreSQL to tell it.
-    pub(crate) names: Names,
+    pub(crate) names: UserLookup,
 }
 
 /// The routes.
-pub(crate) fn routes(users: Users) -> OpenApiRouter {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(one, put, delete)).with_state(users)
+pub(crate) fn users_routes(users: UsersState) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(list_users))
+        .routes(routes!(get_user, put_user, delete_user))
+        .with_state(users)
 }
 
 /// As it comes. All texts, so that what is wrong can be said in our words.
 #[derive(Debug, Default, Deserialize)]
-struct Raw {
+struct UsersQuery {
     limit: Option<String>,
     after: Option<String>,
 }
 
-impl Raw {
+impl UsersQuery {
     fn parse(&self) -> Result<(i64, u32), Problem> {
-        let after = self.after.as_deref().map(|text| user_id("after", text)).transpose()?;
+        let after = self.after.as_deref().map(|text| parse_user_id("after", text)).transpose()?;
         let limit = self.limit.as_deref().map(|text| {
             let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
             let why = format!("must be a whole number from 1 to {MAX_LIMIT}");
             limit.ok_or_else(|| Problem::bad_request("limit", why))
         });
-        Ok((after.map_or(0, UserId::get), limit.transpose()?.unwrap_or(LIMIT)))
+        Ok((after.map_or(0, UserId::get), limit.transpose()?.unwrap_or(DEFAULT_LIMIT)))
     }
 }
 
 #[derive(Serialize)]
-struct Page {
+struct UsersPage {
     users: Vec<User<'static>>,
     /// `after` of the next page, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,20 +77,21 @@ struct Page {
         ("limit" = Option<u32>, Query, description = "At most so many", minimum = 1, maximum = 1000),
         ("after" = Option<i64>, Query, description = "Only those with greater ids", minimum = 1)),
     responses((status = 200, description = "Some of them", body = schema::Users), Refused))]
-async fn list(
-    State(users): State<Users>,
+async fn list_users(
+    State(users): State<UsersState>,
     caller: Caller,
-    Query(raw): Query<Raw>,
-) -> Result<Json<Page>, Problem> {
+    Query(raw): Query<UsersQuery>,
+) -> Result<Json<UsersPage>, Problem> {
     access::may_list(&caller)?;
     let (after, limit) = raw.parse()?;
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     // One more tells whether there is a next page.
-    let mut found = users.directory.page(after, limit + 1).await.map_err(|error| away(&error))?;
+    let mut found =
+        users.directory.list_users(after, limit + 1).await.map_err(|error| away(&error))?;
     let more = found.len() > most;
     found.truncate(most);
     let next = found.last().filter(|_| more).map(|user| user.id);
-    Ok(Json(Page { users: found, next }))
+    Ok(Json(UsersPage { users: found, next }))
 }
 
 /// One user
@@ -98,14 +102,14 @@ async fn list(
         (status = 404, description = "There is no such user", body = ProblemBody,
          content_type = "application/problem+json"),
         Refused))]
-async fn one(
-    State(users): State<Users>,
+async fn get_user(
+    State(users): State<UsersState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<User<'static>>, Problem> {
-    let id = user_id("id", &id)?;
+    let id = parse_user_id("id", &id)?;
     access::may_see(&caller, id)?;
-    let mut found = users.directory.users(&[id]).await.map_err(|error| away(&error))?;
+    let mut found = users.directory.find_users(&[id]).await.map_err(|error| away(&error))?;
     found.remove(&id).map(Json).ok_or_else(not_found)
 }
 
@@ -119,21 +123,22 @@ async fn one(
         (status = 415, description = "Not JSON", body = ProblemBody,
          content_type = "application/problem+json"),
         RefusedWithBody))]
-async fn put(
-    State(users): State<Users>,
+async fn put_user(
+    State(users): State<UsersState>,
     caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<(StatusCode, Json<User<'static>>), Problem> {
     access::may_change(&caller)?;
-    let id = user_id("id", &id)?;
-    let name = name(media_type(&headers).as_deref(), &body)?;
+    let id = parse_user_id("id", &id)?;
+    let name = parse_name(media_type(&headers).as_deref(), &body)?;
     let user = User { id, name: Cow::Owned(name.as_str().to_owned()) };
-    let done = users.change(id, async move |directory| directory.put(id, &name).await).await?;
+    let done =
+        users.run_change(id, async move |directory| directory.put_user(id, &name).await).await?;
     let status = match done {
-        Put::Created => StatusCode::CREATED,
-        Put::Changed => StatusCode::OK,
+        PutOutcome::Created => StatusCode::CREATED,
+        PutOutcome::Changed => StatusCode::OK,
     };
     Ok((status, Json(user)))
 }
@@ -148,21 +153,22 @@ async fn put(
         (status = 404, description = "There is no such user", body = ProblemBody,
          content_type = "application/problem+json"),
         Refused))]
-async fn delete(
-    State(users): State<Users>,
+async fn delete_user(
+    State(users): State<UsersState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     access::may_change(&caller)?;
-    let id = user_id("id", &id)?;
-    let deleted = users.change(id, async move |directory| directory.delete(id).await).await?;
+    let id = parse_user_id("id", &id)?;
+    let deleted =
+        users.run_change(id, async move |directory| directory.delete_user(id).await).await?;
     if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(not_found()) }
 }
 
-impl Users {
+impl UsersState {
     /// Changes this user, and sees to it that they are forgotten in any case: also when it is not
     /// known whether it was done, and when the client does not wait for the end.
-    async fn change<T, F>(
+    async fn run_change<T, F>(
         &self,
         id: UserId,
         change: impl FnOnce(Directory) -> F,
@@ -174,7 +180,7 @@ impl Users {
         let (change, names) = (change(self.directory.clone()), self.names.clone());
         let task = tokio::spawn(async move {
             let done = change.await;
-            names.forget(id);
+            names.invalidate_user(id);
             done
         });
         let done = task.await.map_err(|_| Problem::internal())?;
@@ -182,7 +188,7 @@ impl Users {
     }
 }
 
-fn name(media_type: Option<&str>, body: &[u8]) -> Result<UserName, Problem> {
+fn parse_name(media_type: Option<&str>, body: &[u8]) -> Result<UserName, Problem> {
     if media_type != Some("application/json") {
         let found = media_type.unwrap_or("without a Content-Type");
         let message = format!("the body must be application/json, not {found}");
@@ -198,7 +204,7 @@ fn name(media_type: Option<&str>, body: &[u8]) -> Result<UserName, Problem> {
     }
 }
 
-fn user_id(field: &str, text: &str) -> Result<UserId, Problem> {
+fn parse_user_id(field: &str, text: &str) -> Result<UserId, Problem> {
     text.parse().map_err(|why: model::user::InvalidUserId| Problem::bad_request(field, why))
 }
 
@@ -218,7 +224,8 @@ mod tests {
     #[test]
     fn a_page_has_100_users_and_at_most_1000() {
         let parse = |limit: Option<&str>, after: Option<&str>| {
-            let raw = Raw { limit: limit.map(str::to_owned), after: after.map(str::to_owned) };
+            let raw =
+                UsersQuery { limit: limit.map(str::to_owned), after: after.map(str::to_owned) };
             raw.parse().map_err(|problem| problem.message().to_owned())
         };
         assert_eq!(parse(None, None), Ok((0, 100)));
@@ -236,7 +243,7 @@ mod tests {
     #[test]
     fn a_body_without_a_usable_name_is_told_why() {
         let why = |body: &str| {
-            let name = name(Some("application/json"), body.as_bytes());
+            let name = parse_name(Some("application/json"), body.as_bytes());
             name.map_or_else(
                 |problem| problem.message().to_owned(),
                 |name| name.as_str().to_owned(),
@@ -248,6 +255,6 @@ mod tests {
         assert_eq!(why(r#"{"name":7}"#), "name: must be a string");
         assert_eq!(why(r#"{"name":" "}"#), "name: must not be empty");
         assert!(why("{").starts_with("the body is not a JSON object"));
-        assert!(name(None, b"{}").is_err_and(|problem| problem.status() == 415));
+        assert!(parse_name(None, b"{}").is_err_and(|problem| problem.status() == 415));
     }
 }

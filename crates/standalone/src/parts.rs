@@ -20,7 +20,7 @@ pub(crate) enum PartsError {
     #[error(transparent)]
     Log(#[from] OpenError),
     #[error(transparent)]
-    Directory(#[from] directory::OpenError),
+    Directory(#[from] directory::DirectoryOpenError),
     #[error(transparent)]
     Migrate(#[from] directory::MigrateError),
 }
@@ -29,7 +29,7 @@ impl Parts {
     /// Opens `log.db` and `users.db` in this folder; makes what is missing.
     pub(crate) async fn open(folder: &Path) -> Result<Self, PartsError> {
         let log = Embedded::open(&folder.join("log.db")).await?;
-        let directory = Directory::sqlite(&folder.join("users.db")).await?;
+        let directory = Directory::open_sqlite(&folder.join("users.db")).await?;
         directory.migrate().await?;
         Ok(Self { log, directory })
     }

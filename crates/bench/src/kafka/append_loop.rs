@@ -1,6 +1,6 @@
 //! The bare loop: the limit of any service that appends through librdkafka.
 
-use model::record::Encoded;
+use model::record::EncodedRecord;
 use rdkafka::{producer::Producer as _, util::Timeout};
 
 use super::{ASK, Kafka, Topic};
@@ -11,7 +11,7 @@ impl Kafka {
     pub(crate) async fn append_loop(
         &self,
         topic: &Topic,
-        records: &[Encoded],
+        records: &[EncodedRecord],
         effort: &Effort,
     ) -> Result<Sample> {
         let (kafka, topic) = (self.clone(), topic.clone());

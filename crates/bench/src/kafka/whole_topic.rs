@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use model::record::Encoded;
+use model::record::EncodedRecord;
 use rdkafka::{
     Message as _, TopicPartitionList,
     config::FromClientConfig as _,
@@ -24,7 +24,7 @@ impl Kafka {
     pub(crate) fn fill(
         &self,
         topic: &Topic,
-        records: impl Iterator<Item = Encoded>,
+        records: impl Iterator<Item = EncodedRecord>,
     ) -> Result<u64> {
         let producer = BaseProducer::from_config(&self.config(PRODUCER))?;
         let started = Instant::now();

@@ -68,11 +68,11 @@ impl<O: Ownership> Notifications<O> {
         }
     }
 
-    fn add(&mut self, record: &Record<'_>) -> Result<Option<Added>, record::Poison> {
+    fn add(&mut self, record: &Record<'_>) -> Result<Option<Added>, record::DecodeError> {
         let at = Cursor::new(record.partition, record.offset);
         let time = Timestamp::from_millisecond(record.timestamp_ms).unwrap_or_default();
         let (notification, headers) =
-            record::decode(record.value, record.headers.iter().copied(), at, time)?;
+            record::decode_notification(record.value, record.headers.iter().copied(), at, time)?;
         let user = notification.to.id;
         let traced = trace::is_recorded().then(|| headers.traceparent.clone()).flatten();
         let entry = Entry::new(record.offset, &notification, headers)?;

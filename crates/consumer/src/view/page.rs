@@ -116,7 +116,7 @@ impl Item {
         json.push_str(&self.json);
         json.push_str(if self.read { ",\"read\":true" } else { ",\"read\":false" });
         json.push_str(",\"cursor\":\"");
-        let _ = self.at.write(json);
+        let _ = self.at.write_to(json);
         json.push_str("\"}");
     }
 }

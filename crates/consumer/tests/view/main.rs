@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use model::{
     Action, Cursor, Fingerprint, Headers, Notification, NotificationId, Partitioner, Receipt, User,
     UserId,
-    record::{encode, encode_receipt},
+    record::{encode_notification, encode_receipt},
 };
 use proptest::prelude::*;
 
@@ -102,9 +102,11 @@ impl Bench {
             data: None,
         };
         let sent_at = Timestamp::now() - jiff::SignedDuration::from_secs(ago);
-        let record =
-            encode(&notification, &Headers { id, sent_at, traceparent: None, fingerprint })
-                .expect("JSON");
+        let record = encode_notification(
+            &notification,
+            &Headers { id, sent_at, traceparent: None, fingerprint },
+        )
+        .expect("JSON");
         let headers = record.headers.iter().map(|(name, value)| (*name, &**value)).collect();
         self.notifications.on_record(&Record {
             partition: 0,
@@ -462,7 +464,8 @@ proptest! {
 #[tokio::test]
 async fn a_second_copy_is_dropped_and_a_reused_key_is_set_aside() {
     let mut bench = Bench::live(Limits::default());
-    let (id, one, other) = (NotificationId::generate(), Fingerprint::new(1), Fingerprint::new(2));
+    let (id, one, other) =
+        (NotificationId::generate(), Fingerprint::from_bits(1), Fingerprint::from_bits(2));
     assert_eq!(bench.notify_keyed(0, 1, id.clone(), 0, Some(one)), RecordOutcome::Applied);
     assert_eq!(bench.notify_keyed(1, 1, id.clone(), 0, Some(one)), RecordOutcome::Applied);
     // Of a record without a fingerprint nobody can say that it is another.

@@ -17,7 +17,7 @@ use event_log::{PartitionHandler, Record, RecordAnchor, RecordOutcome, StartAt, 
 use jiff::Timestamp;
 use model::{
     Action, Cursor, Fingerprint, Headers, Notification, Partitioner, Receipt, User,
-    record::{encode, encode_receipt},
+    record::{encode_notification, encode_receipt},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -109,9 +109,9 @@ fn logged(said: &[(Said, i64)], now: Timestamp) -> Vec<Logged> {
                     data: None,
                 };
                 let ago = jiff::SignedDuration::from_secs(if *old { 7200 } else { 0 });
-                let fingerprint = content.map(Fingerprint::new);
+                let fingerprint = content.map(Fingerprint::from_bits);
                 let headers = Headers { sent_at: now - ago, fingerprint, ..headers(id(*n)) };
-                (false, encode(&notification, &headers).expect("JSON"))
+                (false, encode_notification(&notification, &headers).expect("JSON"))
             }
             Said::Act { of, action, ids } => {
                 let ids = ids.iter().copied().map(id).collect();
@@ -119,7 +119,7 @@ fn logged(said: &[(Said, i64)], now: Timestamp) -> Vec<Logged> {
                 (true, encode_receipt(&receipt, &headers(id(0))).expect("JSON"))
             }
             Said::Rubbish { receipt } => {
-                let mut record = model::record::canary(now);
+                let mut record = model::record::encode_canary(now);
                 record.key = b"1".into();
                 (*receipt, record)
             }

@@ -5,7 +5,7 @@
 //! `lines` cuts, this module parses, looks up and queues, `answers` waits for acknowledgements.
 
 mod lines;
-mod answers;
+mod results;
 #[cfg(test)]
 mod fuzz;
 
@@ -27,28 +27,28 @@ use tokio::{
 
 use crate::{
     access,
-    directory::People,
-    send::{Sender, idempotency::IdempotencyKey, request::Send},
+    directory::UserNames,
+    send::{Sender, idempotency::IdempotencyKey, request::SendRequest},
 };
-use answers::{Answer, Outcome};
-use lines::{Line, Lines, MAX_LINE};
+use lines::{BulkLine, LineSplitter, MAX_LINE_BYTES};
+use results::{LineOutcome, LineResult};
 
 /// The media type of both bodies.
 pub const MEDIA_TYPE: &str = "application/x-ndjson";
 
 /// How many lines may be read and not answered yet: as many as it takes to keep the log busy while
 /// acknowledgements are on their way.
-const WINDOW_LINES: usize = 4096;
+const MAX_PENDING_LINES: usize = 4096;
 /// How many bytes of records those lines may be, about.
-const WINDOW_BYTES: u32 = 16 << 20;
+const MAX_PENDING_BYTES: u32 = 16 << 20;
 /// How many lines, and about how many bytes of records, are looked up and queued together.
-const BATCH_LINES: usize = 256;
-const BATCH_BYTES: usize = 256 << 10;
+const MAX_BATCH_LINES: usize = 256;
+const MAX_BATCH_BYTES: usize = 256 << 10;
 /// The pause before a queue that was full is tried again.
-const FULL_PAUSE: Duration = Duration::from_millis(2);
+const QUEUE_FULL_DELAY: Duration = Duration::from_millis(2);
 
 /// Who asks for a bulk, and what it needs.
-pub(crate) struct Asked {
+pub(crate) struct BulkRequest {
     pub(crate) sender: Sender,
     pub(crate) caller: Caller,
     /// For lines without one.
@@ -56,39 +56,39 @@ pub(crate) struct Asked {
     /// The place of all of it in a trace.
     pub(crate) trace: Option<TraceParent>,
     /// Among the bulks under way; kept until the last line is queued.
-    pub(crate) _place: OwnedSemaphorePermit,
+    pub(crate) _permit: OwnedSemaphorePermit,
 }
 
 /// Sends the lines of this body, and answers at once with a body that has the results. `patience`
 /// is how long more bytes may take to come.
-pub(crate) async fn send(asked: Asked, body: Body, patience: Duration) -> Response {
-    let mut chunks = Chunks { body, patience, peeked: None };
+pub(crate) async fn send_bulk(asked: BulkRequest, body: Body, patience: Duration) -> Response {
+    let mut chunks = BodyChunks { body, patience, peeked: None };
     // A client that asks whether to go on (Expect: 100-continue) is told so by reading, which has to
     // come before the answer.
     chunks.peek().await;
-    let (answers, queue) = mpsc::channel(WINDOW_LINES);
-    let Sender { keys, outcomes, .. } = &asked.sender;
-    let results = answers::body(queue, keys.clone(), outcomes.clone());
-    let bulk = Bulk {
+    let (answers, queue) = mpsc::channel(MAX_PENDING_LINES);
+    let Sender { keys, metrics: outcomes, .. } = &asked.sender;
+    let results = results::results_body(queue, keys.clone(), outcomes.clone());
+    let bulk = BulkReader {
         asked,
         chunks,
-        lines: Lines::default(),
+        lines: LineSplitter::default(),
         answers,
-        room: Arc::new(Semaphore::new(WINDOW_BYTES as usize)),
+        room: Arc::new(Semaphore::new(MAX_PENDING_BYTES as usize)),
     };
-    tokio::spawn(bulk.run());
+    tokio::spawn(bulk.send_until_closed());
     let media_type = HeaderValue::from_static(MEDIA_TYPE);
     ([(header::CONTENT_TYPE, media_type)], results).into_response()
 }
 
 /// A body as it arrives.
-struct Chunks {
+struct BodyChunks {
     body: Body,
     patience: Duration,
-    peeked: Option<Chunk>,
+    peeked: Option<BodyChunk>,
 }
 
-enum Chunk {
+enum BodyChunk {
     Bytes(Bytes),
     End,
     /// Nothing came in time.
@@ -97,63 +97,63 @@ enum Chunk {
     Broken,
 }
 
-impl Chunks {
+impl BodyChunks {
     /// Waits for the next chunk and leaves it where it is.
     async fn peek(&mut self) {
         if self.peeked.is_none() {
-            self.peeked = Some(self.next().await);
+            self.peeked = Some(self.next_chunk().await);
         }
     }
 
-    async fn next(&mut self) -> Chunk {
+    async fn next_chunk(&mut self) -> BodyChunk {
         match self.peeked.take() {
             Some(chunk) => chunk,
-            None => timeout(self.patience, self.read()).await.unwrap_or(Chunk::Stalled),
+            None => timeout(self.patience, self.read_frame()).await.unwrap_or(BodyChunk::Stalled),
         }
     }
 
     /// The next chunk, if it is there already.
-    fn ready(&mut self) -> Option<Chunk> {
-        self.peeked.take().or_else(|| self.read().now_or_never())
+    fn try_next_chunk(&mut self) -> Option<BodyChunk> {
+        self.peeked.take().or_else(|| self.read_frame().now_or_never())
     }
 
-    async fn read(&mut self) -> Chunk {
+    async fn read_frame(&mut self) -> BodyChunk {
         loop {
             match self.body.frame().await {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(bytes) if !bytes.is_empty() => return Chunk::Bytes(bytes),
+                    Ok(bytes) if !bytes.is_empty() => return BodyChunk::Bytes(bytes),
                     // Trailers, which say nothing to us.
                     _ => {}
                 },
-                Some(Err(_)) => return Chunk::Broken,
-                None => return Chunk::End,
+                Some(Err(_)) => return BodyChunk::Broken,
+                None => return BodyChunk::End,
             }
         }
     }
 }
 
 /// One bulk, at the reading end.
-struct Bulk {
-    asked: Asked,
-    chunks: Chunks,
-    lines: Lines,
-    answers: mpsc::Sender<Answer>,
+struct BulkReader {
+    asked: BulkRequest,
+    chunks: BodyChunks,
+    lines: LineSplitter,
+    answers: mpsc::Sender<LineResult>,
     room: Arc<Semaphore>,
 }
 
 /// A line as it was understood.
-struct Parsed {
+struct ParsedLine {
     number: u64,
     /// Of all its records, about: a send to thousands is as many.
     bytes: usize,
-    send: Result<(Send, Option<IdempotencyKey>), Problem>,
+    send: Result<(SendRequest, Option<IdempotencyKey>), Problem>,
 }
 
 /// Nobody reads the answers any more.
-struct Gone;
+struct ClientGone;
 
-impl Bulk {
-    async fn run(mut self) {
+impl BulkReader {
+    async fn send_until_closed(mut self) {
         let nobody_reads = self.answers.clone();
         tokio::select! {
             _ = self.send_all() => {}
@@ -161,19 +161,21 @@ impl Bulk {
         }
     }
 
-    async fn send_all(&mut self) -> Result<(), Gone> {
+    async fn send_all(&mut self) -> Result<(), ClientGone> {
         loop {
-            let (batch, end) = self.batch().await;
+            let (batch, end) = self.read_batch().await;
             self.send_batch(batch).await?;
             match end {
                 None => {}
-                Some(Chunk::Stalled) => {
+                Some(BodyChunk::Stalled) => {
                     let message = format!(
                         "No more of the request body arrived within {} s",
                         self.chunks.patience.as_secs_f64()
                     );
                     let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, message);
-                    return self.answer(self.lines.number(), Outcome::Refused(problem)).await;
+                    return self
+                        .send_result(self.lines.line_number(), LineOutcome::Refused(problem))
+                        .await;
                 }
                 Some(_) => return Ok(()),
             }
@@ -182,46 +184,46 @@ impl Bulk {
 
     /// The lines that are there, at least one if there is one more; and how the body ended, if it
     /// did. A line that was not finished when the body broke off is not one.
-    async fn batch(&mut self) -> (Vec<Parsed>, Option<Chunk>) {
-        let (mut batch, mut bytes) = (Vec::with_capacity(BATCH_LINES), 0);
-        while batch.len() < BATCH_LINES && bytes < BATCH_BYTES {
-            if let Some(line) = self.lines.next() {
-                let parsed = self.parse(&line);
+    async fn read_batch(&mut self) -> (Vec<ParsedLine>, Option<BodyChunk>) {
+        let (mut batch, mut bytes) = (Vec::with_capacity(MAX_BATCH_LINES), 0);
+        while batch.len() < MAX_BATCH_LINES && bytes < MAX_BATCH_BYTES {
+            if let Some(line) = self.lines.next_line() {
+                let parsed = self.parse_line(&line);
                 bytes = bytes.saturating_add(parsed.bytes);
                 batch.push(parsed);
                 continue;
             }
             let chunk = if batch.is_empty() {
-                self.chunks.next().await
-            } else if let Some(chunk) = self.chunks.ready() {
+                self.chunks.next_chunk().await
+            } else if let Some(chunk) = self.chunks.try_next_chunk() {
                 chunk
             } else {
                 break;
             };
             match chunk {
-                Chunk::Bytes(bytes) => self.lines.feed(bytes),
-                Chunk::End => {
-                    let last = self.lines.last();
-                    batch.extend(last.map(|line| self.parse(&line)));
-                    return (batch, Some(Chunk::End));
+                BodyChunk::Bytes(bytes) => self.lines.push_chunk(bytes),
+                BodyChunk::End => {
+                    let last = self.lines.last_line();
+                    batch.extend(last.map(|line| self.parse_line(&line)));
+                    return (batch, Some(BodyChunk::End));
                 }
-                ended @ (Chunk::Stalled | Chunk::Broken) => return (batch, Some(ended)),
+                ended @ (BodyChunk::Stalled | BodyChunk::Broken) => return (batch, Some(ended)),
             }
         }
         (batch, None)
     }
 
-    fn parse(&self, line: &Line) -> Parsed {
+    fn parse_line(&self, line: &BulkLine) -> ParsedLine {
         let number = line.number;
         let (bytes, send) = match &line.text {
-            Ok(text) => (text.len(), Send::parse_line(text)),
-            Err(lines::TooLong) => {
-                let message = format!("The line must have at most {MAX_LINE} bytes");
+            Ok(text) => (text.len(), SendRequest::parse_line(text)),
+            Err(lines::LineTooLong) => {
+                let message = format!("The line must have at most {MAX_LINE_BYTES} bytes");
                 let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, message);
-                (0, Err(problem.with("limit", MAX_LINE)))
+                (0, Err(problem.with("limit", MAX_LINE_BYTES)))
             }
         };
-        let of_header = || self.asked.key.as_ref().map(|key| key.of_line(number));
+        let of_header = || self.asked.key.as_ref().map(|key| key.for_line(number));
         let send = send.and_then(|(send, key)| {
             self.asked.caller.must_be_current()?;
             access::may_send_as(&self.asked.caller, send.from)?;
@@ -229,67 +231,68 @@ impl Bulk {
         });
         let records = send.as_ref().map_or(1, |(send, _)| send.to.len());
         let bytes = bytes.saturating_mul(records);
-        Parsed { number, bytes, send }
+        ParsedLine { number, bytes, send }
     }
 
     /// Looks everybody up at once, waits for room in the window for all, then queues line by line.
-    async fn send_batch(&mut self, batch: Vec<Parsed>) -> Result<(), Gone> {
+    async fn send_batch(&mut self, batch: Vec<ParsedLine>) -> Result<(), ClientGone> {
         let sends = batch.iter().filter_map(|line| line.send.as_ref().ok());
         let everybody =
             sends.flat_map(|(send, _)| std::iter::once(send.from).chain(send.to.iter().copied()));
-        let people = self.asked.sender.names.of(everybody).await;
+        let people = self.asked.sender.users.look_up(everybody).await;
         let bytes = batch.iter().fold(0, |sum: usize, line| sum.saturating_add(line.bytes));
         // One that is larger than the window has it alone.
-        let room = u32::try_from(bytes).unwrap_or(u32::MAX).min(WINDOW_BYTES);
-        let room = Arc::clone(&self.room).acquire_many_owned(room).await.map_err(|_| Gone)?;
-        let places = self.answers.reserve_many(batch.len()).await.map_err(|_| Gone)?;
+        let room = u32::try_from(bytes).unwrap_or(u32::MAX).min(MAX_PENDING_BYTES);
+        let room = Arc::clone(&self.room).acquire_many_owned(room).await.map_err(|_| ClientGone)?;
+        let places = self.answers.reserve_many(batch.len()).await.map_err(|_| ClientGone)?;
         // The window has room again when the last of the batch is answered.
         let (last, mut room) = (batch.last().map(|line| line.number), Some(room));
         for (line, place) in batch.into_iter().zip(places) {
             let outcome = match line.send {
                 Ok((send, key)) => {
-                    queued(&self.asked.sender, &send, key.as_ref(), self.asked.trace, &people).await
+                    queue_line(&self.asked.sender, &send, key.as_ref(), self.asked.trace, &people)
+                        .await
                 }
-                Err(problem) => Outcome::Refused(problem),
+                Err(problem) => LineOutcome::Refused(problem),
             };
             let room = if Some(line.number) == last { room.take() } else { None };
-            place.send(Answer { line: line.number, outcome, room });
+            place.send(LineResult { line: line.number, outcome, permit: room });
         }
         Ok(())
     }
 
-    async fn answer(&mut self, line: u64, outcome: Outcome) -> Result<(), Gone> {
-        let answer = Answer { line, outcome, room: None };
-        self.answers.send(answer).await.map_err(|_| Gone)
+    async fn send_result(&mut self, line: u64, outcome: LineOutcome) -> Result<(), ClientGone> {
+        let answer = LineResult { line, outcome, permit: None };
+        self.answers.send(answer).await.map_err(|_| ClientGone)
     }
 }
 
 /// Queues a send, and waits for room in the log's queue until the deadline.
-async fn queued(
+async fn queue_line(
     sender: &Sender,
-    send: &Send,
+    send: &SendRequest,
     key: Option<&IdempotencyKey>,
     trace: Option<TraceParent>,
-    people: &People,
-) -> Outcome {
+    people: &UserNames,
+) -> LineOutcome {
     // A bulk is slowed down to what its sender may send, rather than refused line by line.
-    let deadline = Instant::now() + sender.deadline;
-    while let Err(refused) = sender.rates.take(send.from, send.to.len()) {
+    let deadline = Instant::now() + sender.timeout;
+    while let Err(refused) = sender.limits.take_tokens(send.from, send.to.len()) {
         match refused.retry_after {
             Some(wait) if Instant::now() + wait < deadline => sleep(wait).await,
-            _ => return Outcome::Refused(refused.into()),
+            _ => return LineOutcome::Refused(refused.into()),
         }
     }
-    let mut delivery = match sender.address(send, key, trace, people) {
+    let mut delivery = match sender.prepare_delivery(send, key, trace, people) {
         Ok(delivery) => delivery,
-        Err(problem) => return Outcome::Refused(problem),
+        Err(problem) => return LineOutcome::Refused(problem),
     };
-    while !sender.queue(&mut delivery, send, people) {
+    while !sender.queue_records(&mut delivery, send, people) {
         if Instant::now() >= delivery.deadline {
-            delivery.give_up_next(&sender.outcomes);
+            delivery.fail_next(&sender.metrics);
         } else {
-            sleep(FULL_PAUSE).await;
+            sleep(QUEUE_FULL_DELAY).await;
         }
     }
-    Outcome::Sending(delivery)
+    LineOutcome::Sending(delivery)
 }

@@ -14,34 +14,34 @@ use parking_lot::Mutex;
 
 /// Ids that share a count of changes. A change of one keeps a look-up of its neighbours that runs
 /// at the moment from being remembered, which costs them another look-up and nothing else.
-const SHARES: usize = 256;
+const BUCKETS: usize = 256;
 
-pub(super) struct Cache {
+pub(super) struct NameCache {
     /// With the generation in which each was remembered: those of earlier ones do not count.
     names: moka::sync::Cache<UserId, (u64, Arc<str>)>,
     generation: AtomicU64,
     /// How often each share of the ids was changed. Its lock is held while a name is remembered or
     /// forgotten, so that of the two the latter always wins.
-    changes: Mutex<[u64; SHARES]>,
+    changes: Mutex<[u64; BUCKETS]>,
     /// Milliseconds since `start`.
-    trusted_until: AtomicU64,
+    trusted_until_ms: AtomicU64,
     start: Instant,
 }
 
 /// What had been changed before a look-up began.
-pub(super) struct Before {
+pub(super) struct ChangeCounts {
     generation: u64,
-    changes: [u64; SHARES],
+    changes: [u64; BUCKETS],
 }
 
-impl Cache {
+impl NameCache {
     /// Of at most `entries` names; not trusted yet.
     pub(super) fn new(entries: u64) -> Self {
         Self {
             names: moka::sync::Cache::new(entries),
             generation: AtomicU64::new(0),
-            changes: Mutex::new([0; SHARES]),
-            trusted_until: AtomicU64::new(0),
+            changes: Mutex::new([0; BUCKETS]),
+            trusted_until_ms: AtomicU64::new(0),
             start: Instant::now(),
         }
     }
@@ -57,7 +57,7 @@ impl Cache {
 
     /// Whether somebody vouches for it now.
     pub(super) fn is_trusted(&self) -> bool {
-        self.elapsed(Instant::now()) < self.trusted_until.load(Ordering::Acquire)
+        self.millis_since_start(Instant::now()) < self.trusted_until_ms.load(Ordering::Acquire)
     }
 
     /// How many names it holds.
@@ -68,16 +68,16 @@ impl Cache {
     }
 
     /// To be asked before a look-up begins whose result is to be [remembered](Self::remember).
-    pub(super) fn before(&self) -> Before {
+    pub(super) fn change_counts(&self) -> ChangeCounts {
         let changes = *self.changes.lock();
-        Before { generation: self.generation.load(Ordering::Acquire), changes }
+        ChangeCounts { generation: self.generation.load(Ordering::Acquire), changes }
     }
 
     /// Remembers what a look-up found, except for those who were changed since it began: it may
     /// have seen them as they were.
-    pub(super) fn remember<'n>(
+    pub(super) fn insert_found<'n>(
         &self,
-        before: &Before,
+        before: &ChangeCounts,
         found: impl IntoIterator<Item = (UserId, &'n Arc<str>)>,
     ) {
         let changes = self.changes.lock();
@@ -86,21 +86,21 @@ impl Cache {
             return;
         }
         for (id, name) in found {
-            if changes[share(id)] == before.changes[share(id)] {
+            if changes[bucket_index(id)] == before.changes[bucket_index(id)] {
                 self.names.insert(id, (generation, Arc::clone(name)));
             }
         }
     }
 
     /// This user was changed.
-    pub(super) fn forget(&self, id: UserId) {
+    pub(super) fn invalidate_user(&self, id: UserId) {
         let mut changes = self.changes.lock();
-        changes[share(id)] += 1;
+        changes[bucket_index(id)] += 1;
         self.names.invalidate(&id);
     }
 
     /// Anybody may have been changed.
-    pub(super) fn forget_all(&self) {
+    pub(super) fn invalidate_all(&self) {
         let _held = self.changes.lock();
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.names.invalidate_all();
@@ -110,27 +110,27 @@ impl Cache {
     /// again by the one who sees to it; after a time without, [`forget_all`](Self::forget_all)
     /// first.
     pub(super) fn trust_until(&self, until: Instant) {
-        self.trusted_until.store(self.elapsed(until), Ordering::Release);
+        self.trusted_until_ms.store(self.millis_since_start(until), Ordering::Release);
     }
 
     /// For ever: whoever changes users calls [`forget`](Self::forget) itself.
-    pub(super) fn trust(&self) {
-        self.trusted_until.store(u64::MAX, Ordering::Release);
+    pub(super) fn trust_always(&self) {
+        self.trusted_until_ms.store(u64::MAX, Ordering::Release);
     }
 
     /// Changes may be missed from now on.
-    pub(super) fn distrust(&self) {
-        self.trusted_until.store(0, Ordering::Release);
+    pub(super) fn revoke_trust(&self) {
+        self.trusted_until_ms.store(0, Ordering::Release);
     }
 
-    fn elapsed(&self, until: Instant) -> u64 {
+    fn millis_since_start(&self, until: Instant) -> u64 {
         let elapsed: Duration = until.saturating_duration_since(self.start);
         u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
     }
 }
 
-fn share(id: UserId) -> usize {
-    usize::try_from(id.get().unsigned_abs() % SHARES as u64).unwrap_or(0)
+fn bucket_index(id: UserId) -> usize {
+    usize::try_from(id.get().unsigned_abs() % BUCKETS as u64).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -141,55 +141,55 @@ mod tests {
         UserId::new(n).expect("positive")
     }
 
-    fn trusted() -> Cache {
-        let cache = Cache::new(100);
-        cache.trust();
+    fn trusted() -> NameCache {
+        let cache = NameCache::new(100);
+        cache.trust_always();
         cache
     }
 
-    fn look_up(cache: &Cache, before: &Before, n: i64, name: &str) {
-        cache.remember(before, [(id(n), &name.into())]);
+    fn look_up(cache: &NameCache, before: &ChangeCounts, n: i64, name: &str) {
+        cache.insert_found(before, [(id(n), &name.into())]);
     }
 
     #[test]
     fn a_name_is_remembered_until_it_is_changed() {
         let cache = trusted();
-        look_up(&cache, &cache.before(), 1, "Emma");
+        look_up(&cache, &cache.change_counts(), 1, "Emma");
         assert_eq!(cache.get(id(1)).as_deref(), Some("Emma"));
         assert_eq!(cache.get(id(2)), None);
-        cache.forget(id(1));
+        cache.invalidate_user(id(1));
         assert_eq!(cache.get(id(1)), None);
     }
 
     #[test]
     fn a_name_that_was_read_before_a_change_is_not_remembered_after_it() {
         let cache = trusted();
-        let before = cache.before();
-        cache.forget(id(1));
+        let before = cache.change_counts();
+        cache.invalidate_user(id(1));
         look_up(&cache, &before, 1, "Emma as she was");
         look_up(&cache, &before, 2, "Bruno");
         assert_eq!(cache.get(id(1)), None);
         assert_eq!(cache.get(id(2)).as_deref(), Some("Bruno"), "who was not changed");
 
-        let before = cache.before();
-        cache.forget_all();
+        let before = cache.change_counts();
+        cache.invalidate_all();
         look_up(&cache, &before, 2, "Bruno as he was");
         assert_eq!(cache.get(id(2)), None);
-        look_up(&cache, &cache.before(), 2, "Bruno");
+        look_up(&cache, &cache.change_counts(), 2, "Bruno");
         assert_eq!(cache.get(id(2)).as_deref(), Some("Bruno"));
     }
 
     #[test]
     fn a_cache_that_nobody_vouches_for_is_not_asked() {
-        let cache = Cache::new(100);
-        look_up(&cache, &cache.before(), 1, "Emma");
+        let cache = NameCache::new(100);
+        look_up(&cache, &cache.change_counts(), 1, "Emma");
         assert_eq!(cache.get(id(1)), None, "at first");
         cache.trust_until(Instant::now() + Duration::from_secs(60));
         assert_eq!(cache.get(id(1)).as_deref(), Some("Emma"));
         cache.trust_until(Instant::now());
         assert_eq!(cache.get(id(1)), None, "when the time is over");
-        cache.trust();
-        cache.distrust();
+        cache.trust_always();
+        cache.revoke_trust();
         assert_eq!(cache.get(id(1)), None, "when it is taken back");
     }
 
@@ -197,7 +197,7 @@ mod tests {
     fn it_stays_within_its_bound() {
         let cache = trusted();
         let names: Vec<(UserId, Arc<str>)> = (1..=5000).map(|n| (id(n), "x".into())).collect();
-        cache.remember(&cache.before(), names.iter().map(|(id, name)| (*id, name)));
+        cache.insert_found(&cache.change_counts(), names.iter().map(|(id, name)| (*id, name)));
         cache.names.run_pending_tasks();
         assert!(cache.names.entry_count() <= 100, "{}", cache.names.entry_count());
     }

@@ -3,7 +3,7 @@
 
 mod postgres;
 mod sqlite;
-mod names;
+mod lookup;
 mod cache;
 mod listener;
 
@@ -12,10 +12,10 @@ use std::{collections::HashMap, path::Path, time::Duration};
 use model::{User, UserId, UserName};
 use serde_json::Value;
 
-pub use names::{Away, Names, People};
+pub use lookup::{LookupFailed, UserLookup, UserNames};
 
 /// How long a connection or an answer may take before the directory counts as away.
-const DEADLINE: Duration = Duration::from_secs(3);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The users' table. A cheap handle, to be cloned.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ pub struct DirectoryError(#[from] sqlx::Error);
 
 /// The directory cannot be reached with these settings.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum DirectoryOpenError {
     /// Not a URL of PostgreSQL.
     #[error(
         "--database-url (DATABASE_URL) is not a PostgreSQL URL such as postgres://user:password@host:5432/database?sslmode=verify-full; sslmode is disable, prefer, require, verify-ca or verify-full"
@@ -71,7 +71,7 @@ pub struct MigrateError(#[from] sqlx::migrate::MigrateError);
 
 /// What writing a user did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Put {
+pub enum PutOutcome {
     /// There was none with this id.
     Created,
     /// There was one, who has this name now.
@@ -84,16 +84,16 @@ impl Directory {
     ///
     /// # Errors
     /// [`OpenError`], when the URL cannot be used, or not by this build.
-    pub fn postgres(url: &str, connections: u32) -> Result<Self, OpenError> {
-        postgres::open(url, connections).map(Self::Postgres)
+    pub fn open_postgres(url: &str, connections: u32) -> Result<Self, DirectoryOpenError> {
+        postgres::open_pool(url, connections).map(Self::Postgres)
     }
 
     /// The directory in this file, made if it is missing.
     ///
     /// # Errors
     /// [`OpenError::File`].
-    pub async fn sqlite(path: &Path) -> Result<Self, OpenError> {
-        sqlite::open(path).await.map(Self::Sqlite)
+    pub async fn open_sqlite(path: &Path) -> Result<Self, DirectoryOpenError> {
+        sqlite::open_pool(path).await.map(Self::Sqlite)
     }
 
     /// Makes the users' table with its first four users, or brings it up to date. Doing so twice
@@ -112,32 +112,36 @@ impl Directory {
     ///
     /// # Errors
     /// [`DirectoryError`], when it does not answer in time.
-    pub async fn users(
+    pub async fn find_users(
         &self,
         ids: &[UserId],
     ) -> Result<HashMap<UserId, User<'static>>, DirectoryError> {
         let numbers: Vec<i64> = ids.iter().map(|id| id.get()).collect();
-        let rows = in_time(async {
+        let rows = with_timeout(async {
             match self {
-                Self::Postgres(pool) => postgres::users(pool, &numbers).await,
-                Self::Sqlite(pool) => sqlite::users(pool, &numbers).await,
+                Self::Postgres(pool) => postgres::select_users(pool, &numbers).await,
+                Self::Sqlite(pool) => sqlite::select_users(pool, &numbers).await,
             }
         });
-        Ok(rows.await?.into_iter().filter_map(user).map(|user| (user.id, user)).collect())
+        Ok(rows.await?.into_iter().filter_map(parse_row).map(|user| (user.id, user)).collect())
     }
 
     /// At most `limit` users, by their ids, after the one with the id `after` (0: from the first).
     ///
     /// # Errors
     /// As [`users`](Self::users).
-    pub async fn page(&self, after: i64, limit: u32) -> Result<Vec<User<'static>>, DirectoryError> {
-        let rows = in_time(async {
+    pub async fn list_users(
+        &self,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<User<'static>>, DirectoryError> {
+        let rows = with_timeout(async {
             match self {
-                Self::Postgres(pool) => postgres::page(pool, after, limit).await,
-                Self::Sqlite(pool) => sqlite::page(pool, after, limit).await,
+                Self::Postgres(pool) => postgres::select_page(pool, after, limit).await,
+                Self::Sqlite(pool) => sqlite::select_page(pool, after, limit).await,
             }
         });
-        Ok(rows.await?.into_iter().filter_map(user).collect())
+        Ok(rows.await?.into_iter().filter_map(parse_row).collect())
     }
 
     /// Makes this user, or gives them this name. Whoever keeps [`Names`] has to
@@ -145,14 +149,18 @@ impl Directory {
     ///
     /// # Errors
     /// As [`users`](Self::users); whether it was done is then not known.
-    pub async fn put(&self, id: UserId, name: &UserName) -> Result<Put, DirectoryError> {
-        let created = in_time(async {
+    pub async fn put_user(
+        &self,
+        id: UserId,
+        name: &UserName,
+    ) -> Result<PutOutcome, DirectoryError> {
+        let created = with_timeout(async {
             match self {
-                Self::Postgres(pool) => postgres::put(pool, id.get(), name.as_str()).await,
-                Self::Sqlite(pool) => sqlite::put(pool, id.get(), name.as_str()).await,
+                Self::Postgres(pool) => postgres::upsert_user(pool, id.get(), name.as_str()).await,
+                Self::Sqlite(pool) => sqlite::upsert_user(pool, id.get(), name.as_str()).await,
             }
         });
-        Ok(if created.await? { Put::Created } else { Put::Changed })
+        Ok(if created.await? { PutOutcome::Created } else { PutOutcome::Changed })
     }
 
     /// Removes this user, and says whether there was one. Whoever keeps [`Names`] has to
@@ -160,11 +168,11 @@ impl Directory {
     ///
     /// # Errors
     /// As [`users`](Self::users); whether it was done is then not known.
-    pub async fn delete(&self, id: UserId) -> Result<bool, DirectoryError> {
-        let deleted = in_time(async {
+    pub async fn delete_user(&self, id: UserId) -> Result<bool, DirectoryError> {
+        let deleted = with_timeout(async {
             match self {
-                Self::Postgres(pool) => postgres::delete(pool, id.get()).await,
-                Self::Sqlite(pool) => sqlite::delete(pool, id.get()).await,
+                Self::Postgres(pool) => postgres::delete_user(pool, id.get()).await,
+                Self::Sqlite(pool) => sqlite::delete_user(pool, id.get()).await,
             }
         });
         Ok(deleted.await?)
@@ -174,16 +182,16 @@ impl Directory {
     ///
     /// # Errors
     /// What is wrong, for people.
-    pub async fn check(self) -> Result<Value, String> {
+    pub async fn check_ready(self) -> Result<Value, String> {
         let probe = [UserId::new(1).map_err(|error| error.to_string())?];
-        match self.users(&probe).await {
+        match self.find_users(&probe).await {
             Ok(_) => Ok(Value::Null),
             Err(error) if is_missing_table(&error.0) => {
                 Err("the users' table is missing: run `producer migrate`".into())
             }
             Err(error) => {
                 tracing::debug!(%error, "the directory is not ready");
-                let refusal = postgres::refusal(&error.0).map(|why| format!(": {why}"));
+                let refusal = postgres::refusal_reason(&error.0).map(|why| format!(": {why}"));
                 Err(format!("the user directory does not answer{}", refusal.unwrap_or_default()))
             }
         }
@@ -199,7 +207,7 @@ impl Directory {
 }
 
 /// A row as a user; none where the table holds what is no user to us.
-fn user((id, name): (i64, String)) -> Option<User<'static>> {
+fn parse_row((id, name): (i64, String)) -> Option<User<'static>> {
     Some(User { id: UserId::new(id).ok()?, name: name.into() })
 }
 
@@ -210,8 +218,8 @@ fn is_missing_table(error: &sqlx::Error) -> bool {
     })
 }
 
-async fn in_time<T>(
+async fn with_timeout<T>(
     answer: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
-    tokio::time::timeout(DEADLINE, answer).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    tokio::time::timeout(ANSWER_TIMEOUT, answer).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }

@@ -7,21 +7,21 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{DEADLINE, MigrateError, OpenError};
+use super::{ANSWER_TIMEOUT, DirectoryOpenError, MigrateError};
 
-pub(super) async fn open(path: &Path) -> Result<SqlitePool, OpenError> {
+pub(super) async fn open_pool(path: &Path) -> Result<SqlitePool, DirectoryOpenError> {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(DEADLINE);
+        .busy_timeout(ANSWER_TIMEOUT);
     SqlitePoolOptions::new()
         .max_connections(4)
-        .acquire_timeout(DEADLINE)
+        .acquire_timeout(ANSWER_TIMEOUT)
         .connect_with(options)
         .await
-        .map_err(|error| OpenError::File { path: path.display().to_string(), error })
+        .map_err(|error| DirectoryOpenError::File { path: path.display().to_string(), error })
 }
 
 pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), MigrateError> {
@@ -29,7 +29,7 @@ pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), MigrateError> {
     Ok(())
 }
 
-pub(super) async fn users(
+pub(super) async fn select_users(
     pool: &SqlitePool,
     ids: &[i64],
 ) -> Result<Vec<(i64, String)>, sqlx::Error> {
@@ -41,7 +41,7 @@ pub(super) async fn users(
         .await
 }
 
-pub(super) async fn page(
+pub(super) async fn select_page(
     pool: &SqlitePool,
     after: i64,
     limit: u32,
@@ -54,7 +54,11 @@ pub(super) async fn page(
 }
 
 /// Whether the row is new.
-pub(super) async fn put(pool: &SqlitePool, id: i64, name: &str) -> Result<bool, sqlx::Error> {
+pub(super) async fn upsert_user(
+    pool: &SqlitePool,
+    id: i64,
+    name: &str,
+) -> Result<bool, sqlx::Error> {
     loop {
         let insert = "INSERT INTO users (id, name) VALUES (?, ?) ON CONFLICT (id) DO NOTHING";
         let update = "UPDATE users SET name = ?2 WHERE id = ?1";
@@ -68,7 +72,7 @@ pub(super) async fn put(pool: &SqlitePool, id: i64, name: &str) -> Result<bool, 
     }
 }
 
-pub(super) async fn delete(pool: &SqlitePool, id: i64) -> Result<bool, sqlx::Error> {
+pub(super) async fn delete_user(pool: &SqlitePool, id: i64) -> Result<bool, sqlx::Error> {
     let done = sqlx::query("DELETE FROM users WHERE id = ?").bind(id).execute(pool).await?;
     Ok(done.rows_affected() > 0)
 }

@@ -10,12 +10,12 @@ use service::{ops::trace::TraceParent, problem::Problem};
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout_at};
 
-use super::{SOON, keys::Keys};
-use crate::metrics::Outcomes;
+use super::{SOON, keys::IdempotencyKeys};
+use crate::metrics::SendMetrics;
 
 /// One recipient's notification, in the log.
 #[derive(Debug, Serialize)]
-pub struct Sent {
+pub struct SentNotification {
     to_id: UserId,
     id: NotificationId,
     cursor: Cursor,
@@ -23,18 +23,18 @@ pub struct Sent {
 
 /// One recipient's notification that is not certain to be in the log.
 #[derive(Debug, Serialize)]
-struct Failed {
+struct FailedNotification {
     to_id: UserId,
     status: u16,
     message: &'static str,
 }
 
 /// What a send came to, for those whom it reached.
-pub type AllSent = SmallVec<[Sent; 1]>;
+pub type AllSent = SmallVec<[SentNotification; 1]>;
 
 /// One send on its way.
 pub(crate) struct Delivery {
-    pub(crate) records: SmallVec<[Record; 1]>,
+    pub(crate) records: SmallVec<[DeliveryRecord; 1]>,
     /// There where the send has an Idempotency-Key.
     pub(crate) fingerprint: Option<Fingerprint>,
     /// Its place in a trace, which the records carry on.
@@ -46,14 +46,14 @@ pub(crate) struct Delivery {
 }
 
 /// One recipient's record.
-pub(crate) struct Record {
+pub(crate) struct DeliveryRecord {
     pub(crate) to: UserId,
     pub(crate) id: NotificationId,
-    pub(crate) state: State,
+    pub(crate) state: RecordState,
 }
 
 /// How far it is.
-pub(crate) enum State {
+pub(crate) enum RecordState {
     /// Not queued yet.
     Unsent,
     /// Queued, not acknowledged.
@@ -66,20 +66,21 @@ pub(crate) enum State {
 
 impl Delivery {
     /// Waits for every acknowledgement, until the deadline. May be dropped and called again.
-    pub(crate) async fn settle(&mut self, keys: &Keys, outcomes: &Outcomes) {
+    pub(crate) async fn await_acks(&mut self, keys: &IdempotencyKeys, outcomes: &SendMetrics) {
         let keyed = self.fingerprint.is_some();
-        let settled = |record: &mut Record, outcome: Result<Position, AppendError>| {
+        let settled = |record: &mut DeliveryRecord, outcome: Result<Position, AppendError>| {
             match &outcome {
-                Ok(_) => outcomes
-                    .acknowledged(self.queued.map_or_else(Default::default, |at| at.elapsed())),
-                Err(error) => outcomes.failed(error),
+                Ok(_) => outcomes.count_acknowledged(
+                    self.queued.map_or_else(Default::default, |at| at.elapsed()),
+                ),
+                Err(error) => outcomes.count_failed(error),
             }
-            record.settled(outcome, keyed, keys);
+            record.set_outcome(outcome, keyed, keys);
         };
         let records = &mut self.records;
         let all = async {
             for record in records.iter_mut() {
-                if let State::Waiting(ack) = &mut record.state {
+                if let RecordState::Waiting(ack) = &mut record.state {
                     let outcome = ack.await;
                     settled(record, outcome);
                 }
@@ -90,7 +91,7 @@ impl Delivery {
         }
         // Those behind the one that is late may be in the log all the same.
         for record in &mut self.records {
-            if let State::Waiting(ack) = &mut record.state {
+            if let RecordState::Waiting(ack) = &mut record.state {
                 let late = || Err(AppendError::TimedOut("the deadline of the request".into()));
                 let outcome = ack.now_or_never().unwrap_or_else(late);
                 settled(record, outcome);
@@ -99,11 +100,11 @@ impl Delivery {
     }
 
     /// Does without the first record that is not queued yet, because the queue is full.
-    pub(crate) fn give_up_next(&mut self, outcomes: &Outcomes) {
-        let mut unsent = self.records.iter_mut().filter(|r| matches!(r.state, State::Unsent));
+    pub(crate) fn fail_next(&mut self, outcomes: &SendMetrics) {
+        let mut unsent = self.records.iter_mut().filter(|r| matches!(r.state, RecordState::Unsent));
         if let Some(record) = unsent.next() {
-            outcomes.failed(&AppendError::Full);
-            record.state = State::Failed(AppendError::Full);
+            outcomes.count_failed(&AppendError::Full);
+            record.state = RecordState::Failed(AppendError::Full);
         }
     }
 
@@ -112,19 +113,21 @@ impl Delivery {
     /// # Errors
     /// The problem of a send of which at least one record was not acknowledged. It names what was
     /// sent and what was not, so that the client need not repeat everything.
-    pub(crate) fn outcome(&self) -> Result<AllSent, Problem> {
+    pub(crate) fn to_result(&self) -> Result<AllSent, Problem> {
         let mut sent = AllSent::with_capacity(self.records.len());
         let mut failed = Vec::new();
-        for Record { to, id, state } in &self.records {
+        for DeliveryRecord { to, id, state } in &self.records {
             match state {
-                State::Sent(Position { partition, offset }) => sent.push(Sent {
+                RecordState::Sent(Position { partition, offset }) => sent.push(SentNotification {
                     to_id: *to,
                     id: id.clone(),
                     cursor: Cursor::new(*partition, *offset),
                 }),
-                State::Failed(error) => failed.push((*to, self.reason(error))),
+                RecordState::Failed(error) => failed.push((*to, self.failure_reason(error))),
                 // Nobody asks before; and if somebody did, this is what they would have to know.
-                State::Unsent | State::Waiting(_) => failed.push((*to, self.unknown())),
+                RecordState::Unsent | RecordState::Waiting(_) => {
+                    failed.push((*to, self.outcome_unknown()))
+                }
             }
         }
         // What is unknown of one recipient must not be hidden by what is certain of another.
@@ -141,7 +144,7 @@ impl Delivery {
         }
         let failed: Vec<_> = failed
             .iter()
-            .map(|(to_id, reason)| Failed {
+            .map(|(to_id, reason)| FailedNotification {
                 to_id: *to_id,
                 status: reason.status.as_u16(),
                 message: reason.message,
@@ -151,15 +154,16 @@ impl Delivery {
     }
 
     /// The first error, for the log.
-    pub(crate) fn error(&self) -> Option<&AppendError> {
+    pub(crate) fn first_error(&self) -> Option<&AppendError> {
         self.records.iter().find_map(|record| match &record.state {
-            State::Failed(error) => Some(error),
-            State::Unsent | State::Waiting(_) | State::Sent(_) => None,
+            RecordState::Failed(error) => Some(error),
+            RecordState::Unsent | RecordState::Waiting(_) | RecordState::Sent(_) => None,
         })
     }
 
-    fn reason(&self, error: &AppendError) -> Reason {
-        let unavailable = |message| Reason { status: StatusCode::SERVICE_UNAVAILABLE, message };
+    fn failure_reason(&self, error: &AppendError) -> FailureReason {
+        let unavailable =
+            |message| FailureReason { status: StatusCode::SERVICE_UNAVAILABLE, message };
         match error {
             AppendError::Full => {
                 unavailable("Too many notifications are being sent; try again shortly")
@@ -167,15 +171,15 @@ impl Delivery {
             AppendError::Unreachable(_) | AppendError::Refused(_) => {
                 unavailable("Notifications cannot be published now; try again shortly")
             }
-            AppendError::TimedOut(_) => self.unknown(),
-            AppendError::TooLarge => Reason {
+            AppendError::TimedOut(_) => self.outcome_unknown(),
+            AppendError::TooLarge => FailureReason {
                 status: StatusCode::PAYLOAD_TOO_LARGE,
                 message: "The notification is larger than the log allows",
             },
         }
     }
 
-    fn unknown(&self) -> Reason {
+    fn outcome_unknown(&self) -> FailureReason {
         let message = if self.fingerprint.is_some() {
             "The outcome is unknown: the notification was not acknowledged in time. Retry with the \
              same Idempotency-Key; it will be shown once"
@@ -184,26 +188,31 @@ impl Delivery {
              delivered, and sending it again may show it twice; with an Idempotency-Key a retry is \
              safe"
         };
-        Reason { status: StatusCode::GATEWAY_TIMEOUT, message }
+        FailureReason { status: StatusCode::GATEWAY_TIMEOUT, message }
     }
 }
 
 /// What a client is told of one recipient.
-struct Reason {
+struct FailureReason {
     status: StatusCode,
     message: &'static str,
 }
 
-impl Record {
-    fn settled(&mut self, outcome: Result<Position, AppendError>, keyed: bool, keys: &Keys) {
+impl DeliveryRecord {
+    fn set_outcome(
+        &mut self,
+        outcome: Result<Position, AppendError>,
+        keyed: bool,
+        keys: &IdempotencyKeys,
+    ) {
         self.state = match outcome {
             Ok(position) => {
                 if keyed {
-                    keys.acknowledged(&self.id, position);
+                    keys.record_position(&self.id, position);
                 }
-                State::Sent(position)
+                RecordState::Sent(position)
             }
-            Err(error) => State::Failed(error),
+            Err(error) => RecordState::Failed(error),
         };
     }
 }

@@ -20,22 +20,22 @@ use service::{ops::trace::TraceParent, problem::Problem};
 use tokio::time::Instant;
 
 use crate::{
-    directory::{Away, Names, People},
-    metrics::Outcomes,
+    directory::{LookupFailed, UserLookup, UserNames},
+    metrics::SendMetrics,
     publish::Publisher,
-    rate::Rates,
+    rate::SenderLimits,
 };
-use delivery::{AllSent, Delivery, Record, State};
+use delivery::{AllSent, Delivery, DeliveryRecord, RecordState};
 use idempotency::{IdempotencyKey, fingerprint};
-use keys::Keys;
-use request::Send;
+use keys::IdempotencyKeys;
+use request::SendRequest;
 
 /// What a client that is to come again soon is told to wait.
 pub(crate) const SOON: Duration = Duration::from_secs(1);
 
 /// What an accepted send is answered with.
 #[derive(Debug, Serialize)]
-pub struct Accepted {
+pub struct SendResponse {
     message: &'static str,
     sent: AllSent,
 }
@@ -44,17 +44,17 @@ pub struct Accepted {
 #[derive(Clone)]
 pub struct Sender {
     /// Who the users are.
-    pub names: Names,
+    pub users: UserLookup,
     /// The way into the log.
     pub publisher: Publisher,
     /// The Idempotency-Keys of late.
-    pub keys: Keys,
+    pub keys: IdempotencyKeys,
     /// How much anybody may send.
-    pub rates: Rates,
+    pub limits: SenderLimits,
     /// How long an acknowledgement may take.
-    pub deadline: Duration,
+    pub timeout: Duration,
     /// What became of all of them.
-    pub(crate) outcomes: Outcomes,
+    pub(crate) metrics: SendMetrics,
 }
 
 impl Sender {
@@ -66,22 +66,23 @@ impl Sender {
     /// directory or the log is away, 504 when the log did not acknowledge in time; see DESIGN.md §6.
     pub async fn send(
         &self,
-        send: &Send,
+        send: &SendRequest,
         key: Option<&IdempotencyKey>,
         trace: Option<TraceParent>,
-    ) -> Result<Accepted, Problem> {
-        let people = self.names.of(std::iter::once(send.from).chain(send.to.iter().copied())).await;
-        let mut delivery = self.address(send, key, trace, &people)?;
+    ) -> Result<SendResponse, Problem> {
+        let people =
+            self.users.look_up(std::iter::once(send.from).chain(send.to.iter().copied())).await;
+        let mut delivery = self.prepare_delivery(send, key, trace, &people)?;
         // All are queued before any is waited for: the order of one sender's notifications is the
         // order in which their requests came.
-        while !self.queue(&mut delivery, send, &people) {
-            delivery.give_up_next(&self.outcomes);
+        while !self.queue_records(&mut delivery, send, &people) {
+            delivery.fail_next(&self.metrics);
         }
-        delivery.settle(&self.keys, &self.outcomes).await;
-        match delivery.outcome() {
-            Ok(sent) => Ok(Accepted { message: "Notification sent successfully!", sent }),
+        delivery.await_acks(&self.keys, &self.metrics).await;
+        match delivery.to_result() {
+            Ok(sent) => Ok(SendResponse { message: "Notification sent successfully!", sent }),
             Err(problem) => {
-                if let Some(error) = delivery.error() {
+                if let Some(error) = delivery.first_error() {
                     tracing::warn!(%error, recipients = send.to.len(), "a send was not acknowledged");
                 }
                 Err(problem)
@@ -93,14 +94,14 @@ impl Sender {
     ///
     /// # Errors
     /// 404, 422 and 503, as [`send`](Self::send).
-    pub(crate) fn address(
+    pub(crate) fn prepare_delivery(
         &self,
-        send: &Send,
+        send: &SendRequest,
         key: Option<&IdempotencyKey>,
         trace: Option<TraceParent>,
-        people: &People,
+        people: &UserNames,
     ) -> Result<Delivery, Problem> {
-        let away = |Away| {
+        let away = |LookupFailed| {
             Problem::unavailable("The user directory is not available; try again shortly", SOON)
         };
         let mut unknown = Vec::new();
@@ -113,20 +114,20 @@ impl Sender {
             return Err(Problem::not_found("User not found").with("unknown", unknown));
         }
         let id = |to| match key {
-            Some(key) => key.id(send.from, to),
+            Some(key) => key.notification_id(send.from, to),
             None => NotificationId::generate(),
         };
-        let unsent = |&to| Record { to, id: id(to), state: State::Unsent };
+        let unsent = |&to| DeliveryRecord { to, id: id(to), state: RecordState::Unsent };
         let mut delivery = Delivery {
             records: send.to.iter().map(unsent).collect(),
             fingerprint: key.map(|_| fingerprint(send)),
             trace,
             queued: None,
-            deadline: Instant::now() + self.deadline,
+            deadline: Instant::now() + self.timeout,
         };
         if let Some(fingerprint) = delivery.fingerprint {
             let ids = delivery.records.iter().map(|record| &record.id);
-            let known = self.keys.claim(ids, fingerprint).map_err(|_| {
+            let known = self.keys.claim_ids(ids, fingerprint).map_err(|_| {
                 Problem::new(
                     StatusCode::UNPROCESSABLE_ENTITY,
                     "This Idempotency-Key was used for another notification; nothing was sent",
@@ -134,8 +135,8 @@ impl Sender {
             })?;
             for (record, known) in delivery.records.iter_mut().zip(known) {
                 if let Some(position) = known {
-                    self.outcomes.duplicate.increment(1);
-                    record.state = State::Sent(position);
+                    self.metrics.duplicate.increment(1);
+                    record.state = RecordState::Sent(position);
                 }
             }
         }
@@ -144,12 +145,17 @@ impl Sender {
 
     /// Queues what is not queued yet, in order and without waiting; false when the queue is full
     /// before all of it is.
-    pub(crate) fn queue(&self, delivery: &mut Delivery, send: &Send, people: &People) -> bool {
+    pub(crate) fn queue_records(
+        &self,
+        delivery: &mut Delivery,
+        send: &SendRequest,
+        people: &UserNames,
+    ) -> bool {
         let Ok(Some(from)) = people.get(send.from) else { return true };
         delivery.queued.get_or_insert_with(Instant::now);
         let sent_at = to_millisecond(Timestamp::now());
         for record in &mut delivery.records {
-            if !matches!(record.state, State::Unsent) {
+            if !matches!(record.state, RecordState::Unsent) {
                 continue;
             }
             let Ok(Some(to)) = people.get(record.to) else { continue };
@@ -159,21 +165,26 @@ impl Sender {
                 traceparent: delivery.trace.map(|trace| trace.to_string()),
                 fingerprint: delivery.fingerprint,
             };
-            record.state = match self.publisher.publish(&notification(&from, to, send), &headers) {
-                Ok(ack) => State::Waiting(ack),
-                Err(AppendError::Full) => return false,
-                Err(error) => {
-                    self.outcomes.failed(&error);
-                    State::Failed(error)
-                }
-            };
+            record.state =
+                match self.publisher.publish(&build_notification(&from, to, send), &headers) {
+                    Ok(ack) => RecordState::Waiting(ack),
+                    Err(AppendError::Full) => return false,
+                    Err(error) => {
+                        self.metrics.count_failed(&error);
+                        RecordState::Failed(error)
+                    }
+                };
         }
         true
     }
 }
 
 /// With the names that the directory has now.
-fn notification<'n>(from: &User<'n>, to: User<'n>, send: &'n Send) -> Notification<'n> {
+fn build_notification<'n>(
+    from: &User<'n>,
+    to: User<'n>,
+    send: &'n SendRequest,
+) -> Notification<'n> {
     Notification {
         from: from.clone(),
         to,

@@ -14,7 +14,7 @@ use super::idempotency::IdempotencyKey;
 
 /// A request to send one message to one or several people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Send {
+pub struct SendRequest {
     /// The sender.
     pub from: UserId,
     /// The recipients: at least one, at most [`MAX_RECIPIENTS`], each once, in the order given.
@@ -32,7 +32,7 @@ pub struct Send {
 /// How many recipients one request may have.
 pub const MAX_RECIPIENTS: usize = 10_000;
 
-impl Send {
+impl SendRequest {
     /// Parses a body of this media type (its essence: lower case, without parameters).
     ///
     /// # Errors
@@ -59,29 +59,31 @@ impl Send {
     pub fn parse_line(line: &[u8]) -> Result<(Self, Option<IdempotencyKey>), Problem> {
         let (send, key) = Self::from_json("line", line)?;
         let key = key.map(|json| {
-            let key = string("idempotency_key", json)?;
+            let key = parse_string("idempotency_key", json)?;
             IdempotencyKey::new(key).map_err(|why| Problem::bad_request("idempotency_key", why))
         });
         Ok((send, key.transpose()?))
     }
 
     fn from_form(body: &[u8]) -> Result<Self, Problem> {
-        let mut fields = Fields::default();
+        let mut fields = SendFields::default();
         let mut data = None;
         for (name, value) in form_urlencoded::parse(body) {
             match &*name {
-                "from_id" => once("from_id", &mut fields.from, parsed("from_id", value.trim())?)?,
-                "to_id" => fields.to.push(parsed("to_id", value.trim())?),
-                "message" => once("message", &mut fields.message, value.into_owned())?,
-                "category" => once("category", &mut fields.category, value.into_owned())?,
-                "link" => once("link", &mut fields.link, value.into_owned())?,
-                "data" => once("data", &mut data, value)?,
+                "from_id" => {
+                    set_once("from_id", &mut fields.from, parse_field("from_id", value.trim())?)?
+                }
+                "to_id" => fields.to.push(parse_field("to_id", value.trim())?),
+                "message" => set_once("message", &mut fields.message, value.into_owned())?,
+                "category" => set_once("category", &mut fields.category, value.into_owned())?,
+                "link" => set_once("link", &mut fields.link, value.into_owned())?,
+                "data" => set_once("data", &mut data, value)?,
                 // A field that we do not know may be meant for a later version of us.
                 _ => {}
             }
         }
         fields.data = data.as_deref();
-        fields.check()
+        fields.validate()
     }
 
     /// `what` is what this is, for people: a body or a line.
@@ -94,36 +96,37 @@ impl Send {
         if body.trim_ascii_start().first() != Some(&b'{') {
             return Err(not_object(&"it does not begin with {"));
         }
-        let json: Json<'_> = serde_json::from_slice(body).map_err(|error| not_object(&error))?;
+        let json: JsonFields<'_> =
+            serde_json::from_slice(body).map_err(|error| not_object(&error))?;
         let optional =
-            |field, json: Option<&RawValue>| json.map(|json| string(field, json)).transpose();
-        let mut fields = Fields {
-            from: json.from_id.map(|json| parsed("from_id", json.get())).transpose()?,
+            |field, json: Option<&RawValue>| json.map(|json| parse_string(field, json)).transpose();
+        let mut fields = SendFields {
+            from: json.from_id.map(|json| parse_field("from_id", json.get())).transpose()?,
             message: optional("message", json.message)?,
             category: optional("category", json.category)?,
             link: optional("link", json.link)?,
             data: json.data.map(RawValue::get),
-            ..Fields::default()
+            ..SendFields::default()
         };
         match json.to_id.map(RawValue::get) {
             Some(list) if list.starts_with('[') => {
                 let list: Vec<&RawValue> = serde_json::from_str(list)
                     .map_err(|_| Problem::bad_request("to_id", InvalidUserId))?;
                 for id in list {
-                    fields.to.push(parsed("to_id", id.get())?);
+                    fields.to.push(parse_field("to_id", id.get())?);
                 }
             }
-            Some(id) => fields.to.push(parsed("to_id", id)?),
+            Some(id) => fields.to.push(parse_field("to_id", id)?),
             None => {}
         }
-        Ok((fields.check()?, json.idempotency_key))
+        Ok((fields.validate()?, json.idempotency_key))
     }
 }
 
 /// The fields as JSON has them: what each is, is found out with its name at hand. `null` is as good
 /// as nothing.
 #[derive(Deserialize)]
-struct Json<'b> {
+struct JsonFields<'b> {
     #[serde(borrow)]
     from_id: Option<&'b RawValue>,
     #[serde(borrow)]
@@ -142,7 +145,7 @@ struct Json<'b> {
 
 /// The fields as they come, in whatever order.
 #[derive(Default)]
-struct Fields<'b> {
+struct SendFields<'b> {
     from: Option<UserId>,
     to: SmallVec<[UserId; 2]>,
     message: Option<String>,
@@ -152,8 +155,8 @@ struct Fields<'b> {
     data: Option<&'b str>,
 }
 
-impl Fields<'_> {
-    fn check(mut self) -> Result<Send, Problem> {
+impl SendFields<'_> {
+    fn validate(mut self) -> Result<SendRequest, Problem> {
         let missing = |field| Problem::bad_request(field, "is missing");
         let from = self.from.ok_or_else(|| missing("from_id"))?;
         if self.to.len() > 1 {
@@ -169,7 +172,7 @@ impl Fields<'_> {
             return Err(Problem::bad_request("to_id", why));
         }
         let message = self.message.ok_or_else(|| missing("message"))?;
-        Ok(Send {
+        Ok(SendRequest {
             from,
             to: self.to,
             message: Message::new(message).map_err(|why| Problem::bad_request("message", why))?,
@@ -177,14 +180,14 @@ impl Fields<'_> {
                 .map_err(|why| Problem::bad_request("category", why))?,
             link: (self.link.map(Link::new).transpose())
                 .map_err(|why| Problem::bad_request("link", why))?,
-            data: (self.data.map(Data::parse).transpose())
+            data: (self.data.map(Data::from_json).transpose())
                 .map_err(|why| Problem::bad_request("data", why))?
                 .flatten(),
         })
     }
 }
 
-fn once<T>(field: &str, slot: &mut Option<T>, value: T) -> Result<(), Problem> {
+fn set_once<T>(field: &str, slot: &mut Option<T>, value: T) -> Result<(), Problem> {
     match slot.replace(value) {
         None => Ok(()),
         Some(_) => Err(Problem::bad_request(field, "must be given once")),
@@ -192,11 +195,11 @@ fn once<T>(field: &str, slot: &mut Option<T>, value: T) -> Result<(), Problem> {
 }
 
 /// An id, which JSON spells as a form does.
-fn parsed<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, Problem> {
+fn parse_field<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, Problem> {
     text.parse().map_err(|why| Problem::bad_request(field, why))
 }
 
-fn string(field: &str, json: &RawValue) -> Result<String, Problem> {
+fn parse_string(field: &str, json: &RawValue) -> Result<String, Problem> {
     // Borrowed where nothing is escaped, which spares most strings a second buffer.
     match serde_json::from_str::<&str>(json.get()) {
         Ok(text) => Ok(text.to_owned()),
@@ -214,23 +217,23 @@ mod tests {
     const JSON: Option<&str> = Some("application/json");
 
     fn why(media_type: Option<&str>, body: &str) -> String {
-        Send::parse(media_type, body.as_bytes()).expect_err("a problem").message().to_owned()
+        SendRequest::parse(media_type, body.as_bytes()).expect_err("a problem").message().to_owned()
     }
 
     #[test]
     fn the_form_of_the_tutorial_is_understood_as_curl_sends_it() {
         let body = "from_id=2&to_id=1&message=Bruno started following you.";
-        let send = Send::parse(FORM, body.as_bytes()).expect("valid");
+        let send = SendRequest::parse(FORM, body.as_bytes()).expect("valid");
         assert_eq!((send.from.get(), send.to[0].get()), (2, 1));
         assert_eq!(send.message.as_str(), "Bruno started following you.");
     }
 
     #[test]
     fn several_recipients_are_each_reached_once() {
-        let form =
-            Send::parse(FORM, b"to_id=3&to_id=1&to_id=3&from_id=2&message=hi").expect("valid");
-        let json =
-            Send::parse(JSON, br#"{"from_id":2,"to_id":[3,1,3],"message":"hi"}"#).expect("valid");
+        let form = SendRequest::parse(FORM, b"to_id=3&to_id=1&to_id=3&from_id=2&message=hi")
+            .expect("valid");
+        let json = SendRequest::parse(JSON, br#"{"from_id":2,"to_id":[3,1,3],"message":"hi"}"#)
+            .expect("valid");
         assert_eq!(form, json);
         assert_eq!(form.to.iter().map(|id| id.get()).collect::<Vec<_>>(), [3, 1]);
     }
@@ -275,11 +278,11 @@ mod tests {
 
     #[test]
     fn a_category_a_link_and_data_are_the_same_in_a_form_and_in_json() {
-        let json = Send::parse(
+        let json = SendRequest::parse(
             JSON,
             br#"{"from_id":2,"to_id":1,"message":"hi","category":"photo \u2764","link":"/p/7?a=b","data":{ "a": [1.0] }}"#,
         );
-        let form = Send::parse(
+        let form = SendRequest::parse(
             FORM,
             "from_id=2&to_id=1&message=hi&category=photo+%E2%9D%A4&link=/p/7?a%3Db&data={\"a\":[1.0]}"
                 .as_bytes(),
@@ -293,13 +296,14 @@ mod tests {
 
     #[test]
     fn null_is_as_good_as_nothing() {
-        let with = Send::parse(
+        let with = SendRequest::parse(
             JSON,
             br#"{"from_id":2,"to_id":1,"message":"hi","category":null,"link":null,"data":null}"#,
         );
-        let without = Send::parse(JSON, br#"{"from_id":2,"to_id":1,"message":"hi"}"#);
+        let without = SendRequest::parse(JSON, br#"{"from_id":2,"to_id":1,"message":"hi"}"#);
         assert_eq!(with.expect("valid"), without.expect("valid"));
-        let form = Send::parse(FORM, b"from_id=2&to_id=1&message=hi&data=null").expect("valid");
+        let form =
+            SendRequest::parse(FORM, b"from_id=2&to_id=1&message=hi&data=null").expect("valid");
         assert_eq!(form.data, None);
         assert_eq!(why(JSON, r#"{"from_id":2,"to_id":null,"message":"hi"}"#), "to_id: is missing");
     }
@@ -327,7 +331,7 @@ mod tests {
     #[test]
     fn a_line_is_json_and_may_have_a_key() {
         let line = br#"{"from_id":2,"to_id":1,"message":"hi","idempotency_key":"k-1"}"#;
-        let (send, key) = Send::parse_line(line).expect("valid");
+        let (send, key) = SendRequest::parse_line(line).expect("valid");
         assert_eq!(send.to.as_slice(), [UserId::new(1).expect("positive")]);
         assert_eq!(key, IdempotencyKey::new("k-1".into()).ok());
         for (line, expected) in [
@@ -341,7 +345,7 @@ mod tests {
                 "idempotency_key: must be a string",
             ),
         ] {
-            let problem = Send::parse_line(line.as_bytes()).expect_err("a problem");
+            let problem = SendRequest::parse_line(line.as_bytes()).expect_err("a problem");
             assert_eq!(problem.message(), expected);
         }
     }
@@ -352,7 +356,7 @@ mod tests {
             let ids: Vec<_> = (1..=most).chain(1..=2).map(|n| n.to_string()).collect();
             format!(r#"{{"from_id":1,"to_id":[{}],"message":"hi"}}"#, ids.join(","))
         };
-        let send = Send::parse(JSON, body(MAX_RECIPIENTS).as_bytes()).expect("valid");
+        let send = SendRequest::parse(JSON, body(MAX_RECIPIENTS).as_bytes()).expect("valid");
         assert_eq!(send.to.len(), MAX_RECIPIENTS);
         assert!(why(JSON, &body(MAX_RECIPIENTS + 1)).starts_with("to_id: must name at most 10000"));
     }
@@ -364,7 +368,7 @@ mod tests {
             message in "\\PC{1,40}[a-z]", category in proptest::option::of("[a-zé\"\\\\]{1,64}"),
         ) {
             let body = serde_json::json!({"from_id": from, "to_id": to, "message": message, "category": category});
-            let send = Send::parse(JSON, body.to_string().as_bytes()).expect("valid");
+            let send = SendRequest::parse(JSON, body.to_string().as_bytes()).expect("valid");
             prop_assert_eq!(send.from.get(), from);
             prop_assert!(send.to.iter().all(|id| to.contains(&id.get())));
             prop_assert_eq!(send.message.as_str(), message);

@@ -46,7 +46,8 @@ pub(crate) async fn poison(mut world: World) {
     assert!(shown.contains("not json") && shown.contains("expected ident"), "{shown}");
 
     // Put back, it is read again: still no notification, so it is set aside again.
-    let (log, names) = (world.parts.log("test-operator"), TopicNames::of(&world.topic));
+    let (log, names) =
+        (world.parts.log("test-operator"), TopicNames::from_notifications(&world.topic));
     let one = &letters[..1];
     let replayed =
         dead_letters::replay(&log, &names, Partitioner::default(), PARTITIONS, one).await;
@@ -55,7 +56,8 @@ pub(crate) async fn poison(mut world: World) {
 }
 
 pub(crate) async fn expect_dead_letters(world: &World, count: usize) -> Vec<DeadLetter> {
-    let (log, topic) = (world.parts.log("test-operator"), TopicNames::of(&world.topic).dlq);
+    let (log, topic) =
+        (world.parts.log("test-operator"), TopicNames::from_notifications(&world.topic).dlq);
     e2e::until(|| async {
         match dead_letters::read(&log, &topic, PARTITIONS).await {
             Ok(letters) if letters.len() == count => Ok(letters),

@@ -193,8 +193,9 @@ impl Reading {
                 USER => {
                     self.close()?;
                     let open = input.user(self.since)?;
-                    let home =
-                        about.partitioner.partition(open.user.key().as_bytes(), about.partitions);
+                    let home = about
+                        .partitioner
+                        .partition_for(open.user.record_key().as_bytes(), about.partitions);
                     self.strays |= home != number;
                     self.user = Some(open);
                 }
@@ -371,7 +372,7 @@ impl<'a> Input<'a> {
         let has = |bit: u8| bits & bit != 0;
         let (offset, sent_at_ms, id) = (self.int_from(0)?, self.int()?, self.id()?);
         let fingerprint = if has(FINGERPRINT) {
-            Some(Fingerprint::new(u64::from_le_bytes(self.array()?)))
+            Some(Fingerprint::from_bits(u64::from_le_bytes(self.array()?)))
         } else {
             None
         };

@@ -161,7 +161,7 @@ fn entry(block: &mut Vec<u8>, entry: &Entry) {
     int(block, *sent_at_ms);
     id(block, identity);
     if let Some(fingerprint) = fingerprint {
-        block.extend(fingerprint.bits().to_le_bytes());
+        block.extend(fingerprint.to_bits().to_le_bytes());
     }
     for text in [category, json].into_iter().flatten() {
         bytes(block, text.as_bytes());

@@ -15,31 +15,31 @@ use tokio::{
 };
 
 use crate::{
-    metrics::{BulkLines, Outcomes},
+    metrics::{BulkLineCounters, SendMetrics},
     send::{
         delivery::{AllSent, Delivery},
-        keys::Keys,
+        keys::IdempotencyKeys,
     },
 };
 
 /// As many bytes of results as go out together, where that many are ready.
-const CHUNK: usize = 16 << 10;
+const TARGET_CHUNK_BYTES: usize = 16 << 10;
 /// How long results that are ready wait for company. Acknowledgements come in crowds, one right after
 /// the other: to follow each as it comes would cost a wake-up and a write to the network for each.
-const LINGER: Duration = Duration::from_millis(1);
+const LINGER_DELAY: Duration = Duration::from_millis(1);
 
 /// The status of a line that was sent.
 const OK: u16 = 200;
 
 /// What became of one line.
-pub(crate) struct Answer {
+pub(crate) struct LineResult {
     pub(crate) line: u64,
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: LineOutcome,
     /// A part of the window, which is free again when this answer is made.
-    pub(crate) room: Option<OwnedSemaphorePermit>,
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
-pub(crate) enum Outcome {
+pub(crate) enum LineOutcome {
     /// Its records are queued, or acknowledged even.
     Sending(Delivery),
     /// It was not sent.
@@ -47,34 +47,38 @@ pub(crate) enum Outcome {
 }
 
 /// What is known while the answers are made.
-struct Answers {
-    queue: mpsc::Receiver<Answer>,
+struct ResultStream {
+    queue: mpsc::Receiver<LineResult>,
     /// One that was begun with and is not acknowledged yet.
-    pending: Option<Answer>,
-    keys: Keys,
-    outcomes: Outcomes,
-    lines: BulkLines,
+    pending: Option<LineResult>,
+    keys: IdempotencyKeys,
+    outcomes: SendMetrics,
+    lines: BulkLineCounters,
     /// Lines answered, and those of them that were not sent.
     count: u64,
     failed: u64,
 }
 
 /// The body of the response.
-pub(crate) fn body(queue: mpsc::Receiver<Answer>, keys: Keys, outcomes: Outcomes) -> Body {
-    let (lines, count, failed) = (BulkLines::default(), 0, 0);
-    let answers = Answers { queue, pending: None, keys, outcomes, lines, count, failed };
+pub(crate) fn results_body(
+    queue: mpsc::Receiver<LineResult>,
+    keys: IdempotencyKeys,
+    outcomes: SendMetrics,
+) -> Body {
+    let (lines, count, failed) = (BulkLineCounters::default(), 0, 0);
+    let answers = ResultStream { queue, pending: None, keys, outcomes, lines, count, failed };
     Body::from_stream(stream::unfold(answers, async |mut answers| {
-        let chunk = answers.chunk().await;
+        let chunk = answers.next_chunk().await;
         chunk.map(|chunk| (Ok::<_, Infallible>(chunk), answers))
     }))
 }
 
-impl Answers {
+impl ResultStream {
     /// The next results: at least one, and those after it that are ready by now. None at the end.
-    async fn chunk(&mut self) -> Option<Bytes> {
+    async fn next_chunk(&mut self) -> Option<Bytes> {
         let mut chunk = BytesMut::new();
         let mut lingered = false;
-        while chunk.len() < CHUNK {
+        while chunk.len() < TARGET_CHUNK_BYTES {
             let mut answer = match self.pending.take() {
                 Some(answer) => answer,
                 None if chunk.is_empty() => match self.queue.recv().await {
@@ -89,45 +93,47 @@ impl Answers {
                     Err(_) if lingered => break,
                     Err(_) => {
                         lingered = true;
-                        sleep(LINGER).await;
+                        sleep(LINGER_DELAY).await;
                         continue;
                     }
                 },
             };
-            if let Outcome::Sending(delivery) = &mut answer.outcome {
+            if let LineOutcome::Sending(delivery) = &mut answer.outcome {
                 if chunk.is_empty() {
-                    delivery.settle(&self.keys, &self.outcomes).await;
-                } else if delivery.settle(&self.keys, &self.outcomes).now_or_never().is_none() {
+                    delivery.await_acks(&self.keys, &self.outcomes).await;
+                } else if delivery.await_acks(&self.keys, &self.outcomes).now_or_never().is_none() {
                     self.pending = Some(answer);
                     // What is ready must not wait any longer for what is not.
                     if lingered {
                         break;
                     }
                     lingered = true;
-                    sleep(LINGER).await;
+                    sleep(LINGER_DELAY).await;
                     continue;
                 }
             }
             self.count += 1;
-            let status = write(&answer, &mut chunk);
-            self.lines.answered(status);
+            let status = write_result(&answer, &mut chunk);
+            self.lines.count_line(status);
             self.failed += u64::from(status != OK);
-            drop(answer.room);
+            drop(answer.permit);
         }
         Some(chunk.freeze())
     }
 }
 
 /// Writes the line's result; its status.
-fn write(answer: &Answer, to: &mut BytesMut) -> u16 {
+fn write_result(answer: &LineResult, to: &mut BytesMut) -> u16 {
     let outcome = match &answer.outcome {
-        Outcome::Sending(delivery) => delivery.outcome(),
-        Outcome::Refused(problem) => Err(problem.clone()),
+        LineOutcome::Sending(delivery) => delivery.to_result(),
+        LineOutcome::Refused(problem) => Err(problem.clone()),
     };
     let status = outcome.as_ref().map_or_else(|problem| problem.status().as_u16(), |_| OK);
     let result = match outcome {
-        Ok(sent) => serde_json::to_writer(to.writer(), &Sent { line: answer.line, status, sent }),
-        Err(problem) => serde_json::to_writer(to.writer(), &refused(answer.line, &problem)),
+        Ok(sent) => {
+            serde_json::to_writer(to.writer(), &SentRow { line: answer.line, status, sent })
+        }
+        Err(problem) => serde_json::to_writer(to.writer(), &refused_row(answer.line, &problem)),
     };
     debug_assert!(result.is_ok(), "only text and numbers, into memory");
     to.put_u8(b'\n');
@@ -135,7 +141,7 @@ fn write(answer: &Answer, to: &mut BytesMut) -> u16 {
 }
 
 #[derive(Serialize)]
-struct Sent {
+struct SentRow {
     line: u64,
     status: u16,
     sent: AllSent,
@@ -143,7 +149,7 @@ struct Sent {
 
 /// The problem's members, without those that only repeat its status and its message.
 #[derive(Serialize)]
-struct Refused<'p> {
+struct RefusedRow<'p> {
     line: u64,
     status: u16,
     message: &'p str,
@@ -151,7 +157,7 @@ struct Refused<'p> {
     more: Map<String, Value>,
 }
 
-fn refused(line: u64, problem: &Problem) -> Refused<'_> {
+fn refused_row(line: u64, problem: &Problem) -> RefusedRow<'_> {
     let more = match serde_json::to_value(problem) {
         Ok(Value::Object(mut members)) => {
             for repeated in ["type", "title", "status", "detail", "message"] {
@@ -161,7 +167,7 @@ fn refused(line: u64, problem: &Problem) -> Refused<'_> {
         }
         _ => Map::new(),
     };
-    Refused { line, status: problem.status().as_u16(), message: problem.message(), more }
+    RefusedRow { line, status: problem.status().as_u16(), message: problem.message(), more }
 }
 
 #[cfg(test)]
@@ -172,7 +178,7 @@ mod tests {
     fn a_refused_line_says_its_number_the_status_the_message_and_the_field() {
         let problem = Problem::bad_request("to_id", "is missing");
         assert_eq!(
-            serde_json::to_string(&refused(2, &problem)).expect("JSON"),
+            serde_json::to_string(&refused_row(2, &problem)).expect("JSON"),
             r#"{"line":2,"status":400,"message":"to_id: is missing","field":"to_id"}"#
         );
     }

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 /// Why some program could not read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unreadable {
+pub(crate) enum NotIJson {
     /// It nests deeper than is allowed.
     TooDeep,
     /// A text or a number of it is none.
@@ -19,29 +19,29 @@ pub(crate) enum Unreadable {
 }
 
 /// Lets through what nests at most so many levels deep, and whose texts and numbers are some.
-pub(crate) fn check(data: &RawValue, levels: usize) -> Result<(), Unreadable> {
+pub(crate) fn check_ijson(data: &RawValue, levels: usize) -> Result<(), NotIJson> {
     let mut json = serde_json::Deserializer::from_str(data.get());
-    Readable { levels }.deserialize(&mut json).map_err(|error| {
+    IJsonChecker { levels }.deserialize(&mut json).map_err(|error| {
         // Of the two reasons only the depth is ours to tell, and not the parser's.
-        if error.is_data() { Unreadable::TooDeep } else { Unreadable::NotPortable }
+        if error.is_data() { NotIJson::TooDeep } else { NotIJson::NotPortable }
     })
 }
 
 /// Reads every value and keeps none.
 #[derive(Clone, Copy)]
-struct Readable {
+struct IJsonChecker {
     /// How many arrays and objects may still begin within each other.
     levels: usize,
 }
 
-impl Readable {
-    fn inner<E: de::Error>(self) -> Result<Self, E> {
+impl IJsonChecker {
+    fn enter_level<E: de::Error>(self) -> Result<Self, E> {
         let levels = self.levels.checked_sub(1).ok_or_else(|| E::custom("too deep"))?;
         Ok(Self { levels })
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Readable {
+impl<'de> DeserializeSeed<'de> for IJsonChecker {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -49,7 +49,7 @@ impl<'de> DeserializeSeed<'de> for Readable {
     }
 }
 
-impl<'de> Visitor<'de> for Readable {
+impl<'de> Visitor<'de> for IJsonChecker {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -81,13 +81,13 @@ impl<'de> Visitor<'de> for Readable {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let inner = self.inner()?;
+        let inner = self.enter_level()?;
         while list.next_element_seed(inner)?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
-        let inner = self.inner()?;
+        let inner = self.enter_level()?;
         while object.next_entry_seed(inner, inner)?.is_some() {}
         Ok(())
     }

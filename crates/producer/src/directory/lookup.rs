@@ -12,49 +12,49 @@ use model::{User, UserId};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{Directory, cache::Cache, listener};
-use crate::metrics::Lookups;
+use super::{Directory, cache::NameCache, listener};
+use crate::metrics::LookupCounters;
 
 /// How many queries may run at the same time.
-const MOST_QUERIES: usize = 4;
+const MAX_QUERIES: usize = 4;
 /// How many ids are enough for one query: as many as a single send may have.
-const ENOUGH: usize = 10_000;
+const MAX_QUERY_IDS: usize = 10_000;
 
 /// The names of users. A cheap handle, to be cloned.
 #[derive(Clone)]
-pub struct Names(Arc<Shared>);
+pub struct UserLookup(Arc<LookupState>);
 
-struct Shared {
+struct LookupState {
     directory: Directory,
     /// None where it is turned off.
-    cache: Option<Cache>,
-    waiting: Mutex<Waiting>,
-    lookups: Lookups,
+    cache: Option<NameCache>,
+    waiting: Mutex<PendingLookups>,
+    lookups: LookupCounters,
 }
 
 /// Look-ups that no query has begun for.
 #[derive(Default)]
-struct Waiting {
-    lookups: VecDeque<(Vec<UserId>, oneshot::Sender<Found>)>,
+struct PendingLookups {
+    lookups: VecDeque<(Vec<UserId>, oneshot::Sender<QueryResult>)>,
     queries: usize,
 }
 
-type Found = Result<Arc<HashMap<UserId, Arc<str>>>, Away>;
+type QueryResult = Result<Arc<HashMap<UserId, Arc<str>>>, LookupFailed>;
 
 /// Some users, by their ids.
 #[derive(Debug, Default)]
-pub struct People {
+pub struct UserNames {
     names: HashMap<UserId, Arc<str>>,
     /// Why somebody may be missing who exists.
-    away: Option<Away>,
+    away: Option<LookupFailed>,
 }
 
-impl People {
+impl UserNames {
     /// This user; none where there is none with this id.
     ///
     /// # Errors
     /// [`Away`], when that could not be found out.
-    pub fn get(&self, id: UserId) -> Result<Option<User<'_>>, Away> {
+    pub fn get(&self, id: UserId) -> Result<Option<User<'_>>, LookupFailed> {
         match (self.names.get(&id), self.away) {
             (Some(name), _) => Ok(Some(User { id, name: Cow::Borrowed(name) })),
             (None, None) => Ok(None),
@@ -66,44 +66,44 @@ impl People {
 /// The directory does not answer. Why, is logged where it is found out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the user directory does not answer")]
-pub struct Away;
+pub struct LookupFailed;
 
-impl Names {
+impl UserLookup {
     /// Of the users in this directory, with at most `entries` in the cache; 0: no cache.
     ///
     /// Of PostgreSQL the cache is trusted only while [`watch`](Self::watch) runs; of SQLite always,
     /// because nobody else writes there.
     #[must_use]
     pub fn new(directory: Directory, entries: u64) -> Self {
-        let cache = (entries > 0).then(|| Cache::new(entries));
+        let cache = (entries > 0).then(|| NameCache::new(entries));
         if let (Some(cache), Directory::Sqlite(_)) = (&cache, &directory) {
-            cache.trust();
+            cache.trust_always();
         }
-        let (waiting, lookups) = (Mutex::default(), Lookups::default());
-        Self(Arc::new(Shared { directory, cache, waiting, lookups }))
+        let (waiting, lookups) = (Mutex::default(), LookupCounters::default());
+        Self(Arc::new(LookupState { directory, cache, waiting, lookups }))
     }
 
     /// Keeps the cache in step with PostgreSQL, until it is dropped.
-    pub async fn watch(self) {
+    pub async fn watch_changes(self) {
         if let (Some(cache), Directory::Postgres(pool)) = (&self.0.cache, &self.0.directory) {
-            listener::keep(cache, pool).await;
+            listener::watch_changes(cache, pool).await;
         }
     }
 
     /// This user's name, if it can be told at once.
-    fn cached(&self, id: UserId) -> Option<Arc<str>> {
+    fn cached_name(&self, id: UserId) -> Option<Arc<str>> {
         self.0.cache.as_ref()?.get(id)
     }
 
     /// These users: from the cache, and those who are not in it by one query.
-    pub async fn of(&self, ids: impl Iterator<Item = UserId>) -> People {
-        let mut people = People::default();
+    pub async fn look_up(&self, ids: impl Iterator<Item = UserId>) -> UserNames {
+        let mut people = UserNames::default();
         let mut missing = Vec::new();
         for id in ids {
             if people.names.contains_key(&id) {
                 continue;
             }
-            match self.cached(id) {
+            match self.cached_name(id) {
                 Some(name) => {
                     people.names.insert(id, name);
                 }
@@ -114,7 +114,7 @@ impl Names {
         lookups.hit.increment(people.names.len() as u64);
         if !missing.is_empty() {
             let asked = missing.len() as u64;
-            match self.look_up(missing.clone()).await {
+            match self.query_names(missing.clone()).await {
                 Ok(found) => {
                     lookups.miss.increment(asked);
                     people.names.extend(
@@ -134,17 +134,20 @@ impl Names {
     ///
     /// # Errors
     /// [`Away`], when the directory does not answer in time.
-    async fn look_up(&self, ids: Vec<UserId>) -> Result<Arc<HashMap<UserId, Arc<str>>>, Away> {
+    async fn query_names(
+        &self,
+        ids: Vec<UserId>,
+    ) -> Result<Arc<HashMap<UserId, Arc<str>>>, LookupFailed> {
         let (answer, answered) = oneshot::channel();
         {
             let mut waiting = self.0.waiting.lock();
             waiting.lookups.push_back((ids, answer));
-            if waiting.queries < MOST_QUERIES {
+            if waiting.queries < MAX_QUERIES {
                 waiting.queries += 1;
-                tokio::spawn(self.clone().query());
+                tokio::spawn(self.clone().run_queries());
             }
         }
-        answered.await.unwrap_or(Err(Away))
+        answered.await.unwrap_or(Err(LookupFailed))
     }
 
     /// How many names the cache holds, and whether it is trusted now; none where there is no cache.
@@ -153,16 +156,16 @@ impl Names {
     }
 
     /// This user was changed: nobody is to be told the name that they had.
-    pub fn forget(&self, id: UserId) {
+    pub fn invalidate_user(&self, id: UserId) {
         if let Some(cache) = &self.0.cache {
-            cache.forget(id);
+            cache.invalidate_user(id);
         }
     }
 
     /// Asks the directory for as long as somebody waits.
-    async fn query(self) {
-        while let Some((ids, waiting)) = self.next() {
-            let found = self.ask(&ids).await;
+    async fn run_queries(self) {
+        while let Some((ids, waiting)) = self.next_query() {
+            let found = self.query_directory(&ids).await;
             for answer in waiting {
                 // Whoever is not there any more has given up.
                 let _ = answer.send(found.clone());
@@ -171,10 +174,10 @@ impl Names {
     }
 
     /// What the next query is for; none, and this one has ended, when nobody waits.
-    fn next(&self) -> Option<(Vec<UserId>, Vec<oneshot::Sender<Found>>)> {
+    fn next_query(&self) -> Option<(Vec<UserId>, Vec<oneshot::Sender<QueryResult>>)> {
         let mut waiting = self.0.waiting.lock();
         let (mut all, mut answers) = (Vec::new(), Vec::new());
-        while all.len() < ENOUGH
+        while all.len() < MAX_QUERY_IDS
             && let Some((ids, answer)) = waiting.lookups.pop_front()
         {
             if !answer.is_closed() {
@@ -191,16 +194,16 @@ impl Names {
         Some((all, answers))
     }
 
-    async fn ask(&self, ids: &[UserId]) -> Found {
-        let before = self.0.cache.as_ref().map(Cache::before);
-        let users = self.0.directory.users(ids).await.map_err(|error| {
+    async fn query_directory(&self, ids: &[UserId]) -> QueryResult {
+        let before = self.0.cache.as_ref().map(NameCache::change_counts);
+        let users = self.0.directory.find_users(ids).await.map_err(|error| {
             tracing::warn!(%error, "sends are refused");
-            Away
+            LookupFailed
         })?;
         let found: HashMap<UserId, Arc<str>> =
             users.into_iter().map(|(id, user)| (id, Arc::from(&*user.name))).collect();
         if let (Some(cache), Some(before)) = (&self.0.cache, &before) {
-            cache.remember(before, found.iter().map(|(id, name)| (*id, name)));
+            cache.insert_found(before, found.iter().map(|(id, name)| (*id, name)));
         }
         Ok(Arc::new(found))
     }
@@ -215,28 +218,28 @@ mod tests {
         UserId::new(n).expect("positive")
     }
 
-    async fn names(folder: &tempfile::TempDir, entries: u64) -> (Directory, Names) {
+    async fn names(folder: &tempfile::TempDir, entries: u64) -> (Directory, UserLookup) {
         let directory =
-            Directory::sqlite(&folder.path().join("users.db")).await.expect("a directory");
+            Directory::open_sqlite(&folder.path().join("users.db")).await.expect("a directory");
         directory.migrate().await.expect("a table");
-        (directory.clone(), Names::new(directory, entries))
+        (directory.clone(), UserLookup::new(directory, entries))
     }
 
     #[tokio::test]
     async fn a_name_is_looked_up_once_and_again_when_it_was_changed() {
         let folder = tempfile::tempdir().expect("a folder");
         let (directory, names) = names(&folder, 10).await;
-        assert_eq!(names.cached(id(1)), None);
-        let found = names.look_up(vec![id(1), id(99)]).await.expect("an answer");
+        assert_eq!(names.cached_name(id(1)), None);
+        let found = names.query_names(vec![id(1), id(99)]).await.expect("an answer");
         assert_eq!(found.len(), 1, "nobody has the id 99");
-        assert_eq!(names.cached(id(1)).as_deref(), Some("Emma"));
-        assert_eq!(names.cached(id(99)), None);
+        assert_eq!(names.cached_name(id(1)).as_deref(), Some("Emma"));
+        assert_eq!(names.cached_name(id(99)), None);
 
         let name = UserName::new("Emma Stone").expect("a name");
-        directory.put(id(1), &name).await.expect("written");
-        names.forget(id(1));
-        assert_eq!(names.cached(id(1)), None);
-        let found = names.look_up(vec![id(1)]).await.expect("an answer");
+        directory.put_user(id(1), &name).await.expect("written");
+        names.invalidate_user(id(1));
+        assert_eq!(names.cached_name(id(1)), None);
+        let found = names.query_names(vec![id(1)]).await.expect("an answer");
         assert_eq!(found.get(&id(1)).map(|name| &**name), Some("Emma Stone"));
     }
 
@@ -244,15 +247,15 @@ mod tests {
     async fn without_a_cache_nothing_is_remembered() {
         let folder = tempfile::tempdir().expect("a folder");
         let (_, names) = names(&folder, 0).await;
-        names.look_up(vec![id(1)]).await.expect("an answer");
-        assert_eq!(names.cached(id(1)), None);
+        names.query_names(vec![id(1)]).await.expect("an answer");
+        assert_eq!(names.cached_name(id(1)), None);
     }
 
     #[tokio::test]
     async fn many_look_ups_at_once_share_few_queries_and_each_is_answered() {
         let folder = tempfile::tempdir().expect("a folder");
         let (_, names) = names(&folder, 0).await;
-        let lookups = (0..1000).map(|n| names.look_up(vec![id(1 + n % 4)]));
+        let lookups = (0..1000).map(|n| names.query_names(vec![id(1 + n % 4)]));
         let answers = futures_util::future::join_all(lookups).await;
         for (n, answer) in (0..).zip(answers) {
             let found = answer.expect("an answer");
@@ -270,7 +273,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (directory, names) = names(&folder, 10).await;
         directory.close().await;
-        let (one, two) = tokio::join!(names.look_up(vec![id(1)]), names.look_up(vec![id(2)]));
-        assert_eq!((one.err(), two.err()), (Some(Away), Some(Away)));
+        let (one, two) =
+            tokio::join!(names.query_names(vec![id(1)]), names.query_names(vec![id(2)]));
+        assert_eq!((one.err(), two.err()), (Some(LookupFailed), Some(LookupFailed)));
     }
 }
