@@ -118,8 +118,8 @@ pub async fn replay(
     let writer = log.writer();
     for (done, letter) in letters.iter().enumerate() {
         let mut headers = letter.headers.clone();
-        if !headers.iter().any(|(name, _)| *name == headers::ID_HEADER) {
-            headers.push((headers::ID_HEADER, letter.place.clone().into_bytes().into()));
+        if !headers.iter().any(|(name, _)| *name == headers::CE_ID) {
+            headers.push((headers::CE_ID, letter.place.clone().into_bytes().into()));
         }
         let record = NewRecord {
             partition: partitioner.partition_for(&letter.key, partitions),

@@ -1,4 +1,4 @@
-//! One notification, or one receipt, as a record of the log: key, value and headers together.
+//! Records: a notification, a receipt or a canary probe as key, value and headers.
 
 use std::borrow::Cow;
 
@@ -12,39 +12,39 @@ use crate::{
     receipt::{self, Receipt},
 };
 
-/// What is written: the three parts of a record, ready for any log.
+/// A record to append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedRecord {
     /// The recipient's id in decimal ASCII.
     pub key: Vec<u8>,
-    /// The notification as JSON.
+    /// JSON.
     pub value: Vec<u8>,
     /// CloudEvents headers, see [`Headers`].
     pub headers: Vec<(&'static str, Cow<'static, [u8]>)>,
 }
 
-/// Why a record of the topic is not what the topic is for. Such a record is poison: it is counted and
-/// set aside, and never stops what comes after it.
+/// Why a record cannot be decoded. Such a poison record is counted and copied to the dead-letter
+/// queue; the consumer goes on with the next record.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// A tombstone, which this topic has no use for.
+    /// It has no value: a tombstone.
     #[error("the record has no value")]
     Empty,
-    /// Not JSON, or not of the right shape, or no recipient with a positive id.
+    /// It is not JSON, has the wrong shape or no recipient with a positive id.
     #[error("the value is not what this topic holds: {0}")]
     Shape(#[from] serde_json::Error),
-    /// Its data would make its recipient's inbox unreadable to some programs.
+    /// Its data is not I-JSON or nests too deep; some clients could not parse the inbox.
     #[error("its data {0}")]
     Data(#[from] InvalidData),
 }
 
-/// About what surrounds a message in a record's value, in bytes; more than that costs one copy.
+/// Typical size of the JSON around the message, in bytes. A larger one costs a reallocation.
 const ENVELOPE_BYTES: usize = 192;
 
-/// The record of this notification.
+/// Encodes a notification's record.
 ///
 /// # Errors
-/// None in practice: serde's, should a value not be JSON.
+/// If serde cannot serialize the notification, which does not happen in practice.
 pub fn encode_notification(
     notification: &Notification<'_>,
     headers: &Headers,
@@ -58,13 +58,13 @@ pub fn encode_notification(
     })
 }
 
-/// What a canary's record has in place of a recipient: no user's key.
+/// The key of a canary probe's record. No user has this key.
 const CANARY_KEY: &[u8] = b"canary";
-/// The value of a canary's `ce_type`.
+/// `ce_type` of a canary probe's record.
 const CANARY_TYPE: &str = "notification.canary";
 
-/// The record by which a service tries whether what it writes is acknowledged, and read. It is for
-/// nobody: every view passes it over.
+/// Encodes a canary probe's record. A service writes it to check that the log acknowledges and
+/// delivers records; the view ignores it.
 #[must_use]
 pub fn encode_canary(now: Timestamp) -> EncodedRecord {
     let headers = Headers {
@@ -80,22 +80,22 @@ pub fn encode_canary(now: Timestamp) -> EncodedRecord {
     }
 }
 
-/// Whether a record with this key and these headers is a [`canary`]'s.
+/// Returns true if this is the key and the headers of a canary probe's record.
 #[must_use]
 pub fn is_canary<'a>(
     key: Option<&[u8]>,
     mut headers: impl Iterator<Item = (&'a str, &'a [u8])>,
 ) -> bool {
-    // The key first, because it is there at hand; a foreign record may have any.
+    // The key alone is not enough: another producer's record may have any key.
     key == Some(CANARY_KEY)
-        && headers.any(|header| header == (headers::KIND, CANARY_TYPE.as_bytes()))
+        && headers.any(|header| header == (headers::CE_TYPE, CANARY_TYPE.as_bytes()))
 }
 
-/// The notification in this record. The key is not looked at: to whom a notification goes is
-/// said by its value, and the key is only how it came to its partition.
+/// Decodes a notification's record. Ignores the key: the recipient is in the value, and the key only
+/// chooses the partition.
 ///
 /// # Errors
-/// [`Poison`], when this is no notification.
+/// [`DecodeError`] for a poison record.
 pub fn decode_notification<'a>(
     value: Option<&'a [u8]>,
     headers: impl Iterator<Item = (&'a str, &'a [u8])>,
@@ -104,15 +104,15 @@ pub fn decode_notification<'a>(
 ) -> Result<(Notification<'a>, Headers), DecodeError> {
     let value = value.ok_or(DecodeError::Empty)?;
     let notification: Notification<'_> = serde_json::from_slice(value)?;
-    // Its length is another producer's own affair, as that of its message is.
+    // Other producers may exceed this producer's limits on the length of data and messages.
     notification.data.map_or(Ok(()), Data::check_json)?;
     Ok((notification, Headers::decode(headers, at, timestamp)))
 }
 
-/// The record of this receipt.
+/// Encodes a receipt's record.
 ///
 /// # Errors
-/// As [`encode`].
+/// As [`encode_notification`].
 pub fn encode_receipt(
     receipt: &Receipt,
     headers: &Headers,
@@ -124,10 +124,10 @@ pub fn encode_receipt(
     })
 }
 
-/// The receipt in this record.
+/// Decodes a receipt's record.
 ///
 /// # Errors
-/// [`Poison`], when this is no receipt.
+/// [`DecodeError`] for a poison record.
 pub fn decode_receipt(value: Option<&[u8]>) -> Result<Receipt, DecodeError> {
     Ok(serde_json::from_slice(value.ok_or(DecodeError::Empty)?)?)
 }

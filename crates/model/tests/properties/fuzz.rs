@@ -1,5 +1,5 @@
-//! Whatever arrives, decoding does not panic; and what it takes keeps the bounds that are promised,
-//! and is the same when it is written and read again.
+//! Decoding generated input does not panic. Decoded values keep their documented bounds and are
+//! equal after they are written and read again.
 
 use inputs::{bytes, json, mutated, mutated_text, text};
 use jiff::Timestamp;
@@ -17,7 +17,7 @@ use crate::strategies::{
 
 const AT: Cursor = Cursor { partition: 3, offset: 7 };
 
-/// Headers by the names that we know, and by others; any number of times, with any value.
+/// Headers with known and unknown names, repeated or missing, with arbitrary values.
 fn wire() -> impl Strategy<Value = Vec<(String, Vec<u8>)>> {
     let known = &["ce_id", "ce_time", "traceparent", "ce_fingerprint", "ce_type", "ce_specversion"];
     let name = prop_oneof![4 => select(&known[..]).prop_map(String::from), 1 => text()];
@@ -41,7 +41,7 @@ fn read(wire: &[(String, Vec<u8>)]) -> Headers {
     Headers::decode(wire, AT, Timestamp::UNIX_EPOCH)
 }
 
-/// How deep the brackets of valid JSON go.
+/// The nesting depth of valid JSON.
 fn depth(json: &str) -> usize {
     let (mut deepest, mut depth, mut within, mut escaped) = (0, 0_usize, false, false);
     for byte in json.bytes() {
@@ -70,7 +70,7 @@ proptest! {
         prop_assert!(notification.to.id.get() >= 1 && notification.from.id.get() >= 1);
 
         let record = encode_notification(&notification, &headers).expect("JSON");
-        // Whatever was sent, its recipient's program can read it.
+        // The recipient's program can parse it.
         let whole = serde_json::from_slice::<Value>(&record.value);
         prop_assert!(whole.is_ok(), "{:?}", whole);
 

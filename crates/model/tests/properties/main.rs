@@ -1,5 +1,4 @@
-//! Encoding and decoding are each other's inverse, for anything that can be sent, and decoding
-//! never panics, for anything that can arrive.
+//! Decoding is the inverse of encoding for every valid value, and never panics on generated input.
 
 mod strategies;
 mod fuzz;
@@ -66,7 +65,7 @@ proptest! {
 
     #[test]
     fn data_means_what_was_written_and_is_one_line(written in json_value(), spaces in "[ \t\r\n]{0,3}") {
-        // Space wherever JSON allows it: no string in here has a bracket or a comma.
+        // White space where JSON allows it: no string in here has a bracket or a comma.
         let space = |c| match c {
             '[' | ']' | ',' | ':' => format!("{spaces}{c}{spaces}"),
             c => String::from(c),

@@ -1,4 +1,4 @@
-//! What is valid, made up.
+//! Generated valid values.
 
 use jiff::Timestamp;
 use model::{
@@ -50,7 +50,7 @@ pub(crate) fn record_headers() -> impl Strategy<Value = Headers> {
     )
 }
 
-/// The value of a notification's record, with fields of others and with fields twice.
+/// The value of a notification's record, with unknown and with duplicate fields.
 pub(crate) fn notification_json() -> impl Strategy<Value = Vec<u8>> {
     let user = || {
         (user_id(), inputs::json_string())
