@@ -1,9 +1,8 @@
-//! The producer: `POST /send`, and `/users`.
+//! The producer: `POST /send` and `/users`.
 //!
-//! A send's way: [`routes`] → [`send::request`] (form or JSON, parsed into what may be sent) →
-//! [`directory`] (who the two users are) → [`send`] (the notification) → [`publish`] (a record of
-//! the log) → the answer, once the log has acknowledged. [`bulk`] goes the same way with many sends
-//! of one request at once.
+//! The path of a send: [`routes`] → [`send::request`] (parses and validates) → [`directory`] (looks up
+//! the users) → [`send`] (makes the notifications) → [`publish`] (appends the records) → the response,
+//! once the log has acknowledged. A [`bulk`] request takes the same path with many sends at once.
 
 pub mod settings;
 pub mod cors;
@@ -11,10 +10,11 @@ pub mod routes;
 mod access;
 mod rate;
 mod schema;
+mod problems;
+pub mod directory;
 pub mod send;
 pub mod bulk;
 mod users;
-pub mod directory;
 pub mod publish;
 pub mod metrics;
 
@@ -32,28 +32,28 @@ use send::{Sender, keys::IdempotencyKeys};
 use settings::SendArgs;
 pub use settings::Settings;
 
-/// Why the producer ended before it was told to.
+/// Why the producer failed to start or to run.
 #[derive(Debug, thiserror::Error)]
 pub enum ProducerError {
-    /// A topic is not what the settings say, or cannot be made.
+    /// A topic differs from the settings or cannot be created.
     #[error(transparent)]
     Topic(#[from] event_log::TopicError),
-    /// The users' table cannot be made or brought up to date.
+    /// The users table cannot be created or migrated.
     #[error(transparent)]
     Migrate(#[from] directory::MigrateError),
-    /// The listener has no address.
+    /// The listener's address cannot be determined.
     #[error(transparent)]
     Listen(#[from] std::io::Error),
-    /// The keys that verify tokens cannot be used.
+    /// The keys for tokens cannot be used.
     #[error(transparent)]
     Keys(#[from] service::auth::KeyError),
 }
 
-/// Serves on `listener` until `shutdown`, then drains and flushes. Neither the log nor the
-/// directory need be there yet: until they are, sends are answered 503 and `/readyz` says why.
+/// Serves on `listener` until `shutdown`, then drains and flushes. The log and the directory may start
+/// later: until then sends are answered 503, and `/readyz` shows the reason.
 ///
 /// # Errors
-/// [`RunError`], when something is wrong that waiting does not mend.
+/// [`ProducerError`] for a failure that waiting does not resolve.
 pub async fn run(
     settings: Settings,
     log: Log,
@@ -87,14 +87,14 @@ pub async fn run(
     let app =
         routes::build_router(&settings, &auth, table, sender, canary.clone(), &metrics, local);
 
-    let mut watching = JoinSet::new();
-    watching.spawn(names.watch_changes());
-    watching.spawn(auth.watch());
-    watching.spawn(rates.evict_idle());
-    let (tried, mut partition) = (publisher.clone(), 0_u32);
-    watching.spawn(canary.watch(async move || {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(names.watch_changes());
+    tasks.spawn(auth.watch());
+    tasks.spawn(rates.evict_idle());
+    let (probed, mut partition) = (publisher.clone(), 0_u32);
+    tasks.spawn(canary.watch(async move || {
         partition = partition.wrapping_add(1);
-        tried.probe_partition(partition).await
+        probed.probe_partition(partition).await
     }));
 
     let stop_serving = CancellationToken::new();
@@ -107,11 +107,11 @@ pub async fn run(
     if outcome.is_ok() {
         shutdown.cancelled().await;
     }
-    // First nobody new is let in and everybody inside is answered, then what is queued is written.
+    // Answers the running requests first, then writes the queued records.
     stop_serving.cancel();
     let _ = server.await;
     publisher.flush(settings.http.drain_timeout).await;
-    watching.shutdown().await;
+    tasks.shutdown().await;
     directory.close().await;
     Ok(outcome?)
 }

@@ -1,4 +1,4 @@
-//! How much one sender may send: a bucket each that fills at a steady rate (GCRA, by `governor`).
+//! The rate limit of each sender: a token bucket (GCRA, by `governor`).
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use metrics::counter;
 use model::UserId;
 use service::problem::Problem;
 
-/// How often senders whose bucket is full again are forgotten.
+/// How often full buckets are removed.
 const EVICT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// `RateLimit-Limit`, `-Remaining` and `-Reset`
@@ -31,25 +31,26 @@ pub(crate) const HEADERS: [HeaderName; 3] = [
 type Buckets =
     RateLimiter<UserId, DashMapStateStore<UserId>, DefaultClock, StateInformationMiddleware>;
 
-/// The senders' buckets. A cheap handle, to be cloned.
+/// The buckets of all senders; `None` if there is no limit. Cheap to clone.
 #[derive(Clone)]
 pub struct SenderLimits(Option<Arc<Limiter>>);
 
 struct Limiter {
     buckets: Buckets,
-    /// Notifications a second, and at once.
+    /// Notifications per second.
     rate: u32,
+    /// Notifications at once after a pause.
     burst: u32,
 }
 
-/// What a sender may still send, as headers of the answer; nothing, where there is no limit.
+/// The values of [`HEADERS`] in the response: limit, remaining, reset in seconds. `None` without a limit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowance(Option<(u32, u32, u32)>);
 
-/// A sender has sent too much.
+/// A sender exceeds its rate.
 #[derive(Debug)]
 pub(crate) struct RateLimited {
-    /// When what was asked for may be sent; never, where none is given.
+    /// When to retry. `None` if the request exceeds the burst and can never be sent.
     pub(crate) retry_after: Option<Duration>,
     shared: Arc<Limiter>,
 }
@@ -61,7 +62,8 @@ impl std::fmt::Debug for Limiter {
 }
 
 impl SenderLimits {
-    /// So many notifications a second, and so many at once after a pause; no limit, if `rate` is 0.
+    /// Limits each sender to `rate` notifications per second and `burst` (default: ten seconds' worth)
+    /// at once; no limit if `rate` is 0.
     #[must_use]
     pub fn new(rate: u32, burst: Option<u32>) -> Self {
         let Some(per_second) = NonZeroU32::new(rate) else { return Self(None) };
@@ -71,7 +73,7 @@ impl SenderLimits {
         Self(Some(Arc::new(Limiter { buckets, rate, burst: burst.get() })))
     }
 
-    /// Takes so many out of the sender's bucket, or nothing.
+    /// Takes `count` tokens from the sender's bucket, all or none.
     pub(crate) fn take_tokens(&self, from: UserId, count: usize) -> Result<Allowance, RateLimited> {
         let Some(shared) = &self.0 else { return Ok(Allowance(None)) };
         let count = u32::try_from(count).unwrap_or(u32::MAX);
@@ -90,7 +92,7 @@ impl SenderLimits {
         }
     }
 
-    /// Forgets senders whose bucket is full again, for ever: they are as if they had never come.
+    /// Periodically removes full buckets, which equal new ones.
     pub(crate) async fn evict_idle(self) {
         let Some(shared) = self.0 else { return std::future::pending().await };
         loop {
@@ -104,7 +106,7 @@ impl SenderLimits {
 const TEN: NonZeroU32 = NonZeroU32::new(10).expect("not zero");
 
 impl Limiter {
-    /// In how many seconds a bucket with so much left is full.
+    /// The seconds until a bucket with `left` tokens is full.
     fn seconds_until_full(&self, left: u32) -> u32 {
         self.burst.saturating_sub(left).div_ceil(self.rate)
     }
@@ -114,11 +116,11 @@ impl From<RateLimited> for Problem {
     fn from(RateLimited { retry_after, shared }: RateLimited) -> Self {
         let Limiter { rate, burst, .. } = *shared;
         let Some(wait) = retry_after else {
-            let why = format!("are more than a sender may reach at once, which is {burst}");
+            let why = format!("must name at most {burst} recipients, the sender's limit at once");
             return Self::bad_request("to_id", why).with("limit", burst);
         };
         let message = format!(
-            "This sender has sent too much: {rate} notifications a second may be sent, {burst} at once"
+            "Rate limit exceeded: this sender may send {rate} notifications per second, {burst} at once"
         );
         let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(wait);
         let seconds = wait.as_secs().saturating_add(1);

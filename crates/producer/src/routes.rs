@@ -1,4 +1,4 @@
-//! All routes of the producer, in one table.
+//! The route table, and `POST /send`.
 
 use std::{borrow::Cow, future::ready, sync::Arc};
 
@@ -23,15 +23,16 @@ use tokio::sync::Semaphore;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    Settings, access, bulk,
+    access, bulk,
     directory::Directory,
-    metrics::states,
+    problems::RETRY_SOON,
     schema,
-    send::{SOON, Sender, idempotency::IdempotencyKey, request::SendRequest},
+    send::{SendResponse, Sender, idempotency::IdempotencyKey, request::SendRequest},
+    settings::Settings,
     users::{self, UsersState},
 };
 
-/// Every route, with the limits and error bodies that all of them share.
+/// All routes, with the limits and error bodies that they share.
 pub(crate) fn build_router(
     settings: &Settings,
     auth: &Auth,
@@ -48,10 +49,10 @@ pub(crate) fn build_router(
     let health = canary.into_check(health);
     let cached = sender.users.clone();
     let scraped = metrics.routes(move |mut scrape: Scrape| {
-        states(&cached, &mut scrape);
+        cached.report_cache(&mut scrape);
         ready(scrape)
     });
-    let users = UsersState { directory, names: sender.users.clone() };
+    let users = UsersState { directory, lookup: sender.users.clone() };
     let bulks = Arc::new(Semaphore::new(settings.sending.max_bulks));
     let guarded = OpenApiRouter::new()
         .routes(routes!(post_send))
@@ -73,39 +74,39 @@ pub(crate) fn build_router(
         let allowed = settings.sending.cors_origins.clone();
         origin::refuse_foreign(routes, local, move |origin| allowed.contains(origin))
     };
-    // Outside of everything else: a browser shows a page no answer without its headers, and an error
-    // is an answer too.
+    // The outermost layer: without CORS headers a browser hides the response from the page, errors
+    // included.
     http::layers(routes, &settings.http, metrics).layer(settings.sending.cors_origins.cors_layer())
 }
 
-/// What `POST /send` needs. Behind one handle, because a router copies its state at each request.
+/// The state of `POST /send`. In one `Arc`, because axum clones the state for each request.
 struct SendState {
     sender: Sender,
-    /// A place for each bulk that may be under way.
+    /// One permit for each bulk request that may run.
     bulk_permits: Arc<Semaphore>,
 }
 
 /// Send a message
 ///
-/// To one or several users, answered once everything is acknowledged; or many messages, one a
-/// line, each answered with a line of its own as it is acknowledged.
+/// To one or several users, answered once all records are acknowledged; or many messages, one per
+/// line, each answered with a line once it is acknowledged.
 #[utoipa::path(post, path = "/send", tag = "send", operation_id = "send",
     params(("Idempotency-Key" = Option<String>, Header,
-        description = "Makes it safe to send this again: 1 to 255 visible ASCII characters, as `\"…\"` or bare")),
+        description = "Makes it safe to retry: 1 to 255 visible ASCII characters, as `\"…\"` or bare")),
     request_body(content(
         (schema::SendBody = "application/json"),
         (schema::SendForm = "application/x-www-form-urlencoded"),
         (String = "application/x-ndjson"))),
     responses(
         (status = 200, description = "Acknowledged", content(
-            (schema::Sent = "application/json"), (String = "application/x-ndjson"))),
+            (SendResponse = "application/json"), (String = "application/x-ndjson"))),
         (status = 404, description = "A user does not exist; nothing was sent", body = ProblemBody,
          content_type = "application/problem+json"),
-        (status = 415, description = "Neither a form nor JSON nor lines of it", body = ProblemBody,
+        (status = 415, description = "The body is not a form, JSON or NDJSON", body = ProblemBody,
          content_type = "application/problem+json"),
-        (status = 422, description = "The Idempotency-Key was used for something else",
+        (status = 422, description = "The Idempotency-Key was used for another notification",
          body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, description = "The sender has sent too much: try again after Retry-After",
+        (status = 429, description = "The sender exceeds its rate limit: retry after Retry-After",
          body = ProblemBody, content_type = "application/problem+json"),
         (status = 504, description = "Not acknowledged in time: the outcome is unknown",
          body = ProblemBody, content_type = "application/problem+json"),
@@ -121,13 +122,14 @@ async fn post_send(
     let key = IdempotencyKey::from_headers(request.headers())?;
     let media_type = media_type(request.headers()).map(Cow::into_owned);
     if media_type.as_deref() == Some(bulk::MEDIA_TYPE) {
-        let Ok(place) = Arc::clone(bulk_permits).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(bulk_permits).try_acquire_owned() else {
             request.extensions().get::<Place>().inspect(|place| place.shed("bulks"));
-            let message = "As many bulks are under way as may be; try again shortly";
-            return Err(Problem::unavailable(message, SOON));
+            let message = "Too many concurrent bulk requests; try again shortly";
+            return Err(Problem::unavailable(message, RETRY_SOON));
         };
         let BodyBounds { timeout, .. } = request.extensions().get().cloned().unwrap_or_default();
-        let bulk = bulk::BulkRequest { sender: sender.clone(), caller, key, trace, _permit: place };
+        let bulk =
+            bulk::BulkRequest { sender: sender.clone(), caller, key, trace, _permit: permit };
         return Ok(bulk::send_bulk(bulk, request.into_body(), timeout).await);
     }
     let Body(body) = request.extract().await?;

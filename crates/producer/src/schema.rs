@@ -1,7 +1,7 @@
-//! What the API's description says of the bodies that are parsed by hand, so that what is wrong with
-//! them can be said in our words. A fuzzing client holds the two against each other.
+//! OpenAPI schemas of bodies that the producer parses by hand, and of `model`'s types. A fuzzing client
+//! tests that the parsers accept what the schemas allow.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -15,18 +15,18 @@ pub(crate) struct SendBody {
     to_id: Recipients,
     #[schema(min_length = 1, max_length = 4096, example = "Bruno started following you.")]
     message: String,
-    /// What kind it is, in your words; readers may filter by it.
+    /// The kind of the notification, of your choice; readers may filter by it.
     #[schema(required = false, min_length = 1, max_length = 64, example = "follow")]
     category: Option<String>,
-    /// Where a click leads: `http://…`, `https://…`, or a path of your own site, `/…`.
+    /// The target of a click: `http://…`, `https://…`, or a path on your site, `/…`.
     #[schema(required = false, max_length = 2048, example = "/users/2")]
     link: Option<String>,
-    /// Any JSON, at most 16 KiB and 32 levels, for the recipient's program.
+    /// Any JSON for the recipient's program, at most 16 KiB and 32 levels.
     #[schema(required = false)]
     data: Option<Value>,
 }
 
-/// The same as a form; repeat `to_id` to reach several.
+/// The same as a form; repeat `to_id` for several recipients.
 #[derive(Deserialize, ToSchema)]
 #[allow(dead_code)] // Only described.
 pub(crate) struct SendForm {
@@ -54,28 +54,9 @@ pub(crate) enum Recipients {
     Several(Vec<i64>),
 }
 
-/// What was sent.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Sent {
-    #[schema(example = "Notification sent successfully!")]
-    message: String,
-    sent: Vec<Delivery>,
-}
-
-/// One recipient's notification, in the log.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Delivery {
-    #[schema(minimum = 1, example = 1)]
-    to_id: i64,
-    #[schema(example = "01a20397-68d9-7367-9612-d4f7597a900b")]
-    id: String,
-    /// Its place in the log. Given as `at_least`, a read waits until the inbox contains it.
-    #[schema(example = "3-1042")]
-    cursor: String,
-}
-
 /// A user.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
+#[allow(dead_code)] // Only described.
 pub(crate) struct User {
     #[schema(minimum = 1, example = 2)]
     id: i64,
@@ -90,13 +71,4 @@ pub(crate) struct Name {
     /// Not blank, no control characters.
     #[schema(min_length = 1, max_length = 100, example = "Nora")]
     name: String,
-}
-
-/// Some of the users, by id.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Users {
-    users: Vec<User>,
-    /// To be given as `after` for the next page; missing on the last.
-    #[schema(required = false, nullable = false)]
-    next: Option<i64>,
 }

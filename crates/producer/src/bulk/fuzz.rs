@@ -1,4 +1,4 @@
-//! Any bytes in any chunks are the same lines, and take no more memory than a line may have.
+//! Property tests of the line splitter: the lines do not depend on the chunks, and the buffer is bounded.
 
 use bytes::Bytes;
 use inputs::bytes;
@@ -6,7 +6,7 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::lines::{BulkLine, LineSplitter, LineTooLong, MAX_LINE_BYTES};
 
-/// Bytes of any kind, with ends of lines, and with lines about as long as one may be.
+/// Arbitrary bytes with line feeds, and lines of about the maximum length.
 fn body() -> impl Strategy<Value = Vec<u8>> {
     let run = prop_oneof![
         6 => bytes(),
@@ -18,7 +18,7 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
     vec(run, 0..10).prop_map(|runs| runs.concat())
 }
 
-/// What the lines are, said in another way.
+/// The expected lines, computed from the whole body.
 fn expected(body: &[u8]) -> Vec<BulkLine> {
     let lines = (1..).zip(body.split(|byte| *byte == b'\n'));
     let long = |text: &[u8]| text.len() > MAX_LINE_BYTES;

@@ -1,46 +1,46 @@
-//! Bytes as they arrive, cut into lines. A line within one chunk is a slice of it; one that spans
-//! chunks is put together, up to a bound.
+//! Splits a body into lines. A line within one chunk is a slice of it; a line that spans chunks is
+//! buffered, up to a limit.
 
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
-/// The longest line, in bytes without its end: more than a message, a link and data need together.
+/// Maximum length of a line without its line feed. A message, a link and data of maximum length fit.
 pub(crate) const MAX_LINE_BYTES: usize = 64 << 10;
 
 /// The line is longer than [`MAX_LINE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LineTooLong;
 
-/// One line that is not blank.
+/// A line that is not blank.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BulkLine {
-    /// From 1, blank lines counted.
+    /// The line's number, from 1; blank lines count.
     pub(crate) number: u64,
-    /// Without its end.
+    /// The line without its line feed.
     pub(crate) text: Result<Bytes, LineTooLong>,
 }
 
-/// Cuts bytes into lines.
+/// Splits chunks of bytes into lines.
 #[derive(Debug, Default)]
 pub(crate) struct LineSplitter {
-    /// What came last and is not cut yet.
+    /// The rest of the current chunk.
     chunk: Bytes,
-    /// The beginning of a line that goes on in `chunk`.
+    /// The beginning of a line that continues in `chunk`.
     partial: BytesMut,
-    /// Whether the line that goes on in `chunk` is too long already; `begun` is then empty.
+    /// True if that line is too long already; `partial` is then empty.
     too_long: bool,
-    /// How many lines have ended.
-    ended: u64,
+    /// Number of finished lines.
+    finished_lines: u64,
 }
 
 impl LineSplitter {
-    /// Takes more bytes. To be called when [`next`](Self::next) has no more lines.
+    /// Adds a chunk. Call it only after [`next_line`](Self::next_line) returned `None`.
     pub(crate) fn push_chunk(&mut self, chunk: Bytes) {
-        debug_assert!(self.chunk.is_empty(), "bytes that are not cut yet");
+        debug_assert!(self.chunk.is_empty(), "the current chunk is not split yet");
         self.chunk = chunk;
     }
 
-    /// The next whole line.
+    /// Returns the next complete line of the current chunk.
     pub(crate) fn next_line(&mut self) -> Option<BulkLine> {
         while let Some(end) = memchr(b'\n', &self.chunk) {
             let mut text = self.chunk.split_to(end + 1);
@@ -61,25 +61,25 @@ impl LineSplitter {
         None
     }
 
-    /// The last line, where the bytes did not end with the end of one.
+    /// Returns the last line if the body does not end with a line feed.
     pub(crate) fn last_line(&mut self) -> Option<BulkLine> {
         if self.partial.is_empty() && !self.too_long { None } else { self.end_line(Bytes::new()) }
     }
 
-    /// The number of the line that the next byte belongs to.
+    /// The number of the line that continues with the next byte.
     pub(crate) fn line_number(&self) -> u64 {
-        self.ended + 1
+        self.finished_lines + 1
     }
 
-    /// How many bytes are kept, or kept free, for a line that goes on.
+    /// The size of the buffer for a line that spans chunks.
     #[cfg(test)]
     pub(super) fn buffer_bytes(&self) -> usize {
         self.partial.capacity()
     }
 
-    /// The line that ends with these bytes, unless it is blank.
+    /// Returns the line that ends with these bytes, unless it is blank.
     fn end_line(&mut self, end: Bytes) -> Option<BulkLine> {
-        self.ended += 1;
+        self.finished_lines += 1;
         let too_long = std::mem::take(&mut self.too_long);
         let text = if self.partial.is_empty() {
             end
@@ -88,10 +88,10 @@ impl LineSplitter {
             self.partial.split().freeze()
         };
         if too_long || text.len() > MAX_LINE_BYTES {
-            return Some(BulkLine { number: self.ended, text: Err(LineTooLong) });
+            return Some(BulkLine { number: self.finished_lines, text: Err(LineTooLong) });
         }
         let blank = text.trim_ascii().is_empty();
-        (!blank).then_some(BulkLine { number: self.ended, text: Ok(text) })
+        (!blank).then_some(BulkLine { number: self.finished_lines, text: Ok(text) })
     }
 }
 
@@ -130,7 +130,7 @@ mod tests {
             found.iter().map(|line| line.text.as_ref().map(Bytes::len).ok()).collect();
         assert_eq!(lengths, [Some(MAX_LINE_BYTES), None, None, Some(2)]);
         assert_eq!(found.iter().map(|line| line.number).collect::<Vec<_>>(), [1, 2, 3, 4]);
-        // And at the very end, without an end of its own.
+        // At the end of the body, without a line feed.
         assert_eq!(cut([&longest[..], &longest]), [BulkLine { number: 1, text: Err(LineTooLong) }]);
         let mut twice = longest.clone();
         twice.extend_from_slice(b"x\ny");

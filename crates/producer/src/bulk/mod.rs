@@ -1,8 +1,9 @@
-//! Bulk: a line of JSON a send, a line of JSON for each result. Lines are read as fast as they can be
-//! queued and their results be written, and no faster: what is between the two is bounded, whatever
-//! the length of the body.
+//! Bulk requests: NDJSON in, one send a line, and NDJSON out, one result a line, in order. `lines`
+//! splits the body, this module parses lines and queues their records, `results` waits for the
+//! acknowledgements and writes the results.
 //!
-//! `lines` cuts, this module parses, looks up and queues, `answers` waits for acknowledgements.
+//! Reads the body only as fast as records can be queued and the client reads the results: the number
+//! and size of the lines between the two are bounded, for bodies of any length.
 
 mod lines;
 mod results;
@@ -30,99 +31,96 @@ use crate::{
     directory::UserNames,
     send::{Sender, idempotency::IdempotencyKey, request::SendRequest},
 };
-use lines::{BulkLine, LineSplitter, MAX_LINE_BYTES};
+use lines::{BulkLine, LineSplitter, LineTooLong, MAX_LINE_BYTES};
 use results::{LineOutcome, LineResult};
 
-/// The media type of both bodies.
+/// The media type of request and response.
 pub const MEDIA_TYPE: &str = "application/x-ndjson";
 
-/// How many lines may be read and not answered yet: as many as it takes to keep the log busy while
-/// acknowledgements are on their way.
+/// Maximum number of lines of one bulk request that are read and not answered: enough to keep the
+/// log busy while acknowledgements are on their way.
 const MAX_PENDING_LINES: usize = 4096;
-/// How many bytes of records those lines may be, about.
+/// Approximate maximum size of the records of those lines.
 const MAX_PENDING_BYTES: u32 = 16 << 20;
-/// How many lines, and about how many bytes of records, are looked up and queued together.
+/// Maximum number of lines, and approximate maximum size of their records, that are looked up and
+/// queued together.
 const MAX_BATCH_LINES: usize = 256;
 const MAX_BATCH_BYTES: usize = 256 << 10;
-/// The pause before a queue that was full is tried again.
+/// Delay before retrying when the log's queue is full.
 const QUEUE_FULL_DELAY: Duration = Duration::from_millis(2);
 
-/// Who asks for a bulk, and what it needs.
+/// A bulk request without its body.
 pub(crate) struct BulkRequest {
     pub(crate) sender: Sender,
     pub(crate) caller: Caller,
-    /// For lines without one.
+    /// The key of the request's header, for lines without a key.
     pub(crate) key: Option<IdempotencyKey>,
-    /// The place of all of it in a trace.
     pub(crate) trace: Option<TraceParent>,
-    /// Among the bulks under way; kept until the last line is queued.
+    /// Counts the request as running until its last line is queued.
     pub(crate) _permit: OwnedSemaphorePermit,
 }
 
-/// Sends the lines of this body, and answers at once with a body that has the results. `patience`
-/// is how long more bytes may take to come.
-pub(crate) async fn send_bulk(asked: BulkRequest, body: Body, patience: Duration) -> Response {
-    let mut chunks = BodyChunks { body, patience, peeked: None };
-    // A client that asks whether to go on (Expect: 100-continue) is told so by reading, which has to
-    // come before the answer.
-    chunks.peek().await;
-    let (answers, queue) = mpsc::channel(MAX_PENDING_LINES);
-    let Sender { keys, metrics: outcomes, .. } = &asked.sender;
-    let results = results::results_body(queue, keys.clone(), outcomes.clone());
+/// Starts to send the lines of the body, and returns a response that streams the results. The request
+/// fails if no bytes of the body arrive for `read_timeout`.
+pub(crate) async fn send_bulk(
+    request: BulkRequest,
+    body: Body,
+    read_timeout: Duration,
+) -> Response {
+    let mut chunks = BodyChunks { body, read_timeout, first: None };
+    // hyper answers `Expect: 100-continue` at the first read, which must precede the response.
+    chunks.first = Some(chunks.next_chunk().await);
+    let (results, pending) = mpsc::channel(MAX_PENDING_LINES);
+    let Sender { keys, metrics, .. } = &request.sender;
+    let body = results::results_body(pending, keys.clone(), metrics.clone());
     let bulk = BulkReader {
-        asked,
+        request,
         chunks,
         lines: LineSplitter::default(),
-        answers,
-        room: Arc::new(Semaphore::new(MAX_PENDING_BYTES as usize)),
+        results,
+        byte_permits: Arc::new(Semaphore::new(MAX_PENDING_BYTES as usize)),
     };
     tokio::spawn(bulk.send_until_closed());
-    let media_type = HeaderValue::from_static(MEDIA_TYPE);
-    ([(header::CONTENT_TYPE, media_type)], results).into_response()
+    ([(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE))], body).into_response()
 }
 
-/// A body as it arrives.
+/// Reads the body in chunks.
 struct BodyChunks {
     body: Body,
-    patience: Duration,
-    peeked: Option<BodyChunk>,
+    read_timeout: Duration,
+    first: Option<BodyChunk>,
 }
 
 enum BodyChunk {
     Bytes(Bytes),
     End,
-    /// Nothing came in time.
-    Stalled,
-    /// The client went away, or broke the protocol.
+    /// No bytes arrived for the timeout.
+    TimedOut,
+    /// The client disconnected or violated HTTP.
     Broken,
 }
 
 impl BodyChunks {
-    /// Waits for the next chunk and leaves it where it is.
-    async fn peek(&mut self) {
-        if self.peeked.is_none() {
-            self.peeked = Some(self.next_chunk().await);
-        }
-    }
-
     async fn next_chunk(&mut self) -> BodyChunk {
-        match self.peeked.take() {
+        match self.first.take() {
             Some(chunk) => chunk,
-            None => timeout(self.patience, self.read_frame()).await.unwrap_or(BodyChunk::Stalled),
+            None => {
+                timeout(self.read_timeout, self.read_chunk()).await.unwrap_or(BodyChunk::TimedOut)
+            }
         }
     }
 
-    /// The next chunk, if it is there already.
+    /// Returns the next chunk if it has arrived already.
     fn try_next_chunk(&mut self) -> Option<BodyChunk> {
-        self.peeked.take().or_else(|| self.read_frame().now_or_never())
+        self.first.take().or_else(|| self.read_chunk().now_or_never())
     }
 
-    async fn read_frame(&mut self) -> BodyChunk {
+    async fn read_chunk(&mut self) -> BodyChunk {
         loop {
             match self.body.frame().await {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) if !bytes.is_empty() => return BodyChunk::Bytes(bytes),
-                    // Trailers, which say nothing to us.
+                    // Trailers are ignored.
                     _ => {}
                 },
                 Some(Err(_)) => return BodyChunk::Broken,
@@ -132,32 +130,32 @@ impl BodyChunks {
     }
 }
 
-/// One bulk, at the reading end.
+/// Reads the lines of one bulk request and queues their records.
 struct BulkReader {
-    asked: BulkRequest,
+    request: BulkRequest,
     chunks: BodyChunks,
     lines: LineSplitter,
-    answers: mpsc::Sender<LineResult>,
-    room: Arc<Semaphore>,
+    results: mpsc::Sender<LineResult>,
+    /// One permit for each byte of pending records.
+    byte_permits: Arc<Semaphore>,
 }
 
-/// A line as it was understood.
 struct ParsedLine {
     number: u64,
-    /// Of all its records, about: a send to thousands is as many.
+    /// Approximate size of the line's records together: a line with many recipients makes many.
     bytes: usize,
     send: Result<(SendRequest, Option<IdempotencyKey>), Problem>,
 }
 
-/// Nobody reads the answers any more.
+/// The client no longer reads the results.
 struct ClientGone;
 
 impl BulkReader {
     async fn send_until_closed(mut self) {
-        let nobody_reads = self.answers.clone();
+        let results = self.results.clone();
         tokio::select! {
             _ = self.send_all() => {}
-            () = nobody_reads.closed() => tracing::debug!("a bulk's client went away"),
+            () = results.closed() => tracing::debug!("the client of a bulk request disconnected"),
         }
     }
 
@@ -167,29 +165,27 @@ impl BulkReader {
             self.send_batch(batch).await?;
             match end {
                 None => {}
-                Some(BodyChunk::Stalled) => {
-                    let message = format!(
-                        "No more of the request body arrived within {} s",
-                        self.chunks.patience.as_secs_f64()
-                    );
+                Some(BodyChunk::TimedOut) => {
+                    let seconds = self.chunks.read_timeout.as_secs_f64();
+                    let message = format!("No more of the request body arrived within {seconds} s");
                     let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, message);
-                    return self
-                        .send_result(self.lines.line_number(), LineOutcome::Refused(problem))
-                        .await;
+                    let (line, outcome) = (self.lines.line_number(), LineOutcome::Refused(problem));
+                    let result = LineResult { line, outcome, permit: None };
+                    return self.results.send(result).await.map_err(|_| ClientGone);
                 }
                 Some(_) => return Ok(()),
             }
         }
     }
 
-    /// The lines that are there, at least one if there is one more; and how the body ended, if it
-    /// did. A line that was not finished when the body broke off is not one.
+    /// Waits for a line and returns it with those that have arrived by then, and how the body ended
+    /// if it did. If the client disconnected, its unfinished last line is dropped.
     async fn read_batch(&mut self) -> (Vec<ParsedLine>, Option<BodyChunk>) {
-        let (mut batch, mut bytes) = (Vec::with_capacity(MAX_BATCH_LINES), 0);
-        while batch.len() < MAX_BATCH_LINES && bytes < MAX_BATCH_BYTES {
+        let (mut batch, mut batch_bytes) = (Vec::with_capacity(MAX_BATCH_LINES), 0);
+        while batch.len() < MAX_BATCH_LINES && batch_bytes < MAX_BATCH_BYTES {
             if let Some(line) = self.lines.next_line() {
                 let parsed = self.parse_line(&line);
-                bytes = bytes.saturating_add(parsed.bytes);
+                batch_bytes = parsed.bytes.saturating_add(batch_bytes);
                 batch.push(parsed);
                 continue;
             }
@@ -207,7 +203,7 @@ impl BulkReader {
                     batch.extend(last.map(|line| self.parse_line(&line)));
                     return (batch, Some(BodyChunk::End));
                 }
-                ended @ (BodyChunk::Stalled | BodyChunk::Broken) => return (batch, Some(ended)),
+                end @ (BodyChunk::TimedOut | BodyChunk::Broken) => return (batch, Some(end)),
             }
         }
         (batch, None)
@@ -217,82 +213,76 @@ impl BulkReader {
         let number = line.number;
         let (bytes, send) = match &line.text {
             Ok(text) => (text.len(), SendRequest::parse_line(text)),
-            Err(lines::LineTooLong) => {
+            Err(LineTooLong) => {
                 let message = format!("The line must have at most {MAX_LINE_BYTES} bytes");
                 let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, message);
                 (0, Err(problem.with("limit", MAX_LINE_BYTES)))
             }
         };
-        let of_header = || self.asked.key.as_ref().map(|key| key.for_line(number));
+        let header_key = || self.request.key.as_ref().map(|key| key.for_line(number));
         let send = send.and_then(|(send, key)| {
-            self.asked.caller.must_be_current()?;
-            access::may_send_as(&self.asked.caller, send.from)?;
-            Ok((send, key.or_else(of_header)))
+            self.request.caller.must_be_current()?;
+            access::may_send_as(&self.request.caller, send.from)?;
+            Ok((send, key.or_else(header_key)))
         });
         let records = send.as_ref().map_or(1, |(send, _)| send.to.len());
-        let bytes = bytes.saturating_mul(records);
-        ParsedLine { number, bytes, send }
+        ParsedLine { number, bytes: bytes.saturating_mul(records), send }
     }
 
-    /// Looks everybody up at once, waits for room in the window for all, then queues line by line.
+    /// Looks up the users of all lines at once, waits for the permits of all records, then queues
+    /// line by line.
     async fn send_batch(&mut self, batch: Vec<ParsedLine>) -> Result<(), ClientGone> {
         let sends = batch.iter().filter_map(|line| line.send.as_ref().ok());
-        let everybody =
-            sends.flat_map(|(send, _)| std::iter::once(send.from).chain(send.to.iter().copied()));
-        let people = self.asked.sender.users.look_up(everybody).await;
+        let ids = sends.flat_map(|(send, _)| send.users());
+        let users = self.request.sender.users.look_up(ids).await;
         let bytes = batch.iter().fold(0, |sum: usize, line| sum.saturating_add(line.bytes));
-        // One that is larger than the window has it alone.
-        let room = u32::try_from(bytes).unwrap_or(u32::MAX).min(MAX_PENDING_BYTES);
-        let room = Arc::clone(&self.room).acquire_many_owned(room).await.map_err(|_| ClientGone)?;
-        let places = self.answers.reserve_many(batch.len()).await.map_err(|_| ClientGone)?;
-        // The window has room again when the last of the batch is answered.
-        let (last, mut room) = (batch.last().map(|line| line.number), Some(room));
-        for (line, place) in batch.into_iter().zip(places) {
+        // A larger batch takes all permits, and so is pending alone.
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(MAX_PENDING_BYTES);
+        let permits = Arc::clone(&self.byte_permits).acquire_many_owned(bytes).await;
+        let mut permits = Some(permits.map_err(|_| ClientGone)?);
+        let slots = self.results.reserve_many(batch.len()).await.map_err(|_| ClientGone)?;
+        let last = batch.last().map(|line| line.number);
+        for (line, slot) in batch.into_iter().zip(slots) {
             let outcome = match line.send {
-                Ok((send, key)) => {
-                    queue_line(&self.asked.sender, &send, key.as_ref(), self.asked.trace, &people)
-                        .await
-                }
+                Ok((send, key)) => self.request.queue_line(&send, key.as_ref(), &users).await,
                 Err(problem) => LineOutcome::Refused(problem),
             };
-            let room = if Some(line.number) == last { room.take() } else { None };
-            place.send(LineResult { line: line.number, outcome, permit: room });
+            // The result of the batch's last line releases the permits.
+            let permit = if Some(line.number) == last { permits.take() } else { None };
+            slot.send(LineResult { line: line.number, outcome, permit });
         }
         Ok(())
     }
-
-    async fn send_result(&mut self, line: u64, outcome: LineOutcome) -> Result<(), ClientGone> {
-        let answer = LineResult { line, outcome, permit: None };
-        self.answers.send(answer).await.map_err(|_| ClientGone)
-    }
 }
 
-/// Queues a send, and waits for room in the log's queue until the deadline.
-async fn queue_line(
-    sender: &Sender,
-    send: &SendRequest,
-    key: Option<&IdempotencyKey>,
-    trace: Option<TraceParent>,
-    people: &UserNames,
-) -> LineOutcome {
-    // A bulk is slowed down to what its sender may send, rather than refused line by line.
-    let deadline = Instant::now() + sender.timeout;
-    while let Err(refused) = sender.limits.take_tokens(send.from, send.to.len()) {
-        match refused.retry_after {
-            Some(wait) if Instant::now() + wait < deadline => sleep(wait).await,
-            _ => return LineOutcome::Refused(refused.into()),
+impl BulkRequest {
+    /// Queues the records of a line. Waits for the sender's rate limit and for space in the log's
+    /// queue, until the deadline: a bulk request is slowed down rather than refused line by line.
+    async fn queue_line(
+        &self,
+        send: &SendRequest,
+        key: Option<&IdempotencyKey>,
+        users: &UserNames,
+    ) -> LineOutcome {
+        let sender = &self.sender;
+        let deadline = Instant::now() + sender.timeout;
+        while let Err(limited) = sender.limits.take_tokens(send.from, send.to.len()) {
+            match limited.retry_after {
+                Some(wait) if Instant::now() + wait < deadline => sleep(wait).await,
+                _ => return LineOutcome::Refused(limited.into()),
+            }
         }
-    }
-    let mut delivery = match sender.prepare_delivery(send, key, trace, people) {
-        Ok(delivery) => delivery,
-        Err(problem) => return LineOutcome::Refused(problem),
-    };
-    while !sender.queue_records(&mut delivery, send, people) {
-        if Instant::now() >= delivery.deadline {
-            delivery.fail_next(&sender.metrics);
-        } else {
-            sleep(QUEUE_FULL_DELAY).await;
+        let mut delivery = match sender.prepare_delivery(send, key, self.trace, users) {
+            Ok(delivery) => delivery,
+            Err(problem) => return LineOutcome::Refused(problem),
+        };
+        while !sender.queue_records(&mut delivery, send, users) {
+            if Instant::now() >= delivery.deadline {
+                delivery.fail_next(&sender.metrics);
+            } else {
+                sleep(QUEUE_FULL_DELAY).await;
+            }
         }
+        LineOutcome::Sending(delivery)
     }
-    LineOutcome::Sending(delivery)
 }

@@ -1,5 +1,5 @@
-//! The results of a bulk, in the order of its lines, as lines of JSON. It makes them only as fast as
-//! the client reads them.
+//! The response of a bulk request: the results as NDJSON, in the order of the lines. Awaits
+//! acknowledgements only as fast as the client reads.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -22,74 +22,74 @@ use crate::{
     },
 };
 
-/// As many bytes of results as go out together, where that many are ready.
+/// A chunk of the response is sent once it has this size, even if more results are ready.
 const TARGET_CHUNK_BYTES: usize = 16 << 10;
-/// How long results that are ready wait for company. Acknowledgements come in crowds, one right after
-/// the other: to follow each as it comes would cost a wake-up and a write to the network for each.
+/// How long ready results wait for more. Acknowledgements arrive in bursts; a chunk for each would
+/// cost a wake-up and a network write each.
 const LINGER_DELAY: Duration = Duration::from_millis(1);
 
-/// The status of a line that was sent.
 const OK: u16 = 200;
 
-/// What became of one line.
+/// The result of one line.
 pub(crate) struct LineResult {
     pub(crate) line: u64,
     pub(crate) outcome: LineOutcome,
-    /// A part of the window, which is free again when this answer is made.
+    /// Permits for pending bytes, released when this result is written.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
 pub(crate) enum LineOutcome {
-    /// Its records are queued, or acknowledged even.
+    /// Its records are queued, and perhaps acknowledged.
     Sending(Delivery),
     /// It was not sent.
     Refused(Problem),
 }
 
-/// What is known while the answers are made.
 struct ResultStream {
-    queue: mpsc::Receiver<LineResult>,
-    /// One that was begun with and is not acknowledged yet.
-    pending: Option<LineResult>,
+    pending: mpsc::Receiver<LineResult>,
+    /// The next result, if its acknowledgements were late for the last chunk.
+    next: Option<LineResult>,
     keys: IdempotencyKeys,
-    outcomes: SendMetrics,
-    lines: BulkLineCounters,
-    /// Lines answered, and those of them that were not sent.
+    metrics: SendMetrics,
+    line_counters: BulkLineCounters,
+    /// Number of lines answered, and how many of them failed.
     count: u64,
     failed: u64,
 }
 
 /// The body of the response.
 pub(crate) fn results_body(
-    queue: mpsc::Receiver<LineResult>,
+    pending: mpsc::Receiver<LineResult>,
     keys: IdempotencyKeys,
-    outcomes: SendMetrics,
+    metrics: SendMetrics,
 ) -> Body {
-    let (lines, count, failed) = (BulkLineCounters::default(), 0, 0);
-    let answers = ResultStream { queue, pending: None, keys, outcomes, lines, count, failed };
-    Body::from_stream(stream::unfold(answers, async |mut answers| {
-        let chunk = answers.next_chunk().await;
-        chunk.map(|chunk| (Ok::<_, Infallible>(chunk), answers))
+    let line_counters = BulkLineCounters::default();
+    let results =
+        ResultStream { pending, next: None, keys, metrics, line_counters, count: 0, failed: 0 };
+    Body::from_stream(stream::unfold(results, async |mut results| {
+        let chunk = results.next_chunk().await;
+        chunk.map(|chunk| (Ok::<_, Infallible>(chunk), results))
     }))
 }
 
 impl ResultStream {
-    /// The next results: at least one, and those after it that are ready by now. None at the end.
+    /// Waits for a result and returns it with those that are ready by then. `None` at the end.
     async fn next_chunk(&mut self) -> Option<Bytes> {
         let mut chunk = BytesMut::new();
         let mut lingered = false;
         while chunk.len() < TARGET_CHUNK_BYTES {
-            let mut answer = match self.pending.take() {
-                Some(answer) => answer,
-                None if chunk.is_empty() => match self.queue.recv().await {
-                    Some(answer) => answer,
+            let mut result = match self.next.take() {
+                Some(result) => result,
+                None if chunk.is_empty() => match self.pending.recv().await {
+                    Some(result) => result,
                     None => {
-                        tracing::debug!(lines = self.count, failed = self.failed, "a bulk ended");
+                        let (lines, failed) = (self.count, self.failed);
+                        tracing::debug!(lines, failed, "a bulk request ended");
                         return None;
                     }
                 },
-                None => match self.queue.try_recv() {
-                    Ok(answer) => answer,
+                None => match self.pending.try_recv() {
+                    Ok(result) => result,
                     Err(_) if lingered => break,
                     Err(_) => {
                         lingered = true;
@@ -98,12 +98,12 @@ impl ResultStream {
                     }
                 },
             };
-            if let LineOutcome::Sending(delivery) = &mut answer.outcome {
+            if let LineOutcome::Sending(delivery) = &mut result.outcome {
+                let acks = delivery.await_acks(&self.keys, &self.metrics);
                 if chunk.is_empty() {
-                    delivery.await_acks(&self.keys, &self.outcomes).await;
-                } else if delivery.await_acks(&self.keys, &self.outcomes).now_or_never().is_none() {
-                    self.pending = Some(answer);
-                    // What is ready must not wait any longer for what is not.
+                    acks.await;
+                } else if acks.now_or_never().is_none() {
+                    self.next = Some(result);
                     if lingered {
                         break;
                     }
@@ -113,29 +113,30 @@ impl ResultStream {
                 }
             }
             self.count += 1;
-            let status = write_result(&answer, &mut chunk);
-            self.lines.count_line(status);
+            let status = write_result(&result, &mut chunk);
+            self.line_counters.count_line(status);
             self.failed += u64::from(status != OK);
-            drop(answer.permit);
+            drop(result.permit);
         }
         Some(chunk.freeze())
     }
 }
 
-/// Writes the line's result; its status.
-fn write_result(answer: &LineResult, to: &mut BytesMut) -> u16 {
-    let outcome = match &answer.outcome {
+/// Writes a line's result and returns its status.
+fn write_result(result: &LineResult, to: &mut BytesMut) -> u16 {
+    let outcome = match &result.outcome {
         LineOutcome::Sending(delivery) => delivery.to_result(),
         LineOutcome::Refused(problem) => Err(problem.clone()),
     };
-    let status = outcome.as_ref().map_or_else(|problem| problem.status().as_u16(), |_| OK);
-    let result = match outcome {
-        Ok(sent) => {
-            serde_json::to_writer(to.writer(), &SentRow { line: answer.line, status, sent })
+    let line = result.line;
+    let (status, written) = match outcome {
+        Ok(sent) => (OK, serde_json::to_writer(to.writer(), &SentRow { line, status: OK, sent })),
+        Err(problem) => {
+            let row = refused_row(line, &problem);
+            (row.status, serde_json::to_writer(to.writer(), &row))
         }
-        Err(problem) => serde_json::to_writer(to.writer(), &refused_row(answer.line, &problem)),
     };
-    debug_assert!(result.is_ok(), "only text and numbers, into memory");
+    debug_assert!(written.is_ok(), "rows are serializable, and writing to memory does not fail");
     to.put_u8(b'\n');
     status
 }
@@ -147,7 +148,7 @@ struct SentRow {
     sent: AllSent,
 }
 
-/// The problem's members, without those that only repeat its status and its message.
+/// A problem without the members that repeat its status and message.
 #[derive(Serialize)]
 struct RefusedRow<'p> {
     line: u64,

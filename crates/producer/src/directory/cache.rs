@@ -1,5 +1,6 @@
-//! Names that were looked up before. Bounded, without those who do not exist, and only asked while
-//! somebody vouches for it: see [`Cache::trust_until`].
+//! A bounded cache of user names. Ids without a user are not cached. The cache answers only while it
+//! is trusted, that is while changes of users are certain to invalidate it; see
+//! [`NameCache::trust_until`].
 
 use std::{
     sync::{
@@ -12,30 +13,30 @@ use std::{
 use model::UserId;
 use parking_lot::Mutex;
 
-/// Ids that share a count of changes. A change of one keeps a look-up of its neighbours that runs
-/// at the moment from being remembered, which costs them another look-up and nothing else.
+/// Number of change counters; ids share them by their remainder. A change of one id keeps the results
+/// of concurrent look-ups of the others out of the cache, which costs them another look-up.
 const BUCKETS: usize = 256;
 
 pub(super) struct NameCache {
-    /// With the generation in which each was remembered: those of earlier ones do not count.
+    /// Each name with the generation in which it was inserted; names of earlier generations are stale.
     names: moka::sync::Cache<UserId, (u64, Arc<str>)>,
     generation: AtomicU64,
-    /// How often each share of the ids was changed. Its lock is held while a name is remembered or
-    /// forgotten, so that of the two the latter always wins.
+    /// Number of changes in each bucket of ids. The lock is held while names are inserted or
+    /// invalidated, so that an invalidation always wins.
     changes: Mutex<[u64; BUCKETS]>,
-    /// Milliseconds since `start`.
+    /// Since `start`.
     trusted_until_ms: AtomicU64,
     start: Instant,
 }
 
-/// What had been changed before a look-up began.
+/// The change counters at the start of a look-up.
 pub(super) struct ChangeCounts {
     generation: u64,
     changes: [u64; BUCKETS],
 }
 
 impl NameCache {
-    /// Of at most `entries` names; not trusted yet.
+    /// An empty cache for at most `entries` names, not trusted yet.
     pub(super) fn new(entries: u64) -> Self {
         Self {
             names: moka::sync::Cache::new(entries),
@@ -46,7 +47,7 @@ impl NameCache {
         }
     }
 
-    /// This user's name, if it is known and still true.
+    /// Returns the user's name if it is cached and the cache is trusted.
     pub(super) fn get(&self, id: UserId) -> Option<Arc<str>> {
         if !self.is_trusted() {
             return None;
@@ -55,26 +56,26 @@ impl NameCache {
         (generation == self.generation.load(Ordering::Acquire)).then_some(name)
     }
 
-    /// Whether somebody vouches for it now.
+    /// True while changes of users are certain to invalidate the cache.
     pub(super) fn is_trusted(&self) -> bool {
         self.millis_since_start(Instant::now()) < self.trusted_until_ms.load(Ordering::Acquire)
     }
 
-    /// How many names it holds.
+    /// The number of cached names.
     pub(super) fn len(&self) -> u64 {
-        // Otherwise what was remembered or forgotten last is not counted yet.
+        // moka counts insertions and invalidations only after its pending tasks ran.
         self.names.run_pending_tasks();
         self.names.entry_count()
     }
 
-    /// To be asked before a look-up begins whose result is to be [remembered](Self::remember).
+    /// Call before a look-up whose result goes to [`insert_found`](Self::insert_found).
     pub(super) fn change_counts(&self) -> ChangeCounts {
         let changes = *self.changes.lock();
         ChangeCounts { generation: self.generation.load(Ordering::Acquire), changes }
     }
 
-    /// Remembers what a look-up found, except for those who were changed since it began: it may
-    /// have seen them as they were.
+    /// Inserts the result of a look-up, except users that changed since it began: it may have read
+    /// their old names.
     pub(super) fn insert_found<'n>(
         &self,
         before: &ChangeCounts,
@@ -92,33 +93,33 @@ impl NameCache {
         }
     }
 
-    /// This user was changed.
+    /// Removes a user that changed.
     pub(super) fn invalidate_user(&self, id: UserId) {
         let mut changes = self.changes.lock();
         changes[bucket_index(id)] += 1;
         self.names.invalidate(&id);
     }
 
-    /// Anybody may have been changed.
+    /// Removes all users, because any may have changed.
     pub(super) fn invalidate_all(&self) {
         let _held = self.changes.lock();
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.names.invalidate_all();
     }
 
-    /// Until then every change is certain to reach [`forget`](Self::forget). To be said again and
-    /// again by the one who sees to it; after a time without, [`forget_all`](Self::forget_all)
-    /// first.
+    /// Trusts the cache until then. The caller guarantees that until then every change reaches
+    /// [`invalidate_user`](Self::invalidate_user), and extends the trust again and again. If the
+    /// trust has lapsed, the caller first calls [`invalidate_all`](Self::invalidate_all).
     pub(super) fn trust_until(&self, until: Instant) {
         self.trusted_until_ms.store(self.millis_since_start(until), Ordering::Release);
     }
 
-    /// For ever: whoever changes users calls [`forget`](Self::forget) itself.
+    /// Trusts the cache for ever: this process makes all changes and invalidates the users itself.
     pub(super) fn trust_always(&self) {
         self.trusted_until_ms.store(u64::MAX, Ordering::Release);
     }
 
-    /// Changes may be missed from now on.
+    /// Stops answering, because changes may be missed from now on.
     pub(super) fn revoke_trust(&self) {
         self.trusted_until_ms.store(0, Ordering::Release);
     }

@@ -1,6 +1,5 @@
-//! Who is called what, for those who send: from the cache where that is trusted, and otherwise by
-//! as few queries as possible. Look-ups that come while others run wait for one query of their own
-//! all together.
+//! Looks up user names for sends: in the cache while it is trusted, otherwise with as few queries as
+//! possible. Look-ups that arrive while all queries are busy share the next one.
 
 use std::{
     borrow::Cow,
@@ -10,194 +9,193 @@ use std::{
 
 use model::{User, UserId};
 use parking_lot::Mutex;
+use service::ops::metrics::Scrape;
 use tokio::sync::oneshot;
 
-use super::{Directory, cache::NameCache, listener};
-use crate::metrics::LookupCounters;
+use super::{cache::NameCache, listener, table::Directory};
+use crate::metrics::{DIRECTORY_CACHED, DIRECTORY_TRUSTED, LookupCounters};
 
-/// How many queries may run at the same time.
+/// Maximum number of concurrent queries.
 const MAX_QUERIES: usize = 4;
-/// How many ids are enough for one query: as many as a single send may have.
+/// A query takes no further look-ups once it has this many ids, as many as one send may have.
 const MAX_QUERY_IDS: usize = 10_000;
 
-/// The names of users. A cheap handle, to be cloned.
+/// Looks up user names. Cheap to clone.
 #[derive(Clone)]
 pub struct UserLookup(Arc<LookupState>);
 
 struct LookupState {
     directory: Directory,
-    /// None where it is turned off.
+    /// `None` if caching is off.
     cache: Option<NameCache>,
-    waiting: Mutex<PendingLookups>,
-    lookups: LookupCounters,
+    pending: Mutex<PendingLookups>,
+    counters: LookupCounters,
 }
 
-/// Look-ups that no query has begun for.
+/// Look-ups that are not part of a query yet.
 #[derive(Default)]
 struct PendingLookups {
     lookups: VecDeque<(Vec<UserId>, oneshot::Sender<QueryResult>)>,
-    queries: usize,
+    running_queries: usize,
 }
 
 type QueryResult = Result<Arc<HashMap<UserId, Arc<str>>>, LookupFailed>;
 
-/// Some users, by their ids.
+/// The names of the users that were looked up.
 #[derive(Debug, Default)]
 pub struct UserNames {
     names: HashMap<UserId, Arc<str>>,
-    /// Why somebody may be missing who exists.
-    away: Option<LookupFailed>,
+    /// The reason why names of existing users may be missing.
+    failed: Option<LookupFailed>,
 }
 
 impl UserNames {
-    /// This user; none where there is none with this id.
+    /// Returns the user with this id, or `None` if there is no such user.
     ///
     /// # Errors
-    /// [`Away`], when that could not be found out.
+    /// [`LookupFailed`] if the name is not cached and the directory did not answer.
     pub fn get(&self, id: UserId) -> Result<Option<User<'_>>, LookupFailed> {
-        match (self.names.get(&id), self.away) {
+        match (self.names.get(&id), self.failed) {
             (Some(name), _) => Ok(Some(User { id, name: Cow::Borrowed(name) })),
             (None, None) => Ok(None),
-            (None, Some(away)) => Err(away),
+            (None, Some(failed)) => Err(failed),
         }
     }
 }
 
-/// The directory does not answer. Why, is logged where it is found out.
+/// The directory did not answer. The query's error is in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the user directory does not answer")]
 pub struct LookupFailed;
 
 impl UserLookup {
-    /// Of the users in this directory, with at most `entries` in the cache; 0: no cache.
+    /// Looks up users in this directory and caches at most `max_cached` names; 0 turns the cache off.
     ///
-    /// Of PostgreSQL the cache is trusted only while [`watch`](Self::watch) runs; of SQLite always,
-    /// because nobody else writes there.
+    /// The cache of a PostgreSQL directory is trusted only while
+    /// [`watch_changes`](Self::watch_changes) runs. That of an SQLite directory is always trusted,
+    /// because only this process writes there.
     #[must_use]
-    pub fn new(directory: Directory, entries: u64) -> Self {
-        let cache = (entries > 0).then(|| NameCache::new(entries));
+    pub fn new(directory: Directory, max_cached: u64) -> Self {
+        let cache = (max_cached > 0).then(|| NameCache::new(max_cached));
         if let (Some(cache), Directory::Sqlite(_)) = (&cache, &directory) {
             cache.trust_always();
         }
-        let (waiting, lookups) = (Mutex::default(), LookupCounters::default());
-        Self(Arc::new(LookupState { directory, cache, waiting, lookups }))
+        let (pending, counters) = (Mutex::default(), LookupCounters::default());
+        Self(Arc::new(LookupState { directory, cache, pending, counters }))
     }
 
-    /// Keeps the cache in step with PostgreSQL, until it is dropped.
+    /// Keeps the cache consistent with PostgreSQL until it is dropped.
     pub async fn watch_changes(self) {
         if let (Some(cache), Directory::Postgres(pool)) = (&self.0.cache, &self.0.directory) {
             listener::watch_changes(cache, pool).await;
         }
     }
 
-    /// This user's name, if it can be told at once.
     fn cached_name(&self, id: UserId) -> Option<Arc<str>> {
         self.0.cache.as_ref()?.get(id)
     }
 
-    /// These users: from the cache, and those who are not in it by one query.
+    /// Looks these users up: in the cache, and all others with one query.
     pub async fn look_up(&self, ids: impl Iterator<Item = UserId>) -> UserNames {
-        let mut people = UserNames::default();
+        let mut found = UserNames::default();
         let mut missing = Vec::new();
         for id in ids {
-            if people.names.contains_key(&id) {
+            if found.names.contains_key(&id) {
                 continue;
             }
             match self.cached_name(id) {
                 Some(name) => {
-                    people.names.insert(id, name);
+                    found.names.insert(id, name);
                 }
                 None => missing.push(id),
             }
         }
-        let lookups = &self.0.lookups;
-        lookups.hit.increment(people.names.len() as u64);
-        if !missing.is_empty() {
-            let asked = missing.len() as u64;
-            match self.query_names(missing.clone()).await {
-                Ok(found) => {
-                    lookups.miss.increment(asked);
-                    people.names.extend(
-                        missing.iter().filter_map(|id| Some((*id, Arc::clone(found.get(id)?)))),
-                    );
-                }
-                Err(away) => {
-                    lookups.failed.increment(asked);
-                    people.away = Some(away);
-                }
+        let counters = &self.0.counters;
+        counters.hit.increment(found.names.len() as u64);
+        if missing.is_empty() {
+            return found;
+        }
+        let queried = missing.len() as u64;
+        match self.query_names(missing.clone()).await {
+            Ok(names) => {
+                counters.miss.increment(queried);
+                let names = missing.iter().filter_map(|id| Some((*id, Arc::clone(names.get(id)?))));
+                found.names.extend(names);
+            }
+            Err(failed) => {
+                counters.failed.increment(queried);
+                found.failed = Some(failed);
             }
         }
-        people
+        found
     }
 
-    /// The names of those of these users that exist, by one query. Never older than this call.
-    ///
-    /// # Errors
-    /// [`Away`], when the directory does not answer in time.
-    async fn query_names(
-        &self,
-        ids: Vec<UserId>,
-    ) -> Result<Arc<HashMap<UserId, Arc<str>>>, LookupFailed> {
-        let (answer, answered) = oneshot::channel();
+    /// Queries the names of these users, as they are at the time of this call or later.
+    async fn query_names(&self, ids: Vec<UserId>) -> QueryResult {
+        let (result, received) = oneshot::channel();
         {
-            let mut waiting = self.0.waiting.lock();
-            waiting.lookups.push_back((ids, answer));
-            if waiting.queries < MAX_QUERIES {
-                waiting.queries += 1;
+            let mut pending = self.0.pending.lock();
+            pending.lookups.push_back((ids, result));
+            if pending.running_queries < MAX_QUERIES {
+                pending.running_queries += 1;
                 tokio::spawn(self.clone().run_queries());
             }
         }
-        answered.await.unwrap_or(Err(LookupFailed))
+        received.await.unwrap_or(Err(LookupFailed))
     }
 
-    /// How many names the cache holds, and whether it is trusted now; none where there is no cache.
-    pub(crate) fn cache_state(&self) -> Option<(u64, bool)> {
-        self.0.cache.as_ref().map(|cache| (cache.len(), cache.is_trusted()))
+    /// Adds the cache's gauges to a scrape.
+    pub(crate) fn report_cache(&self, scrape: &mut Scrape) {
+        if let Some(cache) = &self.0.cache {
+            scrape.add(DIRECTORY_CACHED, &[], cache.len() as f64);
+            scrape.add(DIRECTORY_TRUSTED, &[], f64::from(u8::from(cache.is_trusted())));
+        }
     }
 
-    /// This user was changed: nobody is to be told the name that they had.
+    /// Removes a user that changed from the cache.
     pub fn invalidate_user(&self, id: UserId) {
         if let Some(cache) = &self.0.cache {
             cache.invalidate_user(id);
         }
     }
 
-    /// Asks the directory for as long as somebody waits.
+    /// Runs one query after the other while look-ups are pending.
     async fn run_queries(self) {
         while let Some((ids, waiting)) = self.next_query() {
-            let found = self.query_directory(&ids).await;
-            for answer in waiting {
-                // Whoever is not there any more has given up.
-                let _ = answer.send(found.clone());
+            let result = self.query_directory(&ids).await;
+            for caller in waiting {
+                // Sending fails if the caller has given up.
+                let _ = caller.send(result.clone());
             }
         }
     }
 
-    /// What the next query is for; none, and this one has ended, when nobody waits.
+    /// Takes the ids and the callers of the next query. `None` if no look-up is pending; the calling
+    /// task then ends.
     fn next_query(&self) -> Option<(Vec<UserId>, Vec<oneshot::Sender<QueryResult>>)> {
-        let mut waiting = self.0.waiting.lock();
-        let (mut all, mut answers) = (Vec::new(), Vec::new());
-        while all.len() < MAX_QUERY_IDS
-            && let Some((ids, answer)) = waiting.lookups.pop_front()
+        let mut pending = self.0.pending.lock();
+        let (mut all_ids, mut callers) = (Vec::new(), Vec::new());
+        while all_ids.len() < MAX_QUERY_IDS
+            && let Some((ids, caller)) = pending.lookups.pop_front()
         {
-            if !answer.is_closed() {
-                all.extend(ids);
-                answers.push(answer);
+            if !caller.is_closed() {
+                all_ids.extend(ids);
+                callers.push(caller);
             }
         }
-        if answers.is_empty() {
-            waiting.queries -= 1;
+        if callers.is_empty() {
+            pending.running_queries -= 1;
             return None;
         }
-        all.sort_unstable();
-        all.dedup();
-        Some((all, answers))
+        all_ids.sort_unstable();
+        all_ids.dedup();
+        Some((all_ids, callers))
     }
 
     async fn query_directory(&self, ids: &[UserId]) -> QueryResult {
         let before = self.0.cache.as_ref().map(NameCache::change_counts);
         let users = self.0.directory.find_users(ids).await.map_err(|error| {
-            tracing::warn!(%error, "sends are refused");
+            tracing::warn!(%error, "user lookup failed; rejecting sends");
             LookupFailed
         })?;
         let found: HashMap<UserId, Arc<str>> =
@@ -262,10 +260,10 @@ mod tests {
             assert!(found.contains_key(&id(1 + n % 4)));
         }
         // The queries end a moment after their answers.
-        while names.0.waiting.lock().queries > 0 {
+        while names.0.pending.lock().running_queries > 0 {
             tokio::task::yield_now().await;
         }
-        assert!(names.0.waiting.lock().lookups.is_empty());
+        assert!(names.0.pending.lock().lookups.is_empty());
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! The directory in PostgreSQL.
+//! Queries and connection options for PostgreSQL.
 
 use std::{fs::File, io::ErrorKind};
 
@@ -7,26 +7,26 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 
-use super::{ANSWER_TIMEOUT, DirectoryOpenError, MigrateError};
+use super::error::{ANSWER_TIMEOUT, DirectoryOpenError, MigrateError};
 
 pub(super) fn open_pool(url: &str, connections: u32) -> Result<PgPool, DirectoryOpenError> {
     let options = parse_options(url)?;
     let pool = PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ANSWER_TIMEOUT)
-        // A connection that a restarted server has closed is found out before it is used. It
-        // costs a round trip (26k against 35k look-ups/s), and saves a failed send.
+        // Detects a connection that a restarted server closed before a send fails on it. Costs a
+        // round trip (26k instead of 35k look-ups/s).
         .test_before_acquire(true)
         .connect_lazy_with(options.application_name("notifications-producer"));
     Ok(pool)
 }
 
-/// What the URL asks for. What it can never get is an error now, not at every connection.
+/// Parses the URL. Reports unusable options at startup instead of at every connection.
 fn parse_options(url: &str) -> Result<PgConnectOptions, DirectoryOpenError> {
     let mut options: PgConnectOptions = url.parse().map_err(|_| DirectoryOpenError::Url)?;
     let files = certificate_files(url);
     for (parameter, path) in &files {
-        // A certificate may also be there in full.
+        // The parameter may hold the certificate itself.
         if !path.trim().starts_with("-----BEGIN") {
             File::open(path).map_err(|error| DirectoryOpenError::Certificate {
                 parameter: (*parameter).to_owned(),
@@ -38,10 +38,10 @@ fn parse_options(url: &str) -> Result<PgConnectOptions, DirectoryOpenError> {
     if has("sslcert") != has("sslkey") {
         return Err(DirectoryOpenError::Certificate {
             parameter: "sslcert and sslkey".into(),
-            reason: "a certificate and its key are only of use together".into(),
+            reason: "a certificate and its key must be given together".into(),
         });
     }
-    // As libpq does it, and unlike sqlx: whoever names an authority wants it to be asked.
+    // libpq verifies the certificate if sslrootcert is given; sqlx does not.
     if matches!(options.get_ssl_mode(), PgSslMode::Require) && has("sslrootcert") {
         options = options.ssl_mode(PgSslMode::VerifyCa);
     }
@@ -56,7 +56,7 @@ fn parse_options(url: &str) -> Result<PgConnectOptions, DirectoryOpenError> {
     Ok(options)
 }
 
-/// The certificates and keys that the URL names, under libpq's names.
+/// Returns the certificate and key parameters of the URL, under libpq's names.
 fn certificate_files(url: &str) -> Vec<(&'static str, String)> {
     let query = url.split_once('?').map_or("", |(_, query)| query);
     let query = query.split_once('#').map_or(query, |(query, _)| query);
@@ -72,20 +72,20 @@ fn certificate_files(url: &str) -> Vec<(&'static str, String)> {
     files.collect()
 }
 
-/// Why a server that is there turns us away, as far as strangers may know.
+/// Returns the reason why the server rejects the connection, without the driver's error text.
 pub(super) fn refusal_reason(error: &sqlx::Error) -> Option<&'static str> {
     match error {
         sqlx::Error::Database(error) => match error.code().as_deref() {
             Some("28P01" | "28000") => {
-                Some("it refuses the user: check the name and the password in the database's URL")
+                Some("it refuses the user: check the name and the password in the database URL")
             }
             Some("3D000") => Some("it has no such database"),
             _ => None,
         },
-        sqlx::Error::Tls(_) => Some("no TLS with it: check sslmode in the database's URL"),
-        // What rustls finds wrong comes as data that is none.
+        sqlx::Error::Tls(_) => Some("TLS handshake failed: check sslmode in the database URL"),
+        // sqlx reports errors of rustls as InvalidData.
         sqlx::Error::Io(error) if error.kind() == ErrorKind::InvalidData => {
-            Some("its certificate is not trusted: check sslrootcert and the host in its URL")
+            Some("its certificate is not trusted: check sslrootcert and the host in the URL")
         }
         _ => None,
     }
@@ -115,7 +115,7 @@ pub(super) async fn select_page(
         .await
 }
 
-/// Whether the row is new: one that was updated carries the transaction that did so in `xmax`.
+/// Returns true if the row is new. An updated row has the updating transaction in `xmax`.
 pub(super) async fn upsert_user(pool: &PgPool, id: i64, name: &str) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar(
         "INSERT INTO users (id, name) VALUES ($1, $2) \

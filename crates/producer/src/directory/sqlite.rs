@@ -1,4 +1,4 @@
-//! The directory in an SQLite file, for the process that owns it.
+//! Queries and connection options for SQLite. One process owns the file.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{ANSWER_TIMEOUT, DirectoryOpenError, MigrateError};
+use super::error::{ANSWER_TIMEOUT, DirectoryOpenError, MigrateError};
 
 pub(super) async fn open_pool(path: &Path) -> Result<SqlitePool, DirectoryOpenError> {
     let options = SqliteConnectOptions::new()
@@ -33,7 +33,7 @@ pub(super) async fn select_users(
     pool: &SqlitePool,
     ids: &[i64],
 ) -> Result<Vec<(i64, String)>, sqlx::Error> {
-    // SQLite has no arrays; a JSON list is its way to bind many values at once.
+    // SQLite has no arrays; a JSON list binds many values at once.
     let list = serde_json::to_string(ids).unwrap_or_default();
     sqlx::query_as("SELECT id, name FROM users WHERE id IN (SELECT value FROM json_each(?))")
         .bind(list)
@@ -53,7 +53,7 @@ pub(super) async fn select_page(
         .await
 }
 
-/// Whether the row is new.
+/// Returns true if the row is new.
 pub(super) async fn upsert_user(
     pool: &SqlitePool,
     id: i64,
@@ -68,7 +68,7 @@ pub(super) async fn upsert_user(
                 return Ok(created);
             }
         }
-        // Deleted between the two: once more.
+        // The row was deleted between the two statements: try again.
     }
 }
 

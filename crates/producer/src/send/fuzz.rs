@@ -1,5 +1,5 @@
-//! Whatever a client sends is refused as its own error, or is within the bounds of what may be sent
-//! and means the same when it is said again.
+//! Property tests of the parser: generated bodies are refused with a 4xx problem, or parse to a
+//! request within its bounds that stays the same when it is written and parsed again.
 
 use inputs::{bytes, json, json_string, mutated, mutated_text, text};
 use model::{Category, Data, Link, Message};
@@ -14,7 +14,7 @@ const JSON: &str = "application/json";
 const NAMES: [&str; 8] =
     ["from_id", "to_id", "message", "category", "link", "data", "idempotency_key", "other"];
 
-/// A number that an id may be, or nearly.
+/// A valid id, or a mutation of one.
 fn id() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => (1..=i64::MAX).prop_map(|id| id.to_string()),
@@ -22,7 +22,7 @@ fn id() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A body with all that is needed, in any order, and with more.
+/// A body with all required fields, in any order, and with more.
 fn json_body() -> impl Strategy<Value = Vec<u8>> {
     let to = prop_oneof![
         id(),
@@ -94,7 +94,7 @@ proptest! {
                     "link": send.link.as_ref().map(Link::as_str),
                 });
                 let same = SendRequest::parse(Some(JSON), again.to_string().as_bytes());
-                // A value would not keep the spelling of data's numbers.
+                // serde_json's Value would not keep the spelling of the data's numbers.
                 let same = same.map(|same| SendRequest { data: send.data.clone(), ..same });
                 prop_assert_eq!(same.map_err(|problem| problem.message().to_owned()), Ok(send));
             }
@@ -110,11 +110,24 @@ proptest! {
             Ok((send, key)) => {
                 is_within_bounds(&send)?;
                 if let Some(key) = key {
-                    // Its id can be made, and of its lines too.
+                    // Ids can be derived from the key and from the keys of its lines.
                     let (id, other) = (key.notification_id(send.from, send.from), key.for_line(7).notification_id(send.from, send.from));
                     prop_assert_ne!(id, other);
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_json_says_is_what_is_sent(
+        from in 1..i64::MAX, to in proptest::collection::vec(1..i64::MAX, 1..5),
+        message in "\\PC{1,40}[a-z]", category in proptest::option::of("[a-zé\"\\\\]{1,64}"),
+    ) {
+        let body = serde_json::json!({"from_id": from, "to_id": to, "message": message, "category": category});
+        let send = SendRequest::parse(Some(JSON), body.to_string().as_bytes()).expect("valid");
+        prop_assert_eq!(send.from.get(), from);
+        prop_assert!(send.to.iter().all(|id| to.contains(&id.get())));
+        prop_assert_eq!(send.message.as_str(), message);
+        prop_assert_eq!(send.category.as_ref().map(Category::as_str), category.as_deref());
     }
 }

@@ -1,5 +1,5 @@
-//! The keys that were used of late, and what for. Bounded, and gone with the process: what it does
-//! not remember any more, the view finds out from the record's fingerprint.
+//! The recently used Idempotency-Keys and their content. Bounded and in memory only: the view detects
+//! the reuse of older keys by the record's fingerprint.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,38 +12,33 @@ use model::{Fingerprint, NotificationId};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-/// How many keys are remembered, and for how long. A retry follows its first attempt soon, so the
-/// newest are worth the most.
+/// Bounds of the memory. Most retries come soon, so the oldest keys are dropped first.
 const MAX_KEYS: usize = 100_000;
 const KEY_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The memory of keys, by the notification that each makes. A cheap handle, to be cloned.
+/// The recently used keys, by the notification ids that they make. Cheap to clone.
+///
+/// One lock for all, held while the ids of one send are compared and inserted: of two sends with the
+/// same key and different content only one can be the first.
 #[derive(Clone)]
-pub struct IdempotencyKeys(Arc<Shared>);
+pub struct IdempotencyKeys(Arc<Mutex<KeyMemory>>);
 
-struct Shared {
-    most: usize,
-    age: Duration,
-    /// One lock for all, held while the keys of one send are compared and noted: of two sends with
-    /// one key and other contents only one can be the first.
-    memory: Mutex<KeyMemory>,
-}
-
-#[derive(Default)]
 struct KeyMemory {
+    max_keys: usize,
+    ttl: Duration,
     used: HashMap<NotificationId, UsedKey>,
-    /// What is in `used`, the oldest first, and when each came.
+    /// The ids in `used` with the time of their insertion, oldest first.
     order: VecDeque<(Instant, NotificationId)>,
 }
 
 #[derive(Clone, Copy)]
 struct UsedKey {
     fingerprint: Fingerprint,
-    /// Where it is in the log; none until that is known.
+    /// `None` until the log has acknowledged the record.
     position: Option<Position>,
 }
 
-/// A key was used for something else before.
+/// The key was used for other content before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyReused;
 
@@ -54,23 +49,24 @@ impl Default for IdempotencyKeys {
 }
 
 impl IdempotencyKeys {
-    fn new(most: usize, age: Duration) -> Self {
-        Self(Arc::new(Shared { most, age, memory: Mutex::default() }))
+    fn new(max_keys: usize, ttl: Duration) -> Self {
+        let (used, order) = Default::default();
+        Self(Arc::new(Mutex::new(KeyMemory { max_keys, ttl, used, order })))
     }
 
-    /// Notes that these notifications, of one send, have this content; all of them or none. Returns
-    /// the place of each that is in the log already, in the same order.
+    /// Inserts the ids of one send with the fingerprint of its content. Returns for each id its
+    /// position if an earlier attempt has written it.
     ///
     /// # Errors
-    /// [`Reused`], when one of them is known with other content.
+    /// [`KeyReused`] if one of them has another fingerprint; none is inserted then.
     pub fn claim_ids<'i>(
         &self,
         ids: impl Iterator<Item = &'i NotificationId> + Clone,
         fingerprint: Fingerprint,
     ) -> Result<SmallVec<[Option<Position>; 1]>, KeyReused> {
-        let mut memory = self.0.memory.lock();
+        let mut memory = self.0.lock();
         let now = Instant::now();
-        while memory.order.front().is_some_and(|(at, _)| now - *at >= self.0.age) {
+        while memory.order.front().is_some_and(|(at, _)| now - *at >= memory.ttl) {
             memory.forget_oldest();
         }
         let known: SmallVec<[_; 1]> = ids.clone().map(|id| memory.used.get(id).copied()).collect();
@@ -78,7 +74,7 @@ impl IdempotencyKeys {
             return Err(KeyReused);
         }
         for (id, _) in ids.zip(&known).filter(|(_, used)| used.is_none()) {
-            if memory.order.len() >= self.0.most {
+            if memory.order.len() >= memory.max_keys {
                 memory.forget_oldest();
             }
             memory.used.insert(id.clone(), UsedKey { fingerprint, position: None });
@@ -87,10 +83,10 @@ impl IdempotencyKeys {
         Ok(known.into_iter().map(|used| used?.position).collect())
     }
 
-    /// The log has this notification here. Nothing to remember where its key is forgotten by now.
-    pub fn record_position(&self, id: &NotificationId, at: Position) {
-        if let Some(used) = self.0.memory.lock().used.get_mut(id) {
-            used.position = Some(at);
+    /// Stores the position of an acknowledged record, unless its key is forgotten already.
+    pub fn record_position(&self, id: &NotificationId, position: Position) {
+        if let Some(used) = self.0.lock().used.get_mut(id) {
+            used.position = Some(position);
         }
     }
 }
@@ -142,7 +138,7 @@ mod tests {
         for _ in 0..5000 {
             assert!(keys.claim_ids(ids::<1>().iter(), A).is_ok());
         }
-        let memory = keys.0.memory.lock();
+        let memory = keys.0.lock();
         assert_eq!((memory.used.len(), memory.order.len()), (100, 100));
         drop(memory);
 
