@@ -1,5 +1,3 @@
-# syntax=docker/dockerfile:1
-
 # One image with every program of the project; the command chooses which:
 #
 #   docker build --tag notifications .
@@ -10,11 +8,8 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
-# The caches keep crates and objects from one build to the next but are no part of the image, so the
-# programs are copied out of them.
-RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
-    --mount=type=cache,target=/src/target,sharing=locked \
-    cargo build --release --locked --features tls -p producer -p consumer -p standalone \
+# No cache mounts: the builder of Docker engines before 23 (Debian 12 has 20.10) knows none.
+RUN cargo build --release --locked --features full -p producer -p consumer -p standalone \
     && install -D --target-directory /out \
         target/release/producer target/release/consumer target/release/standalone
 
@@ -31,7 +26,8 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates libssl3 zlib1g \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --system --gid 10001 notifications \
-    && useradd --system --uid 10001 --gid 10001 --home-dir /data --create-home --shell /usr/sbin/nologin notifications
+    && useradd --system --uid 10001 --gid 10001 --home-dir /data --no-create-home --shell /usr/sbin/nologin notifications \
+    && install --directory --owner=notifications --group=notifications /data
 COPY --from=build /out/ /usr/local/bin/
 # In numbers, so that Kubernetes can tell that it is not root.
 USER 10001:10001

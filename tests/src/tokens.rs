@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+#[cfg(feature = "full")]
 use aws_lc_rs::{
     encoding::AsDer,
     rsa::{KeyPair, KeySize},
@@ -9,7 +10,9 @@ use aws_lc_rs::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
+#[cfg(feature = "full")]
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -23,11 +26,13 @@ pub struct Issuer {
 impl Issuer {
     /// Signs with a secret (HS256).
     pub fn secret(secret: &str) -> Self {
+        service::auth::install_provider();
         let key = EncodingKey::from_secret(secret.as_bytes());
         Self { algorithm: Algorithm::HS256, key, id: None }
     }
 
     /// Signs with a new private key of this kind, named `id`.
+    #[cfg(feature = "full")]
     pub fn private(algorithm: Algorithm, id: &str) -> Self {
         let key = match algorithm {
             Algorithm::RS256 => {
@@ -51,6 +56,7 @@ impl Issuer {
     }
 
     /// The public key, as a key set has it.
+    #[cfg(feature = "full")]
     pub fn public(&self) -> Value {
         let mut key = Jwk::from_encoding_key(&self.key, self.algorithm).expect("a public key");
         key.common.key_id = self.id.clone();
@@ -101,6 +107,7 @@ impl KeyFiles {
     }
 
     /// Writes the public keys of these issuers in place of those of before, and returns where.
+    #[cfg(feature = "full")]
     pub fn key_set(&self, issuers: &[&Issuer]) -> String {
         let keys: Vec<_> = issuers.iter().map(|issuer| issuer.public()).collect();
         self.write("keys.json", &json!({ "keys": keys }).to_string())

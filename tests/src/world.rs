@@ -94,7 +94,7 @@ impl World {
     pub async fn start_producer_on(&mut self, log: Log, flags: &[&str]) {
         let arguments =
             ["producer", "--topic", &self.topic].into_iter().chain(flags.iter().copied());
-        let settings = producer::settings::Cli::parse_from(arguments).settings;
+        let settings = producer::cli::Cli::parse_from(arguments).settings;
         let directory = self.parts.directory().await;
         let started = start(|listener, shutdown| async move {
             let run = producer::run(settings, log, directory, listener, shutdown);
@@ -113,7 +113,7 @@ impl World {
         let group = format!("{}-group", self.topic);
         let arguments = ["consumer", "--topic", &self.topic, "--group", &group];
         let arguments = arguments.into_iter().chain(flags.iter().copied());
-        let settings = consumer::settings::Cli::parse_from(arguments).settings;
+        let settings = consumer::cli::Cli::parse_from(arguments).settings;
         let log = self.parts.log("test-consumer");
         let started = start(|listener, shutdown| async move {
             let run = consumer::run(settings, log, listener, shutdown);

@@ -194,7 +194,7 @@ function notSent(problem, denied) {
 
 function reasonFor(problem) {
   if (problem.late || problem.status === 504) {
-    return "It is not known whether this was sent. Sending it again is safe: it will not arrive twice.";
+    return "The outcome is unknown. It is safe to retry: the notification will not arrive twice.";
   }
   if (problem.status === 0) {
     return `The producer at ${producer} cannot be reached from this page. Is it running, and does it allow this origin (--cors-origins)?`;

@@ -166,7 +166,7 @@ function unreachable() {
 function problemOf(error) {
   if (error instanceof Refusal) return error.problem;
   console.error(error);
-  return { status: 0, message: "This page made a mistake; reloading it may help" };
+  return { status: 0, message: "This page has a defect; reloading it may help" };
 }
 
 function parsed(event) {

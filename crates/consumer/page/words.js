@@ -1,4 +1,4 @@
-// Owns how times, links and errors are said in words.
+// Turns times, links and errors into text.
 
 const MINUTE = 60;
 const HOUR = 60 * MINUTE;
@@ -31,7 +31,7 @@ export function shortened(text, length) {
   return characters.length <= length ? characters.join("") : `${characters.slice(0, length - 1).join("")}…`;
 }
 
-/** The address to link to, or null for what must never be a link. */
+/** The address to link to, or null if the text must not become a link. */
 export function safeLink(link, origin = location.origin) {
   if (typeof link !== "string") return null;
   try {
@@ -50,7 +50,7 @@ export function linkText(link) {
 
 const STATES = {
   unowned: "This inbox is moving to another server. One moment.",
-  behind: "This inbox is catching up with what was sent. One moment.",
+  behind: "This inbox has not caught up yet. One moment.",
 };
 
 /** A problem (an error answer's body) as a sentence for people. */
@@ -72,12 +72,12 @@ function sentence(text) {
 }
 
 const GAPS = {
-  evicted: "Some older entries are not shown: newer ones took their place, because an inbox keeps only its newest entries.",
-  expired: "Some older entries are not shown: they became too old while you were away.",
-  retention: "Something may be missing: while you were away, the server's log let go of its oldest part.",
-  unknown: "The inbox was loaded anew, because the server's log is not the one this page was following.",
+  evicted: "Some older entries are not shown: an inbox keeps only its newest entries.",
+  expired: "Some older entries are not shown: they expired while you were away.",
+  retention: "Some entries may be missing: the server's log dropped its oldest records while you were away.",
+  unknown: "The inbox was reloaded: the server's log was replaced.",
 };
 
 export function gapInWords({ reason }) {
-  return GAPS[reason] ?? "Something may be missing between what you saw before and what is new.";
+  return GAPS[reason] ?? "Some entries may be missing between the older and the newer ones.";
 }

@@ -1,5 +1,5 @@
-//! A record that this instance writes to one of its own partitions, and waits to see in its view:
-//! the whole way that a notification goes, without a recipient.
+//! The canary probe: writes a record to one of this instance's own partitions and waits until the
+//! view has applied it. The record takes a notification's whole path and has no recipient.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,26 +10,26 @@ use service::ops::canary::Tried;
 
 use crate::view::{NotLive, View, partition::Status};
 
-/// Shorter than the canary's own, so that the reason is told.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// Shorter than the canary's own timeout, so that a failure comes with its reason.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The way from a writer of the log to a view.
-pub(crate) struct Way {
+/// Probes the live partitions of this instance in turn.
+pub(crate) struct CanaryProbe {
     view: Arc<View>,
     writer: Writer,
     topic: Arc<str>,
-    /// The partition that was tried last.
+    /// The partition of the last probe.
     last: i32,
 }
 
-impl Way {
+impl CanaryProbe {
     pub(crate) fn new(view: Arc<View>, writer: Writer, topic: Arc<str>) -> Self {
         Self { view, writer, topic, last: -1 }
     }
 
-    /// Tries the next partition that is live here.
-    pub(crate) async fn try_next(&mut self) -> Tried {
-        let Some(partition) = self.next() else { return Tried::Nothing };
+    /// Probes the next partition that is live here.
+    pub(crate) async fn probe_next_partition(&mut self) -> Tried {
+        let Some(partition) = self.find_next_live() else { return Tried::Nothing };
         self.last = partition;
         let EncodedRecord { key, value, headers } = record::encode_canary(Timestamp::now());
         let record = NewRecord { partition, key, value, headers };
@@ -45,17 +45,17 @@ impl Way {
                 ));
             }
         };
-        match self.view.reaches(position.partition, position.offset, PATIENCE).await {
+        match self.view.reaches(position.partition, position.offset, ARRIVAL_TIMEOUT).await {
             Ok(()) => Tried::Arrived,
-            // It moved meanwhile: the next owner tries it.
+            // The partition moved meanwhile: its next owner probes it.
             Err(NotLive::Unowned { .. } | NotLive::Rebuilding { .. }) => Tried::Nothing,
             Err(error @ NotLive::Behind { .. }) => {
-                Tried::Failed(format!("a record was acknowledged and is not read: {error}"))
+                Tried::Failed(format!("a record was acknowledged, but is not in the view: {error}"))
             }
         }
     }
 
-    fn next(&self) -> Option<i32> {
+    fn find_next_live(&self) -> Option<i32> {
         let live = |number: &i32| {
             let partition = self.view.partition(*number);
             partition.is_some_and(|one| matches!(one.status(), Status::Live { .. }))

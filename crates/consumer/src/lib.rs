@@ -1,17 +1,19 @@
 //! The consumer: a materialised view of the notifications' topic, served over HTTP.
 //!
-//! A record's way: the log's thread → [`view::fold`] → [`view`] → [`routes`]. The view is in memory
-//! and a pure function of the log; restarting the process loses nothing.
+//! A record's path: the log's thread → [`view::fold`] → [`view`] → [`routes`]. The view is in memory
+//! and a pure function of the log, so a restart loses no notification.
 //!
-//! What a recipient does goes the other way: [`routes`] → [`receipts`] → the log, and comes back
-//! into the view like everything else. [`owners`] knows which instance has which partition;
-//! [`follow`] puts all of this together. [`dead_letters`] is for operators.
+//! A receipt's path: [`routes`] → [`receipts`] → the log → the view. [`cluster`] knows the owner of
+//! each partition and forwards requests to it. [`subscriptions`] connects the view to the log.
+//! [`dead_letters`] is for operators.
 
+#[cfg(feature = "kafka")]
+pub mod cli;
 pub mod settings;
 pub mod metrics;
 pub mod subscriptions;
 pub mod view;
-pub mod owners;
+pub mod cluster;
 pub mod receipts;
 pub mod progress;
 pub mod routes;
@@ -26,26 +28,27 @@ use service::{auth::Auth, ops::canary::Canary, ops::metrics::Metrics, server::ht
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use owners::Owners;
-use receipts::Recorder;
-use routes::{App, Streams};
+use canary::CanaryProbe;
+use cluster::ownership::OwnershipTable;
+use receipts::ReceiptWriter;
+use routes::{App, LiveStreams};
 pub use settings::Settings;
 use subscriptions::ViewSubscriptions;
 use view::View;
 
-/// How long the last words to those who listen on WebSockets may take.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// Time for the closing frames of all WebSockets at shutdown.
+const CLOSE_SOCKETS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why the consumer ended before it was told to.
+/// Why the consumer ended without a shutdown.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// A topic is not what the settings say, or cannot be made.
+    /// A topic differs from the settings, or cannot be created.
     #[error(transparent)]
     Topic(#[from] event_log::TopicError),
-    /// The client of the log cannot be made.
+    /// The log's client cannot be created.
     #[error(transparent)]
     Log(#[from] event_log::LogUnreachable),
-    /// The keys that verify tokens cannot be used.
+    /// The keys that verify tokens are not usable.
     #[error(transparent)]
     Keys(#[from] service::auth::KeyError),
     /// The listener has no address.
@@ -53,11 +56,11 @@ pub enum RunError {
     Listen(#[from] std::io::Error),
 }
 
-/// Serves on `listener` until `shutdown`, then drains. The log need not be there yet: until it is,
-/// requests are answered 503 and `/readyz` says why.
+/// Serves on `listener` until `shutdown`, then drains. While the log is not reachable, requests are
+/// answered 503 and `/readyz` gives the reason.
 ///
 /// # Errors
-/// [`RunError`], when something is wrong that waiting does not mend.
+/// [`RunError`], for errors that no retry can resolve.
 pub async fn run(
     settings: Settings,
     log: Log,
@@ -67,47 +70,57 @@ pub async fn run(
     let metrics = Metrics::of("consumer", metrics::describe);
     let names = TopicNames::from_notifications(&settings.topics.topic);
     let auth = Auth::open("consumer", &settings.auth)?;
-    let view =
-        Arc::new(View::new(settings.topics.partitions, settings.partitioner, settings.limits()));
+    let limits = settings.inbox_limits();
+    let view = Arc::new(View::new(settings.topics.partitions, settings.partitioner, limits));
     let address = listener.local_addr()?;
-    let owners = Owners::new(&settings.advertised(address));
-    let patience = settings.inbox.patience;
+    let ownership = OwnershipTable::new(&settings.advertised_url(address));
+    let read_timeout = settings.inbox.read_timeout;
     let stop_serving = CancellationToken::new();
-    let streams = Streams::new(settings.streams.clone(), stop_serving.clone());
+    let streams = LiveStreams::new(settings.streams.clone(), stop_serving.clone());
+    let receipts =
+        ReceiptWriter::new(Arc::clone(&view), log.writer(), &names.receipts, read_timeout);
     let app = App {
         view: Arc::clone(&view),
-        owners: owners.clone(),
-        recorder: Recorder::new(Arc::clone(&view), log.writer(), &names.receipts, patience),
+        ownership: ownership.clone(),
+        receipts,
         log: log.clone(),
         topic: names.notifications.as_str().into(),
         streams: streams.clone(),
-        patience,
+        read_timeout,
     };
     let canary = Canary::new("consumer", settings.canary);
-    let mut way = canary::Way::new(Arc::clone(&view), log.writer(), Arc::clone(&app.topic));
-    let following = ViewSubscriptions::new(view, log, names, owners);
+    let mut probe = CanaryProbe::new(Arc::clone(&view), log.writer(), Arc::clone(&app.topic));
+    let subscriptions = ViewSubscriptions::new(view, log, names, ownership);
     let local = address.ip().to_canonical().is_loopback();
-    let app = routes::router(&settings, &auth, app, &following, canary.clone(), &metrics, local);
-    let mut watching = JoinSet::new();
-    watching.spawn(auth.watch());
-    watching.spawn(canary.watch(async move || way.try_next().await));
+    let router = routes::build_router(
+        &settings,
+        &auth,
+        app,
+        &subscriptions,
+        canary.clone(),
+        &metrics,
+        local,
+    );
+    let mut background = JoinSet::new();
+    background.spawn(auth.watch());
+    background.spawn(canary.watch(async move || probe.probe_next_partition().await));
 
     let (stop, limits) = (stop_serving.clone(), settings.http.clone());
-    let server = tokio::spawn(http::serve(listener, app, stop, limits, metrics));
+    let server = tokio::spawn(http::serve(listener, router, stop, limits, metrics));
     let outcome = tokio::select! {
-        outcome = following.start(&settings) => outcome,
+        outcome = subscriptions.start(&settings) => outcome,
         () = shutdown.cancelled() => Ok(()),
     };
     if outcome.is_ok() {
         shutdown.cancelled().await;
     }
-    // First the partitions go to the next owners, while requests are still taken and passed on to
-    // them; then nobody new is let in and everybody inside is answered.
-    following.leave().await;
+    // The partitions move to their next owners first. Until then this instance still accepts
+    // requests, and forwards them. After that it accepts no more and finishes those under way.
+    subscriptions.leave_group().await;
     stop_serving.cancel();
     let _ = server.await;
-    streams.end(GOODBYE).await;
-    following.stop().await;
-    watching.shutdown().await;
+    streams.drain_sockets(CLOSE_SOCKETS_TIMEOUT).await;
+    subscriptions.stop().await;
+    background.shutdown().await;
     outcome
 }

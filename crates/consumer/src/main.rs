@@ -3,8 +3,9 @@
 use std::{error::Error, process::ExitCode};
 
 use consumer::{
-    Settings, dead_letters,
-    settings::{Cli, Command, Dlq},
+    Settings,
+    cli::{Cli, Command, Dlq},
+    dead_letters,
 };
 use event_log::Log;
 use model::TopicNames;

@@ -2,13 +2,13 @@
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
-/// Partitions by what they are on this instance.
+/// Partitions by their state on this instance.
 pub const PARTITIONS: &str = "notifications_partitions";
-/// Records that the log has and this instance has not folded yet, by live partition.
+/// Records in the log that are not applied yet, by live partition.
 pub const LAG: &str = "notifications_lag_records";
 /// Records of the partitions that are being rebuilt.
 pub const REBUILD_RECORDS: &str = "notifications_rebuild_records";
-/// How long a partition took from its assignment to being live.
+/// Time from a partition's assignment until it is live.
 pub const REBUILD_SECONDS: &str = "notifications_rebuild_seconds";
 /// Records read from the log, replays included, by topic and outcome.
 pub const FOLDED: &str = "notifications_records_folded_total";
@@ -20,21 +20,21 @@ pub const ENTRIES: &str = "notifications_entries";
 pub const ENTRY_BYTES: &str = "notifications_entry_bytes";
 /// Notifications that left an inbox, replays included.
 pub const EVICTED: &str = "notifications_evicted_total";
-/// How long a partition's snapshot took to be written.
+/// Time to write a partition's snapshot.
 pub const SNAPSHOT_SECONDS: &str = "notifications_snapshot_seconds";
 /// Bytes of the snapshots that this process wrote.
 pub const SNAPSHOT_BYTES: &str = "notifications_snapshot_bytes";
-/// When a snapshot was last written, in seconds since 1970.
+/// Time of the last written snapshot, in seconds since 1970.
 pub const SNAPSHOT_LAST_SUCCESS: &str = "notifications_snapshot_last_success_timestamp_seconds";
-/// Notifications that came from snapshots instead of the log.
+/// Notifications loaded from snapshots instead of the log.
 pub const RESTORED: &str = "notifications_restored_total";
-/// Snapshots that were not used, by reason.
+/// Rejected snapshots, by reason.
 pub const SNAPSHOTS_REFUSED: &str = "notifications_snapshots_refused_total";
-/// Live streams open now.
+/// Open live streams.
 pub const STREAMS: &str = "notifications_streams";
-/// From a notification's time to.
+/// Time from a notification's timestamp to a stage of its delivery.
 pub const DELIVERY_SECONDS: &str = "notifications_delivery_seconds";
-/// Requests passed on to an owner.
+/// Requests forwarded to an owner.
 pub const FORWARDED: &str = "notifications_forwarded_total";
 
 /// Describes every metric of a consumer.

@@ -1,4 +1,4 @@
-//! Shows people how far a rebuild is, and says which partition is stuck, and why.
+//! Reports how far the rebuilds are, on a terminal or in the log, and which partition is stuck.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,45 +12,45 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::view::{View, partition::Status};
 
-/// How often it is looked at. A rebuild that is shorter is not worth a word.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often a log without a terminal is told.
-const SAY_EVERY: Duration = Duration::from_secs(5);
-/// For how long no partition may get any further before those that are left count as stuck.
-const STUCK_AFTER: Duration = Duration::from_secs(10);
-const PING: Duration = Duration::from_secs(2);
+/// Time between two looks at the view. A shorter rebuild is not reported.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two log lines, if standard error is not a terminal.
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
+/// Time without progress of any partition after which the rebuilding ones count as stuck.
+const STUCK_TIMEOUT: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What all rebuilds together have done.
+/// The progress of all rebuilds together.
 #[derive(Default)]
-struct Sum {
+struct RebuildSum {
     partitions: usize,
     records: u64,
     total: u64,
     rate: f64,
 }
 
-/// Watches until dropped. Never ends.
-pub async fn watch(view: Arc<View>, log: Log) {
+/// Reports until dropped. Never ends.
+pub async fn report_rebuilds(view: Arc<View>, log: Log) {
     let mut bar: Option<ProgressBar> = None;
-    let mut said = Instant::now();
-    let mut pace = Pace::default();
-    // How much there was to read of each partition of this rebuild, live already or not.
+    let mut logged = Instant::now();
+    let mut stuck = StuckDetector::default();
+    // Records to read of each partition of this rebuild, also of those that are live by now.
     let mut totals = HashMap::new();
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        let sum = sum(&view, &mut totals);
+        tokio::time::sleep(POLL_INTERVAL).await;
+        let sum = sum_rebuilds(&view, &mut totals);
         if sum.partitions == 0 {
             if let Some(bar) = bar.take() {
                 bar.finish_and_clear();
             }
-            pace = Pace::default();
+            stuck = StuckDetector::default();
             totals.clear();
             continue;
         }
         if std::io::stderr().is_terminal() {
-            show(bar.get_or_insert_with(new_bar), &sum);
-        } else if said.elapsed() >= SAY_EVERY {
-            said = Instant::now();
+            update_bar(bar.get_or_insert_with(new_bar), &sum);
+        } else if logged.elapsed() >= LOG_INTERVAL {
+            logged = Instant::now();
             tracing::info!(
                 rebuild.partitions = sum.partitions,
                 rebuild.records = sum.records,
@@ -60,13 +60,13 @@ pub async fn watch(view: Arc<View>, log: Log) {
                 "rebuilding",
             );
         }
-        pace.look(&view);
-        pace.say_stuck(&view, &log).await;
+        stuck.note_progress(&view);
+        stuck.log_stuck_partitions(&view, &log).await;
     }
 }
 
-fn sum(view: &View, totals: &mut HashMap<i32, u64>) -> Sum {
-    view.partitions().fold(Sum::default(), |mut sum, (number, partition)| {
+fn sum_rebuilds(view: &View, totals: &mut HashMap<i32, u64>) -> RebuildSum {
+    view.partitions().fold(RebuildSum::default(), |mut sum, (number, partition)| {
         match partition.status() {
             Status::Rebuilding(progress) => {
                 let total = progress.total.unwrap_or(0);
@@ -76,7 +76,7 @@ fn sum(view: &View, totals: &mut HashMap<i32, u64>) -> Sum {
                 sum.total += total;
                 sum.rate += progress.records_per_second;
             }
-            // What is done stays in the sum, so that a bar never goes back.
+            // Partitions that became live stay in the sum, so that the bar never goes back.
             Status::Live { .. } => {
                 let total = totals.get(&number).copied().unwrap_or(0);
                 sum.records += total;
@@ -91,7 +91,7 @@ fn sum(view: &View, totals: &mut HashMap<i32, u64>) -> Sum {
 }
 
 #[allow(clippy::cast_precision_loss)] // shown to people
-fn seconds_left(sum: &Sum) -> f64 {
+fn seconds_left(sum: &RebuildSum) -> f64 {
     (sum.total.saturating_sub(sum.records) as f64 / sum.rate.max(1.0)).round()
 }
 
@@ -101,7 +101,7 @@ fn new_bar() -> ProgressBar {
     ProgressBar::new(0).with_style(style)
 }
 
-fn show(bar: &ProgressBar, sum: &Sum) {
+fn update_bar(bar: &ProgressBar, sum: &RebuildSum) {
     bar.set_length(sum.total);
     bar.set_position(sum.records.min(sum.total));
     bar.set_message(format!(
@@ -112,17 +112,18 @@ fn show(bar: &ProgressBar, sum: &Sum) {
     ));
 }
 
-/// Whether the partitions that are being rebuilt get any further.
+/// Detects rebuilds without progress.
 #[derive(Default)]
-struct Pace {
-    /// How far each was, and when that was first seen. Looked at from here, so that folding a record
-    /// need not ask what time it is.
+struct StuckDetector {
+    /// Records read of each rebuilding partition, and when that count was first seen. Kept here, so
+    /// that applying a record needs no clock.
     seen: HashMap<i32, (u64, Instant)>,
-    said: HashSet<i32>,
+    /// Partitions that were logged as stuck.
+    logged: HashSet<i32>,
 }
 
-impl Pace {
-    fn look(&mut self, view: &View) {
+impl StuckDetector {
+    fn note_progress(&mut self, view: &View) {
         for (number, partition) in view.partitions() {
             let Status::Rebuilding(progress) = partition.status() else {
                 self.seen.remove(&number);
@@ -136,21 +137,21 @@ impl Pace {
         }
     }
 
-    /// Says of each stuck partition, once a rebuild, what can be known of the cause.
-    async fn say_stuck(&mut self, view: &View, log: &Log) {
-        let stuck = |(_, since): &(u64, Instant)| since.elapsed() > STUCK_AFTER;
-        // Kafka's client reads one partition after the other: one that waits for its turn is not
-        // stuck.
+    /// Logs each stuck partition once a rebuild, with the cause as far as the log tells it.
+    async fn log_stuck_partitions(&mut self, view: &View, log: &Log) {
+        let stuck = |(_, since): &(u64, Instant)| since.elapsed() > STUCK_TIMEOUT;
+        // Kafka's client reads one partition after the other, so a partition without progress is
+        // stuck only if no other one progresses.
         if self.seen.is_empty() || !self.seen.values().all(stuck) {
             return;
         }
         for (number, partition) in view.partitions() {
-            if !self.seen.contains_key(&number) || !self.said.insert(number) {
+            if !self.seen.contains_key(&number) || !self.logged.insert(number) {
                 continue;
             }
-            let why = match log.ping(PING).await {
+            let why = match log.ping(PING_TIMEOUT).await {
                 Ok(()) => {
-                    "the log answers, but sends no records: is the partition's leader there?".into()
+                    "the log answers, but sends no records; check the partition's leader".into()
                 }
                 Err(error) => error.to_string(),
             };

@@ -1,4 +1,5 @@
-//! From what a recipient does to a record of the receipts' topic, and back into the view.
+//! Writes receipts: what a recipient read, unread or dismissed becomes records of the receipts'
+//! topic. Never changes the view; it waits until the view has applied them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,58 +12,63 @@ use model::{
 
 use crate::view::{NotLive, Selector, View};
 
-/// How long the log may take to acknowledge, and the view to show.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// Time for the log to acknowledge, and again for the view to apply.
+const RECEIPT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Records what recipients do. A cheap handle, to be cloned.
+/// Writes to the receipts' topic. A cheap handle, to be cloned.
 #[derive(Clone)]
-pub struct Recorder {
+pub struct ReceiptWriter {
     view: Arc<View>,
     writer: Writer,
     topic: Arc<str>,
-    patience: Duration,
+    read_timeout: Duration,
 }
 
-/// Why something that a recipient did was not recorded, or is not shown yet.
+/// Why a receipt was not written, or is not applied yet. It is safe to retry.
 #[derive(Debug, thiserror::Error)]
-pub enum RecordError {
-    /// The inbox cannot be looked at now. Nothing was recorded, or all was, and is shown soon.
+pub enum ReceiptError {
+    /// The inbox cannot be read now. Either no receipt was written, or all were, and the view
+    /// applies them soon.
     #[error(transparent)]
     NotLive(#[from] NotLive),
-    /// The log did not take it. Doing it again is safe.
+    /// The log did not acknowledge a receipt.
     #[error(transparent)]
     Append(#[from] AppendError),
-    /// Serde's.
+    /// A receipt cannot be encoded as JSON.
     #[error(transparent)]
     Encode(#[from] serde_json::Error),
 }
 
-impl Recorder {
-    /// Writes to this topic.
+impl ReceiptWriter {
+    /// `read_timeout`: how long to wait for the user's partition.
     #[must_use]
-    pub fn new(view: Arc<View>, writer: Writer, topic: &str, patience: Duration) -> Self {
-        Self { view, writer, topic: topic.into(), patience }
+    pub fn new(view: Arc<View>, writer: Writer, topic: &str, read_timeout: Duration) -> Self {
+        Self { view, writer, topic: topic.into(), read_timeout }
     }
 
-    /// Does this with those of the user's entries for which it changes something. How many those
-    /// are. Returns when the view shows it.
+    /// Writes receipts for the selected entries that the action changes, waits until the view has
+    /// applied them, and returns how many entries that were.
     ///
     /// # Errors
-    /// [`RecordError`].
-    pub async fn record(
+    /// [`ReceiptError`].
+    pub async fn write_receipts(
         &self,
         user: UserId,
         action: Action,
-        which: &Selector,
-    ) -> Result<usize, RecordError> {
-        // What is meant is settled here, as ids: a receipt then says the same whenever it is
-        // folded, before or after whatever arrives meanwhile.
-        let ids = self.view.would_change(user, action, which, self.patience).await?;
+        selector: &Selector,
+    ) -> Result<usize, ReceiptError> {
+        // The selector is resolved to ids here, so that a receipt means the same entries whatever
+        // arrives before it is applied.
+        let ids = self.view.would_change(user, action, selector, self.read_timeout).await?;
         let mut acks = Vec::with_capacity(ids.len() / MAX_IDS + 1);
         for ids in ids.chunks(MAX_IDS) {
-            acks.push(self.append(&Receipt { user_id: user, action, ids: ids.to_vec() })?);
+            acks.push(self.append_receipt(&Receipt {
+                user_id: user,
+                action,
+                ids: ids.to_vec(),
+            })?);
         }
-        let deadline = tokio::time::Instant::now() + DEADLINE;
+        let deadline = tokio::time::Instant::now() + RECEIPT_DEADLINE;
         let mut last = None;
         for ack in acks {
             let late = |_| Err(AppendError::TimedOut("the deadline of the request".into()));
@@ -71,12 +77,12 @@ impl Recorder {
             last = Some(offset);
         }
         if let Some(offset) = last {
-            self.view.receipt_shown(user, offset, DEADLINE).await?;
+            self.view.receipt_shown(user, offset, RECEIPT_DEADLINE).await?;
         }
         Ok(ids.len())
     }
 
-    fn append(&self, receipt: &Receipt) -> Result<event_log::Ack, RecordError> {
+    fn append_receipt(&self, receipt: &Receipt) -> Result<event_log::Ack, ReceiptError> {
         let headers = Headers {
             id: NotificationId::generate(),
             sent_at: to_millisecond(Timestamp::now()),

@@ -2,87 +2,14 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, builder::RangedU64ValueParser};
-use event_log::settings::{GroupArgs, KafkaArgs, TopicArgs};
-use model::{Cursor, Partitioner, TopicNames};
-use service::{
-    auth::{AuthArgs, TokenArgs},
-    ops::telemetry::TelemetryArgs,
-    server::http::HttpLimits,
-};
+use clap::{Args, builder::RangedU64ValueParser};
+use event_log::settings::{GroupArgs, TopicArgs};
+use model::{Partitioner, TopicNames};
+use service::{auth::AuthArgs, server::http::HttpLimits};
 
 use crate::view::{Limits, snapshot::SnapshotKey};
 
-/// Keeps each user's notifications at hand and serves them.
-///
-/// Joins the consumer group, reads the partitions that it is given from their beginning, and
-/// answers GET /notifications/{id}. Restarting it loses nothing.
-#[derive(Parser, Clone, Debug)]
-#[command(
-    name = "consumer",
-    version,
-    after_help = "Try it:\n  curl http://localhost:8081/notifications/1"
-)]
-pub struct Cli {
-    /// What to do; serve, if nothing is said
-    #[command(subcommand)]
-    pub command: Option<Command>,
-
-    /// Address to listen on
-    #[arg(
-        long,
-        env = "CONSUMER_LISTEN",
-        default_value = "127.0.0.1:8081",
-        value_name = "HOST:PORT"
-    )]
-    pub listen: String,
-
-    /// Listen beyond the loopback interface although authentication is off
-    #[arg(long, env = "CONSUMER_INSECURE")]
-    pub insecure: bool,
-
-    /// Where Kafka is
-    #[command(flatten)]
-    pub kafka: KafkaArgs,
-
-    /// What to serve
-    #[command(flatten)]
-    pub settings: Settings,
-
-    /// What to log
-    #[command(flatten)]
-    pub telemetry: TelemetryArgs,
-}
-
-/// What the consumer can do besides serving.
-#[derive(Subcommand, Clone, Debug)]
-pub enum Command {
-    /// Print a token for development, or for a service of one's own, signed with the secret
-    Token(TokenArgs),
-    /// Ask the consumer that runs on this machine whether it lives; for container health checks
-    Healthcheck,
-    /// Look at the records that were set aside because they are no notifications, or put them back
-    #[command(subcommand)]
-    Dlq(Dlq),
-}
-
-/// What can be done with dead letters.
-#[derive(Subcommand, Clone, Debug)]
-pub enum Dlq {
-    /// Show each: where it is, where it came from, why, and how its value begins
-    List,
-    /// Put some of them back into the notifications' topic, where they are read again
-    Replay {
-        /// Which, as `list` shows them
-        #[arg(required_unless_present = "all", value_name = "PARTITION-OFFSET")]
-        places: Vec<Cursor>,
-        /// All of them
-        #[arg(long, conflicts_with = "places")]
-        all: bool,
-    },
-}
-
-/// What a consumer needs to know, wherever its log is.
+/// The settings of a consumer, for either driver of the log.
 #[derive(Args, Clone, Debug)]
 pub struct Settings {
     /// The topics
@@ -93,14 +20,14 @@ pub struct Settings {
     #[command(flatten)]
     pub group: GroupArgs,
 
-    /// How a recipient's id becomes a partition: murmur2 (Java clients), fnv1a (Sarama) or crc32
-    /// (librdkafka). The same for producer and consumer, and never changed
+    /// Hash of the recipient's id that chooses the partition: murmur2 (Java clients), fnv1a (Sarama)
+    /// or crc32 (librdkafka). Must be the same for producer and consumer, and must never change
     #[arg(long, env = "KAFKA_PARTITIONER", default_value_t, help_heading = "Topics")]
     pub partitioner: Partitioner,
 
-    /// URL at which other instances reach this one, if not the address it listens on: they pass on
-    /// what concerns the users that live here
-    #[arg(long, env = "CONSUMER_ADVERTISE", value_name = "URL", value_parser = url)]
+    /// URL at which other instances reach this one, to forward requests to it. `{hostname}` stands
+    /// for this machine's host name. Default: the address that it listens on
+    #[arg(long, env = "CONSUMER_ADVERTISE", value_name = "URL", value_parser = parse_peer_url)]
     pub advertise: Option<String>,
 
     /// The inboxes
@@ -119,14 +46,14 @@ pub struct Settings {
     #[command(flatten)]
     pub page: PageArgs,
 
-    /// How often this instance sends a record through the log to itself, one of its partitions after
-    /// the other: if one does not arrive within 5 s, /readyz says so. Not at all, if not given. To
-    /// be given when all instances know it: those of before set such records aside
+    /// Interval of the canary probe: this instance writes a record to its own partitions in turn,
+    /// and /readyz fails if one does not arrive within 5 s. Off by default. Turn it on when all
+    /// instances know canary records: older versions treat them as poison records
     #[arg(long, env = "CONSUMER_CANARY", value_name = "DURATION",
           value_parser = service::cli::settings::positive_duration)]
     pub canary: Option<Duration>,
 
-    /// Who may ask
+    /// Authentication
     #[command(flatten)]
     pub auth: AuthArgs,
 
@@ -135,60 +62,60 @@ pub struct Settings {
     pub http: HttpLimits,
 }
 
-/// What an inbox holds and how a reader is treated.
+/// The bounds of an inbox, and of a read.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Inbox")]
 pub struct InboxArgs {
-    /// Newest entries that an inbox keeps
+    /// Maximum number of entries in an inbox; the newest are kept
     #[arg(long, env = "INBOX_ENTRIES", default_value_t = 1000, value_name = "COUNT",
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub inbox_entries: u32,
 
-    /// Days for which an inbox keeps an entry
+    /// Maximum age of an entry in an inbox, in days
     #[arg(long, env = "INBOX_DAYS", default_value_t = 30, value_name = "DAYS",
           value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub inbox_days: u32,
 
     /// How long a request waits for a partition that is being rebuilt or moved, before it is
     /// answered 503
-    #[arg(long, env = "CONSUMER_PATIENCE", default_value = "2s", value_name = "DURATION",
+    #[arg(long, env = "CONSUMER_READ_TIMEOUT", default_value = "2s", value_name = "DURATION",
           value_parser = service::cli::settings::duration)]
-    pub patience: Duration,
+    pub read_timeout: Duration,
 }
 
-/// What is kept on a disk, so that a restart reads less.
+/// Snapshots on a disk, so that a restart reads less of the log.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Snapshots")]
 pub struct SnapshotArgs {
-    /// Folder in which this instance keeps snapshots of its partitions, so that its next start reads
-    /// them and what came since, instead of everything. One for each instance, on a disk of its own
-    /// machine. Inboxes are in them, so only this user may read it. Not kept, if not given
+    /// Folder for snapshots of this instance's partitions: the next start loads them and reads only
+    /// later records. Each instance needs its own folder, on a local disk. Snapshots contain inboxes,
+    /// so only this process's user may read the folder. Off by default
     #[arg(long, env = "CONSUMER_SNAPSHOTS", value_name = "FOLDER")]
     pub snapshots: Option<PathBuf>,
 
-    /// How often they are written while partitions are live: a process that is killed reads what came
-    /// since. 0 writes them only when a partition moves away, and at the end
+    /// Interval at which snapshots of live partitions are written; after a crash, the next start
+    /// reads all records since the last one. 0: write them only on revocation and shutdown
     #[arg(long, env = "CONSUMER_SNAPSHOT_EVERY", default_value = "5m", value_name = "DURATION",
           value_parser = service::cli::settings::duration)]
     pub snapshot_every: Duration,
 }
 
-/// How many live streams there may be, and how they are kept alive.
+/// The bounds of live streams, and their heartbeat.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Live streams")]
 pub struct StreamArgs {
-    /// Live streams that may be open at a time; one more is answered 503
+    /// Maximum number of open live streams; more are answered 503
     #[arg(long, env = "CONSUMER_MAX_STREAMS", default_value_t = 20_000, value_name = "COUNT",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub max_streams: usize,
 
-    /// Live streams that may be open for one inbox at a time; one more is answered 429
+    /// Maximum number of open live streams per inbox; more are answered 429
     #[arg(long, env = "CONSUMER_MAX_STREAMS_PER_USER", default_value_t = 100, value_name = "COUNT",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub max_streams_per_user: usize,
 
-    /// How long a live stream says nothing before it says that it is still there. Less than any
-    /// proxy in between takes to close an idle connection
+    /// Time without an event after which a live stream sends a heartbeat. Must be shorter than the
+    /// idle timeout of any proxy in between
     #[arg(long, env = "CONSUMER_HEARTBEAT", default_value = "15s", value_name = "DURATION",
           value_parser = service::cli::settings::positive_duration)]
     pub heartbeat: Duration,
@@ -198,15 +125,15 @@ pub struct StreamArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Web page")]
 pub struct PageArgs {
-    /// URL at which a browser reaches the producer, which the web page sends to; empty: the page
+    /// URL at which a browser reaches the producer, for sending from the web page; empty: the page
     /// only reads. The producer must allow the page's origin, see its --cors-origins
     /// [default: http://localhost:8080, or in a standalone its own]
-    #[arg(long, env = "CONSUMER_PRODUCER_URL", value_name = "URL", value_parser = origin)]
+    #[arg(long, env = "CONSUMER_PRODUCER_URL", value_name = "URL", value_parser = parse_origin)]
     pub producer_url: Option<String>,
 }
 
 impl PageArgs {
-    /// Where the page sends to; nowhere, if this is empty.
+    /// The producer's URL. Empty: the page does not send.
     #[must_use]
     pub fn producer_url(&self) -> &str {
         self.producer_url.as_deref().unwrap_or("http://localhost:8080")
@@ -216,49 +143,61 @@ impl PageArgs {
 impl Settings {
     /// The bounds of every inbox.
     #[must_use]
-    pub fn limits(&self) -> Limits {
+    pub fn inbox_limits(&self) -> Limits {
         Limits {
             entries: self.inbox.inbox_entries as usize,
             age: Duration::from_secs(u64::from(self.inbox.inbox_days) * 24 * 60 * 60),
         }
     }
 
-    /// What a snapshot has to be about to be of use.
+    /// The settings that a snapshot must have been written with to be usable.
     #[must_use]
-    pub fn about(&self, names: &TopicNames) -> SnapshotKey {
+    pub fn snapshot_key(&self, names: &TopicNames) -> SnapshotKey {
         SnapshotKey {
             notifications: names.notifications.clone(),
             receipts: names.receipts.clone(),
             group: event_log::Group::from(&self.group).id,
             partitions: self.topics.partitions,
             partitioner: self.partitioner,
-            limits: self.limits(),
+            limits: self.inbox_limits(),
         }
     }
 
-    /// The URL that peers are told, for an instance that listens on this address.
+    /// The URL that this instance announces to its peers, if it listens on this address.
     #[must_use]
-    pub fn advertised(&self, listen: SocketAddr) -> String {
+    pub fn advertised_url(&self, listen: SocketAddr) -> String {
         if self.advertise.is_none() && listen.ip().is_unspecified() {
             tracing::warn!(
                 "listening on all interfaces without --advertise (CONSUMER_ADVERTISE): other instances \
-                 will not reach this one",
+                 cannot reach this one",
             );
         }
         self.advertise.clone().unwrap_or_else(|| format!("http://{listen}"))
     }
 }
 
-fn url(text: &str) -> Result<String, String> {
+fn parse_peer_url(text: &str) -> Result<String, String> {
     match text.strip_prefix("http://") {
-        Some(host) if !host.trim_end_matches('/').is_empty() => Ok(text.to_owned()),
+        Some(host) if !host.trim_end_matches('/').is_empty() => insert_hostname(text),
         _ => Err("must be an http:// URL such as http://10.0.0.7:8081".into()),
     }
 }
 
-/// A scheme, a host and perhaps a port, or nothing: it becomes part of a policy, where anything
-/// else would mean something else.
-fn origin(text: &str) -> Result<String, String> {
+/// Replaces `{hostname}`, so that all containers of one service can share a configuration: each has
+/// a host name of its own, by which the others reach it.
+fn insert_hostname(url: &str) -> Result<String, String> {
+    if !url.contains("{hostname}") {
+        return Ok(url.to_owned());
+    }
+    let path = "/proc/sys/kernel/hostname";
+    let name = std::fs::read_to_string(path)
+        .map_err(|error| format!("the host name cannot be read from {path}: {error}"))?;
+    Ok(url.replace("{hostname}", name.trim()))
+}
+
+/// Accepts a scheme, a host and an optional port, or an empty text. The value becomes part of the
+/// page's Content-Security-Policy, where other characters would change the policy.
+fn parse_origin(text: &str) -> Result<String, String> {
     let text = text.trim_end_matches('/');
     let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
     let plain = |host: &str| {
@@ -271,4 +210,24 @@ fn origin(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("must be a URL without a path, such as http://localhost:8080, or empty".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use crate::cli::Cli;
+
+    fn advertised(url: &str) -> String {
+        let cli = Cli::try_parse_from(["consumer", "--advertise", url]).unwrap();
+        cli.settings.advertised_url("127.0.0.1:8081".parse().unwrap())
+    }
+
+    #[test]
+    fn the_advertised_url_takes_the_host_name() {
+        let output = std::process::Command::new("uname").arg("-n").output().unwrap();
+        let name = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(advertised("http://{hostname}:8081"), format!("http://{}:8081", name.trim()));
+        assert_eq!(advertised("http://10.0.0.7:8081"), "http://10.0.0.7:8081");
+    }
 }

@@ -1,5 +1,5 @@
-//! Keeps the view in step with the log: makes sure of the topics, joins the group, follows what
-//! belongs to the partitions that it gets, and knows whether all that works.
+//! The view's subscriptions: creates the topics, joins the group, reads the receipts of the assigned
+//! partitions and the owners' topic, and answers the readiness checks about all of that.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::{
     RunError, Settings,
-    owners::{Owners, OwnersFold},
+    cluster::ownership::{OwnersTopicHandler, OwnershipTable},
     view::{
         SnapshotManager, View,
         fold::{Notifications, Ownership, Receipts, SayLive},
@@ -19,34 +19,34 @@ use crate::{
     },
 };
 
-/// How long to wait before a log that is away is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// How long the log may take to answer a probe.
-const PING: Duration = Duration::from_millis(1500);
-/// How often what is too old is looked for.
-const EXPIRE_EVERY: Duration = Duration::from_secs(60);
-/// How long snapshots stay in memory that were read for partitions which others have.
-const FORGET_AFTER: Duration = Duration::from_secs(5 * 60);
-/// How long the end of the process waits for the last snapshots: a gigabyte on a slow disk. What is
-/// not written by then is read from the log by the next start.
-const LAST_SNAPSHOTS: Duration = Duration::from_secs(10);
-/// How long the last announcements may take when the process ends.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Time between two attempts to reach the log at start.
+const CONNECT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Time for the log to answer a readiness check.
+const PING_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Time between two removals of entries that are past the inbox's age.
+const EXPIRE_INTERVAL: Duration = Duration::from_secs(60);
+/// Time for which snapshots of partitions that other instances own stay in memory.
+const UNUSED_SNAPSHOT_TTL: Duration = Duration::from_secs(5 * 60);
+/// Time at shutdown for the last snapshots: a gigabyte on a slow disk. The next start reads from
+/// the log what is missing in them.
+const LAST_SNAPSHOTS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time at shutdown for the announcement of all releases.
+const ANNOUNCE_RELEASES_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The view's connection to the log. A cheap handle, to be cloned.
+/// The view's subscriptions to the topics. A cheap handle, to be cloned.
 #[derive(Clone)]
 pub struct ViewSubscriptions {
     view: Arc<View>,
     log: Log,
     names: Arc<TopicNames>,
-    owners: Owners,
-    running: Arc<Mutex<Option<Running>>>,
-    /// What goes on between [`leave`](Following::leave) and [`stop`](Following::stop).
-    owners_followed: Arc<Mutex<Option<Follower>>>,
+    ownership: OwnershipTable,
+    active: Arc<Mutex<Option<ActiveSubscriptions>>>,
+    /// Reads the owners' topic between [`leave_group`](Self::leave_group) and [`stop`](Self::stop).
+    owners_follower: Arc<Mutex<Option<Follower>>>,
 }
 
-/// What must be stopped.
-struct Running {
+/// The readers and tasks to stop.
+struct ActiveSubscriptions {
     notifications: Reader,
     receipts: Follower,
     owners: Follower,
@@ -54,23 +54,23 @@ struct Running {
 }
 
 impl ViewSubscriptions {
-    /// Not started yet.
+    /// Does not start them.
     #[must_use]
-    pub fn new(view: Arc<View>, log: Log, names: TopicNames, owners: Owners) -> Self {
+    pub fn new(view: Arc<View>, log: Log, names: TopicNames, ownership: OwnershipTable) -> Self {
         Self {
             view,
             log,
             names: Arc::new(names),
-            owners,
-            running: Arc::default(),
-            owners_followed: Arc::default(),
+            ownership,
+            active: Arc::default(),
+            owners_follower: Arc::default(),
         }
     }
 
-    /// Waits for the log, makes sure of the topics and joins the group.
+    /// Waits for the log, creates or checks the topics and joins the group.
     ///
     /// # Errors
-    /// [`RunError`], when a topic is wrong.
+    /// [`RunError`] if a topic differs from the settings.
     pub async fn start(&self, settings: &Settings) -> Result<(), RunError> {
         let topics = [
             settings.topics.topic(&self.names.notifications),
@@ -82,17 +82,20 @@ impl ViewSubscriptions {
                 ..settings.topics.topic(&self.names.owners)
             },
         ];
-        // Snapshots are read before the group is joined: a partition that is assigned cannot wait.
-        let (there, keeping) =
-            tokio::join!(self.log.await_topics(&topics, ASK_AGAIN), self.restore(settings));
-        there?;
+        // Snapshots are loaded before the member joins: an assigned partition is read at once.
+        let (checked, snapshots) = tokio::join!(
+            self.log.await_topics(&topics, CONNECT_RETRY_INTERVAL),
+            self.load_snapshots(settings)
+        );
+        checked?;
 
-        let owners = self.log.follow_topic(&self.names.owners, OwnersFold::into(&self.owners))?;
+        let handler = OwnersTopicHandler::new(&self.ownership);
+        let owners = self.log.follow_topic(&self.names.owners, handler)?;
         owners.assign(0);
 
         let say_live: SayLive = {
-            let owners = self.owners.clone();
-            Arc::new(move |partition| owners.live(partition))
+            let ownership = self.ownership.clone();
+            Arc::new(move |partition| ownership.set_live(partition))
         };
         let fold = Receipts::into(
             Arc::clone(&self.view),
@@ -101,7 +104,8 @@ impl ViewSubscriptions {
         );
         let receipts = self.log.follow_topic(&self.names.receipts, fold)?;
 
-        let ownership = Companions { owners: self.owners.clone(), receipts: receipts.assigner() };
+        let ownership =
+            CoAssigned { ownership: self.ownership.clone(), receipts: receipts.assigner() };
         let fold = Notifications::into(
             Arc::clone(&self.view),
             self.names.notifications.clone(),
@@ -112,104 +116,104 @@ impl ViewSubscriptions {
         let notifications =
             self.log.join_group(&self.names.notifications, &group, Some(&self.names.dlq), fold)?;
 
-        let announce = self.owners.clone().announce(self.log.writer(), self.names.owners.clone());
+        let announce =
+            self.ownership.clone().run_announcer(self.log.writer(), self.names.owners.clone());
         let view = Arc::clone(&self.view);
         let expire = async move {
             loop {
-                tokio::time::sleep(EXPIRE_EVERY).await;
+                tokio::time::sleep(EXPIRE_INTERVAL).await;
                 view.expire();
             }
         };
-        let watch = crate::progress::watch(Arc::clone(&self.view), self.log.clone());
-        let mut tasks = vec![tokio::spawn(announce), tokio::spawn(expire), tokio::spawn(watch)];
-        if let Some(keeping) = keeping {
-            let every = settings.snapshots.snapshot_every;
-            if !every.is_zero() {
-                let (view, settling) = (Arc::clone(&self.view), notifications.committed_offsets());
-                tasks.push(tokio::spawn(Arc::clone(&keeping).every(every, view, settling)));
+        let report = crate::progress::report_rebuilds(Arc::clone(&self.view), self.log.clone());
+        let mut tasks = vec![tokio::spawn(announce), tokio::spawn(expire), tokio::spawn(report)];
+        if let Some(snapshots) = snapshots {
+            let interval = settings.snapshots.snapshot_every;
+            if !interval.is_zero() {
+                let (view, offsets) = (Arc::clone(&self.view), notifications.committed_offsets());
+                tasks.push(tokio::spawn(Arc::clone(&snapshots).every(interval, view, offsets)));
             }
             tasks.push(tokio::spawn(async move {
-                tokio::time::sleep(FORGET_AFTER).await;
-                // Freeing much takes a while.
-                let _ = tokio::task::spawn_blocking(move || keeping.forget()).await;
+                tokio::time::sleep(UNUSED_SNAPSHOT_TTL).await;
+                // Freeing gigabytes would block a thread of the runtime.
+                let _ = tokio::task::spawn_blocking(move || snapshots.forget()).await;
             }));
         }
-        *self.running.lock() = Some(Running { notifications, receipts, owners, tasks });
+        *self.active.lock() = Some(ActiveSubscriptions { notifications, receipts, owners, tasks });
         Ok(())
     }
 
-    /// Reads the snapshots, where some are kept.
-    async fn restore(&self, settings: &Settings) -> Option<Arc<SnapshotManager>> {
+    /// Loads the snapshots. `None` if the settings name no folder, or the folder is not usable.
+    async fn load_snapshots(&self, settings: &Settings) -> Option<Arc<SnapshotManager>> {
         let folder = settings.snapshots.snapshots.as_ref()?;
-        let about = settings.about(&self.names);
-        match SnapshotManager::open(folder, about) {
-            Ok(keeping) => {
-                keeping.load().await;
-                self.view.keep(Arc::clone(&keeping));
-                Some(keeping)
+        let key = settings.snapshot_key(&self.names);
+        match SnapshotManager::open(folder, key) {
+            Ok(snapshots) => {
+                snapshots.load().await;
+                self.view.keep(Arc::clone(&snapshots));
+                Some(snapshots)
             }
             Err(error) => {
                 tracing::warn!(
                     folder = %folder.display(), %error,
-                    "no snapshots are kept: the folder in --snapshots (CONSUMER_SNAPSHOTS) cannot \
-                     be used. Each start reads everything",
+                    "snapshots are off: the folder in --snapshots (CONSUMER_SNAPSHOTS) is not \
+                     usable. Each start reads the whole log",
                 );
                 None
             }
         }
     }
 
-    /// Leaves the group and says so to the peers. From then on every request is passed on to the
-    /// next owners, whom this instance still gets to know.
-    pub async fn leave(&self) {
-        let Some(running) = self.running.lock().take() else { return };
-        let Running { notifications, receipts, owners, tasks } = running;
-        *self.owners_followed.lock() = Some(owners);
+    /// Leaves the group and announces the releases. This instance then forwards every request to
+    /// the next owners, so it keeps reading the owners' topic.
+    pub async fn leave_group(&self) {
+        let Some(active) = self.active.lock().take() else { return };
+        let ActiveSubscriptions { notifications, receipts, owners, tasks } = active;
+        *self.owners_follower.lock() = Some(owners);
         for task in tasks {
             task.abort();
         }
         notifications.stop().await;
         let (writer, topic) = (self.log.writer(), &self.names.owners);
-        let said =
-            tokio::time::timeout(LAST_WORDS, self.owners.announce_open(&writer, topic)).await;
-        if !matches!(said, Ok(Ok(()))) {
-            tracing::debug!("the peers were not told; they find out by asking");
+        let announce = self.ownership.announce_pending(&writer, topic);
+        let announced = tokio::time::timeout(ANNOUNCE_RELEASES_TIMEOUT, announce).await;
+        if !matches!(announced, Ok(Ok(()))) {
+            tracing::debug!("the releases were not announced; peers learn of them from a 421");
         }
         receipts.stop().await;
     }
 
-    /// Ends what [`leave`](Self::leave) left, after the last request. The snapshots are written by
-    /// then, or given up.
+    /// Stops reading the owners' topic, after the last request, and waits for the last snapshots.
     pub async fn stop(&self) {
-        let owners = self.owners_followed.lock().take();
+        let owners = self.owners_follower.lock().take();
         if let Some(owners) = owners {
             owners.stop().await;
         }
-        if let Some(keeping) = self.view.keeping() {
-            keeping.finish(LAST_SNAPSHOTS).await;
+        if let Some(snapshots) = self.view.keeping() {
+            snapshots.finish(LAST_SNAPSHOTS_TIMEOUT).await;
         }
     }
 
-    /// For `/readyz`: whether the log answers.
+    /// For `/readyz`: asks the log for its metadata.
     ///
     /// # Errors
-    /// What is wrong, for people.
+    /// The reason, if the log does not answer.
     pub async fn check_log(self) -> Result<Value, String> {
-        self.log.ping(PING).await.map(|()| Value::Null).map_err(|error| error.to_string())
+        self.log.ping(PING_TIMEOUT).await.map(|()| Value::Null).map_err(|error| error.to_string())
     }
 
-    /// For `/readyz`: whether this instance answers for every partition that it owns.
+    /// For `/readyz`: checks that every partition that this instance owns is live.
     ///
     /// # Errors
-    /// How far the rebuild is.
+    /// The progress of the rebuild, or the reason why this instance is not a member.
     pub async fn check_partitions(self) -> Result<Value, String> {
-        match &*self.running.lock() {
+        match &*self.active.lock() {
             None => return Err("not a member of the group: waiting for the log, or leaving".into()),
-            Some(running) if !running.is_sound() => {
+            Some(active) if !active.is_running() => {
                 return Err("a reader of the log has ended; restart this instance".into());
             }
-            Some(running) => {
-                if let Some(trouble) = running.notifications.trouble() {
+            Some(active) => {
+                if let Some(trouble) = active.notifications.trouble() {
                     return Err(trouble);
                 }
             }
@@ -230,37 +234,36 @@ impl ViewSubscriptions {
                 "{live} of {all} partitions are live; partition {number} is at {percent} %"
             ));
         }
-        // With more instances than partitions some have none, and forward everything.
-        if live == 0
-            && !self.view.partitions().any(|(number, _)| self.owners.peer(number).is_some())
-        {
+        // With more instances than partitions, some own none and forward every request.
+        let mut numbers = self.view.partitions().map(|(number, _)| number);
+        if live == 0 && !numbers.any(|number| self.ownership.find_peer(number).is_some()) {
             return Err("waiting for the group to assign partitions".into());
         }
         Ok(json!({ "live": live }))
     }
 }
 
-impl Running {
-    fn is_sound(&self) -> bool {
+impl ActiveSubscriptions {
+    fn is_running(&self) -> bool {
         self.notifications.is_running() && self.receipts.is_running() && self.owners.is_running()
     }
 }
 
-/// What goes along with a partition of the notifications: the peers are told, and the same
-/// partition of the receipts is read.
-struct Companions {
-    owners: Owners,
+/// Follows the assignment of the notifications' topic: announces ownership, and reads the same
+/// partitions of the receipts' topic.
+struct CoAssigned {
+    ownership: OwnershipTable,
     receipts: Assigner,
 }
 
-impl Ownership for Companions {
+impl Ownership for CoAssigned {
     fn assigned(&mut self, partition: i32) {
         self.receipts.assign(partition);
-        self.owners.assigned(partition);
+        self.ownership.assigned(partition);
     }
 
     fn revoked(&mut self, partition: i32) {
         self.receipts.revoke(partition);
-        self.owners.revoked(partition);
+        self.ownership.revoked(partition);
     }
 }

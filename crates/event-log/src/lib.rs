@@ -22,7 +22,9 @@ pub mod record;
 pub mod writer;
 pub mod reader;
 mod poison;
+#[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "embedded")]
 pub mod embedded;
 #[cfg(feature = "mock")]
 pub mod mock;
@@ -42,12 +44,17 @@ pub use record::{NewRecord, Position, Record, RecordAnchor};
 pub use topic::{Topic, TopicError};
 pub use writer::{Ack, AppendError, Writer};
 
+#[cfg(not(any(feature = "kafka", feature = "embedded")))]
+compile_error!("event-log needs a driver: enable its feature `kafka` or `embedded`");
+
 /// A log: a cheap handle, to be cloned. Which of the two it is, is decided at start, once.
 #[derive(Clone)]
 pub enum Log {
     /// Apache Kafka.
+    #[cfg(feature = "kafka")]
     Kafka(kafka::Kafka),
     /// SQLite, in this process alone.
+    #[cfg(feature = "embedded")]
     Embedded(embedded::Embedded),
 }
 
@@ -63,7 +70,9 @@ impl Log {
     /// [`TopicError::Unreachable`] may pass; every other one is for a person to mend.
     pub async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(log) => log.ensure_topics(topics).await,
+            #[cfg(feature = "embedded")]
             Self::Embedded(log) => log.ensure_topics(topics).await,
         }
     }
@@ -94,7 +103,9 @@ impl Log {
     #[must_use]
     pub fn writer(&self) -> Writer {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(log) => Writer::Kafka(log.writer()),
+            #[cfg(feature = "embedded")]
             Self::Embedded(log) => Writer::Embedded(log.writer()),
         }
     }
@@ -123,7 +134,9 @@ impl Log {
         }
         counter!(DEAD_LETTERS).increment(0);
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(log) => log.join(topic, group, quarantine, fold),
+            #[cfg(feature = "embedded")]
             Self::Embedded(log) => Ok(log.join(topic, &group.id, quarantine, fold)),
         }
     }
@@ -140,7 +153,9 @@ impl Log {
         fold: F,
     ) -> Result<Follower, LogUnreachable> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(log) => log.follow(topic, fold),
+            #[cfg(feature = "embedded")]
             Self::Embedded(log) => Ok(log.follow(topic, fold)),
         }
     }
@@ -149,6 +164,10 @@ impl Log {
     ///
     /// # Errors
     /// [`Unreachable`], when one of them cannot be had.
+    #[cfg_attr(
+        not(feature = "kafka"),
+        expect(unused_variables, reason = "SQLite has the offsets in memory")
+    )]
     pub async fn fetch_end_offsets(
         &self,
         topic: &str,
@@ -156,7 +175,9 @@ impl Log {
         deadline: Duration,
     ) -> Result<Vec<i64>, LogUnreachable> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(log) => log.ends(topic, partitions, deadline).await,
+            #[cfg(feature = "embedded")]
             Self::Embedded(log) => log.ends(topic, partitions),
         }
     }
@@ -167,7 +188,9 @@ impl Log {
     /// [`Unreachable`], when it does not.
     pub async fn ping(&self, deadline: Duration) -> Result<(), LogUnreachable> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(log) => log.ping(deadline).await,
+            #[cfg(feature = "embedded")]
             Self::Embedded(log) => log.ping(deadline).await,
         }
     }

@@ -1,46 +1,25 @@
 //! Where the log is and what its topics are like, as flags and environment variables that every
 //! service shares.
 
+#[cfg(feature = "kafka")]
 mod batch;
+#[cfg(feature = "kafka")]
+mod kafka;
+#[cfg(feature = "kafka")]
 mod security;
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use clap::Args;
 
-use crate::{
-    Group, Log, LogUnreachable, Topic,
-    kafka::{Kafka, KafkaSettings},
-    topic::Cleanup,
+use crate::{Group, Topic, topic::Cleanup};
+
+#[cfg(feature = "kafka")]
+pub use {
+    batch::{BatchArgs, Compression},
+    kafka::KafkaArgs,
+    security::{Protocol, SecurityArgs},
 };
-
-pub use batch::{BatchArgs, Compression};
-pub use security::{Protocol, SecurityArgs};
-
-/// Where Kafka is.
-#[derive(Args, Clone)]
-#[command(next_help_heading = "Kafka")]
-pub struct KafkaArgs {
-    /// Brokers to start from, as host:port, separated by commas
-    #[arg(long, env = "KAFKA_BROKERS", default_value = "localhost:9092", value_name = "HOST:PORT")]
-    pub kafka_brokers: String,
-
-    /// How to speak with it
-    #[command(flatten)]
-    pub security: SecurityArgs,
-
-    /// How it is appended to
-    #[command(flatten)]
-    pub batch: BatchArgs,
-
-    /// Any other setting of librdkafka, which wins over ours; may be repeated. As an environment variable: separated by
-    /// commas
-    #[arg(
-        long = "kafka-property", env = "KAFKA_PROPERTIES", hide_env_values = true,
-        value_name = "NAME=VALUE", value_delimiter = ',', value_parser = property,
-    )]
-    pub kafka_properties: Vec<(String, String)>,
-}
 
 /// What the topics are like. Every service of one installation must be given the same.
 #[derive(Args, Clone, Debug)]
@@ -81,36 +60,6 @@ pub struct GroupArgs {
     pub group_instance: Option<String>,
 }
 
-impl KafkaArgs {
-    /// Makes the clients; does not wait for a broker.
-    ///
-    /// # Errors
-    /// [`Unreachable`], when a setting is wrong.
-    pub fn connect(&self, client_id: &str) -> Result<Log, LogUnreachable> {
-        Kafka::new(KafkaSettings {
-            brokers: self.kafka_brokers.clone(),
-            client_id: client_id.to_owned(),
-            security: self.security.security()?,
-            batch: self.batch,
-            properties: self.kafka_properties.clone(),
-        })
-        .map(Log::Kafka)
-    }
-}
-
-/// Without the values of properties, which may be secrets.
-impl fmt::Debug for KafkaArgs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.kafka_properties.iter().map(|(name, _)| name).collect();
-        f.debug_struct("KafkaArgs")
-            .field("kafka_brokers", &self.kafka_brokers)
-            .field("security", &self.security)
-            .field("batch", &self.batch)
-            .field("kafka_properties", &names)
-            .finish()
-    }
-}
-
 impl TopicArgs {
     /// The topic of this name, with as many partitions as all others.
     #[must_use]
@@ -129,15 +78,6 @@ impl TopicArgs {
 impl From<&GroupArgs> for Group {
     fn from(args: &GroupArgs) -> Self {
         Self { id: args.group.clone(), instance: args.group_instance.clone() }
-    }
-}
-
-fn property(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.trim().is_empty() => {
-            Ok((name.trim().to_owned(), value.trim().to_owned()))
-        }
-        _ => Err("must be NAME=VALUE, such as security.protocol=ssl".into()),
     }
 }
 

@@ -7,14 +7,20 @@ use std::{
     time::Duration,
 };
 
-use crate::{NewRecord, Position, embedded, kafka};
+#[cfg(feature = "embedded")]
+use crate::embedded;
+#[cfg(feature = "kafka")]
+use crate::kafka;
+use crate::{NewRecord, Position};
 
 /// Appends to a log. A cheap handle, to be cloned.
 #[derive(Clone)]
 pub enum Writer {
     /// To Kafka.
+    #[cfg(feature = "kafka")]
     Kafka(kafka::KafkaWriter),
     /// To SQLite.
+    #[cfg(feature = "embedded")]
     Embedded(embedded::EmbeddedWriter),
 }
 
@@ -46,7 +52,9 @@ impl Writer {
     /// When it was not even queued; see [`AppendError`].
     pub fn append(&self, topic: &str, record: NewRecord) -> Result<Ack, AppendError> {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(writer) => writer.append(topic, &record).map(Ack::Kafka),
+            #[cfg(feature = "embedded")]
             Self::Embedded(writer) => writer.append(topic, record).map(Ack::Embedded),
         }
     }
@@ -55,7 +63,9 @@ impl Writer {
     /// or refused. To be called before the process ends.
     pub async fn flush(&self, deadline: Duration) -> bool {
         match self {
+            #[cfg(feature = "kafka")]
             Self::Kafka(writer) => writer.flush(deadline).await,
+            #[cfg(feature = "embedded")]
             Self::Embedded(writer) => writer.flush(deadline).await,
         }
     }
@@ -66,8 +76,10 @@ impl Writer {
 #[derive(Debug)]
 pub enum Ack {
     /// From Kafka.
+    #[cfg(feature = "kafka")]
     Kafka(kafka::KafkaAck),
     /// From SQLite.
+    #[cfg(feature = "embedded")]
     Embedded(embedded::EmbeddedAck),
 }
 
@@ -76,7 +88,9 @@ impl Future for Ack {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match self.get_mut() {
+            #[cfg(feature = "kafka")]
             Self::Kafka(ack) => ready!(Pin::new(ack).poll(cx)),
+            #[cfg(feature = "embedded")]
             Self::Embedded(ack) => ready!(Pin::new(ack).poll(cx)),
         })
     }

@@ -4,6 +4,8 @@
 //! the users) → [`send`] (makes the notifications) → [`publish`] (appends the records) → the response,
 //! once the log has acknowledged. A [`bulk`] request takes the same path with many sends at once.
 
+#[cfg(all(feature = "kafka", feature = "postgres"))]
+pub mod cli;
 pub mod settings;
 pub mod cors;
 pub mod routes;

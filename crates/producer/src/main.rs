@@ -3,8 +3,8 @@
 use std::{error::Error, process::ExitCode};
 
 use producer::{
+    cli::{Cli, Command},
     directory::Directory,
-    settings::{Cli, Command},
 };
 use service::{cli::program, cli::shutdown, ops::health, server::listen};
 

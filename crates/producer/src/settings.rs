@@ -1,135 +1,13 @@
 //! Every setting: a flag, an environment variable and a default.
 
-use std::{fs, io, path::PathBuf, time::Duration};
+use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, builder::RangedU64ValueParser};
-use event_log::settings::{KafkaArgs, TopicArgs};
+use clap::{Args, builder::RangedU64ValueParser};
+use event_log::settings::TopicArgs;
 use model::Partitioner;
-use service::{
-    auth::{AuthArgs, TokenArgs},
-    cli::settings::Secret,
-    ops::telemetry::TelemetryArgs,
-    server::http::HttpLimits,
-};
+use service::{auth::AuthArgs, server::http::HttpLimits};
 
 use crate::cors::AllowedOrigins;
-
-/// Takes notifications and publishes them.
-///
-/// POST /send looks both users up in PostgreSQL, writes a record for each recipient to Kafka, and
-/// answers once Kafka has acknowledged. It takes a form, JSON, or a line of JSON for each of many
-/// sends. /users says who the users are, and changes them.
-#[derive(Parser, Clone, Debug)]
-#[command(
-    name = "producer",
-    version,
-    after_help = "Try it:\n  producer migrate\n  producer\n  curl -X POST http://localhost:8080/send -d \"from_id=2&to_id=1&message=Bruno started following you.\""
-)]
-pub struct Cli {
-    /// What to do; serve, if nothing is said
-    #[command(subcommand)]
-    pub command: Option<Command>,
-
-    /// Address to listen on
-    #[arg(
-        long,
-        env = "PRODUCER_LISTEN",
-        default_value = "127.0.0.1:8080",
-        value_name = "HOST:PORT",
-        global = true
-    )]
-    pub listen: String,
-
-    /// Listen beyond the loopback interface although authentication is off
-    #[arg(long, env = "PRODUCER_INSECURE")]
-    pub insecure: bool,
-
-    /// Where the users are
-    #[command(flatten)]
-    pub database: DatabaseArgs,
-
-    /// Where Kafka is
-    #[command(flatten)]
-    pub kafka: KafkaArgs,
-
-    /// How to send
-    #[command(flatten)]
-    pub settings: Settings,
-
-    /// What to log
-    #[command(flatten)]
-    pub telemetry: TelemetryArgs,
-}
-
-/// What the producer can do besides serving.
-#[derive(Subcommand, Clone, Debug)]
-pub enum Command {
-    /// Make the users' table with its first four users, or bring it up to date
-    Migrate,
-    /// Print a token for development, or for a service of one's own, signed with the secret
-    Token(TokenArgs),
-    /// Ask the producer that runs on this machine whether it lives; for container health checks
-    Healthcheck,
-}
-
-/// Where the users are.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "PostgreSQL")]
-pub struct DatabaseArgs {
-    /// URL of the database with the users' table. With `?sslmode=verify-full` the connection is
-    /// encrypted and the server has to prove its name; &sslrootcert=FILE names the authority that
-    /// vouches for it, unless the system knows it, &sslcert=FILE&sslkey=FILE our own certificate.
-    /// TLS needs a build with --features tls
-    /// (default: `postgres://notifications:notifications@localhost:5432/notifications`)
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", global = true)]
-    pub database_url: Option<Secret>,
-
-    /// File with that URL, instead: others on this machine can see flags
-    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE", global = true)]
-    pub database_url_file: Option<PathBuf>,
-
-    /// Connections to the database, at most
-    #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 10, value_name = "COUNT", global = true,
-          value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub database_connections: u32,
-}
-
-/// Which database it is cannot be told.
-#[derive(Debug, thiserror::Error)]
-pub enum DatabaseUrlError {
-    /// It is told twice.
-    #[error(
-        "--database-url (DATABASE_URL) and --database-url-file (DATABASE_URL_FILE) are both given: leave one out"
-    )]
-    Both,
-    /// It would be in a file that cannot be read.
-    #[error("--database-url-file (DATABASE_URL_FILE): cannot read {}: {source}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-}
-
-impl DatabaseArgs {
-    /// The URL, or what the file says.
-    ///
-    /// # Errors
-    /// [`DatabaseUrlError`].
-    pub fn read_url(&self) -> Result<Secret, DatabaseUrlError> {
-        const DEFAULT: &str = "postgres://notifications:notifications@localhost:5432/notifications";
-        // Compose hands an unset variable on as an empty one.
-        let given = self.database_url.as_ref().is_some_and(|url| !url.expose().is_empty());
-        match &self.database_url_file {
-            Some(_) if given => Err(DatabaseUrlError::Both),
-            Some(path) => fs::read_to_string(path)
-                .map(|url| url.trim().to_owned().into())
-                .map_err(|source| DatabaseUrlError::Unreadable { path: path.clone(), source }),
-            None => Ok(self.database_url.clone().unwrap_or_else(|| DEFAULT.to_owned().into())),
-        }
-    }
-}
 
 /// What a producer needs to know, wherever its log and its directory are.
 #[derive(Args, Clone, Debug)]
@@ -217,33 +95,4 @@ pub struct SendArgs {
         value_name = "ORIGINS"
     )]
     pub cors_origins: AllowedOrigins,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn url(flags: &[&str]) -> Result<Secret, DatabaseUrlError> {
-        Cli::parse_from(["producer"].iter().chain(flags)).database.read_url()
-    }
-
-    #[test]
-    fn the_database_is_the_flag_s_or_the_file_s_but_not_both() {
-        let file = tempfile::NamedTempFile::new().expect("a temporary file");
-        fs::write(file.path(), "postgres://u:hunter2@file/d\n").expect("a writable file");
-        let path = file.path().to_str().expect("a readable path");
-        let flag = ["--database-url", "postgres://u:hunter2@flag/d"];
-        let of_file = ["--database-url-file", path];
-
-        assert!(url(&[]).expect("the default").expose().contains("@localhost:5432/"));
-        assert_eq!(url(&flag).expect("the flag's").expose(), "postgres://u:hunter2@flag/d");
-        assert_eq!(url(&of_file).expect("the file's").expose(), "postgres://u:hunter2@file/d");
-        let empty = [&of_file[..], &["--database-url", ""]].concat();
-        assert_eq!(url(&empty).expect("the file's").expose(), "postgres://u:hunter2@file/d");
-
-        let both = url(&[&flag[..], &of_file].concat()).expect_err("too many").to_string();
-        assert!(both.contains("DATABASE_URL_FILE") && !both.contains("hunter2"), "{both}");
-        let missing = url(&["--database-url-file", "/no/such/file"]).expect_err("no file");
-        assert!(missing.to_string().contains("/no/such/file"), "{missing}");
-    }
 }

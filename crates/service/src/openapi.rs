@@ -15,9 +15,10 @@ use utoipa::{
     },
 };
 use utoipa_axum::router::OpenApiRouter;
-use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::problem::MEDIA_TYPE;
+
+const DOCUMENT: &str = "/openapi.json";
 
 /// Takes routes and description apart, and adds the routes that show the description.
 pub fn described<S>(routes: OpenApiRouter<S>, title: &str, version: &str, about: &str) -> Router<S>
@@ -39,10 +40,53 @@ where
     routes.merge(pages(api))
 }
 
+#[cfg(feature = "swagger-ui")]
 fn pages<S: Clone + Send + Sync + 'static>(api: OpenApi) -> Router<S> {
-    const DOCUMENT: &str = "/openapi.json";
+    use utoipa_swagger_ui::{Config, SwaggerUi};
+
     let config = Config::new([DOCUMENT]).use_base_layout().validator_url("none");
     SwaggerUi::new("/docs").config(config).url(DOCUMENT, api).into()
+}
+
+/// The document, and a page that lists its routes.
+#[cfg(not(feature = "swagger-ui"))]
+fn pages<S: Clone + Send + Sync + 'static>(api: OpenApi) -> Router<S> {
+    use axum::{Json, response::Html, routing::get};
+
+    let page = Html(route_list(&api));
+    let show_page = get(move || std::future::ready(page.clone()));
+    let document = Json(serde_json::to_value(api).unwrap_or_default());
+    Router::new()
+        .route("/docs", show_page.clone())
+        .route("/docs/", show_page)
+        .route(DOCUMENT, get(move || std::future::ready(document.clone())))
+}
+
+#[cfg(not(feature = "swagger-ui"))]
+fn route_list(api: &OpenApi) -> String {
+    let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;");
+    let mut routes = String::new();
+    for (path, item) in &api.paths.paths {
+        let operations = [
+            ("GET", &item.get),
+            ("PUT", &item.put),
+            ("POST", &item.post),
+            ("DELETE", &item.delete),
+        ];
+        for (method, operation) in operations {
+            let Some(operation) = operation else { continue };
+            let summary = escape(operation.summary.as_deref().unwrap_or_default());
+            routes += &format!("<dt><code>{method} {path}</code><dd>{summary}\n");
+        }
+    }
+    let (title, about) =
+        (escape(&api.info.title), escape(api.info.description.as_deref().unwrap_or_default()));
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{title}</title>\n\
+         <h1>{title}</h1>\n<p>{about}\n<dl>\n{routes}</dl>\n\
+         <p>The full description: <a href=\"{DOCUMENT}\">{DOCUMENT}</a> (OpenAPI 3.1). \
+         A build with <code>--features full</code> shows it here as an interactive page.\n"
+    )
 }
 
 /// An error's body (RFC 9457, `application/problem+json`). Some errors have more members, which
@@ -112,4 +156,42 @@ fn problems(list: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
             ((*status).to_owned(), RefOr::T(response.build()))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, http::Request};
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+    use utoipa_axum::routes;
+
+    use super::*;
+
+    /// Says hello & waves
+    #[utoipa::path(get, path = "/hello", responses((status = 200)))]
+    async fn hello() {}
+
+    #[tokio::test]
+    async fn every_build_shows_the_document_and_a_page() {
+        let routes = OpenApiRouter::new().routes(routes!(hello));
+        let app: Router = described(routes, "Test", "1", "A test.");
+        let get = async |path: &str| {
+            let request = Request::get(path).body(Body::empty()).expect("a request");
+            let response = app.clone().oneshot(request).await.expect("an answer");
+            assert_eq!(response.status(), 200, "{path}");
+            let body = response.into_body().collect().await.expect("a body").to_bytes();
+            String::from_utf8(body.to_vec()).expect("text")
+        };
+        let document: serde_json::Value =
+            serde_json::from_str(&get("/openapi.json").await).expect("JSON");
+        assert_eq!(document["info"]["title"], "Test");
+        assert!(document["paths"]["/hello"]["get"].is_object(), "{document}");
+        let page = get("/docs/").await;
+        if cfg!(feature = "swagger-ui") {
+            assert!(page.contains("swagger"), "{page}");
+        } else {
+            assert!(page.contains("GET /hello</code><dd>Says hello &amp; waves"), "{page}");
+            assert!(page.contains("href=\"/openapi.json\""), "{page}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Who may do what, where callers are asked who they are.
 
+#[cfg(feature = "full")]
 use std::time::Duration;
 
 use e2e::{
@@ -9,6 +10,7 @@ use e2e::{
     tokens::{Issuer, KeyFiles, claims, unsigned},
     until,
 };
+#[cfg(feature = "full")]
 use jsonwebtoken::Algorithm;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -222,6 +224,7 @@ async fn a_stream_takes_its_token_from_the_address_and_ends_when_it_expires() {
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
 }
 
+#[cfg(feature = "full")]
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_rotated_without_a_restart() {
     let files = KeyFiles::new();

@@ -12,6 +12,7 @@ mod trouble;
 mod group;
 mod guarded;
 mod overload;
+#[cfg(feature = "full")]
 mod traced;
 mod real;
 #[cfg(feature = "tls")]

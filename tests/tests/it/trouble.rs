@@ -312,7 +312,7 @@ async fn services_that_start_before_kafka_say_so_and_answer_503() {
     world.stop_consumer(0).await;
     cluster(&world).set_up(false);
     world.start_producer(&[]).await;
-    world.start_consumer(0, &["--patience", "0s"]).await;
+    world.start_consumer(0, &["--read-timeout", "0s"]).await;
 
     let sent = world.post_form("from_id=1&to_id=2&message=early").await;
     let read =

@@ -1,5 +1,5 @@
-//! One live stream, whatever its transport: the feed of a user, heartbeats while nothing happens,
-//! an end at shutdown. [`stream`](super::stream) and [`socket`](super::socket) only frame it.
+//! A live stream, for every transport: the feed of a user, heartbeats, the end at shutdown or at the
+//! token's expiry. [`stream`](super::stream) and [`socket`](super::socket) only frame its events.
 
 use std::{
     fmt::Write as _,
@@ -31,73 +31,70 @@ use crate::{
     },
 };
 
-/// How long a client that found no place is told to wait.
-const FULL: Duration = Duration::from_secs(5);
+/// For `Retry-After`, if a stream limit is reached.
+const LIMIT_RETRY_DELAY: Duration = Duration::from_secs(5);
 
-/// What all live streams of this instance share. A cheap handle, to be cloned.
+/// The state that all live streams of this instance share. A cheap handle, to be cloned.
 #[derive(Clone)]
-pub struct Streams {
+pub struct LiveStreams {
     settings: StreamArgs,
-    /// A place for each stream that may be open, forwarded ones included.
-    places: Arc<Semaphore>,
-    /// How many are open of each kind, in the order of [`Kind::ALL`].
+    /// One permit for each stream that may be open, forwarded ones included.
+    permits: Arc<Semaphore>,
+    /// Number of open streams of each kind, in the order of [`StreamKind::ALL`].
     open: Arc<[AtomicUsize; 5]>,
-    /// From a notification's time to its being handed to a stream.
+    /// Time from a notification's timestamp until it is written to a stream.
     pushed: Histogram,
-    /// Cancelled: all of them end.
+    /// Cancelled to end all streams.
     pub(super) stopping: CancellationToken,
-    /// Connections that HTTP has let go of (WebSockets), which the server does not wait for.
+    /// Tasks of upgraded connections, which the HTTP server does not wait for.
     pub(super) sockets: TaskTracker,
 }
 
-impl Streams {
-    /// With these bounds, until `stopping` is cancelled.
+impl LiveStreams {
+    /// The streams end when `stopping` is cancelled.
     #[must_use]
     pub fn new(settings: StreamArgs, stopping: CancellationToken) -> Self {
-        let places = Arc::new(Semaphore::new(settings.max_streams));
+        let permits = Arc::new(Semaphore::new(settings.max_streams));
         let pushed = histogram!(DELIVERY_SECONDS, "stage" => "pushed");
         let (open, sockets) = (Arc::default(), TaskTracker::new());
-        Self { settings, places, open, pushed, stopping, sockets }
+        Self { settings, permits, open, pushed, stopping, sockets }
     }
 
-    /// Takes a place among the open streams.
-    pub(super) fn place(&self, kind: Kind) -> Result<Place, Problem> {
-        let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
-            let most = self.settings.max_streams;
-            Problem::unavailable(
-                format!("This instance has {most} live streams open, which is the most it may"),
-                FULL,
-            )
+    /// Acquires a permit for one more stream.
+    pub(super) fn acquire_permit(&self, kind: StreamKind) -> Result<StreamPermit, Problem> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| {
+            let message = format!("Live-stream limit reached ({})", self.settings.max_streams);
+            Problem::unavailable(message, LIMIT_RETRY_DELAY)
         })?;
         self.open[kind as usize].fetch_add(1, Ordering::Relaxed);
-        Ok(Place { open: Arc::clone(&self.open), kind, _permit: permit })
+        Ok(StreamPermit { open: Arc::clone(&self.open), kind, _permit: permit })
     }
 
-    /// How many are open of this kind.
-    pub(super) fn open(&self, kind: Kind) -> usize {
+    /// The number of open streams of this kind.
+    pub(super) fn count_open(&self, kind: StreamKind) -> usize {
         self.open[kind as usize].load(Ordering::Relaxed)
     }
 
-    /// Waits until the last WebSocket has said goodbye, for at most `deadline`.
-    pub async fn end(&self, deadline: Duration) {
+    /// Waits until all WebSockets are closed, for `deadline` at most.
+    pub async fn drain_sockets(&self, deadline: Duration) {
         self.sockets.close();
         let _ = tokio::time::timeout(deadline, self.sockets.wait()).await;
     }
 }
 
-/// What carries a stream.
+/// The transport of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum StreamKind {
     Sse,
     Ndjson,
     Socket,
-    /// Any of these, from its owner to its reader.
+    /// Any of these, passed on from the owner to the client.
     Forwarded,
-    /// None: a request that waits for news.
+    /// A long poll. It holds a permit like a stream.
     Waiting,
 }
 
-impl Kind {
+impl StreamKind {
     pub(super) const ALL: [Self; 5] =
         [Self::Sse, Self::Ndjson, Self::Socket, Self::Forwarded, Self::Waiting];
 
@@ -112,54 +109,56 @@ impl Kind {
     }
 }
 
-/// A place among the open streams, until it is dropped.
-pub(super) struct Place {
+/// Permits one open stream, until it is dropped.
+pub(super) struct StreamPermit {
     open: Arc<[AtomicUsize; 5]>,
-    kind: Kind,
+    kind: StreamKind,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Drop for Place {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.open[self.kind as usize].fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// An open stream.
-pub(super) struct Live {
+pub(super) struct LiveStream {
     feed: Feed,
-    /// What is told before the feed's own events.
+    /// Events to deliver before the feed's own.
     opening: Vec<Event>,
     ended: bool,
     heartbeat: Duration,
     stopping: CancellationToken,
-    /// When the token that opened it is not good any more.
+    /// When the caller's token expires.
     expires: Option<Instant>,
     pushed: Histogram,
-    _place: Place,
+    _permit: StreamPermit,
 }
 
-impl Live {
-    /// Opens the stream of this user, where there is room for it. It ends no later than the
-    /// caller's token.
-    pub(super) async fn open(
+impl LiveStream {
+    /// Opens a stream of this user's inbox. It ends when the caller's token expires.
+    ///
+    /// # Errors
+    /// 429 and 503 if a limit is reached; 503 if the inbox cannot be read now.
+    pub(super) async fn open_feed(
         app: &App,
         user: UserId,
         start: Start,
         caller: &Caller,
-        kind: Kind,
+        kind: StreamKind,
     ) -> Result<Self, Problem> {
         let streams = &app.streams;
-        let place = streams.place(kind)?;
-        let most = streams.settings.max_streams_per_user;
-        let opened = Feed::open(Arc::clone(&app.view), user, start, most, app.patience).await;
+        let permit = streams.acquire_permit(kind)?;
+        let limit = streams.settings.max_streams_per_user;
+        let opened = Feed::open(Arc::clone(&app.view), user, start, limit, app.read_timeout).await;
         let (feed, opening) = opened.map_err(|error| match error {
             OpenError::NotLive(error) => not_live(&error),
-            OpenError::TooMany(most) => Problem::new(
+            OpenError::TooMany(limit) => Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
-                format!("This inbox has {most} live streams open here, which is the most it may"),
+                format!("Live-stream limit of this inbox reached ({limit})"),
             )
-            .retry_after(FULL),
+            .retry_after(LIMIT_RETRY_DELAY),
         })?;
         Ok(Self {
             feed,
@@ -169,13 +168,12 @@ impl Live {
             stopping: streams.stopping.clone(),
             expires: caller.expires(),
             pushed: streams.pushed.clone(),
-            _place: place,
+            _permit: permit,
         })
     }
 
-    /// What comes next, at least one event; nothing after [`Event::End`]. Safe to drop while it
-    /// waits.
-    pub(super) async fn next(&mut self) -> Option<Vec<Event>> {
+    /// Waits for the next events, at least one. `None` after [`Event::End`]. Cancel safe.
+    pub(super) async fn next_events(&mut self) -> Option<Vec<Event>> {
         if self.ended {
             return None;
         }
@@ -186,18 +184,18 @@ impl Live {
         let events = tokio::select! {
             biased;
             () = self.stopping.cancelled() => vec![Event::End(Ended::Shutdown)],
-            // Looked at between events, and at the latest with the next heartbeat.
+            // Checked between events, so at the latest with the next heartbeat.
             () = std::future::ready(()), if expired() => vec![Event::End(Ended::Expired)],
             events = self.feed.next() => events,
             () = tokio::time::sleep(self.heartbeat) => self.feed.heartbeat(),
         };
         self.ended = matches!(events.last(), Some(Event::End(_)));
-        self.measure(&events);
+        self.record_delivery(&events);
         Some(events)
     }
 
-    /// Measures how long what is new took until here, where it is handed to its transport.
-    fn measure(&self, events: &[Event]) {
+    /// Records the delivery time of notifications that arrived after the stream was opened.
+    fn record_delivery(&self, events: &[Event]) {
         for event in events {
             if let Event::Notification { item, .. } = event
                 && self.feed.is_new(item)
@@ -210,9 +208,9 @@ impl Live {
     }
 }
 
-/// Appends an event as one line of JSON, without the line's end:
-/// `{"event":"notification","cursor":"3-1042","data":{…}}`; `cursor` and `data` only where there
-/// is one.
+/// Appends an event as one line of JSON, without the line break:
+/// `{"event":"notification","cursor":"3-1042","data":{…}}`. `cursor` and `data` are left out if the
+/// event has none.
 pub(super) fn write_json(event: &Event, json: &mut String) {
     let _ = write!(json, "{{\"event\":\"{}\"", event.name());
     if let Some(cursor) = event.cursor() {

@@ -10,7 +10,7 @@ mod socket;
 mod receipts;
 mod page;
 mod partitions;
-mod states;
+mod scrape;
 mod schema;
 mod problems;
 
@@ -29,74 +29,76 @@ use service::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use live::Streams;
+pub use live::LiveStreams;
 
 use crate::{
-    Settings, owners::Owners, receipts::Recorder, subscriptions::ViewSubscriptions, view::View,
+    Settings, cluster::ownership::OwnershipTable, receipts::ReceiptWriter,
+    subscriptions::ViewSubscriptions, view::View,
 };
 
-/// What the handlers share.
+/// The state that all handlers share.
 pub struct App {
     /// Every inbox of this instance.
     pub view: Arc<View>,
-    /// Who has the others.
-    pub owners: Owners,
-    /// Where what recipients do is written.
-    pub recorder: Recorder,
-    /// Where the view comes from.
+    /// The owners of all partitions.
+    pub ownership: OwnershipTable,
+    /// Writes what recipients read, unread or dismiss.
+    pub receipts: ReceiptWriter,
+    /// The log, for its end offsets.
     pub log: Log,
     /// The notifications' topic.
     pub topic: Arc<str>,
     /// The live streams.
-    pub streams: Streams,
-    /// How long a request waits for a partition that is not live, or not ours yet.
-    pub patience: Duration,
+    pub streams: LiveStreams,
+    /// How long a request waits for a partition that is not live, or not assigned yet.
+    pub read_timeout: Duration,
 }
 
-/// Every route, with the limits and error bodies that all of them share.
-pub fn router(
+/// Builds the router: every route, behind the limits and error bodies that all of them share.
+pub fn build_router(
     settings: &Settings,
     auth: &Auth,
     app: App,
-    following: &ViewSubscriptions,
+    subscriptions: &ViewSubscriptions,
     canary: Canary,
     metrics: &Metrics,
     local: bool,
 ) -> Router {
-    let (log, partitions) = (following.clone(), following.clone());
+    let (log, partitions) = (subscriptions.clone(), subscriptions.clone());
     let health = Health::new()
         .check("kafka", move || log.clone().check_log())
         .check("partitions", move || partitions.clone().check_partitions());
     let health = canary.into_check(health);
-    // One handle for all of it: a router copies its state at each request.
+    // One handle for all of it: a router clones its state at each request.
     let app = Arc::new(app);
     let scraped = Arc::clone(&app);
-    // What concerns one user is answered by the owner of their partition.
-    let to_owner = forward::ToOwner::new(Arc::clone(&app), settings.http.max_body_bytes);
-    let of_a_user = |routes: OpenApiRouter<Arc<App>>, token| {
-        auth.ask(routes.route_layer(to_owner.clone()), token)
+    let forward = forward::ForwardLayer::new(Arc::clone(&app), settings.http.max_body_bytes);
+    let user_routes = |routes: OpenApiRouter<Arc<App>>, token| {
+        auth.ask(routes.route_layer(forward.clone()), token)
     };
     let inboxes = OpenApiRouter::new()
-        .routes(routes!(notifications::list, receipts::dismiss_all))
-        .routes(routes!(receipts::read))
-        .routes(routes!(receipts::unread))
-        .routes(routes!(receipts::dismiss));
-    let live = OpenApiRouter::new().routes(routes!(stream::open)).routes(routes!(socket::open));
-    let operation = OpenApiRouter::new()
-        .routes(routes!(partitions::list))
-        .merge(metrics.routes(move |scrape: Scrape| states::tell(Arc::clone(&scraped), scrape)));
+        .routes(routes!(notifications::list_notifications, receipts::dismiss_all))
+        .routes(routes!(receipts::mark_read))
+        .routes(routes!(receipts::mark_unread))
+        .routes(routes!(receipts::dismiss_one));
+    let live = OpenApiRouter::new()
+        .routes(routes!(stream::open_stream))
+        .routes(routes!(socket::open_socket));
+    let operation = OpenApiRouter::new().routes(routes!(partitions::list_partitions)).merge(
+        metrics.routes(move |scrape: Scrape| scrape::scrape_state(Arc::clone(&scraped), scrape)),
+    );
     let routes = OpenApiRouter::new()
-        .merge(of_a_user(inboxes, TokenIn::Header))
-        .merge(of_a_user(live, TokenIn::HeaderOrQuery))
+        .merge(user_routes(inboxes, TokenIn::Header))
+        .merge(user_routes(live, TokenIn::HeaderOrQuery))
         .merge(auth.only(OPERATE, operation))
         .merge(health.routes());
     let routes = openapi::described(
         routes,
         "Notifications: consumer",
         env!("CARGO_PKG_VERSION"),
-        "Serves each user's notifications: at once, by waiting, or live.",
+        "Serves each user's notifications: at once, by long polling, or as a live stream.",
     );
-    let mut routes = routes.merge(page::routes(&settings.page)).with_state(app);
+    let mut routes = routes.merge(page::page_routes(&settings.page)).with_state(app);
     if !auth.is_on() {
         routes = origin::refuse_foreign(routes, local, |_| false);
     }

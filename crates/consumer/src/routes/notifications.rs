@@ -19,60 +19,62 @@ use service::{
 
 use super::{
     App,
-    problems::{not_live, user},
+    problems::{not_live, parse_user},
     query::QueryParams,
     schema,
 };
 use crate::view::Page;
 
-/// An inbox, oldest first
-#[utoipa::path(get, path = "/notifications/{id}", tag = "inbox",
+/// List an inbox, oldest first
+#[utoipa::path(get, path = "/notifications/{id}", tag = "inbox", operation_id = "list",
     params(("id" = i64, Path, description = "The user", minimum = 1), QueryParams,
-        ("If-None-Match" = Option<String>, Header, description = "An `ETag` of before")),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of an earlier response")),
     responses(
-        (status = 200, description = "What there is", body = schema::Page,
-         headers(("ETag" = Option<String>, description = "Changes when the inbox does"))),
-        (status = 304, description = "Nothing has changed since that `ETag`"),
-        (status = 421, description = "Between instances: not the owner", body = ProblemBody,
+        (status = 200, description = "The inbox, or the part that the query selects", body = schema::Page,
+         headers(("ETag" = Option<String>, description = "Changes whenever the inbox changes"))),
+        (status = 304, description = "The inbox has not changed since that `ETag`"),
+        (status = 421, description = "Between instances only: this one does not own the partition", body = ProblemBody,
          content_type = "application/problem+json"),
         Refused))]
-pub(super) async fn list(
+pub(super) async fn list_notifications(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     Query(raw): Query<QueryParams>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let user = user(&id)?;
-    let query = raw.parse(app.view.home(user))?;
-    let page = app.view.read(user, &query, app.patience).await.map_err(|error| not_live(&error))?;
-    // Kept by nobody but the one who asked, and never shown without asking again.
+    let user = parse_user(&id)?;
+    let query = raw.parse_query(app.view.home(user))?;
+    let page =
+        app.view.read(user, &query, app.read_timeout).await.map_err(|error| not_live(&error))?;
+    // RFC 9111 §5.2.2: only the client's own cache may store it, and must revalidate it.
     let private = (CACHE_CONTROL, "private, no-cache");
     if raw.depends_on_time() || page.gap.is_some() {
         return Ok(([private, JSON], page.to_json()).into_response());
     }
-    let tag = tag(&page);
-    if matches(&headers, &tag) {
-        return Ok((StatusCode::NOT_MODIFIED, [private], [(ETAG, tag)]).into_response());
+    let etag = page_etag(&page);
+    if matches_etag(&headers, &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, [private], [(ETAG, etag)]).into_response());
     }
-    Ok(([private, JSON], [(ETAG, tag)], page.to_json()).into_response())
+    Ok(([private, JSON], [(ETAG, etag)], page.to_json()).into_response())
 }
 
 const JSON: (axum::http::HeaderName, &str) = (CONTENT_TYPE, "application/json");
 
-/// What the inbox shows. Weak (RFC 9110 §8.8.3): the page's own cursor moves on with other users'
-/// notifications, and that is no reason to send everything again.
-fn tag(page: &Page) -> String {
+/// The entity tag of a page. Weak (RFC 9110 §8.8.3): the page's cursor advances with other users'
+/// notifications, and an inbox that did not change otherwise need not be sent again.
+fn page_etag(page: &Page) -> String {
     let Cursor { partition, .. } = page.cursor;
     let (newest, evicted, receipt) = page.version;
     format!("W/\"{partition}.{newest}.{evicted}.{receipt}.{}\"", page.items.len())
 }
 
-fn matches(headers: &HeaderMap, tag: &str) -> bool {
+/// Returns true if `If-None-Match` has this entity tag, by weak comparison, or `*`.
+fn matches_etag(headers: &HeaderMap, etag: &str) -> bool {
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     known
         .flat_map(|value| value.split(','))
-        .any(|known| opaque(known) == opaque(tag) || known.trim() == "*")
+        .any(|known| opaque(known) == opaque(etag) || known.trim() == "*")
 }
 
 #[cfg(test)]
@@ -103,10 +105,10 @@ mod fuzz {
             let texts = || headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
             let named = texts().any(|value| value.contains("\"3.7.-1.2.1\""));
             let star = texts().any(|value| value.contains('*'));
-            prop_assert!(!matches(&headers, TAG) || named || star);
-            // Whatever else a client names, what it names is found.
+            prop_assert!(!matches_etag(&headers, TAG) || named || star);
+            // A tag is found after any other values.
             headers.append(IF_NONE_MATCH, HeaderValue::from_static("\"x\", W/\"3.7.-1.2.1\""));
-            prop_assert!(matches(&headers, TAG));
+            prop_assert!(matches_etag(&headers, TAG));
         }
     }
 }

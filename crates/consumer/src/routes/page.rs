@@ -1,4 +1,5 @@
-//! `GET /`: the web inbox. Plain files, kept in the program; nothing is loaded from elsewhere.
+//! `GET /`: the web inbox, as static files compiled into the binary. It loads no file of another
+//! origin.
 
 use std::sync::Arc;
 
@@ -20,11 +21,11 @@ const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
-/// Where the page itself says which producer it sends to.
-const PRODUCER: &str = "{{producer_url}}";
+/// Placeholder for the producer's URL in the page.
+const PRODUCER_PLACEHOLDER: &str = "{{producer_url}}";
 
-/// The page's parts: path, media type, content.
-const PARTS: [(&str, &str, &str); 13] = [
+/// The page's files: path, media type, content.
+const FILES: [(&str, &str, &str); 13] = [
     ("/page/inbox.css", CSS, include_str!("../../page/inbox.css")),
     ("/page/icon.svg", SVG, include_str!("../../page/icon.svg")),
     ("/page/api.js", JS, include_str!("../../page/api.js")),
@@ -40,10 +41,10 @@ const PARTS: [(&str, &str, &str); 13] = [
     ("/page/words.js", JS, include_str!("../../page/words.js")),
 ];
 
-pub(super) fn routes(settings: &PageArgs) -> Router<Arc<App>> {
-    // The setting lets only through what an origin is made of, so nothing needs an escape.
+pub(super) fn page_routes(settings: &PageArgs) -> Router<Arc<App>> {
+    // The setting accepts only an origin's characters, so the URL needs no escaping here.
     let producer = settings.producer_url();
-    let html = include_str!("../../page/index.html").replace(PRODUCER, producer);
+    let html = include_str!("../../page/index.html").replace(PRODUCER_PLACEHOLDER, producer);
     let policy = format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
          connect-src 'self' {producer}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -53,14 +54,14 @@ pub(super) fn routes(settings: &PageArgs) -> Router<Arc<App>> {
     let file = |media_type, content: Bytes| {
         let headers: [(HeaderName, HeaderValue); 3] = [
             (CONTENT_TYPE, HeaderValue::from_static(media_type)),
-            // Asked for again each time, so that a new version is whole at once.
+            // Revalidated each time, so that a page never mixes the files of two versions.
             (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
             (CONTENT_SECURITY_POLICY, policy.clone()),
         ];
         get(async move || (headers.clone(), content.clone()))
     };
     let page = Router::new().route("/", file(HTML, html.into()));
-    PARTS.into_iter().fold(page, |routes, (path, media_type, content)| {
+    FILES.into_iter().fold(page, |routes, (path, media_type, content)| {
         routes.route(path, file(media_type, Bytes::from_static(content.as_bytes())))
     })
 }

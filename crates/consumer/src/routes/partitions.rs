@@ -1,4 +1,4 @@
-//! `GET /partitions`: every partition, what it does here, and who owns it.
+//! `GET /partitions`: the state of every partition on this instance, and its owner.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -10,45 +10,47 @@ use utoipa::ToSchema;
 use super::App;
 use crate::view::partition::Status;
 
-/// How long the log may take to say where its partitions end; after that the lag is left out.
-const DEADLINE: Duration = Duration::from_secs(1);
+/// Time for the log to return the end offsets; without them the lag is left out.
+const END_OFFSETS_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Serialize, ToSchema)]
-pub(super) struct Partitions {
-    partitions: Vec<Partition>,
+#[schema(as = Partitions)]
+pub(super) struct PartitionsBody {
+    partitions: Vec<PartitionRow>,
 }
 
-/// What a partition does here.
+/// A partition on this instance.
 #[derive(Serialize, ToSchema)]
-struct Partition {
+#[schema(as = Partition)]
+struct PartitionRow {
     partition: i32,
     #[serde(flatten)]
     #[schema(value_type = Object)]
     status: Status,
-    /// Records that the log has and this instance has not folded yet; none where it owns nothing,
-    /// or the log does not say.
+    /// Records in the log that this instance has not applied yet. Null if the partition is not live
+    /// here, or the log does not answer.
     lag: Option<i64>,
-    /// The URL of the instance that owns it, as far as this one knows.
+    /// URL of the instance that owns the partition, as far as this one knows.
     owner: Option<String>,
 }
 
-/// Every partition: what it does here, and who owns it
+/// Every partition: its state on this instance, and its owner
 #[utoipa::path(get, path = "/partitions", tag = "operation", operation_id = "partitions",
-    responses((status = 200, description = "All of them", body = Partitions), Refused))]
-pub(super) async fn list(State(app): State<Arc<App>>) -> Json<Partitions> {
-    let lags = lags(&app).await;
-    let partitions = app.view.partitions().map(|(partition, state)| Partition {
+    responses((status = 200, description = "All partitions", body = PartitionsBody), Refused))]
+pub(super) async fn list_partitions(State(app): State<Arc<App>>) -> Json<PartitionsBody> {
+    let lags = fetch_lags(&app).await;
+    let partitions = app.view.partitions().map(|(partition, state)| PartitionRow {
         partition,
         status: state.status(),
         lag: lags.get(&partition).copied(),
-        owner: app.owners.of(partition).map(|claim| claim.url),
+        owner: app.ownership.find_owner(partition).map(|claim| claim.url),
     });
-    Json(Partitions { partitions: partitions.collect() })
+    Json(PartitionsBody { partitions: partitions.collect() })
 }
 
-/// How many records each partition that is live here has in the log and not in the view. None where
-/// the log does not say.
-pub(super) async fn lags(app: &App) -> BTreeMap<i32, i64> {
+/// The number of records in the log that are not in the view, by partition that is live here. Empty
+/// if the log does not answer in time.
+pub(super) async fn fetch_lags(app: &App) -> BTreeMap<i32, i64> {
     let live: Vec<_> = app
         .view
         .partitions()
@@ -58,7 +60,11 @@ pub(super) async fn lags(app: &App) -> BTreeMap<i32, i64> {
         })
         .collect();
     let numbers: Vec<_> = live.iter().map(|(number, _)| *number).collect();
-    let ends = app.log.fetch_end_offsets(&app.topic, &numbers, DEADLINE).await.unwrap_or_default();
+    let ends = app
+        .log
+        .fetch_end_offsets(&app.topic, &numbers, END_OFFSETS_TIMEOUT)
+        .await
+        .unwrap_or_default();
     let lag =
         |((number, position), end): (&(i32, i64), i64)| (*number, (end - 1 - position).max(0));
     live.iter().zip(ends).map(lag).collect()

@@ -1,4 +1,4 @@
-//! What the consumer's errors look like from outside.
+//! The consumer's errors as problem bodies (RFC 9457).
 
 use std::time::Duration;
 
@@ -7,21 +7,22 @@ use event_log::AppendError;
 use model::UserId;
 use service::problem::Problem;
 
-use crate::{receipts::RecordError, view::NotLive};
+use crate::{receipts::ReceiptError, view::NotLive};
 
-const SOON: Duration = Duration::from_secs(1);
+/// For `Retry-After`, if the time that an error will last is not known.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// The user that a path speaks of.
-pub(super) fn user(id: &str) -> Result<UserId, Problem> {
+/// Parses the user's id in a path.
+pub(super) fn parse_user(id: &str) -> Result<UserId, Problem> {
     id.parse().map_err(|error| Problem::bad_request("id", error))
 }
 
-/// An inbox that cannot be shown now is never shown as empty.
+/// 503 for a partition that cannot answer now; such an inbox is never shown as empty.
 pub(super) fn not_live(error: &NotLive) -> Problem {
     match error {
         NotLive::Unowned { partition } => Problem::unavailable(
             format!("{error}, and its owner is not known yet; try again shortly"),
-            SOON,
+            RETRY_DELAY,
         )
         .with("partition", partition)
         .with("state", "unowned"),
@@ -36,7 +37,7 @@ pub(super) fn not_live(error: &NotLive) -> Problem {
             .with("progress", progress)
         }
         NotLive::Behind { partition, position } => {
-            Problem::unavailable(format!("{error}; try again shortly"), SOON)
+            Problem::unavailable(format!("{error}; try again shortly"), RETRY_DELAY)
                 .with("partition", partition)
                 .with("state", "behind")
                 .with("position", position)
@@ -44,18 +45,19 @@ pub(super) fn not_live(error: &NotLive) -> Problem {
     }
 }
 
-pub(super) fn not_recorded(error: &RecordError) -> Problem {
+/// 504 if a receipt may have been written, 503 if it was not.
+pub(super) fn receipt_problem(error: &ReceiptError) -> Problem {
     match error {
-        RecordError::NotLive(error) => return not_live(error),
-        RecordError::Append(AppendError::TimedOut(_)) => {
+        ReceiptError::NotLive(error) => return not_live(error),
+        ReceiptError::Append(AppendError::TimedOut(_)) => {
             tracing::warn!(%error, "a receipt was not acknowledged");
             return Problem::new(
                 StatusCode::GATEWAY_TIMEOUT,
-                "The outcome is unknown: it was not acknowledged in time. Doing it again is safe",
+                "The outcome is unknown: the log did not acknowledge in time. It is safe to retry",
             );
         }
-        RecordError::Append(_) | RecordError::Encode(_) => {}
+        ReceiptError::Append(_) | ReceiptError::Encode(_) => {}
     }
-    tracing::warn!(%error, "a receipt was refused");
-    Problem::unavailable("This cannot be recorded now; try again shortly", SOON)
+    tracing::warn!(%error, "a receipt was not written");
+    Problem::unavailable("Receipts cannot be written now; try again shortly", RETRY_DELAY)
 }

@@ -1,8 +1,11 @@
-//! What stands behind the `?` of a read, parsed into what may be asked.
+//! The query parameters of a read, parsed and validated.
 
-use std::{fmt::Display, time::Duration};
+use std::time::Duration;
 
-use axum::http::HeaderValue;
+use axum::{
+    extract::Query as UrlQuery,
+    http::{HeaderValue, Uri},
+};
 use jiff::Timestamp;
 use model::{Category, Cursor};
 use serde::Deserialize;
@@ -11,96 +14,112 @@ use utoipa::IntoParams;
 
 use crate::view::{Query, Since, feed::Start};
 
-/// The longest that a request may wait for something to come.
+/// Bound of `wait`.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
 const MAX_LIMIT: usize = 10_000;
 
-/// As it comes. All texts, so that what is wrong can be said in our words.
+/// The parameters as received: texts, so that errors have the same form as all others.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct QueryParams {
-    /// Only what comes after this cursor (`3-1042`); what was sent from this time on
-    /// (`2026-01-31T12:00:00Z`), or within this long ago (`10m`); or `all`
+    /// Only notifications after this cursor (`3-1042`), sent at or after this time
+    /// (`2026-01-31T12:00:00Z`), or sent within this duration (`10m`); or `all`
     since: Option<String>,
-    /// At most so many, 1 to 10,000: with `since`, the first after that place; without, the newest
+    /// Maximum number, 1 to 10,000: with `since`, the first ones from there; without, the newest
     limit: Option<String>,
-    /// `true`: only what is not read
+    /// `true`: only unread notifications
     unread: Option<String>,
-    /// Only this category, 1 to 64 characters
+    /// Only notifications of this category, 1 to 64 characters
     category: Option<String>,
-    /// A cursor: answer only once the view contains it
+    /// A cursor: answer only once the view has caught up to it
     at_least: Option<String>,
-    /// Up to 60 seconds (`30`, `30s`): if there is nothing to show, wait for something
+    /// Up to 60 seconds (`30`, `30s`): if the answer would be empty, wait for a notification
     wait: Option<String>,
 }
 
-/// The same for a live stream, of which some parameters make no sense.
+/// The parameters of a live stream.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-#[allow(dead_code)] // Only described.
+#[allow(dead_code)] // For the OpenAPI document only.
 pub(super) struct StartParams {
-    /// Where to begin: after this cursor, at this time, this long ago, or `all`; the whole inbox if
-    /// it is not given
+    /// Begin after this cursor, at this time, this duration ago, or with `all`; the default is the
+    /// whole inbox
     since: Option<String>,
-    /// Begin with at most so many of those that are there
+    /// Maximum number of existing notifications to begin with
     limit: Option<String>,
-    /// Only this category
+    /// Only notifications of this category
     category: Option<String>,
 }
 
 impl QueryParams {
-    /// How long this asks to wait; what is not a duration is refused elsewhere.
-    pub(super) fn wait(&self) -> Duration {
+    /// The requested wait; zero if it is invalid, which [`parse_query`](Self::parse_query) refuses.
+    fn wait_or_zero(&self) -> Duration {
         self.wait.as_deref().and_then(|text| duration(text).ok()).unwrap_or_default().min(MAX_WAIT)
     }
 
-    /// Whether the answer depends on when it is asked for.
+    /// Returns true if the answer depends on the time of the request.
     pub(super) fn depends_on_time(&self) -> bool {
         self.since.as_deref().is_some_and(|since| duration(since).is_ok())
     }
 
-    /// Where a live stream is to begin; at what its client had last, if it says so.
-    pub(super) fn start(&self, last: Option<&HeaderValue>) -> Result<Start, Problem> {
+    /// Parses where a live stream begins. `Last-Event-ID` goes before `since`.
+    pub(super) fn parse_start(&self, last: Option<&HeaderValue>) -> Result<Start, Problem> {
         for (name, value) in
             [("unread", &self.unread), ("at_least", &self.at_least), ("wait", &self.wait)]
         {
             if value.is_some() {
-                return Err(wrong(name, "is not for live streams"));
+                return Err(Problem::bad_request(name, "is not for live streams"));
             }
         }
         let last = last.filter(|last| !last.is_empty()).map(|last| {
             let cursor = last.to_str().ok().and_then(|text| text.parse().ok());
-            cursor.map(Since::Cursor).ok_or_else(|| wrong("Last-Event-ID", "must be a cursor"))
+            cursor
+                .map(Since::Cursor)
+                .ok_or_else(|| Problem::bad_request("Last-Event-ID", "must be a cursor"))
         });
         let since = match last {
             Some(last) => last?,
-            None => self.since.as_deref().map(since).transpose()?.unwrap_or_default(),
+            None => self.since.as_deref().map(parse_since).transpose()?.unwrap_or_default(),
         };
         Ok(Start {
             since,
-            limit: self.limit.as_deref().map(limit).transpose()?,
-            category: self.category.as_deref().map(category).transpose()?.map(Into::into),
+            limit: self.limit.as_deref().map(parse_limit).transpose()?,
+            category: self.category.as_deref().map(parse_category).transpose()?.map(Into::into),
         })
     }
 
-    /// What is asked of the inbox in partition `home`.
-    pub(super) fn parse(&self, home: i32) -> Result<Query, Problem> {
+    /// Parses a query of an inbox in partition `home`.
+    pub(super) fn parse_query(&self, home: i32) -> Result<Query, Problem> {
         Ok(Query {
-            since: self.since.as_deref().map(since).transpose()?.unwrap_or_default(),
-            limit: self.limit.as_deref().map(limit).transpose()?,
+            since: self.since.as_deref().map(parse_since).transpose()?.unwrap_or_default(),
+            limit: self.limit.as_deref().map(parse_limit).transpose()?,
             unread: match self.unread.as_deref() {
                 None | Some("false") => false,
                 Some("true" | "") => true,
-                Some(_) => return Err(wrong("unread", "must be true or false")),
+                Some(_) => return Err(Problem::bad_request("unread", "must be true or false")),
             },
-            category: self.category.as_deref().map(category).transpose()?,
-            at_least: self.at_least.as_deref().map(|text| at_least(text, home)).transpose()?,
-            wait: self.wait.as_deref().map(wait).transpose()?.unwrap_or_default(),
+            category: self.category.as_deref().map(parse_category).transpose()?,
+            at_least: self
+                .at_least
+                .as_deref()
+                .map(|text| parse_at_least(text, home))
+                .transpose()?,
+            wait: self.wait.as_deref().map(parse_wait).transpose()?.unwrap_or_default(),
         })
     }
 }
 
-fn since(text: &str) -> Result<Since, Problem> {
+/// How long a request to this address asks to wait for a notification.
+pub(super) fn requested_wait(uri: &Uri) -> Duration {
+    if uri.query().is_none() {
+        return Duration::ZERO;
+    }
+    UrlQuery::<QueryParams>::try_from_uri(uri)
+        .map(|UrlQuery(params)| params.wait_or_zero())
+        .unwrap_or_default()
+}
+
+fn parse_since(text: &str) -> Result<Since, Problem> {
     if text == "all" {
         return Ok(Since::Beginning);
     }
@@ -114,49 +133,46 @@ fn since(text: &str) -> Result<Since, Problem> {
         let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
         return Ok(Since::Time(Timestamp::now().as_millisecond().saturating_sub(ago)));
     }
-    Err(wrong(
+    Err(Problem::bad_request(
         "since",
         "must be a cursor (3-1042), a time (2026-01-31T12:00:00Z), a duration (10m) or all",
     ))
 }
 
-fn limit(text: &str) -> Result<usize, Problem> {
+fn parse_limit(text: &str) -> Result<usize, Problem> {
     let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-    limit.ok_or_else(|| wrong("limit", format!("must be a whole number from 1 to {MAX_LIMIT}")))
+    limit.ok_or_else(|| {
+        Problem::bad_request("limit", format!("must be a whole number from 1 to {MAX_LIMIT}"))
+    })
 }
 
-fn category(text: &str) -> Result<String, Problem> {
+fn parse_category(text: &str) -> Result<String, Problem> {
     let max = Category::MAX_CHARS;
     if text.is_empty() || text.chars().count() > max {
-        return Err(wrong("category", format!("must have 1 to {max} characters")));
+        return Err(Problem::bad_request("category", format!("must have 1 to {max} characters")));
     }
     Ok(text.to_owned())
 }
 
-fn at_least(text: &str, home: i32) -> Result<Cursor, Problem> {
-    let cursor: Cursor = text.parse().map_err(|error| wrong("at_least", error))?;
+fn parse_at_least(text: &str, home: i32) -> Result<Cursor, Problem> {
+    let cursor: Cursor = text.parse().map_err(|error| Problem::bad_request("at_least", error))?;
     if cursor.partition == home {
         return Ok(cursor);
     }
-    Err(wrong(
+    Err(Problem::bad_request(
         "at_least",
         format!("is of partition {}, but this inbox lives in {home}", cursor.partition),
     ))
 }
 
-fn wait(text: &str) -> Result<Duration, Problem> {
+fn parse_wait(text: &str) -> Result<Duration, Problem> {
     let max = MAX_WAIT.as_secs();
     let wait = duration(text).ok().filter(|wait| *wait <= MAX_WAIT);
-    wait.ok_or_else(|| wrong("wait", format!("must be 0 to {max} seconds")))
-}
-
-fn wrong(field: &str, why: impl Display) -> Problem {
-    Problem::bad_request(field, why)
+    wait.ok_or_else(|| Problem::bad_request("wait", format!("must be 0 to {max} seconds")))
 }
 
 #[cfg(test)]
 mod fuzz {
-    use axum::{extract::Query as Asked, http::Uri};
     use inputs::{mutated_text, text};
     use proptest::{option, prelude::*};
 
@@ -209,10 +225,10 @@ mod fuzz {
     proptest! {
         #[test]
         fn what_is_asked_is_refused_or_within_bounds(raw in raw()) {
-            // Asked before the rest is looked at.
-            let (wait, depends) = (raw.wait(), raw.depends_on_time());
+            // Both are called before the query is validated.
+            let (wait, depends) = (raw.wait_or_zero(), raw.depends_on_time());
             prop_assert!(wait <= MAX_WAIT);
-            let query = match raw.parse(HOME) {
+            let query = match raw.parse_query(HOME) {
                 Ok(query) => query,
                 Err(problem) => {
                     prop_assert_eq!(problem.status().as_u16(), 400);
@@ -222,9 +238,9 @@ mod fuzz {
             is_within_bounds(query.limit, query.category.as_deref())?;
             prop_assert_eq!(query.wait, wait);
             prop_assert!(query.at_least.is_none_or(|at| at.partition == HOME && at.offset >= -1));
-            // Two who ask later for the same are answered the same, or the answer is no such one.
+            // If the answer does not depend on time, the same query parsed later is the same.
             if let (Since::Time(_), false) = (query.since, depends) {
-                prop_assert_eq!(raw.parse(HOME).map(|again| again.since).ok(), Some(query.since));
+                prop_assert_eq!(raw.parse_query(HOME).map(|again| again.since).ok(), Some(query.since));
             }
             prop_assert!(!depends || matches!(query.since, Since::Time(_)));
         }
@@ -235,7 +251,7 @@ mod fuzz {
         ) {
             let last = last.and_then(|last| HeaderValue::try_from(last).ok());
             let asked = raw.unread.is_some() || raw.at_least.is_some() || raw.wait.is_some();
-            match raw.start(last.as_ref()) {
+            match raw.parse_start(last.as_ref()) {
                 Ok(start) => {
                     prop_assert!(!asked);
                     is_within_bounds(start.limit, start.category.as_deref())?;
@@ -253,10 +269,10 @@ mod fuzz {
             query in prop_oneof![text(), mutated_text("((since|limit|wait|category)=[0-9a-z%+-]{0,9}&){0,6}")],
         ) {
             if let Ok(uri) = format!("/notifications/1?{query}").parse::<Uri>()
-                && let Ok(Asked(raw)) = Asked::<QueryParams>::try_from_uri(&uri)
+                && let Ok(UrlQuery(raw)) = UrlQuery::<QueryParams>::try_from_uri(&uri)
             {
-                let _ = (raw.parse(HOME), raw.start(None));
-                prop_assert!(raw.wait() <= MAX_WAIT);
+                let _ = (raw.parse_query(HOME), raw.parse_start(None));
+                prop_assert!(raw.wait_or_zero() <= MAX_WAIT);
             }
         }
     }

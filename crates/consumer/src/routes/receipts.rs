@@ -1,15 +1,11 @@
-//! What a recipient does with notifications: `POST …/read`, `POST …/unread`, `DELETE …`.
+//! Receipts: `POST …/read`, `POST …/unread`, `DELETE …`.
 
 use std::{fmt, sync::Arc};
 
-use axum::{
-    extract::State,
-    http::header::CONTENT_TYPE,
-    response::{IntoResponse, Response},
-};
+use axum::{Json, extract::State};
 use model::{Action, Cursor, NotificationId, UserId};
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize,
     de::{Error as _, MapAccess, Visitor},
 };
 use service::{
@@ -17,192 +13,186 @@ use service::{
     openapi::{ProblemBody, Refused, RefusedWithBody},
     problem::Problem,
 };
+use utoipa::ToSchema;
 
 use super::{
     App,
-    problems::{not_live, not_recorded, user},
-    schema,
+    problems::{not_live, parse_user, receipt_problem},
 };
 use crate::view::{Query, Selector};
 
-/// The most ids that one request may name: as many as a full inbox holds.
+/// Bound of `ids`: as many as a full inbox holds by default.
 const MAX_IDS: usize = 1000;
 
-/// `{"ids":["…"]}`, `{"through":"3-1042"}`, or nothing.
-#[derive(Debug, Default)]
-pub(super) struct Chosen {
+/// The notifications meant: some, all up to and including a cursor, or all.
+#[derive(Debug, Default, ToSchema)]
+#[schema(as = Chosen)]
+pub(super) struct SelectorBody {
+    #[schema(required = false, max_items = 1000, value_type = Option<Vec<String>>)]
     ids: Option<Vec<NotificationId>>,
+    #[schema(required = false, example = "3-1042", value_type = Option<String>)]
     through: Option<Cursor>,
 }
 
 /// Mark as read
-#[utoipa::path(post, path = "/notifications/{id}/read", tag = "receipts",
+#[utoipa::path(post, path = "/notifications/{id}/read", tag = "receipts", operation_id = "read",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
-    request_body(content = Option<schema::Chosen>, description = "Nothing means all"),
+    request_body(content = Option<SelectorBody>, description = "Without a body, all notifications"),
     responses(
-        (status = 200, description = "Done, and shown", body = schema::Done),
-        (status = 504, description = "Not acknowledged in time; doing it again is safe",
+        (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
+        (status = 504, description = "Not acknowledged in time: the outcome is unknown. It is safe to retry",
          body = ProblemBody, content_type = "application/problem+json"),
         RefusedWithBody))]
-pub(super) async fn read(
+pub(super) async fn mark_read(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     Body(body): Body,
-) -> Result<Response, Problem> {
-    mark(&app, &id, Action::Read, &body).await
+) -> Result<Json<ReceiptResult>, Problem> {
+    apply_body(&app, &id, Action::Read, &body).await
 }
 
-/// Mark as not read
-#[utoipa::path(post, path = "/notifications/{id}/unread", tag = "receipts",
+/// Mark as unread
+#[utoipa::path(post, path = "/notifications/{id}/unread", tag = "receipts", operation_id = "unread",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
-    request_body(content = Option<schema::Chosen>, description = "Nothing means all"),
+    request_body(content = Option<SelectorBody>, description = "Without a body, all notifications"),
     responses(
-        (status = 200, description = "Done, and shown", body = schema::Done),
-        (status = 504, description = "Not acknowledged in time; doing it again is safe",
+        (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
+        (status = 504, description = "Not acknowledged in time: the outcome is unknown. It is safe to retry",
          body = ProblemBody, content_type = "application/problem+json"),
         RefusedWithBody))]
-pub(super) async fn unread(
+pub(super) async fn mark_unread(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     Body(body): Body,
-) -> Result<Response, Problem> {
-    mark(&app, &id, Action::Unread, &body).await
+) -> Result<Json<ReceiptResult>, Problem> {
+    apply_body(&app, &id, Action::Unread, &body).await
 }
 
-/// Dismiss everything that is there
+/// Dismiss all notifications in the inbox
 #[utoipa::path(delete, path = "/notifications/{id}", tag = "receipts",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
     responses(
-        (status = 200, description = "Done, and shown", body = schema::Done),
-        (status = 504, description = "Not acknowledged in time; doing it again is safe",
+        (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
+        (status = 504, description = "Not acknowledged in time: the outcome is unknown. It is safe to retry",
          body = ProblemBody, content_type = "application/problem+json"),
         Refused))]
 pub(super) async fn dismiss_all(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-) -> Result<Response, Problem> {
-    act(&app, user(&id)?, Action::Dismissed, &Selector::All).await
+) -> Result<Json<ReceiptResult>, Problem> {
+    write_receipts(&app, parse_user(&id)?, Action::Dismissed, &Selector::All).await.map(Json)
 }
 
-/// Dismiss one
+/// Dismiss one notification
 #[utoipa::path(delete, path = "/notifications/{id}/{notification}", tag = "receipts",
+    operation_id = "dismiss",
     params(("id" = i64, Path, description = "The user", minimum = 1),
         ("notification" = String, Path, description = "Its id")),
     responses(
-        (status = 200, description = "Done, and shown", body = schema::Done),
+        (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
         (status = 404, description = "Not in the inbox", body = ProblemBody,
          content_type = "application/problem+json"),
-        (status = 504, description = "Not acknowledged in time; doing it again is safe",
+        (status = 504, description = "Not acknowledged in time: the outcome is unknown. It is safe to retry",
          body = ProblemBody, content_type = "application/problem+json"),
         Refused))]
-pub(super) async fn dismiss(
+pub(super) async fn dismiss_one(
     State(app): State<Arc<App>>,
     Path((id, notification)): Path<(String, String)>,
-) -> Result<Response, Problem> {
-    let user = user(&id)?;
+) -> Result<Json<ReceiptResult>, Problem> {
+    let user = parse_user(&id)?;
     let missing = || Problem::not_found("Notification not found");
     let notification = NotificationId::from_text(&notification).ok_or_else(missing)?;
-    let which = Selector::Ids([notification].into());
-    let done = record(&app, user, Action::Dismissed, &which).await?;
-    if done.changed == 0 { Err(missing()) } else { Ok(done.into_response()) }
+    let selector = Selector::Ids([notification].into());
+    let result = write_receipts(&app, user, Action::Dismissed, &selector).await?;
+    if result.changed == 0 { Err(missing()) } else { Ok(Json(result)) }
 }
 
-/// Does this with what the body chooses.
-async fn mark(app: &App, id: &str, action: Action, body: &[u8]) -> Result<Response, Problem> {
-    let user = user(id)?;
-    let which = Chosen::parse(body)?.which(app.view.home(user))?;
-    act(app, user, action, &which).await
-}
-
-async fn act(
+async fn apply_body(
     app: &App,
-    user: UserId,
+    id: &str,
     action: Action,
-    which: &Selector,
-) -> Result<Response, Problem> {
-    record(app, user, action, which).await.map(IntoResponse::into_response)
+    body: &[u8],
+) -> Result<Json<ReceiptResult>, Problem> {
+    let user = parse_user(id)?;
+    let selector = SelectorBody::parse_body(body)?.into_selector(app.view.home(user))?;
+    write_receipts(app, user, action, &selector).await.map(Json)
 }
 
-/// What came of it.
-pub(super) struct Done {
-    /// How many entries changed.
+/// The result. The view has applied the receipts.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Done)]
+pub(super) struct ReceiptResult {
+    /// Number of notifications that changed.
+    #[schema(value_type = u64)]
     changed: usize,
-    /// How many are unread now.
+    /// Number of unread notifications in the whole inbox.
+    #[schema(value_type = u64)]
     unread: usize,
-    /// What the view contains.
-    at: Cursor,
+    /// The position of the view.
+    #[schema(value_type = String)]
+    cursor: Cursor,
 }
 
-/// Records it, and waits until the view shows it.
-pub(super) async fn record(
+/// Writes receipts and waits until the view has applied them.
+pub(super) async fn write_receipts(
     app: &App,
     user: UserId,
     action: Action,
-    which: &Selector,
-) -> Result<Done, Problem> {
-    let changed =
-        app.recorder.record(user, action, which).await.map_err(|error| not_recorded(&error))?;
+    selector: &Selector,
+) -> Result<ReceiptResult, Problem> {
+    let written = app.receipts.write_receipts(user, action, selector).await;
+    let changed = written.map_err(|error| receipt_problem(&error))?;
     let query = Query { limit: Some(0), ..Query::default() };
-    let page = app.view.read(user, &query, app.patience).await.map_err(|error| not_live(&error))?;
-    Ok(Done { changed, unread: page.unread, at: page.cursor })
+    let page = app.view.read(user, &query, app.read_timeout).await;
+    let page = page.map_err(|error| not_live(&error))?;
+    Ok(ReceiptResult { changed, unread: page.unread, cursor: page.cursor })
 }
 
-impl Done {
-    pub(super) fn to_json(&self) -> String {
-        let Self { changed, unread, at } = self;
-        format!("{{\"changed\":{changed},\"unread\":{unread},\"cursor\":\"{at}\"}}")
-    }
-}
-
-impl IntoResponse for Done {
-    fn into_response(self) -> Response {
-        ([(CONTENT_TYPE, "application/json")], self.to_json()).into_response()
-    }
-}
-
-impl<'de> Deserialize<'de> for Chosen {
-    /// Written out, because serde's own would also take a list of the fields' values: `[null,null]`
-    /// would choose all.
+impl<'de> Deserialize<'de> for SelectorBody {
+    /// Not derived: serde's derive also accepts an array of the fields' values, and `[null,null]`
+    /// would select all.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ChosenVisitor)
+        deserializer.deserialize_map(SelectorVisitor)
     }
 }
 
 #[derive(Deserialize)]
 #[serde(field_identifier, rename_all = "lowercase")]
-enum Field {
+enum SelectorField {
     Ids,
     Through,
 }
 
-struct ChosenVisitor;
+struct SelectorVisitor;
 
-impl<'de> Visitor<'de> for ChosenVisitor {
-    type Value = Chosen;
+impl<'de> Visitor<'de> for SelectorVisitor {
+    type Value = SelectorBody;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Chosen, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<SelectorBody, A::Error> {
         let (mut ids, mut through) = (None, None);
         while let Some(field) = object.next_key()? {
             match field {
-                Field::Ids if ids.is_some() => return Err(A::Error::duplicate_field("ids")),
-                Field::Ids => ids = Some(object.next_value()?),
-                Field::Through if through.is_some() => {
+                SelectorField::Ids if ids.is_some() => {
+                    return Err(A::Error::duplicate_field("ids"));
+                }
+                SelectorField::Ids => ids = Some(object.next_value()?),
+                SelectorField::Through if through.is_some() => {
                     return Err(A::Error::duplicate_field("through"));
                 }
-                Field::Through => through = Some(object.next_value()?),
+                SelectorField::Through => through = Some(object.next_value()?),
             }
         }
-        Ok(Chosen { ids: ids.flatten(), through: through.flatten() })
+        Ok(SelectorBody { ids: ids.flatten(), through: through.flatten() })
     }
 }
 
-impl Chosen {
-    /// What a body says; nothing chooses all.
-    fn parse(body: &[u8]) -> Result<Self, Problem> {
+impl SelectorBody {
+    /// Parses a request's body. An empty one selects all.
+    fn parse_body(body: &[u8]) -> Result<Self, Problem> {
         if body.trim_ascii().is_empty() {
             return Ok(Self::default());
         }
@@ -212,8 +202,8 @@ impl Chosen {
         })
     }
 
-    /// Which entries of an inbox in partition `home` are meant.
-    pub(super) fn which(self, home: i32) -> Result<Selector, Problem> {
+    /// Validates the selection of entries of an inbox in partition `home`.
+    pub(super) fn into_selector(self, home: i32) -> Result<Selector, Problem> {
         match self {
             Self { ids: Some(_), through: Some(_) } => {
                 Err(Problem::bad_request("through", "cannot stand beside ids"))
@@ -240,7 +230,8 @@ mod tests {
     use super::*;
 
     fn which(body: &str) -> Result<Selector, String> {
-        let chosen = Chosen::parse(body.as_bytes()).and_then(|chosen| chosen.which(3));
+        let chosen =
+            SelectorBody::parse_body(body.as_bytes()).and_then(|chosen| chosen.into_selector(3));
         chosen.map_err(|problem| problem.message().to_owned())
     }
 
@@ -282,7 +273,7 @@ pub(super) mod fuzz {
 
     const HOME: i32 = 3;
 
-    /// A body that chooses something, or nearly.
+    /// A body that selects something, sometimes mutated.
     pub(in crate::routes) fn chosen() -> impl Strategy<Value = Vec<u8>> {
         let ids = vec(prop_oneof![json_string(), "\"[0-9]-[0-9]{1,3}\""], 0..5);
         let many = (MAX_IDS - 1..MAX_IDS + 2)
@@ -302,7 +293,7 @@ pub(super) mod fuzz {
     proptest! {
         #[test]
         fn a_body_is_refused_or_chooses_what_it_says(body in prop_oneof![1 => bytes(), 6 => chosen()]) {
-            let which = match Chosen::parse(&body).and_then(|chosen| chosen.which(HOME)) {
+            let which = match SelectorBody::parse_body(&body).and_then(|chosen| chosen.into_selector(HOME)) {
                 Ok(which) => which,
                 Err(problem) => {
                     prop_assert_eq!(problem.status().as_u16(), 400);

@@ -1,17 +1,16 @@
-//! What the API's description says of the bodies. They are written by hand elsewhere, as text,
-//! because an inbox is kept as ready-to-send JSON; a fuzzing client holds the two against each
-//! other.
+//! OpenAPI schemas of the bodies that are not serialized from a type: an inbox holds ready-to-send
+//! JSON. The fuzz suite compares both.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-/// A user as a notification shows them.
+/// The sender or the recipient.
 #[derive(Serialize, ToSchema)]
 pub(super) struct User {
     #[schema(minimum = 1, example = 2)]
     id: i64,
-    /// At the time of sending.
+    /// The user's name at the time of sending.
     #[schema(example = "Bruno")]
     name: String,
 }
@@ -23,22 +22,22 @@ pub(super) struct Notification {
     to: User,
     #[schema(example = "Bruno started following you.")]
     message: String,
-    /// What kind it is, in the sender's words.
+    /// Kind of notification, chosen by the sender.
     #[schema(required = false, nullable = false)]
     category: Option<String>,
-    /// Where a click leads.
+    /// Target of a click.
     #[schema(required = false, nullable = false)]
     link: Option<String>,
-    /// Whatever the sender wanted the recipient's program to have.
+    /// Any JSON, for the recipient's program.
     #[schema(required = false)]
     data: Option<Value>,
-    /// The same everywhere and for ever.
+    /// Never changes.
     #[schema(example = "01a20397-68d9-7367-9612-d4f7597a900b")]
     id: String,
     #[schema(format = DateTime, example = "2026-11-22T14:09:44.153Z")]
     sent_at: String,
     read: bool,
-    /// Its place in the log.
+    /// Position in the log.
     #[schema(example = "3-1042")]
     cursor: String,
 }
@@ -46,23 +45,23 @@ pub(super) struct Notification {
 /// A part of an inbox, oldest first.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Page {
-    /// "No notifications found for user", when there are none.
+    /// "No notifications found for user", if the list is empty.
     #[schema(required = false, nullable = false)]
     message: Option<String>,
     notifications: Vec<Notification>,
-    /// How many of the whole inbox are not read.
+    /// Number of unread notifications in the whole inbox.
     unread: u64,
-    /// To be given as `since` for what comes next.
+    /// Pass it as `since` to continue after this page.
     #[schema(example = "3-1042")]
     cursor: String,
-    /// `limit` left something out.
+    /// True if `limit` left notifications out.
     #[schema(required = false, nullable = false)]
     more: Option<bool>,
     #[schema(required = false, nullable = false)]
     gap: Option<Gap>,
 }
 
-/// Something that was asked for may be missing: what comes after `after`, up to and with `through`.
+/// Requested notifications may be missing: those after `after`, up to and including `through`.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Gap {
     reason: GapReason,
@@ -72,37 +71,17 @@ pub(super) struct Gap {
     through: String,
 }
 
-/// Why something is missing.
+/// Why notifications are missing.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[allow(dead_code)] // Only described.
+#[allow(dead_code)] // For the OpenAPI document only.
 pub(super) enum GapReason {
-    /// Newer entries took its place.
+    /// Evicted by newer ones.
     Evicted,
-    /// It was too old for the inbox.
+    /// Older than the inbox keeps.
     Expired,
-    /// The log holds it no more.
+    /// Removed from the log by retention.
     Retention,
-    /// The cursor is of another partition, or of a topic that was made again.
+    /// The cursor is of another partition, or of a topic that was recreated.
     Unknown,
-}
-
-/// Which notifications are meant: some, all up to and with a place, or all.
-#[derive(Deserialize, ToSchema)]
-#[allow(dead_code)] // Only described.
-pub(super) struct Chosen {
-    #[schema(required = false, max_items = 1000)]
-    ids: Option<Vec<String>>,
-    #[schema(required = false, example = "3-1042")]
-    through: Option<String>,
-}
-
-/// What came of it. The view shows it already.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Done {
-    /// How many notifications it changed.
-    changed: u64,
-    /// How many are not read now.
-    unread: u64,
-    cursor: String,
 }

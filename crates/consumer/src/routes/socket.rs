@@ -1,5 +1,5 @@
-//! `GET /notifications/{id}/ws`: a live stream over a WebSocket, on which the recipient can also
-//! say what they did.
+//! `GET /notifications/{id}/ws`: a live stream over a WebSocket, on which the client can also send
+//! receipts.
 
 use std::{future::pending, pin::Pin, sync::Arc, time::Duration};
 
@@ -11,10 +11,7 @@ use axum::{
             rejection::WebSocketUpgradeRejection,
         },
     },
-    http::{
-        HeaderMap, HeaderName, HeaderValue, Uri,
-        header::{self, CONNECTION},
-    },
+    http::{HeaderMap, Uri},
     response::{IntoResponse, Response},
 };
 use model::{Action, UserId};
@@ -31,48 +28,47 @@ use tokio::time::timeout;
 
 use super::{
     App,
-    live::{Kind, Live, write_json},
-    problems::user,
+    live::{LiveStream, StreamKind, write_json},
+    problems::parse_user,
     query::{QueryParams, StartParams},
-    receipts::{Chosen, record},
+    receipts::{SelectorBody, write_receipts},
     stream::LAST_EVENT_ID,
 };
 use crate::view::feed::{Ended, Event};
 
-/// The longest message that a client may send, in bytes: 1000 ids have about 40 KiB.
-const MAX_MESSAGE: usize = 64 << 10;
-/// Allocated for each socket at once; the library's own choice is 128 KiB.
-const READ_BUFFER: usize = 2 << 10;
-/// How long a client may take to read what was sent to it.
-const SEND: Duration = Duration::from_secs(30);
+/// Bound of a client's message: 1000 ids take about 40 KiB.
+const MAX_MESSAGE_BYTES: usize = 64 << 10;
+/// Allocated for each socket; the library's default is 128 KiB.
+const READ_BUFFER_BYTES: usize = 2 << 10;
+/// Time for a client to read a message.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a client may say: `{"read":{"ids":["…"]}}`, `{"unread":{"through":"3-7"}}`,
-/// `{"dismiss":{}}`.
+/// A client's message: `{"read":{"ids":["…"]}}`, `{"unread":{"through":"3-7"}}`, `{"dismiss":{}}`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Command {
-    Read(Chosen),
-    Unread(Chosen),
-    Dismiss(Chosen),
+enum SocketCommand {
+    Read(SelectorBody),
+    Unread(SelectorBody),
+    Dismiss(SelectorBody),
 }
 
-/// The same over a WebSocket
+/// Follow an inbox over a WebSocket
 ///
-/// Each event is a message, `{"event":…,"cursor":…,"data":…}`; `{"read":{"ids":["…"]}}`, and so on
-/// with `unread` and `dismiss`, say what the recipient did.
+/// Each event is a message, `{"event":…,"cursor":…,"data":…}`. The client sends receipts as
+/// `{"read":{"ids":["…"]}}`, and likewise with `unread` and `dismiss`.
 #[utoipa::path(get, path = "/notifications/{id}/ws", tag = "inbox", operation_id = "socket",
     params(("id" = i64, Path, description = "The user", minimum = 1), StartParams,
         ("Last-Event-ID" = Option<String>, Header, description = "As for the stream")),
     responses(
-        (status = 101, description = "It is a WebSocket now"),
-        (status = 403, description = "A page of another origin asked", body = ProblemBody,
+        (status = 101, description = "The connection is a WebSocket"),
+        (status = 403, description = "The request comes from a page of another origin", body = ProblemBody,
          content_type = "application/problem+json"),
         (status = 426, description = "The connection cannot become a WebSocket", body = ProblemBody,
          content_type = "application/problem+json"),
-        (status = 429, description = "The inbox has too many streams open", body = ProblemBody,
+        (status = 429, description = "The inbox's live-stream limit is reached", body = ProblemBody,
          content_type = "application/problem+json"),
         Refused))]
-pub(super) async fn open(
+pub(super) async fn open_socket(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     Query(raw): Query<QueryParams>,
@@ -81,76 +77,64 @@ pub(super) async fn open(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
-    let user = user(&id)?;
-    let start = raw.start(headers.get(LAST_EVENT_ID))?;
+    let user = parse_user(&id)?;
+    let start = raw.parse_start(headers.get(LAST_EVENT_ID))?;
     let upgrade = upgrade.map_err(|error| {
         Problem::new(error.status(), format!("This address is for WebSockets: {error}"))
     })?;
-    same_origin(&headers, &uri)?;
-    let live = Live::open(&app, user, start, &caller, Kind::Socket).await?;
+    check_same_origin(&headers, &uri)?;
+    let live = LiveStream::open_feed(&app, user, start, &caller, StreamKind::Socket).await?;
     let sockets = app.streams.sockets.clone();
     let upgrade = upgrade
-        .max_message_size(MAX_MESSAGE)
-        .max_frame_size(MAX_MESSAGE)
-        .read_buffer_size(READ_BUFFER);
+        .max_message_size(MAX_MESSAGE_BYTES)
+        .max_frame_size(MAX_MESSAGE_BYTES)
+        .read_buffer_size(READ_BUFFER_BYTES);
     Ok(upgrade
-        .on_upgrade(move |socket| sockets.track_future(serve(app, user, live, socket)))
+        .on_upgrade(move |socket| sockets.track_future(serve_socket(app, user, live, socket)))
         .into_response())
 }
 
-/// The headers by which HTTP/1.1 becomes a WebSocket, on the way to an owner and back.
-pub(super) const UPGRADE: [(HeaderName, HeaderValue); 2] = [
-    (CONNECTION, HeaderValue::from_static("upgrade")),
-    (header::UPGRADE, HeaderValue::from_static("websocket")),
-];
-
-/// Whether a request with these headers wants to become a WebSocket.
-pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
-    let wanted = headers.get(header::UPGRADE).map(HeaderValue::as_bytes);
-    wanted.is_some_and(|wanted| wanted.eq_ignore_ascii_case(b"websocket"))
-}
-
-/// A browser lets any page open a WebSocket to anywhere (RFC 6455, section 10.2); only our own
-/// pages may.
-pub(super) fn same_origin(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+/// Refuses pages of other origins with 403: browsers let any page open a WebSocket to any host
+/// (RFC 6455 §10.2).
+pub(super) fn check_same_origin(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
     if origin::is_own(headers, uri) { Ok(()) } else { Err(origin::foreign()) }
 }
 
-/// Something that a client asked for and that is under way.
-type Answer = Pin<Box<dyn Future<Output = String> + Send>>;
+/// A client's command under way. Resolves to the reply.
+type PendingReply = Pin<Box<dyn Future<Output = String> + Send>>;
 
-async fn serve(app: Arc<App>, user: UserId, mut live: Live, mut socket: WebSocket) {
-    let mut answer: Option<Answer> = None;
+async fn serve_socket(app: Arc<App>, user: UserId, mut live: LiveStream, mut socket: WebSocket) {
+    let mut reply: Option<PendingReply> = None;
     loop {
         tokio::select! {
-            events = live.next() => {
+            events = live.next_events() => {
                 let Some(events) = events else { return };
                 for event in events {
-                    if !tell(&mut socket, &event).await {
+                    if !send_event(&mut socket, &event).await {
                         return;
                     }
                 }
             }
-            said = async { match &mut answer {
-                Some(answer) => answer.await,
+            text = async { match &mut reply {
+                Some(reply) => reply.await,
                 None => pending().await,
             }} => {
-                answer = None;
-                if !send(&mut socket, Message::Text(said.into())).await {
+                reply = None;
+                if !send_message(&mut socket, Message::Text(text.into())).await {
                     return;
                 }
             }
-            // One thing at a time: who asks for more than is done is not read from.
-            message = socket.recv(), if answer.is_none() => match message {
+            // One command at a time: the next message is not read before the reply is sent.
+            message = socket.recv(), if reply.is_none() => match message {
                 Some(Ok(Message::Text(text))) => {
                     let app = app.clone();
-                    answer = Some(Box::pin(async move { obey(&app, user, &text).await }));
+                    reply = Some(Box::pin(async move { run_command(&app, user, &text).await }));
                 }
                 Some(Ok(Message::Binary(_))) => {
-                    close(&mut socket, close_code::UNSUPPORTED, "only text is understood").await;
+                    send_close(&mut socket, close_code::UNSUPPORTED, "only text messages are supported").await;
                     return;
                 }
-                // Pings are answered for us.
+                // The library answers pings.
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
             }
@@ -158,54 +142,57 @@ async fn serve(app: Arc<App>, user: UserId, mut live: Live, mut socket: WebSocke
     }
 }
 
-/// Sends an event, and the goodbye that follows from it. False: it is over.
-async fn tell(socket: &mut WebSocket, event: &Event) -> bool {
+/// Sends an event, and after the last one the closing frame. Returns false if the socket is done.
+async fn send_event(socket: &mut WebSocket, event: &Event) -> bool {
     let mut json = String::new();
     write_json(event, &mut json);
-    if !send(socket, Message::Text(json.into())).await {
+    if !send_message(socket, Message::Text(json.into())).await {
         return false;
     }
     let Event::End(ended) = event else { return true };
     match ended {
-        Ended::Moved => close(socket, close_code::RESTART, "moved").await,
-        Ended::Shutdown => close(socket, close_code::AWAY, "shutdown").await,
-        Ended::Expired => close(socket, close_code::POLICY, "expired").await,
+        Ended::Moved => send_close(socket, close_code::RESTART, "moved").await,
+        Ended::Shutdown => send_close(socket, close_code::AWAY, "shutdown").await,
+        Ended::Expired => send_close(socket, close_code::POLICY, "expired").await,
     }
     false
 }
 
-/// False: the client is gone, or does not read.
-async fn send(socket: &mut WebSocket, message: Message) -> bool {
-    matches!(timeout(SEND, socket.send(message)).await, Ok(Ok(())))
+/// Returns false if the client is gone, or does not read in time.
+async fn send_message(socket: &mut WebSocket, message: Message) -> bool {
+    matches!(timeout(SEND_TIMEOUT, socket.send(message)).await, Ok(Ok(())))
 }
 
-async fn close(socket: &mut WebSocket, code: u16, reason: &'static str) {
-    send(socket, Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await;
+async fn send_close(socket: &mut WebSocket, code: u16, reason: &'static str) {
+    send_message(socket, Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await;
 }
 
-/// Does what a client asks for: `{"event":"done","data":{"changed":1,…}}`, or
+/// Runs a client's command. The reply is `{"event":"done","data":{"changed":1,…}}`, or
 /// `{"event":"error","data":{…}}` with a problem's body.
-async fn obey(app: &App, user: UserId, text: &str) -> String {
-    let done = async {
-        let (action, chosen) = said(text)?;
-        record(app, user, action, &chosen.which(app.view.home(user))?).await
+async fn run_command(app: &App, user: UserId, text: &str) -> String {
+    let result = async {
+        let (action, selector) = parse_command(text)?;
+        let selector = selector.into_selector(app.view.home(user))?;
+        write_receipts(app, user, action, &selector).await
     };
-    match done.await {
-        Ok(done) => format!("{{\"event\":\"done\",\"data\":{}}}", done.to_json()),
+    match result.await {
+        Ok(result) => {
+            let data = serde_json::to_string(&result).unwrap_or_default();
+            format!("{{\"event\":\"done\",\"data\":{data}}}")
+        }
         Err(problem) => json!({ "event": "error", "data": problem }).to_string(),
     }
 }
 
-/// What a client says.
-fn said(text: &str) -> Result<(Action, Chosen), Problem> {
-    let command: Command = serde_json::from_str(text).map_err(|error| {
+fn parse_command(text: &str) -> Result<(Action, SelectorBody), Problem> {
+    let command: SocketCommand = serde_json::from_str(text).map_err(|error| {
         let expected = r#"{"read":{"ids":["…"]}}, {"read":{"through":"3-1042"}} or {"read":{}}; or unread, or dismiss, in place of read"#;
         Problem::bad_request("message", format!("must be {expected}: {error}"))
     })?;
     Ok(match command {
-        Command::Read(chosen) => (Action::Read, chosen),
-        Command::Unread(chosen) => (Action::Unread, chosen),
-        Command::Dismiss(chosen) => (Action::Dismissed, chosen),
+        SocketCommand::Read(selector) => (Action::Read, selector),
+        SocketCommand::Unread(selector) => (Action::Unread, selector),
+        SocketCommand::Dismiss(selector) => (Action::Dismissed, selector),
     })
 }
 
@@ -226,10 +213,10 @@ mod fuzz {
                 )),
             ],
         ) {
-            match said(&message) {
+            match parse_command(&message) {
                 Err(problem) => prop_assert_eq!(problem.status().as_u16(), 400),
                 Ok((_, chosen)) => {
-                    // An object within an object, or nothing was chosen.
+                    // The selection is an object within the command's object.
                     prop_assert!(message.matches('{').count() >= 2, "{} is {:?}", message, chosen);
                 }
             }

@@ -1,5 +1,5 @@
 //! `GET /notifications/{id}/stream`: a live stream as Server-Sent Events
-//! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>), or as JSON lines for who
+//! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>), or as JSON lines if the client
 //! accepts `application/x-ndjson`.
 
 use std::{convert::Infallible, fmt::Write as _, sync::Arc};
@@ -26,70 +26,69 @@ use service::{
 
 use super::{
     App,
-    live::{Kind, Live, write_json},
-    problems::user,
+    live::{LiveStream, StreamKind, write_json},
+    problems::parse_user,
     query::{QueryParams, StartParams},
 };
 use crate::view::feed::Event;
 
-/// What an `EventSource` sends when it comes again: the last `id` it had.
+/// Sent by an `EventSource` when it reconnects: the last `id` that it received.
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const NDJSON: &str = "application/x-ndjson";
-/// How long an `EventSource` waits before it comes again, in milliseconds. Its own choice would be
-/// seconds.
-const RETRY: &str = "retry: 500\n";
+/// Reconnection delay of an `EventSource`, in milliseconds. Browsers default to seconds.
+const RETRY_FIELD: &str = "retry: 500\n";
 
-/// The same, live
+/// Follow an inbox live
 ///
-/// Server-Sent Events, or JSON lines for who accepts `application/x-ndjson`: `state` first, then
+/// Server-Sent Events, or JSON lines if the client accepts `application/x-ndjson`: `state` first, then
 /// `notification`, `receipt`, `gap`, `heartbeat`, `end`.
 #[utoipa::path(get, path = "/notifications/{id}/stream", tag = "inbox", operation_id = "stream",
     params(("id" = i64, Path, description = "The user", minimum = 1), StartParams,
         ("Last-Event-ID" = Option<String>, Header,
-         description = "The last cursor that was seen; goes before `since`")),
+         description = "The last cursor that the client received; takes precedence over `since`")),
     responses(
-        (status = 200, description = "Events, until somebody leaves", content(
+        (status = 200, description = "Events, until either side ends the stream", content(
             (String = "text/event-stream"), (String = "application/x-ndjson"))),
-        (status = 429, description = "The inbox has too many streams open", body = ProblemBody,
+        (status = 429, description = "The inbox's live-stream limit is reached", body = ProblemBody,
          content_type = "application/problem+json"),
         Refused))]
-pub(super) async fn open(
+pub(super) async fn open_stream(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     Query(raw): Query<QueryParams>,
     caller: Caller,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let user = user(&id)?;
-    let start = raw.start(headers.get(LAST_EVENT_ID))?;
-    let framing = Framing::accepted(&headers);
-    let live = Live::open(&app, user, start, &caller, framing.kind()).await?;
-    // Before the first event, so that it holds however the stream ends.
-    let begin = if framing == Framing::Sse { RETRY } else { "" };
+    let user = parse_user(&id)?;
+    let start = raw.parse_start(headers.get(LAST_EVENT_ID))?;
+    let framing = Framing::from_accept(&headers);
+    let live = LiveStream::open_feed(&app, user, start, &caller, framing.stream_kind()).await?;
+    // Sent before the first event, so that it applies however the stream ends.
+    let begin = if framing == Framing::Sse { RETRY_FIELD } else { "" };
     let chunks = stream::unfold((live, begin), move |(mut live, begin)| async move {
-        let events = live.next().await?;
+        let events = live.next_events().await?;
         let mut text = begin.to_owned();
         for event in &events {
-            framing.write(event, &mut text);
+            framing.write_event(event, &mut text);
         }
         Some((Ok::<_, Infallible>(Bytes::from(text)), (live, "")))
     });
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(framing.media_type())),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        // A buffering nginx in between would turn it into something that is not live.
+        // Turns off nginx's response buffering, which would delay the events.
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
     Ok((Extension(Endless), headers, Body::from_stream(chunks)).into_response())
 }
 
-/// Whether an answer with these headers is such a stream.
-pub(super) fn is_stream(headers: &HeaderMap) -> bool {
+/// Returns true if a response with these headers is an event stream.
+pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
     let types = [Framing::Sse, Framing::Lines].map(Framing::media_type);
     headers.get(CONTENT_TYPE).is_some_and(|found| types.iter().any(|known| found == known))
 }
 
-/// How events become bytes.
+/// The encoding of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Framing {
     Sse,
@@ -97,8 +96,8 @@ enum Framing {
 }
 
 impl Framing {
-    /// What the client would rather have: lines, if it names them and not `text/event-stream`.
-    fn accepted(headers: &HeaderMap) -> Self {
+    /// Lines if the client accepts them and does not name `text/event-stream`, otherwise SSE.
+    fn from_accept(headers: &HeaderMap) -> Self {
         let names = |wanted: &str| {
             let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
             let mut types = values.flat_map(|value| value.split(','));
@@ -114,14 +113,14 @@ impl Framing {
         }
     }
 
-    fn kind(self) -> Kind {
+    fn stream_kind(self) -> StreamKind {
         match self {
-            Self::Sse => Kind::Sse,
-            Self::Lines => Kind::Ndjson,
+            Self::Sse => StreamKind::Sse,
+            Self::Lines => StreamKind::Ndjson,
         }
     }
 
-    fn write(self, event: &Event, text: &mut String) {
+    fn write_event(self, event: &Event, text: &mut String) {
         match self {
             Self::Lines => {
                 write_json(event, text);
@@ -131,8 +130,8 @@ impl Framing {
                 if let Some(cursor) = event.cursor() {
                     let _ = writeln!(text, "id: {cursor}");
                 }
-                // An id alone is remembered and not dispatched: a heartbeat that scripts need not
-                // know of.
+                // An `EventSource` remembers an id without data and dispatches no event, so scripts
+                // do not see heartbeats.
                 if event.has_data() {
                     let _ = write!(text, "event: {}\ndata: ", event.name());
                     event.write_data(text);
@@ -163,7 +162,7 @@ mod tests {
             if let Some(accept) = accept {
                 headers.insert(ACCEPT, HeaderValue::from_static(accept));
             }
-            assert_eq!(Framing::accepted(&headers), framing, "{accept:?}");
+            assert_eq!(Framing::from_accept(&headers), framing, "{accept:?}");
         }
     }
 
@@ -171,8 +170,8 @@ mod tests {
     fn a_heartbeat_is_an_id_that_no_script_sees() {
         let heartbeat = Event::Heartbeat(Cursor::new(3, 7));
         let (mut sse, mut line) = (String::new(), String::new());
-        Framing::Sse.write(&heartbeat, &mut sse);
-        Framing::Lines.write(&heartbeat, &mut line);
+        Framing::Sse.write_event(&heartbeat, &mut sse);
+        Framing::Lines.write_event(&heartbeat, &mut line);
         assert_eq!(sse, "id: 3-7\n\n");
         assert_eq!(line, "{\"event\":\"heartbeat\",\"cursor\":\"3-7\"}\n");
     }

@@ -12,7 +12,9 @@ use parking_lot::Mutex;
 use service::ops::metrics::Scrape;
 use tokio::sync::oneshot;
 
-use super::{cache::NameCache, listener, table::Directory};
+#[cfg(feature = "postgres")]
+use super::listener;
+use super::{cache::NameCache, table::Directory};
 use crate::metrics::{DIRECTORY_CACHED, DIRECTORY_TRUSTED, LookupCounters};
 
 /// Maximum number of concurrent queries.
@@ -77,6 +79,7 @@ impl UserLookup {
     #[must_use]
     pub fn new(directory: Directory, max_cached: u64) -> Self {
         let cache = (max_cached > 0).then(|| NameCache::new(max_cached));
+        #[cfg(feature = "sqlite")]
         if let (Some(cache), Directory::Sqlite(_)) = (&cache, &directory) {
             cache.trust_always();
         }
@@ -86,6 +89,7 @@ impl UserLookup {
 
     /// Keeps the cache consistent with PostgreSQL until it is dropped.
     pub async fn watch_changes(self) {
+        #[cfg(feature = "postgres")]
         if let (Some(cache), Directory::Postgres(pool)) = (&self.0.cache, &self.0.directory) {
             listener::watch_changes(cache, pool).await;
         }

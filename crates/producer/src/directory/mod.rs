@@ -2,10 +2,18 @@
 //! it through [`Directory`]; sends look names up through [`UserLookup`], which caches them.
 
 mod error;
+mod migrations;
+#[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 mod table;
+#[cfg_attr(
+    not(all(feature = "postgres", feature = "sqlite")),
+    allow(dead_code, reason = "each directory trusts the cache in its own way")
+)]
 mod cache;
+#[cfg(feature = "postgres")]
 mod listener;
 mod lookup;
 

@@ -7,7 +7,15 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 
-use super::error::{ANSWER_TIMEOUT, DirectoryOpenError, MigrateError};
+use super::{
+    error::{ANSWER_TIMEOUT, DirectoryOpenError},
+    migrations::Migrations,
+};
+
+pub(super) const MIGRATIONS: Migrations = &[
+    (1, "users", include_str!("../../../../migrations/postgres/0001_users.sql")),
+    (2, "users changed", include_str!("../../../../migrations/postgres/0002_users_changed.sql")),
+];
 
 pub(super) fn open_pool(url: &str, connections: u32) -> Result<PgPool, DirectoryOpenError> {
     let options = parse_options(url)?;
@@ -89,11 +97,6 @@ pub(super) fn refusal_reason(error: &sqlx::Error) -> Option<&'static str> {
         }
         _ => None,
     }
-}
-
-pub(super) async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
-    sqlx::migrate!("../../migrations/postgres").run(pool).await?;
-    Ok(())
 }
 
 pub(super) async fn select_users(

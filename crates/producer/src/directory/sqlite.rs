@@ -7,7 +7,13 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::error::{ANSWER_TIMEOUT, DirectoryOpenError, MigrateError};
+use super::{
+    error::{ANSWER_TIMEOUT, DirectoryOpenError},
+    migrations::Migrations,
+};
+
+pub(super) const MIGRATIONS: Migrations =
+    &[(1, "users", include_str!("../../../../migrations/sqlite/0001_users.sql"))];
 
 pub(super) async fn open_pool(path: &Path) -> Result<SqlitePool, DirectoryOpenError> {
     let options = SqliteConnectOptions::new()
@@ -22,11 +28,6 @@ pub(super) async fn open_pool(path: &Path) -> Result<SqlitePool, DirectoryOpenEr
         .connect_with(options)
         .await
         .map_err(|error| DirectoryOpenError::File { path: path.display().to_string(), error })
-}
-
-pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), MigrateError> {
-    sqlx::migrate!("../../migrations/sqlite").run(pool).await?;
-    Ok(())
 }
 
 pub(super) async fn select_users(

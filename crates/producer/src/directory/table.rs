@@ -1,21 +1,29 @@
 //! The users table: the same queries for PostgreSQL and SQLite.
 
-use std::{collections::HashMap, path::Path};
+use std::collections::HashMap;
+#[cfg(feature = "sqlite")]
+use std::path::Path;
 
 use model::{User, UserId, UserName};
 use serde_json::Value;
 
+#[cfg(feature = "postgres")]
+use super::postgres;
+#[cfg(feature = "sqlite")]
+use super::sqlite;
 use super::{
     error::{DirectoryError, DirectoryOpenError, MigrateError, with_timeout},
-    postgres, sqlite,
+    migrations::build_migrator,
 };
 
 /// The users table. Cheap to clone.
 #[derive(Clone, Debug)]
 pub enum Directory {
     /// A PostgreSQL database.
+    #[cfg(feature = "postgres")]
     Postgres(sqlx::PgPool),
     /// An SQLite file.
+    #[cfg(feature = "sqlite")]
     Sqlite(sqlx::SqlitePool),
 }
 
@@ -34,6 +42,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`DirectoryOpenError`] if the URL is invalid or needs TLS that this build does not have.
+    #[cfg(feature = "postgres")]
     pub fn open_postgres(url: &str, connections: u32) -> Result<Self, DirectoryOpenError> {
         postgres::open_pool(url, connections).map(Self::Postgres)
     }
@@ -42,6 +51,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`DirectoryOpenError::File`].
+    #[cfg(feature = "sqlite")]
     pub async fn open_sqlite(path: &Path) -> Result<Self, DirectoryOpenError> {
         sqlite::open_pool(path).await.map(Self::Sqlite)
     }
@@ -52,9 +62,12 @@ impl Directory {
     /// [`MigrateError`].
     pub async fn migrate(&self) -> Result<(), MigrateError> {
         match self {
-            Self::Postgres(pool) => postgres::migrate(pool).await,
-            Self::Sqlite(pool) => sqlite::migrate(pool).await,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => build_migrator(postgres::MIGRATIONS).run(pool).await?,
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(pool) => build_migrator(sqlite::MIGRATIONS).run(pool).await?,
         }
+        Ok(())
     }
 
     /// Returns the users with these ids that exist, with one query.
@@ -68,7 +81,9 @@ impl Directory {
         let numbers: Vec<i64> = ids.iter().map(|id| id.get()).collect();
         let rows = with_timeout(async {
             match self {
+                #[cfg(feature = "postgres")]
                 Self::Postgres(pool) => postgres::select_users(pool, &numbers).await,
+                #[cfg(feature = "sqlite")]
                 Self::Sqlite(pool) => sqlite::select_users(pool, &numbers).await,
             }
         });
@@ -86,7 +101,9 @@ impl Directory {
     ) -> Result<Vec<User<'static>>, DirectoryError> {
         let rows = with_timeout(async {
             match self {
+                #[cfg(feature = "postgres")]
                 Self::Postgres(pool) => postgres::select_page(pool, after, limit).await,
+                #[cfg(feature = "sqlite")]
                 Self::Sqlite(pool) => sqlite::select_page(pool, after, limit).await,
             }
         });
@@ -105,7 +122,9 @@ impl Directory {
     ) -> Result<PutOutcome, DirectoryError> {
         let created = with_timeout(async {
             match self {
+                #[cfg(feature = "postgres")]
                 Self::Postgres(pool) => postgres::upsert_user(pool, id.get(), name.as_str()).await,
+                #[cfg(feature = "sqlite")]
                 Self::Sqlite(pool) => sqlite::upsert_user(pool, id.get(), name.as_str()).await,
             }
         });
@@ -120,7 +139,9 @@ impl Directory {
     pub async fn delete_user(&self, id: UserId) -> Result<bool, DirectoryError> {
         let deleted = with_timeout(async {
             match self {
+                #[cfg(feature = "postgres")]
                 Self::Postgres(pool) => postgres::delete_user(pool, id.get()).await,
+                #[cfg(feature = "sqlite")]
                 Self::Sqlite(pool) => sqlite::delete_user(pool, id.get()).await,
             }
         });
@@ -140,7 +161,10 @@ impl Directory {
             }
             Err(error) => {
                 tracing::debug!(%error, "the directory is not ready");
+                #[cfg(feature = "postgres")]
                 let reason = postgres::refusal_reason(&error.0).map(|why| format!(": {why}"));
+                #[cfg(not(feature = "postgres"))]
+                let reason = None::<String>;
                 Err(format!("the user directory does not answer{}", reason.unwrap_or_default()))
             }
         }
@@ -149,7 +173,9 @@ impl Directory {
     /// Closes all connections.
     pub async fn close(&self) {
         match self {
+            #[cfg(feature = "postgres")]
             Self::Postgres(pool) => pool.close().await,
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(pool) => pool.close().await,
         }
     }

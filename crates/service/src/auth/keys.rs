@@ -45,6 +45,11 @@ pub enum KeyError {
         "the file of --auth-jwks-file (AUTH_JWKS_FILE) has no key for RS256, ES256 or EdDSA: {0}"
     )]
     NoKey(String),
+    /// This build verifies no public-key signatures.
+    #[error(
+        "--auth-jwks-file (AUTH_JWKS_FILE): this build verifies HS256 only; build with --features full for RS256, ES256 and EdDSA"
+    )]
+    NoJwks,
     /// A token is to be made, and there is no secret.
     #[error(
         "a token is signed with the secret of --auth-secret-file (AUTH_SECRET_FILE) or AUTH_SECRET, and none is given; make one with: openssl rand -base64 32 > secret"
@@ -135,6 +140,9 @@ impl Material {
             keys.push(Key { id: None, algorithm: Algorithm::HS256, key });
         }
         if let Some(set) = &self.key_set {
+            if !cfg!(feature = "jwks") {
+                return Err(KeyError::NoJwks);
+            }
             keys.extend(public_keys(set)?);
         }
         Ok(Keys(keys))
@@ -211,5 +219,23 @@ impl Keys {
                 same && key.algorithm == header.alg
             })
             .map(|key| &key.key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The key of RFC 8037, appendix A.2.
+    #[test]
+    fn a_key_set_is_usable_or_refused_with_the_feature_that_is_missing() {
+        let set = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+        let keys = Material { secret: None, key_set: Some(set.into()) }.into_keys();
+        if cfg!(feature = "jwks") {
+            assert_eq!(keys.map(|keys| keys.len()), Ok(1));
+        } else {
+            let error = keys.map(|keys| keys.len()).expect_err("no such algorithms").to_string();
+            assert!(error.contains("--auth-jwks-file") && error.contains("--features"), "{error}");
+        }
     }
 }

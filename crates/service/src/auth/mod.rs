@@ -10,6 +10,7 @@ mod keys;
 mod refusal;
 mod caller;
 mod token;
+mod hs256;
 mod layer;
 #[cfg(test)]
 mod fuzz;
@@ -19,6 +20,7 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::RwLock;
 
 pub use caller::Caller;
+pub use hs256::install_provider;
 pub use keys::KeyError;
 use keys::{Keys, Material, Sources};
 pub use layer::{OPERATE, TokenIn};
@@ -49,6 +51,7 @@ impl Auth {
     /// [`KeyError`], when a key cannot be read or is too weak.
     pub fn open(service: &'static str, args: &AuthArgs) -> Result<Self, KeyError> {
         let Some(sources) = Sources::of(args) else { return Ok(Self(None)) };
+        install_provider();
         let read = sources.read()?;
         let keys = read.clone().into_keys()?;
         Ok(Self(Some(Arc::new(Shared {

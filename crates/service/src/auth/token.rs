@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Auth, AuthArgs, Shared, TokenArgs,
     caller::{Caller, Known},
+    hs256::install_provider,
     keys::{KeyError, Sources},
     refusal::{LEEWAY, Refusal},
 };
@@ -135,6 +136,7 @@ impl TokenArgs {
             iat: u64,
             exp: u64,
         }
+        install_provider();
         let sources = Sources::of(args).ok_or(KeyError::NoSecret)?;
         let key = sources.read()?.signing_key()?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();

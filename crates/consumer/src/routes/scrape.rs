@@ -1,5 +1,5 @@
-//! What the consumer is asked at a scrape of `/metrics`: how its partitions are, what they hold, who
-//! listens. It takes as long however many entries there are.
+//! Gauges and counters that a scrape of `/metrics` reads from the view: states of partitions, sizes of
+//! inboxes, open streams, lag. The cost does not depend on the number of entries.
 
 use std::sync::{
     Arc,
@@ -11,24 +11,24 @@ use crate::metrics::{
 };
 use service::ops::metrics::Scrape;
 
-use super::{App, live::Kind, partitions::lags};
+use super::{App, live::StreamKind, partitions::fetch_lags};
 use crate::view::{Counters, View, partition::Status};
 
-/// Adds all of it.
-pub(super) async fn tell(app: Arc<App>, mut scrape: Scrape) -> Scrape {
-    partitions(&app.view, &mut scrape);
-    holdings(&app.view, &mut scrape);
-    records(app.view.counters(), &mut scrape);
-    for kind in Kind::ALL {
-        scrape.add(STREAMS, &[("kind", kind.as_str())], app.streams.open(kind) as f64);
+/// Adds them to a scrape.
+pub(super) async fn scrape_state(app: Arc<App>, mut scrape: Scrape) -> Scrape {
+    add_partitions(&app.view, &mut scrape);
+    add_inboxes(&app.view, &mut scrape);
+    add_records(app.view.counters(), &mut scrape);
+    for kind in StreamKind::ALL {
+        scrape.add(STREAMS, &[("kind", kind.as_str())], app.streams.count_open(kind) as f64);
     }
-    for (partition, lag) in lags(&app).await {
+    for (partition, lag) in fetch_lags(&app).await {
         scrape.add(LAG, &[("partition", &partition.to_string())], lag as f64);
     }
     scrape
 }
 
-fn partitions(view: &View, scrape: &mut Scrape) {
+fn add_partitions(view: &View, scrape: &mut Scrape) {
     let (mut unowned, mut rebuilding, mut live) = (0, 0, 0);
     let (mut done, mut total) = (0, 0);
     for (_, partition) in view.partitions() {
@@ -50,7 +50,7 @@ fn partitions(view: &View, scrape: &mut Scrape) {
     }
 }
 
-fn holdings(view: &View, scrape: &mut Scrape) {
+fn add_inboxes(view: &View, scrape: &mut Scrape) {
     let (mut inboxes, mut entries, mut bytes) = (0, 0, 0);
     let (mut evicted, mut expired) = (0, 0);
     for (_, partition) in view.partitions() {
@@ -69,7 +69,7 @@ fn holdings(view: &View, scrape: &mut Scrape) {
     }
 }
 
-fn records(counters: &Counters, scrape: &mut Scrape) {
+fn add_records(counters: &Counters, scrape: &mut Scrape) {
     let Counters { folded, duplicates, conflicts, poison, misplaced, receipts, poison_receipts } =
         counters;
     let outcomes: [(_, _, &AtomicU64); 7] = [

@@ -1,0 +1,77 @@
+//! The command line of the program `consumer`: its flags and commands.
+
+use clap::{Parser, Subcommand};
+use event_log::settings::KafkaArgs;
+use model::Cursor;
+use service::{auth::TokenArgs, ops::telemetry::TelemetryArgs};
+
+use crate::Settings;
+
+/// Serves each user's notifications from memory.
+///
+/// Joins the consumer group, reads its assigned partitions from their beginning, and answers GET
+/// /notifications/{id}. A restart loses no notification.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "consumer",
+    version,
+    after_help = "Try it:\n  curl http://localhost:8081/notifications/1"
+)]
+pub struct Cli {
+    /// The command; without one, the consumer serves
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Address to listen on
+    #[arg(
+        long,
+        env = "CONSUMER_LISTEN",
+        default_value = "127.0.0.1:8081",
+        value_name = "HOST:PORT"
+    )]
+    pub listen: String,
+
+    /// Listen beyond the loopback interface although authentication is off
+    #[arg(long, env = "CONSUMER_INSECURE")]
+    pub insecure: bool,
+
+    /// The connection to Kafka
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
+
+    /// The service
+    #[command(flatten)]
+    pub settings: Settings,
+
+    /// Logs and traces
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+}
+
+/// The commands besides serving.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Print a token for development, or for a service of one's own, signed with the secret
+    Token(TokenArgs),
+    /// Check that the consumer on this machine is alive; for container health checks
+    Healthcheck,
+    /// List or replay the poison records in the dead-letter queue
+    #[command(subcommand)]
+    Dlq(Dlq),
+}
+
+/// The commands for the dead-letter queue.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Dlq {
+    /// Show each record's position, origin, error and the beginning of its value
+    List,
+    /// Write records back to the notifications' topic, so that they are read again
+    Replay {
+        /// Positions, as `list` shows them
+        #[arg(required_unless_present = "all", value_name = "PARTITION-OFFSET")]
+        places: Vec<Cursor>,
+        /// Replay all records
+        #[arg(long, conflicts_with = "places")]
+        all: bool,
+    },
+}

@@ -1,0 +1,200 @@
+//! Sends one request to the peer that owns an inbox: headers, deadline, upgrade. Does not choose
+//! the peer and never retries.
+
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Request, Response, body::Incoming, upgrade::OnUpgrade};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+};
+use metrics::{Counter, counter};
+use tokio::time::timeout;
+
+use super::ownership::OwnershipClaim;
+use crate::metrics::FORWARDED;
+
+/// Marks a forwarded request. An instance that receives it answers itself or with 421.
+pub(crate) const HOP: HeaderName = HeaderName::from_static("x-notifications-hop");
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Added to the time that the peer itself may wait before it answers.
+const RESPONSE_GRACE: Duration = Duration::from_secs(3);
+const MAX_IDLE_CONNECTIONS_PER_PEER: usize = 64;
+
+/// Headers that concern one connection only (RFC 9110 §7.6.1).
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::TE,
+    header::TRAILER,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+];
+
+/// The headers that turn an HTTP/1.1 connection into a WebSocket (RFC 6455 §4.1), in the request
+/// and in the response.
+pub(crate) const WEBSOCKET_UPGRADE: [(HeaderName, HeaderValue); 2] = [
+    (header::CONNECTION, HeaderValue::from_static("upgrade")),
+    (header::UPGRADE, HeaderValue::from_static("websocket")),
+];
+
+/// The HTTP client for peers.
+pub(crate) struct PeerProxy {
+    client: Client<HttpConnector, Full<Bytes>>,
+    read_timeout: Duration,
+    answered: Counter,
+    misdirected: Counter,
+    failed: Counter,
+}
+
+/// Why a peer's response cannot be passed on.
+#[derive(Debug)]
+pub(crate) enum ForwardError {
+    /// The peer did not carry the request out, for this reason. Another owner may be asked.
+    NotServed(String),
+    /// The peer may have carried the request out, and did not answer.
+    OutcomeUnknown,
+}
+
+impl PeerProxy {
+    /// `read_timeout`: how long a peer waits for its own partition before it answers.
+    pub(crate) fn new(read_timeout: Duration) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS_PER_PEER)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        let outcome = |outcome: &'static str| counter!(FORWARDED, "outcome" => outcome);
+        let (answered, misdirected) = (outcome("answered"), outcome("misdirected"));
+        Self { client, read_timeout, answered, misdirected, failed: outcome("failed") }
+    }
+
+    /// Sends the request to this peer, which may hold it for `wait` longer, and returns the
+    /// response without hop-by-hop headers.
+    ///
+    /// # Errors
+    /// [`ForwardError`].
+    pub(crate) async fn send_request(
+        &self,
+        peer: &OwnershipClaim,
+        parts: &Parts,
+        body: Bytes,
+        to_websocket: bool,
+        wait: Duration,
+    ) -> Result<Response<Incoming>, ForwardError> {
+        let request = build_request(&peer.url, parts, body, to_websocket)
+            .map_err(|error| ForwardError::NotServed(error.to_string()))?;
+        let deadline = self.read_timeout + wait + RESPONSE_GRACE;
+        let sent = timeout(deadline, self.client.request(request)).await;
+        let outcome = match &sent {
+            Ok(Ok(response)) if response.status() == StatusCode::MISDIRECTED_REQUEST => {
+                &self.misdirected
+            }
+            Ok(Ok(_)) => &self.answered,
+            Ok(Err(_)) | Err(_) => &self.failed,
+        };
+        outcome.increment(1);
+        // A read is idempotent, so another owner may be asked after any failure.
+        let is_read = parts.method == Method::GET;
+        let reason = match sent {
+            Ok(Ok(mut response)) if response.status() != StatusCode::MISDIRECTED_REQUEST => {
+                remove_hop_by_hop(response.headers_mut());
+                return Ok(response);
+            }
+            Ok(Ok(_)) => "it no longer owns the partition".into(),
+            Ok(Err(error)) if is_read || error.is_connect() => error.to_string(),
+            Err(_) if is_read => "it did not answer in time".into(),
+            Ok(Err(_)) | Err(_) => return Err(ForwardError::OutcomeUnknown),
+        };
+        Err(ForwardError::NotServed(reason))
+    }
+}
+
+fn build_request(
+    url: &str,
+    parts: &Parts,
+    body: Bytes,
+    to_websocket: bool,
+) -> Result<Request<Full<Bytes>>, axum::http::Error> {
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut request = Request::builder()
+        .method(parts.method.clone())
+        .uri(format!("{url}{path}"))
+        .body(Full::new(body))?;
+    let headers = request.headers_mut();
+    headers.clone_from(&parts.headers);
+    remove_hop_by_hop(headers);
+    // The client sets the first two. The origin was checked here, and is foreign to the peer.
+    for name in [header::HOST, header::CONTENT_LENGTH, header::ORIGIN] {
+        headers.remove(name);
+    }
+    if to_websocket {
+        headers.extend(WEBSOCKET_UPGRADE);
+    }
+    headers.insert(HOP, HeaderValue::from_static("1"));
+    Ok(request)
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Returns true if a request with these headers asks for a WebSocket.
+pub(crate) fn is_websocket_request(headers: &HeaderMap) -> bool {
+    let protocol = headers.get(header::UPGRADE).map(HeaderValue::as_bytes);
+    protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+}
+
+/// Copies bytes between two upgraded connections, both ways, until either ends.
+pub(crate) async fn join_upgraded(client: OnUpgrade, peer: OnUpgrade) {
+    let (Ok(client), Ok(peer)) = tokio::join!(client, peer) else { return };
+    let (mut client, mut peer) = (TokioIo::new(client), TokioIo::new(peer));
+    if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut peer).await {
+        tracing::debug!(%error, "a forwarded WebSocket connection broke");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forwarded_headers(to_websocket: bool) -> HeaderMap {
+        let request = Request::builder()
+            .uri("/notifications/1?limit=2")
+            .header("host", "me:8081")
+            .header("origin", "http://me:8081")
+            .header("connection", "upgrade, keep-alive")
+            .header("upgrade", "websocket")
+            .header("authorization", "Bearer t")
+            .body(())
+            .expect("a request");
+        let (parts, ()) = request.into_parts();
+        let request = build_request("http://peer:8081", &parts, Bytes::new(), to_websocket);
+        let request = request.expect("a request");
+        assert_eq!(request.uri(), "http://peer:8081/notifications/1?limit=2");
+        request.headers().clone()
+    }
+
+    #[test]
+    fn a_forwarded_request_has_no_header_of_the_client_s_connection() {
+        let headers = forwarded_headers(false);
+        let names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["authorization", "x-notifications-hop"]);
+    }
+
+    #[test]
+    fn a_forwarded_upgrade_asks_the_peer_for_a_websocket_anew() {
+        let headers = forwarded_headers(true);
+        assert_eq!(headers["connection"], "upgrade");
+        assert!(is_websocket_request(&headers));
+    }
+}
