@@ -1,5 +1,5 @@
-//! Authorization: the scopes and users that each operation requires. With authentication off, every
-//! check passes.
+//! Authorization: the scopes and users that each operation requires. A failed check is a 403. With
+//! authentication off, every check passes.
 
 use model::UserId;
 use service::{auth::Caller, problem::Problem};
@@ -7,19 +7,13 @@ use service::{auth::Caller, problem::Problem};
 /// The scope for sending and for listing users.
 const SEND: &str = "send";
 
-/// Checks that the caller may send.
-///
-/// # Errors
-/// 403.
+/// Checks that the caller may send, and list the users.
 pub(crate) fn may_send(caller: &Caller) -> Result<(), Problem> {
     caller.must_have(SEND)
 }
 
 /// Checks that the caller may send as this user. A token without a subject may send as any user, one
 /// with a subject only as that user.
-///
-/// # Errors
-/// 403.
 pub(crate) fn may_send_as(caller: &Caller, from: UserId) -> Result<(), Problem> {
     may_send(caller)?;
     match caller.subject() {
@@ -32,26 +26,12 @@ pub(crate) fn may_send_as(caller: &Caller, from: UserId) -> Result<(), Problem> 
     }
 }
 
-/// Checks that the caller may list the users.
-///
-/// # Errors
-/// 403.
-pub(crate) fn may_list(caller: &Caller) -> Result<(), Problem> {
-    caller.must_have(SEND)
-}
-
 /// Checks that the caller may read this user.
-///
-/// # Errors
-/// 403.
 pub(crate) fn may_see(caller: &Caller, user: UserId) -> Result<(), Problem> {
     if caller.is(&user) { Ok(()) } else { caller.must_have(SEND) }
 }
 
 /// Checks that the caller may create, rename and delete users.
-///
-/// # Errors
-/// 403.
 pub(crate) fn may_change(caller: &Caller) -> Result<(), Problem> {
     caller.must_have("admin")
 }

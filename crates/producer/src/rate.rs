@@ -52,13 +52,8 @@ pub(crate) struct Allowance(Option<(u32, u32, u32)>);
 pub(crate) struct RateLimited {
     /// When to retry. `None` if the request exceeds the burst and can never be sent.
     pub(crate) retry_after: Option<Duration>,
-    shared: Arc<Limiter>,
-}
-
-impl std::fmt::Debug for Limiter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} a second, {} at once", self.rate, self.burst)
-    }
+    rate: u32,
+    burst: u32,
 }
 
 impl SenderLimits {
@@ -67,7 +62,8 @@ impl SenderLimits {
     #[must_use]
     pub fn new(rate: u32, burst: Option<u32>) -> Self {
         let Some(per_second) = NonZeroU32::new(rate) else { return Self(None) };
-        let burst = burst.and_then(NonZeroU32::new).unwrap_or(per_second.saturating_mul(TEN));
+        let default_burst = NonZeroU32::new(rate.saturating_mul(10)).unwrap_or(per_second);
+        let burst = burst.and_then(NonZeroU32::new).unwrap_or(default_burst);
         let quota = Quota::per_second(per_second).allow_burst(burst);
         let buckets = RateLimiter::dashmap(quota).with_middleware();
         Self(Some(Arc::new(Limiter { buckets, rate, burst: burst.get() })))
@@ -75,35 +71,33 @@ impl SenderLimits {
 
     /// Takes `count` tokens from the sender's bucket, all or none.
     pub(crate) fn take_tokens(&self, from: UserId, count: usize) -> Result<Allowance, RateLimited> {
-        let Some(shared) = &self.0 else { return Ok(Allowance(None)) };
+        let Some(limiter) = &self.0 else { return Ok(Allowance(None)) };
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let Some(count) = NonZeroU32::new(count) else { return Ok(Allowance(None)) };
-        let refused = |retry_after| {
+        let limited = |retry_after| {
             counter!(RATE_LIMITED, "service" => "producer").increment(1);
-            Err(RateLimited { retry_after, shared: Arc::clone(shared) })
+            Err(RateLimited { retry_after, rate: limiter.rate, burst: limiter.burst })
         };
-        match shared.buckets.check_key_n(&from, count) {
+        match limiter.buckets.check_key_n(&from, count) {
             Ok(Ok(state)) => {
                 let left = state.remaining_burst_capacity();
-                Ok(Allowance(Some((shared.burst, left, shared.seconds_until_full(left)))))
+                Ok(Allowance(Some((limiter.burst, left, limiter.seconds_until_full(left)))))
             }
-            Ok(Err(until)) => refused(Some(until.wait_time_from(DefaultClock::default().now()))),
-            Err(_) => refused(None),
+            Ok(Err(until)) => limited(Some(until.wait_time_from(DefaultClock::default().now()))),
+            Err(_) => limited(None),
         }
     }
 
     /// Periodically removes full buckets, which equal new ones.
     pub(crate) async fn evict_idle(self) {
-        let Some(shared) = self.0 else { return std::future::pending().await };
+        let Some(limiter) = self.0 else { return std::future::pending().await };
         loop {
             tokio::time::sleep(EVICT_INTERVAL).await;
-            shared.buckets.retain_recent();
-            shared.buckets.shrink_to_fit();
+            limiter.buckets.retain_recent();
+            limiter.buckets.shrink_to_fit();
         }
     }
 }
-
-const TEN: NonZeroU32 = NonZeroU32::new(10).expect("not zero");
 
 impl Limiter {
     /// The seconds until a bucket with `left` tokens is full.
@@ -113,8 +107,7 @@ impl Limiter {
 }
 
 impl From<RateLimited> for Problem {
-    fn from(RateLimited { retry_after, shared }: RateLimited) -> Self {
-        let Limiter { rate, burst, .. } = *shared;
+    fn from(RateLimited { retry_after, rate, burst }: RateLimited) -> Self {
         let Some(wait) = retry_after else {
             let why = format!("must name at most {burst} recipients, the sender's limit at once");
             return Self::bad_request("to_id", why).with("limit", burst);

@@ -94,7 +94,7 @@ struct SendState {
     params(("Idempotency-Key" = Option<String>, Header,
         description = "Makes it safe to retry: 1 to 255 visible ASCII characters, as `\"…\"` or bare")),
     request_body(content(
-        (schema::SendBody = "application/json"),
+        (schema::SendBody<'_> = "application/json"),
         (schema::SendForm = "application/x-www-form-urlencoded"),
         (String = "application/x-ndjson"))),
     responses(

@@ -1,29 +1,41 @@
-//! OpenAPI schemas of bodies that the producer parses by hand, and of `model`'s types. A fuzzing client
-//! tests that the parsers accept what the schemas allow.
+//! The JSON body of a send, and OpenAPI schemas of other bodies that the producer parses by hand. A
+//! fuzzing client tests that the parsers accept what the schemas allow.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 /// One message to one or several users.
+// The values are unparsed, so that a problem can name the field. `null` counts as missing.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = Send)]
-#[allow(dead_code)] // Only described.
-pub(crate) struct SendBody {
-    #[schema(minimum = 1, example = 2)]
-    from_id: i64,
-    to_id: Recipients,
-    #[schema(min_length = 1, max_length = 4096, example = "Bruno started following you.")]
-    message: String,
+pub(crate) struct SendBody<'b> {
+    #[serde(borrow)]
+    #[schema(value_type = i64, minimum = 1, example = 2)]
+    pub(crate) from_id: Option<&'b RawValue>,
+    #[serde(borrow)]
+    #[schema(value_type = Recipients)]
+    pub(crate) to_id: Option<&'b RawValue>,
+    #[serde(borrow)]
+    #[schema(value_type = String, min_length = 1, max_length = 4096,
+             example = "Bruno started following you.")]
+    pub(crate) message: Option<&'b RawValue>,
     /// The kind of the notification, of your choice; readers may filter by it.
-    #[schema(required = false, min_length = 1, max_length = 64, example = "follow")]
-    category: Option<String>,
+    #[serde(borrow)]
+    #[schema(value_type = Option<String>, required = false, min_length = 1, max_length = 64,
+             example = "follow")]
+    pub(crate) category: Option<&'b RawValue>,
     /// The target of a click: `http://…`, `https://…`, or a path on your site, `/…`.
-    #[schema(required = false, max_length = 2048, example = "/users/2")]
-    link: Option<String>,
+    #[serde(borrow)]
+    #[schema(value_type = Option<String>, required = false, max_length = 2048, example = "/users/2")]
+    pub(crate) link: Option<&'b RawValue>,
     /// Any JSON for the recipient's program, at most 16 KiB and 32 levels.
-    #[schema(required = false)]
-    data: Option<Value>,
+    #[serde(borrow)]
+    #[schema(value_type = Option<serde_json::Value>, required = false)]
+    pub(crate) data: Option<&'b RawValue>,
+    #[serde(borrow)]
+    #[schema(ignore)]
+    pub(crate) idempotency_key: Option<&'b RawValue>,
 }
 
 /// The same as a form; repeat `to_id` for several recipients.

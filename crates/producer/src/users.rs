@@ -87,7 +87,7 @@ async fn list_users(
     caller: Caller,
     Query(raw): Query<UsersQuery>,
 ) -> Result<Json<UsersPage>, Problem> {
-    access::may_list(&caller)?;
+    access::may_send(&caller)?;
     let (after, limit) = raw.parse()?;
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     // One more user shows that there is a next page.

@@ -13,13 +13,12 @@ mod fuzz;
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    body::Body,
+    body::{Body, BodyDataStream},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
-use futures_util::FutureExt as _;
-use http_body_util::BodyExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use service::{auth::Caller, ops::trace::TraceParent, problem::Problem};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -67,7 +66,7 @@ pub(crate) async fn send_bulk(
     body: Body,
     read_timeout: Duration,
 ) -> Response {
-    let mut chunks = BodyChunks { body, read_timeout, first: None };
+    let mut chunks = BodyChunks { body: body.into_data_stream(), read_timeout, first: None };
     // hyper answers `Expect: 100-continue` at the first read, which must precede the response.
     chunks.first = Some(chunks.next_chunk().await);
     let (results, pending) = mpsc::channel(MAX_PENDING_LINES);
@@ -86,14 +85,13 @@ pub(crate) async fn send_bulk(
 
 /// Reads the body in chunks.
 struct BodyChunks {
-    body: Body,
+    body: BodyDataStream,
     read_timeout: Duration,
-    first: Option<BodyChunk>,
+    first: Option<Result<Bytes, BodyEnd>>,
 }
 
-enum BodyChunk {
-    Bytes(Bytes),
-    End,
+enum BodyEnd {
+    Complete,
     /// No bytes arrived for the timeout.
     TimedOut,
     /// The client disconnected or violated HTTP.
@@ -101,32 +99,25 @@ enum BodyChunk {
 }
 
 impl BodyChunks {
-    async fn next_chunk(&mut self) -> BodyChunk {
-        match self.first.take() {
-            Some(chunk) => chunk,
-            None => {
-                timeout(self.read_timeout, self.read_chunk()).await.unwrap_or(BodyChunk::TimedOut)
-            }
+    async fn next_chunk(&mut self) -> Result<Bytes, BodyEnd> {
+        if let Some(chunk) = self.first.take() {
+            return chunk;
         }
+        let read = timeout(self.read_timeout, self.body.next()).await;
+        read.map_or(Err(BodyEnd::TimedOut), chunk_or_end)
     }
 
     /// Returns the next chunk if it has arrived already.
-    fn try_next_chunk(&mut self) -> Option<BodyChunk> {
-        self.first.take().or_else(|| self.read_chunk().now_or_never())
+    fn try_next_chunk(&mut self) -> Option<Result<Bytes, BodyEnd>> {
+        self.first.take().or_else(|| self.body.next().now_or_never().map(chunk_or_end))
     }
+}
 
-    async fn read_chunk(&mut self) -> BodyChunk {
-        loop {
-            match self.body.frame().await {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(bytes) if !bytes.is_empty() => return BodyChunk::Bytes(bytes),
-                    // Trailers are ignored.
-                    _ => {}
-                },
-                Some(Err(_)) => return BodyChunk::Broken,
-                None => return BodyChunk::End,
-            }
-        }
+fn chunk_or_end(read: Option<Result<Bytes, axum::Error>>) -> Result<Bytes, BodyEnd> {
+    match read {
+        Some(Ok(bytes)) => Ok(bytes),
+        Some(Err(_)) => Err(BodyEnd::Broken),
+        None => Err(BodyEnd::Complete),
     }
 }
 
@@ -165,7 +156,7 @@ impl BulkReader {
             self.send_batch(batch).await?;
             match end {
                 None => {}
-                Some(BodyChunk::TimedOut) => {
+                Some(BodyEnd::TimedOut) => {
                     let seconds = self.chunks.read_timeout.as_secs_f64();
                     let message = format!("No more of the request body arrived within {seconds} s");
                     let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, message);
@@ -180,7 +171,7 @@ impl BulkReader {
 
     /// Waits for a line and returns it with those that have arrived by then, and how the body ended
     /// if it did. If the client disconnected, its unfinished last line is dropped.
-    async fn read_batch(&mut self) -> (Vec<ParsedLine>, Option<BodyChunk>) {
+    async fn read_batch(&mut self) -> (Vec<ParsedLine>, Option<BodyEnd>) {
         let (mut batch, mut batch_bytes) = (Vec::with_capacity(MAX_BATCH_LINES), 0);
         while batch.len() < MAX_BATCH_LINES && batch_bytes < MAX_BATCH_BYTES {
             if let Some(line) = self.lines.next_line() {
@@ -197,13 +188,14 @@ impl BulkReader {
                 break;
             };
             match chunk {
-                BodyChunk::Bytes(bytes) => self.lines.push_chunk(bytes),
-                BodyChunk::End => {
-                    let last = self.lines.last_line();
-                    batch.extend(last.map(|line| self.parse_line(&line)));
-                    return (batch, Some(BodyChunk::End));
+                Ok(bytes) => self.lines.push_chunk(bytes),
+                Err(end) => {
+                    if matches!(end, BodyEnd::Complete) {
+                        let last = self.lines.last_line();
+                        batch.extend(last.map(|line| self.parse_line(&line)));
+                    }
+                    return (batch, Some(end));
                 }
-                end @ (BodyChunk::TimedOut | BodyChunk::Broken) => return (batch, Some(end)),
             }
         }
         (batch, None)

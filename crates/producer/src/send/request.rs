@@ -2,14 +2,16 @@
 
 use std::{collections::HashSet, fmt::Display, str::FromStr};
 
-use model::{Category, Data, Fingerprint, Link, Message, UserId, user::InvalidUserId};
-use serde::Deserialize;
+use model::{Category, Data, Fingerprint, InvalidText, Link, Message, UserId, user::InvalidUserId};
 use serde_json::value::RawValue;
 use service::problem::Problem;
 use smallvec::SmallVec;
 
 use super::idempotency::{IdempotencyKey, content_fingerprint};
-use crate::problems::{not_a_json_object, unsupported_media_type};
+use crate::{
+    problems::{not_a_json_object, unsupported_media_type},
+    schema::SendBody,
+};
 
 /// A valid request to send one message to one or several users.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +105,7 @@ impl SendRequest {
         if body.trim_ascii_start().first() != Some(&b'{') {
             return Err(not_a_json_object(part, "it does not begin with {"));
         }
-        let json: JsonFields<'_> =
+        let json: SendBody<'_> =
             serde_json::from_slice(body).map_err(|error| not_a_json_object(part, error))?;
         let optional =
             |field, json: Option<&RawValue>| json.map(|json| parse_string(field, json)).transpose();
@@ -128,26 +130,6 @@ impl SendRequest {
         }
         Ok((fields.validate()?, json.idempotency_key))
     }
-}
-
-/// The JSON object with its values unparsed, so that a problem can name the field. `null` counts as
-/// missing.
-#[derive(Deserialize)]
-struct JsonFields<'b> {
-    #[serde(borrow)]
-    from_id: Option<&'b RawValue>,
-    #[serde(borrow)]
-    to_id: Option<&'b RawValue>,
-    #[serde(borrow)]
-    message: Option<&'b RawValue>,
-    #[serde(borrow)]
-    category: Option<&'b RawValue>,
-    #[serde(borrow)]
-    link: Option<&'b RawValue>,
-    #[serde(borrow)]
-    data: Option<&'b RawValue>,
-    #[serde(borrow)]
-    idempotency_key: Option<&'b RawValue>,
 }
 
 /// The fields that were found so far.
@@ -179,17 +161,15 @@ impl SendFields<'_> {
             return Err(Problem::bad_request("to_id", why));
         }
         let message = self.message.ok_or_else(|| missing("message"))?;
+        let invalid = |field| move |why: InvalidText| Problem::bad_request(field, why);
+        let data = self.data.map(Data::from_json).transpose();
         Ok(SendRequest {
             from,
             to: self.to,
-            message: Message::new(message).map_err(|why| Problem::bad_request("message", why))?,
-            category: (self.category.map(Category::new).transpose())
-                .map_err(|why| Problem::bad_request("category", why))?,
-            link: (self.link.map(Link::new).transpose())
-                .map_err(|why| Problem::bad_request("link", why))?,
-            data: (self.data.map(Data::from_json).transpose())
-                .map_err(|why| Problem::bad_request("data", why))?
-                .flatten(),
+            message: Message::new(message).map_err(invalid("message"))?,
+            category: self.category.map(Category::new).transpose().map_err(invalid("category"))?,
+            link: self.link.map(Link::new).transpose().map_err(invalid("link"))?,
+            data: data.map_err(|why| Problem::bad_request("data", why))?.flatten(),
         })
     }
 }
