@@ -21,7 +21,6 @@ pub mod publish;
 pub mod metrics;
 
 use event_log::Log;
-use model::TopicNames;
 use service::{auth::Auth, ops::canary::Canary, ops::metrics::Metrics, server::http};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -68,31 +67,28 @@ pub async fn run(
     if settings.migrate {
         directory.migrate().await?;
     }
-    let topic = settings
-        .topics
-        .topic(&TopicNames::from_notifications(&settings.topics.topic).notifications);
+    let topic = settings.topics.topic(&settings.topics.topic);
     let publisher = Publisher::new(log, topic, settings.partitioner);
-    let names = UserLookup::new(directory.clone(), settings.directory_cache);
+    let users = UserLookup::new(directory.clone(), settings.directory_cache);
     let SendArgs { rate_limit, rate_burst, send_timeout, .. } = settings.sending;
-    let rates = SenderLimits::new(rate_limit, rate_burst);
+    let limits = SenderLimits::new(rate_limit, rate_burst);
     let sender = Sender {
-        users: names.clone(),
+        users: users.clone(),
         publisher: publisher.clone(),
         keys: IdempotencyKeys::default(),
-        limits: rates.clone(),
+        limits: limits.clone(),
         metrics: SendMetrics::default(),
         timeout: send_timeout,
     };
     let canary = Canary::new("producer", settings.canary);
-    let table = directory.clone();
     let local = listener.local_addr()?.ip().to_canonical().is_loopback();
     let app =
-        routes::build_router(&settings, &auth, table, sender, canary.clone(), &metrics, local);
+        routes::build_router(&settings, &auth, &directory, sender, canary.clone(), &metrics, local);
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(names.watch_changes());
+    tasks.spawn(users.watch_changes());
     tasks.spawn(auth.watch());
-    tasks.spawn(rates.evict_idle());
+    tasks.spawn(limits.evict_idle());
     let (probed, mut partition) = (publisher.clone(), 0_u32);
     tasks.spawn(canary.watch(async move || {
         partition = partition.wrapping_add(1);

@@ -36,7 +36,7 @@ use crate::{
 pub(crate) fn build_router(
     settings: &Settings,
     auth: &Auth,
-    directory: Directory,
+    directory: &Directory,
     sender: Sender,
     canary: Canary,
     metrics: &Metrics,
@@ -52,11 +52,11 @@ pub(crate) fn build_router(
         cached.report_cache(&mut scrape);
         ready(scrape)
     });
-    let users = UsersState { directory, lookup: sender.users.clone() };
-    let bulks = Arc::new(Semaphore::new(settings.sending.max_bulks));
+    let users = UsersState { directory: directory.clone(), lookup: sender.users.clone() };
+    let bulk_permits = Arc::new(Semaphore::new(settings.sending.max_bulks));
     let guarded = OpenApiRouter::new()
         .routes(routes!(post_send))
-        .with_state(Arc::new(SendState { sender, bulk_permits: bulks }))
+        .with_state(Arc::new(SendState { sender, bulk_permits }))
         .merge(users::users_routes(users));
     let routes = auth
         .ask(guarded, TokenIn::Header)
