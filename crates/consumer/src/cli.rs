@@ -5,7 +5,7 @@ use event_log::settings::KafkaArgs;
 use model::Cursor;
 use service::{auth::TokenArgs, ops::telemetry::TelemetryArgs};
 
-use crate::Settings;
+use crate::ConsumerSettings;
 
 /// Serves each user's notifications from memory.
 ///
@@ -20,7 +20,7 @@ use crate::Settings;
 pub struct Cli {
     /// The command; without one, the consumer serves
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<ConsumerCommand>,
 
     /// Address to listen on
     #[arg(
@@ -41,7 +41,7 @@ pub struct Cli {
 
     /// The service
     #[command(flatten)]
-    pub settings: Settings,
+    pub settings: ConsumerSettings,
 
     /// Logs and traces
     #[command(flatten)]
@@ -50,7 +50,7 @@ pub struct Cli {
 
 /// The commands besides serving.
 #[derive(Subcommand, Clone, Debug)]
-pub enum Command {
+pub enum ConsumerCommand {
     /// Print a token for development, or for a service of one's own, signed with the secret
     Token(TokenArgs),
     /// Check that the consumer on this machine is alive; for container health checks

@@ -36,3 +36,15 @@ pub enum Action {
     /// Remove from the inbox.
     Dismissed,
 }
+
+impl Action {
+    /// Its name in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Unread => "unread",
+            Self::Dismissed => "dismissed",
+        }
+    }
+}

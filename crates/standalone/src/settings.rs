@@ -47,7 +47,7 @@ pub(crate) struct Cli {
     pub(crate) insecure: bool,
 
     #[command(flatten)]
-    consumer: consumer::Settings,
+    consumer: consumer::ConsumerSettings,
 
     /// Names of users that are kept in memory, at most; 0 looks every user up each time
     #[arg(long, env = "DIRECTORY_CACHE", default_value_t = 100_000, value_name = "ENTRIES")]
@@ -76,7 +76,7 @@ impl Cli {
     }
 
     /// Its page sends to the producer on this port, unless it is told another.
-    pub(crate) fn consumer(&self, producer_port: u16) -> consumer::Settings {
+    pub(crate) fn consumer(&self, producer_port: u16) -> consumer::ConsumerSettings {
         let mut settings = self.consumer.clone();
         let url = || format!("http://localhost:{producer_port}");
         settings.page.producer_url.get_or_insert_with(url);
