@@ -55,7 +55,7 @@ impl Backend {
     /// Like [`mock`](Self::mock), with this many brokers.
     pub fn mock_with_brokers(brokers: i32, topic: &str, partitions: u32) -> Self {
         let cluster = Cluster::with_brokers(brokers).expect("a mock cluster");
-        let names = TopicNames::of(topic);
+        let names = TopicNames::from_notifications(topic);
         for (name, partitions) in [
             (&names.notifications, partitions),
             (&names.receipts, partitions),
@@ -110,9 +110,9 @@ impl Backend {
     pub async fn open_directory(&self) -> Directory {
         let directory = match self {
             Self::Embedded { folder, .. } | Self::Mock { folder, .. } => {
-                Directory::sqlite(&folder.path().join("users.db")).await
+                Directory::open_sqlite(&folder.path().join("users.db")).await
             }
-            Self::Real { database_url, .. } => Directory::postgres(database_url, 5),
+            Self::Real { database_url, .. } => Directory::open_postgres(database_url, 5),
         };
         let directory = directory.expect("a directory");
         directory.migrate().await.expect("the users' table");

@@ -247,7 +247,7 @@ pub fn page_messages(page: &Value) -> Vec<String> {
 /// The partition of this user's inbox, for [`PARTITIONS`] partitions.
 pub fn home_partition(user: i64) -> i32 {
     let user = UserId::new(user).expect("positive");
-    Partitioner::default().partition(user.key().as_bytes(), PARTITIONS)
+    Partitioner::default().partition_for(user.record_key().as_bytes(), PARTITIONS)
 }
 
 /// A name that is unique among all tests and runs.

@@ -9,7 +9,7 @@ mod client_settings;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use model::{Partitioner, record::Encoded};
+use model::{Partitioner, record::EncodedRecord};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -101,7 +101,7 @@ impl BareKafka {
     pub(crate) fn append(
         producer: &FutureProducer,
         topic: &BenchTopic,
-        record: &Encoded,
+        record: &EncodedRecord,
     ) -> Result<DeliveryFuture> {
         producer.send_result(to_message(topic, record)).map_err(|(error, _)| error.into())
     }
@@ -110,7 +110,7 @@ impl BareKafka {
     pub(crate) async fn run_append_loop(
         &self,
         topic: &BenchTopic,
-        records: &[Encoded],
+        records: &[EncodedRecord],
         profile: &LoadProfile,
     ) -> Result<Sample> {
         let (kafka, topic) = (self.clone(), topic.clone());
@@ -133,10 +133,10 @@ impl BareKafka {
     pub(crate) async fn fill_topic(
         &self,
         topic: &BenchTopic,
-        records: impl Iterator<Item = Result<Encoded>>,
+        records: impl Iterator<Item = Result<EncodedRecord>>,
     ) -> Result<()> {
         let producer = self.connect_producer(topic)?;
-        let append = async |record: Result<Encoded>| -> Result<()> {
+        let append = async |record: Result<EncodedRecord>| -> Result<()> {
             let record = record?;
             let delivery = producer.send(to_message(topic, &record), REQUEST_TIMEOUT);
             delivery.await.map(|_| ()).map_err(|(error, _)| error.into())
@@ -237,13 +237,16 @@ fn poll_message(consumer: &BaseConsumer) -> Result<Option<BorrowedMessage<'_>>> 
     }
 }
 
-fn to_message<'a>(topic: &'a BenchTopic, record: &'a Encoded) -> FutureRecord<'a, [u8], [u8]> {
+fn to_message<'a>(
+    topic: &'a BenchTopic,
+    record: &'a EncodedRecord,
+) -> FutureRecord<'a, [u8], [u8]> {
     let headers = OwnedHeaders::new_with_capacity(record.headers.len());
     let headers = record.headers.iter().fold(headers, |headers, (key, value)| {
         headers.insert(Header { key, value: Some(&**value) })
     });
     FutureRecord::to(&topic.name)
-        .partition(Partitioner::default().partition(&record.key, topic.partitions))
+        .partition(Partitioner::default().partition_for(&record.key, topic.partitions))
         .key(&record.key[..])
         .payload(&record.value[..])
         .headers(headers)

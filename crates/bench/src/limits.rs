@@ -15,8 +15,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use model::{Headers, Notification, NotificationId, Partitioner, headers::to_millisecond, record};
 use producer::{
-    directory::{Directory, Names},
-    send::request::Send,
+    directory::{Directory, UserLookup},
+    send::request::SendRequest,
 };
 use serde_json::{Value, json};
 use service::{
@@ -66,9 +66,10 @@ impl Limit {
         let ready = Router::from(Health::new().routes());
         match self {
             Self::Send { listen, database_url } => {
-                let directory = Directory::postgres(database_url.expose(), DATABASE_CONNECTIONS)?;
-                let names = Names::new(directory, DIRECTORY_CACHE);
-                tokio::spawn(names.clone().watch());
+                let directory =
+                    Directory::open_postgres(database_url.expose(), DATABASE_CONNECTIONS)?;
+                let names = UserLookup::new(directory, DIRECTORY_CACHE);
+                tokio::spawn(names.clone().watch_changes());
                 let routes =
                     Router::new().route("/send", post(answer_send)).with_state(names).merge(ready);
                 // The same server and the same layers as the producer's.
@@ -99,12 +100,12 @@ impl Limit {
 /// The producer's handler without the append: parses, looks up, encodes, chooses the partition, and
 /// answers with the same JSON.
 async fn answer_send(
-    State(names): State<Names>,
+    State(names): State<UserLookup>,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Json<Value>, Problem> {
-    let send = Send::parse(media_type(&headers).as_deref(), &body)?;
-    let people = names.of(std::iter::once(send.from).chain(send.to.iter().copied())).await;
+    let send = SendRequest::parse(media_type(&headers).as_deref(), &body)?;
+    let people = names.look_up(std::iter::once(send.from).chain(send.to.iter().copied())).await;
     let user = |id| match people.get(id) {
         Ok(Some(user)) => Ok(user),
         Ok(None) => Err(Problem::not_found("User not found")),
@@ -128,8 +129,9 @@ async fn answer_send(
             traceparent: None,
             fingerprint: None,
         };
-        let record = record::encode(&notification, &headers).map_err(|_| Problem::internal())?;
-        let partition = Partitioner::default().partition(&record.key, PARTITIONS);
+        let record = record::encode_notification(&notification, &headers)
+            .map_err(|_| Problem::internal())?;
+        let partition = Partitioner::default().partition_for(&record.key, PARTITIONS);
         sent.push(json!({ "to_id": to, "id": headers.id, "cursor": format!("{partition}-{}", record.value.len()) }));
     }
     Ok(Json(json!({ "message": "Notification sent successfully!", "sent": sent })))

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use model::{
     Headers, Notification, NotificationId, User, UserId,
     headers::to_millisecond,
-    record::{self, Encoded},
+    record::{self, EncodedRecord},
 };
 
 use crate::Result;
@@ -16,7 +16,7 @@ pub(crate) const MESSAGE: &str = "Bruno commented on your photo: “What a view!
 pub(crate) const USERS: [(i64, &str); 4] = [(1, "Emma"), (2, "Bruno"), (3, "Rick"), (4, "Lena")];
 
 /// A notification for this user with this message, sent now by user 2.
-pub(crate) fn encode_notification(to: &User<'_>, message: &str) -> Result<Encoded> {
+pub(crate) fn encode_notification(to: &User<'_>, message: &str) -> Result<EncodedRecord> {
     let notification = Notification {
         from: migrated_user(1)?,
         to: to.clone(),
@@ -28,17 +28,17 @@ pub(crate) fn encode_notification(to: &User<'_>, message: &str) -> Result<Encode
     let sent_at = to_millisecond(Timestamp::now());
     let headers =
         Headers { id: NotificationId::generate(), sent_at, traceparent: None, fingerprint: None };
-    Ok(record::encode(&notification, &headers)?)
+    Ok(record::encode_notification(&notification, &headers)?)
 }
 
 /// A notification whose value has this length, or the shortest possible one if that is longer.
-pub(crate) fn encode_with_size(to: &User<'_>, bytes: usize) -> Result<Encoded> {
+pub(crate) fn encode_with_size(to: &User<'_>, bytes: usize) -> Result<EncodedRecord> {
     let shortest = encode_notification(to, "")?.value.len();
     encode_notification(to, &"x".repeat(bytes.saturating_sub(shortest).max(1)))
 }
 
 /// One notification with [`MESSAGE`] for each of [`USERS`].
-pub(crate) fn encode_for_migrated_users() -> Result<Vec<Encoded>> {
+pub(crate) fn encode_for_migrated_users() -> Result<Vec<EncodedRecord>> {
     (0..USERS.len()).map(|index| encode_notification(&migrated_user(index)?, MESSAGE)).collect()
 }
 

@@ -85,11 +85,11 @@ impl<L: AssignmentListener> NotificationApplier<L> {
     fn add_notification(
         &mut self,
         record: &Record<'_>,
-    ) -> Result<Option<AddOutcome>, record::Poison> {
+    ) -> Result<Option<AddOutcome>, record::DecodeError> {
         let at = Cursor::new(record.partition, record.offset);
         let time = Timestamp::from_millisecond(record.timestamp_ms).unwrap_or_default();
         let (notification, headers) =
-            record::decode(record.value, record.headers.iter().copied(), at, time)?;
+            record::decode_notification(record.value, record.headers.iter().copied(), at, time)?;
         let user = notification.to.id;
         let traceparent = trace::is_recording().then(|| headers.traceparent.clone()).flatten();
         let entry = Entry::new(record.offset, &notification, headers)?;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use event_log::{NewRecord, Writer};
 use jiff::Timestamp;
-use model::record::{self, Encoded};
+use model::record::{self, EncodedRecord};
 use service::ops::canary::ProbeOutcome;
 
 use crate::view::{NotLive, PartitionStatus, View};
@@ -31,7 +31,7 @@ impl CanaryProbe {
     pub(crate) async fn probe_next_partition(&mut self) -> ProbeOutcome {
         let Some(partition) = self.find_next_live() else { return ProbeOutcome::Skipped };
         self.last = partition;
-        let Encoded { key, value, headers } = record::canary(Timestamp::now());
+        let EncodedRecord { key, value, headers } = record::encode_canary(Timestamp::now());
         let record = NewRecord { partition, key, value, headers };
         let acknowledged = match self.writer.append(&self.topic, record) {
             Ok(ack) => ack.await,

@@ -127,11 +127,11 @@ pub async fn replay_records(
     let writer = log.writer();
     for (done, record) in records.iter().enumerate() {
         let mut headers = record.headers.clone();
-        if !headers.iter().any(|(name, _)| *name == headers::ID) {
-            headers.push((headers::ID, record.place.clone().into_bytes().into()));
+        if !headers.iter().any(|(name, _)| *name == headers::CE_ID) {
+            headers.push((headers::CE_ID, record.place.clone().into_bytes().into()));
         }
         let replayed = NewRecord {
-            partition: partitioner.partition(&record.key, partitions),
+            partition: partitioner.partition_for(&record.key, partitions),
             key: record.key.clone(),
             value: record.value.clone(),
             headers,
@@ -171,8 +171,9 @@ impl PartitionHandler for Collector {
             named.map(|(_, value)| *value)
         };
         let text = |name| String::from_utf8_lossy(header(name).unwrap_or(b"?")).into_owned();
-        let known =
-            |(name, value): &(&str, &[u8])| Some((headers::known(name)?, value.to_vec().into()));
+        let known = |(name, value): &(&str, &[u8])| {
+            Some((headers::find_name(name)?, value.to_vec().into()))
+        };
         let place = format!("{}-{}", text("dlq.partition"), text("dlq.offset"));
         self.0.records.lock().push(DlqRecord {
             at: Cursor::new(record.partition, record.offset),
@@ -222,7 +223,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let log = Embedded::open(&folder.path().join("log.db")).await.expect("the log opens");
         let log = Log::Embedded(log);
-        let names = TopicNames::of("notifications");
+        let names = TopicNames::from_notifications("notifications");
         let topics = [&names.dlq, &names.notifications].map(|name| {
             let cleanup = Cleanup::After(Duration::from_secs(3600));
             Topic { name: name.clone(), partitions: PARTITIONS, replication: 1, cleanup }
@@ -245,7 +246,7 @@ mod tests {
         let partitioner = Partitioner::default();
         let replayed = replay_records(&log, &names, partitioner, PARTITIONS, &records[..2]).await;
         replayed.expect("replayed");
-        let home = partitioner.partition(b"1", PARTITIONS);
+        let home = partitioner.partition_for(b"1", PARTITIONS);
         let ends = log.fetch_end_offsets(&names.notifications, &[home], READ_TIMEOUT).await;
         assert_eq!(ends.expect("the end"), [2]);
         assert_eq!(records[0].key, b"1");

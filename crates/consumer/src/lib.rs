@@ -55,7 +55,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), ConsumerError> {
     let metrics = Metrics::new("consumer", metrics::describe);
-    let names = TopicNames::of(&settings.topics.topic);
+    let names = TopicNames::from_notifications(&settings.topics.topic);
     let auth = Auth::from_args("consumer", &settings.auth)?;
     let limits = settings.inbox_limits();
     let view = Arc::new(View::new(settings.topics.partitions, settings.partitioner, limits));

@@ -36,7 +36,7 @@ async fn run_dlq_command(
     settings: &ConsumerSettings,
     command: Dlq,
 ) -> Result<(), Box<dyn Error>> {
-    let names = TopicNames::of(&settings.topics.topic);
+    let names = TopicNames::from_notifications(&settings.topics.topic);
     let partitions = settings.topics.partitions;
     let mut records = dlq::read_records(log, &names.dlq, partitions).await?;
     match command {

@@ -41,7 +41,7 @@ async fn every_key_goes_where_librdkafka_would_send_it() {
         for (key, delivery) in sent {
             let delivery = delivery.await.expect("a live producer").expect("delivered");
             assert_eq!(
-                ours.partition(key.as_bytes(), PARTITIONS),
+                ours.partition_for(key.as_bytes(), PARTITIONS),
                 delivery.partition,
                 "{ours}: {key}"
             );

@@ -1,142 +1,92 @@
-//! What may be sent: a message, and beside it a category, a link and data. Each is checked once, where
-//! it comes in; past that nothing is checked again.
+//! The content of a notification: a message, and optionally a category, a link and data. The
+//! constructors validate; code that holds one of these types does not check it again.
 
 use serde_json::value::RawValue;
 
-use crate::readable::{self, Unreadable};
+use crate::{
+    ijson::{self, NotIJson},
+    text::{InvalidText, check_length, check_line},
+};
 
-/// A message that may be sent: not blank, at most [`Message::MAX_CHARS`] characters.
+/// A message: not blank, at most [`Message::MAX_CHARS`] characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message(String);
 
-/// Why a text is not a [`Message`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidMessage {
-    /// Nothing but white space.
-    #[error("must not be empty")]
-    Empty,
-    /// Longer than [`Message::MAX_CHARS`].
-    #[error("must have at most {max} characters, but has {0}", max = Message::MAX_CHARS)]
-    TooLong(usize),
-}
-
 impl Message {
-    /// The longest message, in Unicode scalar values. A bound of ours: it keeps a full inbox of
-    /// the default 1000 entries within some megabytes, and is ten times what a phone shows.
+    /// Maximum length in Unicode scalar values. With it, a full inbox of the default 1000 entries
+    /// takes a few megabytes.
     pub const MAX_CHARS: usize = 4096;
 
-    /// The text as a message.
+    /// Validates a message.
     ///
     /// # Errors
-    /// [`InvalidMessage`] when it is blank or too long.
-    pub fn new(text: String) -> Result<Self, InvalidMessage> {
+    /// [`InvalidText`] if it is blank or too long.
+    pub fn new(text: String) -> Result<Self, InvalidText> {
         if text.trim().is_empty() {
-            return Err(InvalidMessage::Empty);
+            return Err(InvalidText::Empty);
         }
-        match text.chars().count() {
-            n if n > Self::MAX_CHARS => Err(InvalidMessage::TooLong(n)),
-            _ => Ok(Self(text)),
-        }
+        check_length(&text, Self::MAX_CHARS)?;
+        Ok(Self(text))
     }
 
-    /// The text.
+    /// The message's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What kind of notification this is, in the sender's own words: not blank, one line, at most
-/// [`Category::MAX_CHARS`] characters.
+/// The kind of a notification, chosen by the sender: not blank, one line, at most
+/// [`Category::MAX_CHARS`] characters. Readers may filter by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Category(String);
 
-/// Why a text is not a [`Category`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidCategory {
-    /// Nothing but white space.
-    #[error("must not be empty")]
-    Empty,
-    /// Longer than [`Category::MAX_CHARS`].
-    #[error("must have at most {max} characters, but has {0}", max = Category::MAX_CHARS)]
-    TooLong(usize),
-    /// A line break or another control character.
-    #[error("must not have control characters")]
-    Control,
-}
-
 impl Category {
-    /// The longest category, in Unicode scalar values: it is a word to filter by, not a text.
+    /// Maximum length in Unicode scalar values.
     pub const MAX_CHARS: usize = 64;
 
-    /// The text as a category.
+    /// Validates a category.
     ///
     /// # Errors
-    /// [`InvalidCategory`], which says what is wrong.
-    pub fn new(text: String) -> Result<Self, InvalidCategory> {
-        if text.trim().is_empty() {
-            return Err(InvalidCategory::Empty);
-        }
-        if text.chars().any(char::is_control) {
-            return Err(InvalidCategory::Control);
-        }
-        match text.chars().count() {
-            n if n > Self::MAX_CHARS => Err(InvalidCategory::TooLong(n)),
-            _ => Ok(Self(text)),
-        }
+    /// [`InvalidText`] if it is blank, too long or has control characters.
+    pub fn new(text: String) -> Result<Self, InvalidText> {
+        check_line(&text, Self::MAX_CHARS)?;
+        Ok(Self(text))
     }
 
-    /// The text.
+    /// The category's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Where a click leads: an absolute `http` or `https` URL, or a path of the site that shows the
+/// The target of a click: an absolute `http` or `https` URL, or a path on the site that shows the
 /// notification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link(String);
 
-/// Why a text is not a [`Link`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidLink {
-    /// Longer than [`Link::MAX_CHARS`].
-    #[error("must have at most {max} characters, but has {0}", max = Link::MAX_CHARS)]
-    TooLong(usize),
-    /// White space or a control character, which browsers drop or stumble over.
-    #[error("must not have white space or control characters")]
-    Space,
-    /// Another scheme, another host in disguise, or no link at all.
-    #[error("must be an http:// or https:// URL, or a path that begins with a single /")]
-    Form,
-}
-
 impl Link {
-    /// The longest link, in Unicode scalar values: what every browser takes.
+    /// Maximum length in Unicode scalar values. All browsers accept URLs of this length.
     pub const MAX_CHARS: usize = 2048;
 
-    /// The text as a link.
-    ///
-    /// `//host` is refused because it leads to another host, and `/\host` because browsers read it
-    /// as the same; so is every other scheme, `javascript:` above all.
+    /// Validates a link. Rejects every other scheme (`javascript:` above all), `//host`, which
+    /// leads to another host, and `/\host`, which browsers read as `//host`.
     ///
     /// # Errors
-    /// [`InvalidLink`], which says what is wrong.
-    pub fn new(text: String) -> Result<Self, InvalidLink> {
+    /// [`InvalidText`] if it has spaces, is too long, or is neither such a URL nor such a path.
+    pub fn new(text: String) -> Result<Self, InvalidText> {
         if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(InvalidLink::Space);
+            return Err(InvalidText::Space);
         }
         if !(is_path(&text) || is_web_url(&text)) {
-            return Err(InvalidLink::Form);
+            return Err(InvalidText::NotALink);
         }
-        match text.chars().count() {
-            n if n > Self::MAX_CHARS => Err(InvalidLink::TooLong(n)),
-            _ => Ok(Self(text)),
-        }
+        check_length(&text, Self::MAX_CHARS)?;
+        Ok(Self(text))
     }
 
-    /// The text.
+    /// The link's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -147,7 +97,7 @@ fn is_path(text: &str) -> bool {
     text.strip_prefix('/').is_some_and(|rest| !rest.starts_with(['/', '\\']))
 }
 
-/// `http://` or `https://`, in any case, and a host.
+/// Returns true if the text begins with `http://` or `https://`, in any case, and a host.
 fn is_web_url(text: &str) -> bool {
     ["http://", "https://"].into_iter().any(|scheme| {
         let start = text.get(..scheme.len());
@@ -156,67 +106,66 @@ fn is_web_url(text: &str) -> bool {
     })
 }
 
-/// Anything else that the sender hands to the recipient's program: JSON, kept as it was written but
-/// for the white space around its values, because a line break in it would break the lines that it is
-/// streamed in. A number keeps its spelling, and an object its order.
+/// JSON for the recipient's program, without white space between its tokens: a line break would
+/// split the lines of an NDJSON stream. Numbers keep their spelling and objects their order.
 #[derive(Debug, Clone)]
 pub struct Data(Box<RawValue>);
 
 /// Why a text is not [`Data`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidData {
-    /// Longer than [`Data::MAX_BYTES`].
+    /// It has more than [`Data::MAX_BYTES`].
     #[error("must have at most {max} bytes, but has {0}", max = Data::MAX_BYTES)]
     TooLong(usize),
-    /// Something else.
+    /// It is not JSON.
     #[error("must be JSON")]
     NotJson,
-    /// Nests deeper than [`Data::MAX_DEPTH`].
+    /// It nests deeper than [`Data::MAX_DEPTH`].
     #[error("must nest at most {max} arrays and objects", max = Data::MAX_DEPTH)]
     TooDeep,
-    /// JSON as its grammar has it, and yet no text or no number.
+    /// It is JSON by the grammar, but not I-JSON (RFC 7493): some parsers reject it.
     #[error("must not have half a surrogate pair, or a number that no double holds")]
     NotPortable,
 }
 
-impl From<Unreadable> for InvalidData {
-    fn from(why: Unreadable) -> Self {
+impl From<NotIJson> for InvalidData {
+    fn from(why: NotIJson) -> Self {
         match why {
-            Unreadable::TooDeep => Self::TooDeep,
-            Unreadable::NotPortable => Self::NotPortable,
+            NotIJson::TooDeep => Self::TooDeep,
+            NotIJson::NotPortable => Self::NotPortable,
         }
     }
 }
 
 impl Data {
-    /// Whether every program can read this JSON.
-    pub(crate) fn check(json: &RawValue) -> Result<(), InvalidData> {
-        Ok(readable::check(json, Self::MAX_DEPTH)?)
-    }
-
-    /// The longest data as written, in bytes: an inbox of the default 1000 entries that all have as
-    /// much stays within 16 MiB.
+    /// Maximum length of the JSON as sent, in bytes. With it, the data of an inbox of the default
+    /// 1000 entries takes at most 16 MiB.
     pub const MAX_BYTES: usize = 16 << 10;
-    /// How many arrays and objects may stand within each other. A bound of ours: some parsers take no
-    /// more than 64, and data stands within a page or an event.
+    /// Maximum nesting of arrays and objects. Some parsers accept no more than 64 levels, and a page
+    /// or an event adds levels around the data.
     pub const MAX_DEPTH: usize = 32;
 
-    /// The text as data; none where it is `null`.
+    /// Fails if the JSON nests too deep or is not I-JSON.
+    pub(crate) fn check_json(json: &RawValue) -> Result<(), InvalidData> {
+        Ok(ijson::check_ijson(json, Self::MAX_DEPTH)?)
+    }
+
+    /// Parses and validates data. `None` if it is `null`.
     ///
     /// # Errors
-    /// [`InvalidData`] when it is too long or not JSON.
-    pub fn parse(text: &str) -> Result<Option<Self>, InvalidData> {
+    /// [`InvalidData`] if it is too long, not JSON, nests too deep or is not I-JSON.
+    pub fn from_json(text: &str) -> Result<Option<Self>, InvalidData> {
         if text.len() > Self::MAX_BYTES {
             return Err(InvalidData::TooLong(text.len()));
         }
         let value: &RawValue = serde_json::from_str(text).map_err(|_| InvalidData::NotJson)?;
-        Self::check(value)?;
-        let value =
-            RawValue::from_string(compact(value.get())).map_err(|_| InvalidData::NotJson)?;
+        Self::check_json(value)?;
+        let value = RawValue::from_string(strip_whitespace(value.get()))
+            .map_err(|_| InvalidData::NotJson)?;
         Ok((value.get() != "null").then_some(Self(value)))
     }
 
-    /// The JSON.
+    /// The JSON text.
     #[must_use]
     pub fn as_json(&self) -> &RawValue {
         &self.0
@@ -224,7 +173,7 @@ impl Data {
 }
 
 impl PartialEq for Data {
-    /// The same spelling; `1` and `1.0` differ.
+    /// Compares the spelling: `1` and `1.0` differ.
     fn eq(&self, other: &Self) -> bool {
         self.0.get() == other.0.get()
     }
@@ -232,16 +181,16 @@ impl PartialEq for Data {
 
 impl Eq for Data {}
 
-/// Valid JSON without the white space between its tokens.
-fn compact(json: &str) -> String {
-    let (mut within, mut escaped) = (false, false);
+/// Removes the white space between the tokens of valid JSON.
+fn strip_whitespace(json: &str) -> String {
+    let (mut in_string, mut escaped) = (false, false);
     let kept = json.chars().filter(|&c| {
-        if within {
-            within = escaped || c != '"';
+        if in_string {
+            in_string = escaped || c != '"';
             escaped = !escaped && c == '\\';
             return true;
         }
-        within = c == '"';
+        in_string = c == '"';
         !matches!(c, ' ' | '\t' | '\n' | '\r')
     });
     kept.collect()
@@ -251,13 +200,17 @@ fn compact(json: &str) -> String {
 mod tests {
     use super::*;
 
+    fn too_long(max: usize, found: usize) -> InvalidText {
+        InvalidText::TooLong { max, found }
+    }
+
     #[test]
     fn a_message_is_neither_blank_nor_too_long() {
-        assert_eq!(Message::new(" \n".into()), Err(InvalidMessage::Empty));
+        assert_eq!(Message::new(" \n".into()), Err(InvalidText::Empty));
         assert!(Message::new("é".repeat(Message::MAX_CHARS)).is_ok());
         assert_eq!(
             Message::new("é".repeat(Message::MAX_CHARS + 1)),
-            Err(InvalidMessage::TooLong(Message::MAX_CHARS + 1))
+            Err(too_long(Message::MAX_CHARS, Message::MAX_CHARS + 1))
         );
     }
 
@@ -265,11 +218,11 @@ mod tests {
     fn a_category_is_one_short_line() {
         assert!(Category::new("comment on a photo".into()).is_ok());
         assert!(Category::new("é".repeat(Category::MAX_CHARS)).is_ok());
-        assert_eq!(Category::new("é".repeat(65)), Err(InvalidCategory::TooLong(65)));
-        assert_eq!(Category::new(String::new()), Err(InvalidCategory::Empty));
-        assert_eq!(Category::new("\u{a0} ".into()), Err(InvalidCategory::Empty));
+        assert_eq!(Category::new("é".repeat(65)), Err(too_long(Category::MAX_CHARS, 65)));
+        assert_eq!(Category::new(String::new()), Err(InvalidText::Empty));
+        assert_eq!(Category::new("\u{a0} ".into()), Err(InvalidText::Empty));
         for text in ["a\nb", "a\0", "\u{7f}a", "a\u{85}"] {
-            assert_eq!(Category::new(text.into()), Err(InvalidCategory::Control), "{text:?}");
+            assert_eq!(Category::new(text.into()), Err(InvalidText::Control), "{text:?}");
         }
     }
 
@@ -302,15 +255,15 @@ mod tests {
             "http://:80",
             "?x",
         ] {
-            assert_eq!(Link::new(text.into()), Err(InvalidLink::Form), "{text:?}");
+            assert_eq!(Link::new(text.into()), Err(InvalidText::NotALink), "{text:?}");
         }
         for text in [" /", "/a b", "/\t/example.org", "https://example.org/\n", "/\u{2028}", "/\0"]
         {
-            assert_eq!(Link::new(text.into()), Err(InvalidLink::Space), "{text:?}");
+            assert_eq!(Link::new(text.into()), Err(InvalidText::Space), "{text:?}");
         }
         let longest = format!("/{}", "é".repeat(Link::MAX_CHARS - 1));
         assert!(Link::new(longest.clone()).is_ok());
-        assert_eq!(Link::new(longest + "x"), Err(InvalidLink::TooLong(Link::MAX_CHARS + 1)));
+        assert_eq!(Link::new(longest + "x"), Err(too_long(Link::MAX_CHARS, Link::MAX_CHARS + 1)));
     }
 
     #[test]
@@ -319,22 +272,22 @@ mod tests {
             format!("{}0{}", open.repeat(levels), close.repeat(levels))
         };
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
-            assert!(Data::parse(&nested(open, close, Data::MAX_DEPTH)).is_ok());
+            assert!(Data::from_json(&nested(open, close, Data::MAX_DEPTH)).is_ok());
             for levels in [Data::MAX_DEPTH + 1, 1000] {
-                let data = Data::parse(&nested(open, close, levels));
+                let data = Data::from_json(&nested(open, close, levels));
                 assert_eq!(data, Err(InvalidData::TooDeep), "{open}");
             }
         }
         for text in [r#""\ud800""#, r#"{"\udc00":1}"#, r#"["\ud800\u0041"]"#, "1e999", "[-1E400]"] {
-            assert_eq!(Data::parse(text), Err(InvalidData::NotPortable), "{text}");
+            assert_eq!(Data::from_json(text), Err(InvalidData::NotPortable), "{text}");
         }
-        assert!(Data::parse(r#"["\ud83d\udca9","\u0000",1e308,1e-999]"#).is_ok());
+        assert!(Data::from_json(r#"["\ud83d\udca9","\u0000",1e308,1e-999]"#).is_ok());
     }
 
     #[test]
     fn data_keeps_its_spelling_but_no_white_space_around_values() {
         let parse = |text: &str| {
-            Data::parse(text).map(|data| data.map(|data| data.as_json().get().to_owned()))
+            Data::from_json(text).map(|data| data.map(|data| data.as_json().get().to_owned()))
         };
         for (text, kept) in [
             ("{ \"b\" : 1.0,\r\n\t\"a\" : [ ] }", "{\"b\":1.0,\"a\":[]}"),

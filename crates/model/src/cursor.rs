@@ -1,18 +1,17 @@
-//! A place in the log.
+//! Cursors: the position of a record in the log.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// A record's place: `partition-offset`, such as `3-1042`. What carries it has seen everything up
-/// to and including this record. It is the same on every instance and after every restart.
-///
-/// The place before a partition's first record is spelled `3-start`.
+/// The position of a record: `partition-offset`, such as `3-1042`. A reader with this cursor has
+/// seen every record up to and including this one. Cursors are the same on every instance and after
+/// every restart. `3-start` is the position before the partition's first record.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cursor {
     /// The partition, from 0.
     pub partition: i32,
-    /// The offset within it, from 0; −1 is the place before the first.
+    /// The offset, from 0; −1 is the position before the first record.
     pub offset: i64,
 }
 
@@ -22,19 +21,18 @@ pub struct Cursor {
 pub struct InvalidCursor;
 
 impl Cursor {
-    /// The place of the record at `offset` ≥ −1 of `partition` ≥ 0.
+    /// The position `offset` ≥ −1 of `partition` ≥ 0.
     #[must_use]
     pub fn new(partition: i32, offset: i64) -> Self {
         debug_assert!(partition >= 0 && offset >= -1, "{partition}-{offset}");
         Self { partition, offset }
     }
 
-    /// Appends what [`Display`](fmt::Display) shows, without the machinery of `format!`: an inbox's
-    /// answer has one cursor an entry.
+    /// Appends the cursor's text. Cheaper than `format!`: a page writes one cursor for each entry.
     ///
     /// # Errors
-    /// Those of `text`; a `String` has none.
-    pub fn write(self, text: &mut impl fmt::Write) -> fmt::Result {
+    /// If writing to `text` fails; writing to a `String` does not.
+    pub fn write_to(self, text: &mut impl fmt::Write) -> fmt::Result {
         let mut digits = itoa::Buffer::new();
         text.write_str(digits.format(self.partition))?;
         text.write_char('-')?;
@@ -44,7 +42,7 @@ impl Cursor {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(f)
+        self.write_to(f)
     }
 }
 
@@ -57,17 +55,17 @@ impl fmt::Debug for Cursor {
 impl FromStr for Cursor {
     type Err = InvalidCursor;
 
-    /// The exact spelling of [`Display`](fmt::Display), nothing else.
+    /// Parses only the spelling that [`Display`](fmt::Display) writes.
     fn from_str(s: &str) -> Result<Self, InvalidCursor> {
         let (partition, offset) = s.split_once('-').ok_or(InvalidCursor)?;
-        let partition = canonical(partition).and_then(|n| i32::try_from(n).ok());
-        let offset = if offset == "start" { Some(-1) } else { canonical(offset) };
+        let partition = parse_canonical(partition).and_then(|n| i32::try_from(n).ok());
+        let offset = if offset == "start" { Some(-1) } else { parse_canonical(offset) };
         partition.zip(offset).map(|(p, o)| Self::new(p, o)).ok_or(InvalidCursor)
     }
 }
 
-/// A whole number from 0 without sign or leading zeros.
-fn canonical(digits: &str) -> Option<i64> {
+/// Parses a whole number from 0, without sign or leading zeros.
+fn parse_canonical(digits: &str) -> Option<i64> {
     let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     let short = digits.len() == 1 || !digits.starts_with('0');
     if plain && short { digits.parse().ok() } else { None }

@@ -9,67 +9,63 @@ use uuid::Uuid;
 
 use crate::cursor::Cursor;
 
-/// The value of `ce_type` that our producer writes.
-pub const TYPE: &str = "notification.sent";
-/// The value of `ce_source` that we write.
+/// `ce_type` of a notification's record.
+pub const NOTIFICATION_TYPE: &str = "notification.sent";
+/// `ce_source` of the records that these services write.
 pub const SOURCE: &str = "/notifications";
 
 const SPEC_VERSION: &str = "ce_specversion";
-const CE_ID: &str = "ce_id";
+/// The header with the record's id.
+pub const CE_ID: &str = "ce_id";
 const CE_SOURCE: &str = "ce_source";
-const CE_TYPE: &str = "ce_type";
+/// The header with the record's type.
+pub(crate) const CE_TYPE: &str = "ce_type";
 const CE_TIME: &str = "ce_time";
 const CONTENT_TYPE: &str = "content-type";
 const TRACEPARENT: &str = "traceparent";
 const FINGERPRINT: &str = "ce_fingerprint";
 
-/// Every name that means something to us.
+/// All header names that these services read or write.
 const NAMES: [&str; 8] =
     [SPEC_VERSION, CE_ID, CE_SOURCE, CE_TYPE, CE_TIME, CONTENT_TYPE, TRACEPARENT, FINGERPRINT];
 
-/// The header that says what a record is.
-pub(crate) const KIND: &str = CE_TYPE;
-
-/// The header that holds a record's id.
-pub const ID: &str = CE_ID;
-
-/// This name, if it is one that means something to us.
+/// Returns the static spelling of a header name that these services know.
 #[must_use]
-pub fn known(name: &str) -> Option<&'static str> {
+pub fn find_name(name: &str) -> Option<&'static str> {
     NAMES.into_iter().find(|known| *known == name)
 }
 
-/// The longest id that is taken from a foreign producer's `ce_id`, in bytes. A longer one is
-/// treated as absent: ids are kept in memory, and memory is bounded.
-pub const MAX_ID_LEN: usize = 128;
+/// Maximum length in bytes of an id in another producer's `ce_id`. A longer id counts as absent,
+/// because the view keeps ids in bounded memory.
+pub const MAX_ID_BYTES: usize = 128;
 
-/// What identifies a notification, everywhere and for ever.
+/// A notification's permanent id.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum NotificationId {
-    /// As our producer makes it: UUIDv7, shown in lower case with hyphens.
+    /// An id of this producer: a UUIDv7, or a UUIDv8 derived from an Idempotency-Key. Written in
+    /// lower case with hyphens.
     Uuid(Uuid),
-    /// Of a record without `ce_id`: its place in the log.
+    /// The id of a record without `ce_id`: its partition and offset.
     Position(Cursor),
-    /// As another producer chose it, at most [`MAX_ID_LEN`] bytes.
+    /// An id that another producer chose, at most [`MAX_ID_BYTES`] bytes.
     Other(Box<str>),
 }
 
 impl NotificationId {
-    /// A new id; ids made later sort later.
+    /// Generates an id. Ids generated later sort later.
     #[must_use]
     pub fn generate() -> Self {
         Self::Uuid(Uuid::now_v7())
     }
 
-    /// The id with this spelling; none where it is empty or longer than [`MAX_ID_LEN`].
-    /// The spelling is kept: `id.to_string() == text`.
+    /// Parses an id and keeps its spelling: `id.to_string() == text`. `None` if it is empty or
+    /// longer than [`MAX_ID_BYTES`].
     #[must_use]
     pub fn from_text(text: &str) -> Option<Self> {
-        if text.is_empty() || text.len() > MAX_ID_LEN {
+        if text.is_empty() || text.len() > MAX_ID_BYTES {
             return None;
         }
-        // Two ids are the same when their spelling is; so only the canonical spelling may become
-        // the short form.
+        // Ids are equal if their spelling is, so only the canonical spelling becomes a `Uuid`.
         if let Ok(uuid) = Uuid::try_parse(text)
             && uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text
         {
@@ -101,7 +97,7 @@ impl fmt::Debug for NotificationId {
 impl serde::Serialize for NotificationId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            // As in each record of ours: without the machinery of `Display`.
+            // The common case: avoids the cost of `Display`.
             Self::Uuid(uuid) => {
                 serializer.serialize_str(uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
             }
@@ -114,28 +110,29 @@ impl<'de> serde::Deserialize<'de> for NotificationId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
         Self::from_text(&text)
-            .ok_or_else(|| serde::de::Error::custom(format!("an id has 1 to {MAX_ID_LEN} bytes")))
+            .ok_or_else(|| serde::de::Error::custom(format!("an id has 1 to {MAX_ID_BYTES} bytes")))
     }
 }
 
-/// What a notification says, in 64 bits: two records of one id that have different ones are a reused
-/// Idempotency-Key. As text: 16 lower-case hexadecimal digits, not all 0.
+/// A 64-bit hash of a notification's content. Two records with the same id and different fingerprints
+/// mean that an Idempotency-Key was reused for other content. As text: 16 lower-case hexadecimal
+/// digits, not all 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Fingerprint(NonZeroU64); // So that an entry without one is no larger.
+pub struct Fingerprint(NonZeroU64); // Makes `Option<Fingerprint>` 8 bytes.
 
 impl Fingerprint {
-    /// Of these bits; 0 counts as 1.
+    /// Makes a fingerprint from these bits; 0 becomes 1.
     #[must_use]
-    pub const fn new(bits: u64) -> Self {
+    pub const fn from_bits(bits: u64) -> Self {
         match NonZeroU64::new(bits) {
             Some(bits) => Self(bits),
             None => Self(NonZeroU64::MIN),
         }
     }
 
-    /// Its bits, of which [`new`](Self::new) makes the same again.
+    /// The bits; [`from_bits`](Self::from_bits) makes the same fingerprint from them.
     #[must_use]
-    pub const fn bits(self) -> u64 {
+    pub const fn to_bits(self) -> u64 {
         self.0.get()
     }
 }
@@ -160,7 +157,7 @@ impl fmt::Debug for Fingerprint {
 impl FromStr for Fingerprint {
     type Err = InvalidFingerprint;
 
-    /// The exact spelling of [`Display`](fmt::Display), nothing else.
+    /// Parses only the spelling that [`Display`](fmt::Display) writes.
     fn from_str(s: &str) -> Result<Self, InvalidFingerprint> {
         let digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
         if s.len() != 16 || !s.bytes().all(digit) {
@@ -171,24 +168,24 @@ impl FromStr for Fingerprint {
     }
 }
 
-/// The headers that mean something to us.
+/// The header values that these services read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Headers {
     /// `ce_id`.
     pub id: NotificationId,
     /// `ce_time`, to the millisecond: when the producer accepted the notification.
     pub sent_at: Timestamp,
-    /// `traceparent`, where the sender gave one: the trace that goes on at the consumer.
+    /// `traceparent` of the sender's request; the consumer continues this trace.
     pub traceparent: Option<String>,
-    /// `ce_fingerprint`, an extension attribute of ours: there when the id was derived from an
-    /// Idempotency-Key, to find out whether another notification has taken the same one.
+    /// `ce_fingerprint`, an extension attribute. Present if the id was derived from an
+    /// Idempotency-Key; reveals that the key was reused for other content.
     pub fingerprint: Option<Fingerprint>,
 }
 
 impl Headers {
-    /// All headers of a record of this `ce_type`, as names and values.
+    /// Encodes the headers of a record with this `ce_type`.
     #[must_use]
-    pub fn encode(&self, kind: &'static str) -> Vec<(&'static str, Cow<'static, [u8]>)> {
+    pub fn encode(&self, ce_type: &'static str) -> Vec<(&'static str, Cow<'static, [u8]>)> {
         let fixed = |value: &'static str| Cow::Borrowed(value.as_bytes());
         let own = |value: String| Cow::Owned(value.into_bytes());
         let mut headers = Vec::with_capacity(NAMES.len());
@@ -196,8 +193,8 @@ impl Headers {
             (SPEC_VERSION, fixed("1.0")),
             (CE_ID, own(self.id.to_string())),
             (CE_SOURCE, fixed(SOURCE)),
-            (CE_TYPE, fixed(kind)),
-            (CE_TIME, own(shown(self.sent_at))),
+            (CE_TYPE, fixed(ce_type)),
+            (CE_TIME, own(format_time(self.sent_at))),
             (CONTENT_TYPE, fixed("application/json")),
         ]);
         if let Some(traceparent) = &self.traceparent {
@@ -209,8 +206,8 @@ impl Headers {
         headers
     }
 
-    /// What the headers of a record say. A record without them, or with unusable ones, is just
-    /// as welcome: its id is then its place in the log and its time the record's own.
+    /// Decodes a record's headers. If the id or the time is missing or invalid, the id is the
+    /// record's position and the time its Kafka timestamp.
     #[must_use]
     pub fn decode<'a>(
         headers: impl Iterator<Item = (&'a str, &'a [u8])>,
@@ -223,7 +220,7 @@ impl Headers {
             match name {
                 CE_ID => id = NotificationId::from_text(value),
                 CE_TIME => sent_at = value.parse().ok().map(to_millisecond),
-                TRACEPARENT if value.len() <= MAX_ID_LEN => traceparent = Some(value.to_owned()),
+                TRACEPARENT if value.len() <= MAX_ID_BYTES => traceparent = Some(value.to_owned()),
                 FINGERPRINT => fingerprint = value.parse().ok(),
                 _ => {}
             }
@@ -237,22 +234,21 @@ impl Headers {
     }
 }
 
-/// The time without what is finer than a millisecond, which is what a record's timestamp holds.
+/// Rounds a time to milliseconds, the resolution of Kafka timestamps.
 #[must_use]
 pub fn to_millisecond(time: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
 }
 
-/// Appends this time as RFC 3339 in UTC, always with milliseconds, so that times also sort as
-/// texts.
+/// Appends a time as RFC 3339 in UTC, always with milliseconds, so that times sort as texts.
 pub fn write_time(text: &mut String, time: Timestamp) {
-    // jiff's own printer, without the machinery of `format!`: each record has a time.
+    // jiff's printer is cheaper than `format!`, and every record has a time.
     const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
-    // A String takes everything.
+    // Writing to a String does not fail.
     let _ = PRINTER.print_timestamp(&time, text);
 }
 
-fn shown(time: Timestamp) -> String {
+fn format_time(time: Timestamp) -> String {
     let mut text = String::with_capacity("2026-01-31T12:00:00.000Z".len());
     write_time(&mut text, time);
     text
@@ -264,9 +260,9 @@ mod tests {
 
     #[test]
     fn a_fingerprint_is_16_lower_case_hexadecimal_digits_and_nothing_else() {
-        assert_eq!("00000000000000ff".parse(), Ok(Fingerprint::new(255)));
-        assert_eq!(Fingerprint::new(255).to_string(), "00000000000000ff");
-        let zero = "0".repeat(16); // As no fingerprint is written.
+        assert_eq!("00000000000000ff".parse(), Ok(Fingerprint::from_bits(255)));
+        assert_eq!(Fingerprint::from_bits(255).to_string(), "00000000000000ff");
+        let zero = "0".repeat(16); // Never written.
         for bad in ["", "ff", "00000000000000FF", "+0000000000000ff", "00000000000000ff0", &zero] {
             assert_eq!(bad.parse::<Fingerprint>(), Err(InvalidFingerprint), "{bad:?}");
         }
@@ -281,11 +277,11 @@ mod tests {
             fingerprint: None,
         };
         let names = |headers: &Headers| {
-            headers.encode(TYPE).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+            headers.encode(NOTIFICATION_TYPE).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
         };
         assert!(!names(&headers).contains(&"ce_fingerprint"));
-        headers.fingerprint = Some(Fingerprint::new(7));
+        headers.fingerprint = Some(Fingerprint::from_bits(7));
         assert!(names(&headers).contains(&"ce_fingerprint"));
-        assert!(names(&headers).into_iter().all(|name| known(name) == Some(name)));
+        assert!(names(&headers).into_iter().all(|name| find_name(name) == Some(name)));
     }
 }

@@ -1,5 +1,5 @@
-//! The value of a record: the JSON that the ancestor tutorial writes, field for field, and three
-//! optional fields of ours.
+//! The value of a notification's record: the JSON of the original Go tutorial, field for field, and
+//! three optional fields.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::user::User;
 
-/// One notification. Borrowed when it is decoded, so that reading a record copies nothing.
+/// A notification. Decoding borrows its texts from the record.
 ///
 /// As JSON: `{"from":{"id":2,"name":"Bruno"},"to":{"id":1,"name":"Emma"},"message":"…"}`. Unknown
 /// fields are ignored, so that other producers may add their own.
@@ -20,16 +20,16 @@ pub struct Notification<'a> {
     /// The recipient, whose id is the record's key.
     #[serde(borrow)]
     pub to: User<'a>,
-    /// What is said.
+    /// The text for the recipient.
     #[serde(borrow)]
     pub message: Cow<'a, str>,
-    /// What kind of notification this is, in the sender's own words; readers may filter by it.
+    /// The kind of the notification, chosen by the sender; readers may filter by it.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub category: Option<Cow<'a, str>>,
-    /// Where a click leads.
+    /// The target of a click.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub link: Option<Cow<'a, str>>,
-    /// Anything else the sender wants to hand to the recipient's program, kept as it was written.
+    /// JSON for the recipient's program, as the sender wrote it.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub data: Option<&'a RawValue>,
 }

@@ -1,12 +1,12 @@
-//! Key → partition, exactly as the Kafka clients of other languages do it.
+//! The hash from a record's key to its partition, exactly as Kafka clients in other languages compute it.
 //!
-//! A recipient's home partition follows from their id, the partition count and this choice; so
-//! producer and consumer must be given the same one, and it never changes for a topic.
+//! A recipient's partition depends on their id, the partition count and the partitioner. Producer and
+//! consumer must use the same partitioner, and it must never change for a topic.
 
 use std::{fmt, str::FromStr};
 
-/// How a key is hashed to a partition. Every variant maps a key of the same bytes to the same
-/// partition as the client it is named for.
+/// A hash function for keys. Each maps a key to the same partition as the client that it is named
+/// for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Partitioner {
     /// The Java client's default, librdkafka's `murmur2`.
@@ -19,28 +19,28 @@ pub enum Partitioner {
 }
 
 impl Partitioner {
-    /// The names that settings use.
+    /// The names in the settings, in the order of the variants.
     pub const NAMES: [&'static str; 3] = ["murmur2", "fnv1a", "crc32"];
 
-    /// The home of this key among `partitions` ≥ 1 partitions, from 0.
+    /// The partition of this key among `partitions` ≥ 1 partitions.
     #[must_use]
-    pub fn partition(self, key: &[u8], partitions: u32) -> i32 {
+    pub fn partition_for(self, key: &[u8], partitions: u32) -> i32 {
         let hash = match self {
             Self::Murmur2 => murmur2(key) & 0x7fff_ffff,
             Self::Fnv1a => fnv1a(key),
             Self::Crc32 => crc32fast::hash(key),
         };
-        // Kafka counts partitions in an i32, so the remainder fits.
+        // Kafka's partition count is an i32, so the remainder fits.
         i32::try_from(hash % partitions.max(1)).unwrap_or(0)
     }
 }
 
-/// `org.apache.kafka.common.utils.Utils.murmur2`: `MurmurHash2`, 32 bits, with Kafka's own seed.
+/// `org.apache.kafka.common.utils.Utils.murmur2`: 32-bit `MurmurHash2` with Kafka's seed.
 fn murmur2(data: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;
     const M: u32 = 0x5bd1_e995;
     const R: u32 = 24;
-    // Keys are short; a length beyond 32 bits wraps as Java's `int` does.
+    // A length beyond 32 bits wraps, as Java's `int` does.
     #[allow(clippy::cast_possible_truncation)]
     let mut h = SEED ^ data.len() as u32;
     let mut words = data.chunks_exact(4);
@@ -60,7 +60,7 @@ fn murmur2(data: &[u8]) -> u32 {
     h ^ h >> 15
 }
 
-/// FNV-1a, 32 bits, as the absolute value of a signed number, which is what Sarama takes.
+/// 32-bit FNV-1a as the absolute value of a signed number, as Sarama computes it.
 fn fnv1a(data: &[u8]) -> u32 {
     data.iter()
         .fold(0x811c_9dc5_u32, |h, &b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193))
@@ -74,7 +74,7 @@ impl fmt::Display for Partitioner {
     }
 }
 
-/// Why a text names no [`Partitioner`].
+/// The text is not the name of a [`Partitioner`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be murmur2 (Java clients), fnv1a (Sarama) or crc32 (librdkafka)")]
 pub struct UnknownPartitioner;

@@ -1,38 +1,39 @@
-//! What a recipient did with notifications: the value of a record of the receipts' topic.
+//! Receipts: the values of the records in the receipts topic.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{headers::NotificationId, user::UserId};
 
-/// The value of `ce_type` of a receipt.
-pub const TYPE: &str = "notification.receipt";
+/// `ce_type` of a receipt's record.
+pub const RECEIPT_TYPE: &str = "notification.receipt";
 
-/// The most ids in one receipt; more are split over several. Keeps a record below 64 KiB.
+/// Maximum number of ids in one receipt; the consumer splits more over several. Keeps a record below
+/// 64 KiB.
 pub const MAX_IDS: usize = 400;
 
-/// Something that a recipient did. As JSON: `{"user_id":1,"action":"read","ids":["…"]}`.
+/// A recipient's action on notifications. As JSON: `{"user_id":1,"action":"read","ids":["…"]}`.
 ///
-/// Of several receipts for one notification the latest counts, except that what is dismissed
-/// stays so. A receipt may be folded before the notification that it speaks of.
+/// The latest receipt for a notification counts, except that a dismissed notification stays
+/// dismissed. The view may apply a receipt before its notification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     /// The recipient, whose id is the record's key.
     pub user_id: UserId,
-    /// What was done.
+    /// The action.
     pub action: Action,
-    /// With which notifications: at most [`MAX_IDS`] when we write it.
+    /// The notifications: at most [`MAX_IDS`] in the receipts that the consumer writes.
     pub ids: Vec<NotificationId>,
 }
 
-/// What can be done with a notification.
+/// An action on a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// It was seen.
+    /// Mark as read.
     Read,
-    /// It is to count as not seen again.
+    /// Mark as unread.
     Unread,
-    /// It is to be shown no more.
+    /// Remove from the inbox.
     Dismissed,
 }
 

@@ -1,22 +1,22 @@
-//! The names of the topics: one is chosen, the others follow from it.
+//! Topic names.
 
-/// The topics of one installation.
+/// The topics of one installation. All names derive from that of the notifications topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicNames {
-    /// What was sent; keyed by recipient.
+    /// Notifications, keyed by recipient.
     pub notifications: String,
-    /// What recipients did; keyed by recipient, with as many partitions as the notifications.
+    /// Receipts, keyed by recipient; has the same partition count as the notifications topic.
     pub receipts: String,
-    /// Which instance owns which partition; compacted.
+    /// The owner of each partition; compacted.
     pub owners: String,
-    /// Records that are no notifications, set aside.
+    /// The dead-letter queue.
     pub dlq: String,
 }
 
 impl TopicNames {
-    /// The names that follow from that of the notifications' topic.
+    /// Derives the names from that of the notifications topic.
     #[must_use]
-    pub fn of(notifications: &str) -> Self {
+    pub fn from_notifications(notifications: &str) -> Self {
         Self {
             notifications: notifications.to_owned(),
             receipts: format!("{notifications}.receipts"),

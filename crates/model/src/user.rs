@@ -1,8 +1,10 @@
-//! Users: a positive whole number and a name.
+//! Users: an id, which is a positive whole number, and a name.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize, de::Error as _};
+
+use crate::text::{InvalidText, check_line};
 
 /// A user's id: a whole number from 1 to 2⁶³−1, as PostgreSQL's `bigint` holds it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,23 +16,23 @@ pub struct UserId(i64);
 pub struct InvalidUserId;
 
 impl UserId {
-    /// The id with this number.
+    /// Validates an id.
     ///
     /// # Errors
-    /// [`InvalidUserId`] below 1.
+    /// [`InvalidUserId`] if it is less than 1.
     pub fn new(id: i64) -> Result<Self, InvalidUserId> {
         if id >= 1 { Ok(Self(id)) } else { Err(InvalidUserId) }
     }
 
-    /// The number, at least 1.
+    /// The id as a number, at least 1.
     #[must_use]
     pub fn get(self) -> i64 {
         self.0
     }
 
-    /// The key of every record that is meant for this user: the id in decimal ASCII.
+    /// The key of the Kafka records for this recipient: the id in decimal ASCII.
     #[must_use]
-    pub fn key(self) -> String {
+    pub fn record_key(self) -> String {
         self.0.to_string()
     }
 }
@@ -50,8 +52,7 @@ impl fmt::Debug for UserId {
 impl FromStr for UserId {
     type Err = InvalidUserId;
 
-    /// Decimal digits only, as a form or a path carries them. `+1` and ` 1` are refused, so that
-    /// one user has one spelling, and so one key.
+    /// Parses decimal digits. Rejects `+1`, ` 1` and `01`, so that each id has one spelling.
     fn from_str(s: &str) -> Result<Self, InvalidUserId> {
         if s.is_empty() || s.starts_with('0') || !s.bytes().all(|b| b.is_ascii_digit()) {
             return Err(InvalidUserId);
@@ -72,58 +73,35 @@ impl<'de> Deserialize<'de> for UserId {
     }
 }
 
-/// A user as a notification shows them.
+/// A user as a notification holds them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User<'a> {
-    /// Who it is.
+    /// The user's id.
     pub id: UserId,
-    /// The name at the time of sending; at most what the directory allows.
+    /// The user's name when the notification was sent.
     #[serde(borrow)]
     pub name: Cow<'a, str>,
 }
 
-/// A name that the directory takes: one line of 1 to [`UserName::MAX_CHARS`] characters, without
-/// white space around it.
+/// A user's name in the directory: one line of 1 to [`UserName::MAX_CHARS`] characters, trimmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserName(String);
 
-/// Why a text is not a [`UserName`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidUserName {
-    /// Nothing but white space.
-    #[error("must not be empty")]
-    Empty,
-    /// Longer than [`UserName::MAX_CHARS`].
-    #[error("must have at most {max} characters, but has {0}", max = UserName::MAX_CHARS)]
-    TooLong(usize),
-    /// A line break or another control character.
-    #[error("must not have control characters")]
-    Control,
-}
-
 impl UserName {
-    /// The longest name, in Unicode scalar values.
+    /// Maximum length in Unicode scalar values.
     pub const MAX_CHARS: usize = 100;
 
-    /// The text, trimmed, as a name.
+    /// Trims and validates a name.
     ///
     /// # Errors
-    /// [`InvalidUserName`], which says what is wrong.
-    pub fn new(text: &str) -> Result<Self, InvalidUserName> {
+    /// [`InvalidText`] if it is blank, too long or has control characters.
+    pub fn new(text: &str) -> Result<Self, InvalidText> {
         let text = text.trim();
-        if text.is_empty() {
-            return Err(InvalidUserName::Empty);
-        }
-        if text.chars().any(char::is_control) {
-            return Err(InvalidUserName::Control);
-        }
-        match text.chars().count() {
-            n if n > Self::MAX_CHARS => Err(InvalidUserName::TooLong(n)),
-            _ => Ok(Self(text.to_owned())),
-        }
+        check_line(text, Self::MAX_CHARS)?;
+        Ok(Self(text.to_owned()))
     }
 
-    /// The text.
+    /// The name's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -156,9 +134,12 @@ mod tests {
     fn a_name_is_one_line_without_space_around_it() {
         assert_eq!(UserName::new(" Emma Stone\n").map(|name| name.0), Ok("Emma Stone".into()));
         assert!(UserName::new(&"é".repeat(100)).is_ok());
-        assert_eq!(UserName::new(&"é".repeat(101)), Err(InvalidUserName::TooLong(101)));
-        assert_eq!(UserName::new("  "), Err(InvalidUserName::Empty));
-        assert_eq!(UserName::new("a\0b"), Err(InvalidUserName::Control));
-        assert_eq!(UserName::new("a\nb"), Err(InvalidUserName::Control));
+        assert_eq!(
+            UserName::new(&"é".repeat(101)),
+            Err(InvalidText::TooLong { max: 100, found: 101 })
+        );
+        assert_eq!(UserName::new("  "), Err(InvalidText::Empty));
+        assert_eq!(UserName::new("a\0b"), Err(InvalidText::Control));
+        assert_eq!(UserName::new("a\nb"), Err(InvalidText::Control));
     }
 }

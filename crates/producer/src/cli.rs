@@ -9,7 +9,7 @@ use service::{
     ops::telemetry::TelemetryArgs,
 };
 
-use crate::Settings;
+use crate::settings::Settings;
 
 /// Takes notifications and publishes them.
 ///
@@ -68,54 +68,54 @@ pub enum ProducerCommand {
     Service(ServiceCommand),
 }
 
-/// Where the users are.
+/// The connection to PostgreSQL.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "PostgreSQL")]
 pub struct DatabaseArgs {
-    /// URL of the database with the users' table. With `?sslmode=verify-full` the connection is
-    /// encrypted and the server has to prove its name; &sslrootcert=FILE names the authority that
-    /// vouches for it, unless the system knows it, &sslcert=FILE&sslkey=FILE our own certificate.
-    /// TLS needs a build with --features tls
+    /// URL of the database with the users table. `?sslmode=verify-full` encrypts the connection and
+    /// verifies the server's certificate, against &sslrootcert=FILE if given, otherwise the system's
+    /// authorities. &sslcert=FILE&sslkey=FILE are the client's certificate and key. TLS needs a build
+    /// with --features tls
     /// (default: `postgres://notifications:notifications@localhost:5432/notifications`)
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", global = true)]
     pub database_url: Option<Secret>,
 
-    /// File with that URL, instead: others on this machine can see flags
+    /// File with that URL. Other users of this machine can read flags, but not the file
     #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE", global = true)]
     pub database_url_file: Option<PathBuf>,
 
-    /// Connections to the database, at most
+    /// Maximum number of connections to the database
     #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 10, value_name = "COUNT", global = true,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub database_connections: u32,
 }
 
-/// Which database it is cannot be told.
+/// The URL of the database cannot be determined.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseUrlError {
-    /// It is told twice.
+    /// Both the URL and the file are given.
     #[error(
         "--database-url (DATABASE_URL) and --database-url-file (DATABASE_URL_FILE) are both given: leave one out"
     )]
     Both,
-    /// It would be in a file that cannot be read.
+    /// The file cannot be read.
     #[error("--database-url-file (DATABASE_URL_FILE): cannot read {}: {source}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }
 
 impl DatabaseArgs {
-    /// The URL, or what the file says.
+    /// Returns the URL, from the flag or the file.
     ///
     /// # Errors
     /// [`DatabaseUrlError`].
-    pub fn url(&self) -> Result<Secret, DatabaseUrlError> {
+    pub fn read_url(&self) -> Result<Secret, DatabaseUrlError> {
         const DEFAULT: &str = "postgres://notifications:notifications@localhost:5432/notifications";
-        // Compose hands an unset variable on as an empty one.
+        // Docker Compose passes an unset variable as an empty one.
         let given = self.database_url.as_ref().is_some_and(|url| !url.expose().is_empty());
         match &self.database_url_file {
             Some(_) if given => Err(DatabaseUrlError::Both),
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn url(flags: &[&str]) -> Result<Secret, DatabaseUrlError> {
-        ProducerCli::parse_from(["producer"].iter().chain(flags)).database.url()
+        ProducerCli::parse_from(["producer"].iter().chain(flags)).database.read_url()
     }
 
     #[test]

@@ -1,52 +1,52 @@
-//! Which web pages may send from a browser (CORS): none, but for those whose origin is named.
+//! The web pages that may send from a browser (CORS). By default no page may.
 
 use std::{str::FromStr, time::Duration};
 
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use tower_http::cors::CorsLayer;
 
-/// How long a browser may remember that it may.
-const MAX_AGE: Duration = Duration::from_secs(60 * 60);
+/// How long browsers may cache a preflight's result.
+const PREFLIGHT_TTL: Duration = Duration::from_secs(60 * 60);
 
-/// The pages that may send, by their origins. None by default.
+/// The origins of the pages that may send; empty by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Origins(Vec<HeaderValue>);
+pub struct AllowedOrigins(Vec<HeaderValue>);
 
-/// Why a text is not a list of [`Origins`].
+/// Why a text is not a list of origins.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidOrigin {
-    /// Any origin at all.
+    /// It is `*`.
     #[error(
-        "* would let any web page that a person opens send in their place; name the origins of your own pages"
+        "* would let any web page that a user opens send on their behalf; list the origins of your own pages"
     )]
     Any,
-    /// Not as browsers spell an origin.
+    /// It is not spelled as browsers spell an origin.
     #[error(
         "{0:?} is not an origin such as https://app.example.org or http://localhost:3000: scheme, host and port, in lower case and without a path"
     )]
     Form(String),
 }
 
-impl Origins {
-    /// These pages too.
+impl AllowedOrigins {
+    /// Adds an origin.
     ///
     /// # Errors
     /// [`InvalidOrigin`].
-    pub fn and(mut self, origin: &str) -> Result<Self, InvalidOrigin> {
-        let origin = one(origin)?;
+    pub fn with_origin(mut self, origin: &str) -> Result<Self, InvalidOrigin> {
+        let origin = parse_origin(origin)?;
         if !self.0.contains(&origin) {
             self.0.push(origin);
         }
         Ok(self)
     }
 
-    /// Whether a page of this origin may send.
-    pub(crate) fn has(&self, origin: &HeaderValue) -> bool {
+    /// Returns true if pages of this origin may send.
+    pub(crate) fn contains(&self, origin: &HeaderValue) -> bool {
         self.0.contains(origin)
     }
 
-    /// What tells browsers so.
-    pub(crate) fn layer(&self) -> CorsLayer {
+    /// The layer that answers preflights and adds the CORS headers.
+    pub(crate) fn cors_layer(&self) -> CorsLayer {
         CorsLayer::new()
             .allow_origin(self.0.clone())
             .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
@@ -58,22 +58,23 @@ impl Origins {
             .expose_headers(
                 [header::RETRY_AFTER].into_iter().chain(crate::rate::HEADERS).collect::<Vec<_>>(),
             )
-            .max_age(MAX_AGE)
+            .max_age(PREFLIGHT_TTL)
     }
 }
 
-impl FromStr for Origins {
+impl FromStr for AllowedOrigins {
     type Err = InvalidOrigin;
 
-    /// Origins separated by commas; an empty text has none.
+    /// Parses origins separated by commas; an empty text is an empty list.
     fn from_str(text: &str) -> Result<Self, InvalidOrigin> {
         let mut origins = text.split(',').map(str::trim).filter(|origin| !origin.is_empty());
-        origins.try_fold(Self::default(), Self::and)
+        origins.try_fold(Self::default(), Self::with_origin)
     }
 }
 
-/// An origin as a browser sends it (RFC 6454, section 6.1), because it is compared letter by letter.
-fn one(text: &str) -> Result<HeaderValue, InvalidOrigin> {
+/// Parses an origin. It must be spelled as browsers send it (RFC 6454, section 6.1), because origins
+/// are compared byte by byte.
+fn parse_origin(text: &str) -> Result<HeaderValue, InvalidOrigin> {
     if text == "*" {
         return Err(InvalidOrigin::Any);
     }
@@ -85,7 +86,7 @@ fn one(text: &str) -> Result<HeaderValue, InvalidOrigin> {
         && scheme.chars().all(scheme_is)
         && !host.is_empty()
         && host.chars().all(host_is);
-    // Browsers leave out the port that the scheme has anyway.
+    // Browsers omit the scheme's default port.
     let spelled_out = matches!(
         (scheme, host.rsplit_once(':')),
         ("http", Some((_, "80"))) | ("https", Some((_, "443")))
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
 
     fn origins(text: &str) -> Result<Vec<String>, InvalidOrigin> {
-        let origins: Origins = text.parse()?;
+        let origins: AllowedOrigins = text.parse()?;
         Ok(origins.0.iter().map(|o| o.to_str().expect("ASCII").to_owned()).collect())
     }
 

@@ -1,9 +1,8 @@
-//! The producer: `POST /send`, and `/users`.
+//! The producer: `POST /send` and `/users`.
 //!
-//! A send's way: [`routes`] → [`send::request`] (form or JSON, parsed into what may be sent) →
-//! [`directory`] (who the two users are) → [`send`] (the notification) → [`publish`] (a record of
-//! the log) → the answer, once the log has acknowledged. [`bulk`] goes the same way with many sends
-//! of one request at once.
+//! The path of a send: [`routes`] → [`send::request`] (parses and validates) → [`directory`] (looks up
+//! the users) → [`send`] (makes the notifications) → [`publish`] (appends the records) → the response,
+//! once the log has acknowledged. A [`bulk`] request takes the same path with many sends at once.
 
 #[cfg(all(feature = "kafka", feature = "postgres"))]
 pub mod cli;
@@ -13,104 +12,104 @@ pub mod routes;
 mod access;
 mod rate;
 mod schema;
+mod problems;
+pub mod directory;
 pub mod send;
 pub mod bulk;
 mod users;
-pub mod directory;
 pub mod publish;
 pub mod metrics;
 
 use event_log::Log;
-use model::TopicNames;
 use service::{auth::Auth, ops::canary::Canary, ops::metrics::Metrics, server::http};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use directory::{Directory, Names};
-use metrics::Outcomes;
+use directory::{Directory, UserLookup};
+use metrics::SendMetrics;
 use publish::Publisher;
-use rate::Rates;
-use send::{Sender, keys::Keys};
+use rate::SenderLimits;
+use send::{Sender, keys::IdempotencyKeys};
 use settings::SendArgs;
 pub use settings::Settings;
 
-/// Why the producer ended before it was told to.
+/// Why the producer failed to start or to run.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// A topic is not what the settings say, or cannot be made.
+pub enum ProducerError {
+    /// A topic differs from the settings or cannot be created.
     #[error(transparent)]
     Topic(#[from] event_log::TopicError),
-    /// The users' table cannot be made or brought up to date.
+    /// The users table cannot be created or migrated.
     #[error(transparent)]
     Migrate(#[from] directory::MigrateError),
-    /// The listener has no address.
+    /// The listener's address cannot be determined.
     #[error(transparent)]
     Listen(#[from] std::io::Error),
-    /// The keys that verify tokens cannot be used.
+    /// The keys for tokens cannot be used.
     #[error(transparent)]
     Keys(#[from] service::auth::KeyError),
 }
 
-/// Serves on `listener` until `shutdown`, then drains and flushes. Neither the log nor the
-/// directory need be there yet: until they are, sends are answered 503 and `/readyz` says why.
+/// Serves on `listener` until `shutdown`, then drains and flushes. The log and the directory may start
+/// later: until then sends are answered 503, and `/readyz` shows the reason.
 ///
 /// # Errors
-/// [`RunError`], when something is wrong that waiting does not mend.
+/// [`ProducerError`] for a failure that waiting does not resolve.
 pub async fn run(
     settings: Settings,
     log: Log,
     directory: Directory,
     listener: TcpListener,
     shutdown: CancellationToken,
-) -> Result<(), RunError> {
+) -> Result<(), ProducerError> {
     let metrics = Metrics::new("producer", metrics::describe);
     let auth = Auth::from_args("producer", &settings.auth)?;
     if settings.migrate {
         directory.migrate().await?;
     }
-    let topic = settings.topics.topic(&TopicNames::of(&settings.topics.topic).notifications);
+    let topic = settings.topics.topic(&settings.topics.topic);
     let publisher = Publisher::new(log, topic, settings.partitioner);
-    let names = Names::new(directory.clone(), settings.directory_cache);
+    let users = UserLookup::new(directory.clone(), settings.directory_cache);
     let SendArgs { rate_limit, rate_burst, send_timeout, .. } = settings.sending;
-    let rates = Rates::new(rate_limit, rate_burst);
+    let limits = SenderLimits::new(rate_limit, rate_burst);
     let sender = Sender {
-        names: names.clone(),
+        users: users.clone(),
         publisher: publisher.clone(),
-        keys: Keys::default(),
-        rates: rates.clone(),
-        outcomes: Outcomes::default(),
-        deadline: send_timeout,
+        keys: IdempotencyKeys::default(),
+        limits: limits.clone(),
+        metrics: SendMetrics::default(),
+        timeout: send_timeout,
     };
     let canary = Canary::new("producer", settings.canary);
-    let table = directory.clone();
     let local = listener.local_addr()?.ip().to_canonical().is_loopback();
-    let app = routes::router(&settings, &auth, table, sender, canary.clone(), &metrics, local);
+    let app =
+        routes::build_router(&settings, &auth, &directory, sender, canary.clone(), &metrics, local);
 
-    let mut watching = JoinSet::new();
-    watching.spawn(names.watch());
-    watching.spawn(auth.reread_keys());
-    watching.spawn(rates.watch());
-    let (tried, mut partition) = (publisher.clone(), 0_u32);
-    watching.spawn(canary.run_probes(async move || {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(users.watch_changes());
+    tasks.spawn(auth.reread_keys());
+    tasks.spawn(limits.evict_idle());
+    let (probed, mut partition) = (publisher.clone(), 0_u32);
+    tasks.spawn(canary.run_probes(async move || {
         partition = partition.wrapping_add(1);
-        tried.try_partition(partition).await
+        probed.probe_partition(partition).await
     }));
 
     let stop_serving = CancellationToken::new();
     let (stop, limits) = (stop_serving.clone(), settings.http.clone());
     let server = tokio::spawn(http::serve_app(listener, app, stop, limits, metrics));
     let outcome = tokio::select! {
-        outcome = publisher.prepare() => outcome,
+        outcome = publisher.await_topic() => outcome,
         () = shutdown.cancelled() => Ok(()),
     };
     if outcome.is_ok() {
         shutdown.cancelled().await;
     }
-    // First nobody new is let in and everybody inside is answered, then what is queued is written.
+    // Answers the running requests first, then writes the queued records.
     stop_serving.cancel();
     let _ = server.await;
     publisher.flush(settings.http.drain_timeout).await;
-    watching.shutdown().await;
+    tasks.shutdown().await;
     directory.close().await;
     Ok(outcome?)
 }

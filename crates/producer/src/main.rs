@@ -17,7 +17,8 @@ async fn run(cli: ProducerCli) -> Result<(), Box<dyn Error>> {
         return command.execute(&cli.settings.auth, &[&cli.listen]).await;
     }
     let database = &cli.database;
-    let directory = Directory::postgres(database.url()?.expose(), database.database_connections)?;
+    let directory =
+        Directory::open_postgres(database.read_url()?.expose(), database.database_connections)?;
     if let Some(ProducerCommand::Migrate) = cli.command {
         directory.migrate().await?;
         tracing::info!("the users' table is up to date");

@@ -1,5 +1,5 @@
-//! The metrics of a producer: name, meaning and labels, and the handles that count.
-//! Each handle is made once and kept by the code that counts with it.
+//! The producer's metrics: names, meanings and labels, and the counters. The code that counts keeps
+//! the counters, because looking one up by name is slow.
 
 use std::collections::HashMap;
 
@@ -7,23 +7,19 @@ use event_log::AppendError;
 use metrics::{
     Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, histogram,
 };
-use service::ops::metrics::Scrape;
-
-use crate::directory::Names;
-
-/// Requests refused because their sender sends too many.
+/// Requests refused because their sender exceeds its rate.
 pub const RATE_LIMITED: &str = "notifications_rate_limited_total";
-/// Notifications by what became of them, a recipient each.
+/// Notifications, one for each recipient, by outcome.
 pub const SENT: &str = "notifications_sent_total";
 /// From appending a record to its acknowledgement.
 pub const ACKNOWLEDGEMENT_SECONDS: &str = "notifications_acknowledgement_seconds";
-/// Lines of bulks answered, by status.
+/// Lines of bulk requests answered, by status.
 pub const BULK_LINES: &str = "notifications_bulk_lines_total";
-/// Users looked up.
+/// Users looked up, by result.
 pub const DIRECTORY_LOOKUPS: &str = "notifications_directory_lookups_total";
 /// Names in the cache.
 pub const DIRECTORY_CACHED: &str = "notifications_directory_cached_names";
-/// 1 while the cache is certain to hear of changes, otherwise 0.
+/// 1 while the cache is certain to be told of changes, otherwise 0.
 pub const DIRECTORY_TRUSTED: &str = "notifications_directory_cache_trusted";
 
 /// Describes every metric of a producer.
@@ -51,41 +47,41 @@ pub fn describe() {
     );
 }
 
-/// What becomes of notifications, a recipient each.
+/// Counts notifications, one for each recipient, by outcome.
 #[derive(Clone)]
-pub(crate) struct Outcomes {
+pub(crate) struct SendMetrics {
     acknowledged: Counter,
     refused: Counter,
     unknown: Counter,
     unavailable: Counter,
-    /// Those that were in the log already.
+    /// Notifications that an earlier request with the same Idempotency-Key wrote.
     pub(crate) duplicate: Counter,
-    seconds: Histogram,
+    acknowledgement_seconds: Histogram,
 }
 
-impl Default for Outcomes {
+impl Default for SendMetrics {
     fn default() -> Self {
-        let of = |outcome: &'static str| counter!(SENT, "outcome" => outcome);
+        let with_outcome = |outcome: &'static str| counter!(SENT, "outcome" => outcome);
         Self {
-            acknowledged: of("acknowledged"),
-            refused: of("refused"),
-            unknown: of("unknown"),
-            unavailable: of("unavailable"),
-            duplicate: of("duplicate"),
-            seconds: histogram!(ACKNOWLEDGEMENT_SECONDS),
+            acknowledged: with_outcome("acknowledged"),
+            refused: with_outcome("refused"),
+            unknown: with_outcome("unknown"),
+            unavailable: with_outcome("unavailable"),
+            duplicate: with_outcome("duplicate"),
+            acknowledgement_seconds: histogram!(ACKNOWLEDGEMENT_SECONDS),
         }
     }
 }
 
-impl Outcomes {
-    /// The log has it, so long after it was appended.
-    pub(crate) fn acknowledged(&self, took: std::time::Duration) {
+impl SendMetrics {
+    /// Counts a record that the log acknowledged this long after it was appended.
+    pub(crate) fn count_acknowledged(&self, took: std::time::Duration) {
         self.acknowledged.increment(1);
-        self.seconds.record(took);
+        self.acknowledgement_seconds.record(took);
     }
 
-    /// It was given up.
-    pub(crate) fn failed(&self, error: &AppendError) {
+    /// Counts a record that was not acknowledged.
+    pub(crate) fn count_failed(&self, error: &AppendError) {
         match error {
             AppendError::Full | AppendError::Unreachable(_) => self.unavailable.increment(1),
             AppendError::TimedOut(_) => self.unknown.increment(1),
@@ -94,37 +90,30 @@ impl Outcomes {
     }
 }
 
-/// The lines of one bulk.
+/// Counts the lines of one bulk request by status.
 #[derive(Default)]
-pub(crate) struct BulkLines(HashMap<u16, Counter>);
+pub(crate) struct BulkLineCounters(HashMap<u16, Counter>);
 
-impl BulkLines {
-    /// One was answered with this status.
-    pub(crate) fn answered(&mut self, status: u16) {
-        let known = self.0.entry(status);
-        let known = known.or_insert_with(|| counter!(BULK_LINES, "status" => status.to_string()));
-        known.increment(1);
+impl BulkLineCounters {
+    /// Counts a line that was answered with this status.
+    pub(crate) fn count_line(&mut self, status: u16) {
+        let counter = self.0.entry(status);
+        counter
+            .or_insert_with(|| counter!(BULK_LINES, "status" => status.to_string()))
+            .increment(1);
     }
 }
 
-/// How users were looked up.
-pub(crate) struct Lookups {
+/// Counts users by the result of their look-up.
+pub(crate) struct LookupCounters {
     pub(crate) hit: Counter,
     pub(crate) miss: Counter,
     pub(crate) failed: Counter,
 }
 
-impl Default for Lookups {
+impl Default for LookupCounters {
     fn default() -> Self {
-        let of = |result: &'static str| counter!(DIRECTORY_LOOKUPS, "result" => result);
-        Self { hit: of("hit"), miss: of("miss"), failed: of("failed") }
-    }
-}
-
-/// What the producer is asked at a scrape.
-pub(crate) fn states(names: &Names, scrape: &mut Scrape) {
-    if let Some((count, trusted)) = names.cache_state() {
-        scrape.add_sample(DIRECTORY_CACHED, &[], count as f64);
-        scrape.add_sample(DIRECTORY_TRUSTED, &[], f64::from(u8::from(trusted)));
+        let with_result = |result: &'static str| counter!(DIRECTORY_LOOKUPS, "result" => result);
+        Self { hit: with_result("hit"), miss: with_result("miss"), failed: with_result("failed") }
     }
 }

@@ -1,4 +1,4 @@
-//! From a notification to an acknowledged record of the log.
+//! Appends notifications to the log as records.
 
 use std::{
     sync::{
@@ -12,75 +12,76 @@ use event_log::{Ack, AppendError, Log, NewRecord, Topic, TopicError, Writer};
 use jiff::Timestamp;
 use model::{
     Headers, Notification, Partitioner,
-    record::{self, Encoded},
+    record::{self, EncodedRecord},
 };
 use serde_json::Value;
 use service::ops::canary::ProbeOutcome;
 
-/// How long to wait before a log that is away is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// How long the log may take to answer a probe.
-const PING: Duration = Duration::from_millis(1500);
+/// Delay before retrying when the log is unavailable.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Timeout of the log's answer to a health check.
+const PING_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// Publishes notifications. A cheap handle, to be cloned.
+/// Appends notifications to the log. Cheap to clone.
 #[derive(Clone)]
-pub struct Publisher(Arc<Shared>);
+pub struct Publisher(Arc<PublisherState>);
 
-struct Shared {
+struct PublisherState {
     log: Log,
     writer: Writer,
     topic: Topic,
     partitioner: Partitioner,
-    /// Whether the topic was found to be what it must be. Before that nothing may be written: a
-    /// record in a wrong partition would never be found.
-    prepared: AtomicBool,
+    /// True once the topic exists with the partition count of the settings. Earlier records could
+    /// go to a wrong partition, where their recipients would not find them.
+    topic_ready: AtomicBool,
 }
 
 impl Publisher {
-    /// Publishes to this topic of this log.
+    /// A publisher for this topic of this log.
     #[must_use]
     pub fn new(log: Log, topic: Topic, partitioner: Partitioner) -> Self {
         let writer = log.writer();
         let prepared = AtomicBool::new(false);
-        Self(Arc::new(Shared { log, writer, topic, partitioner, prepared }))
+        Self(Arc::new(PublisherState { log, writer, topic, partitioner, topic_ready: prepared }))
     }
 
-    /// Makes sure of the topic, for as long as it takes.
+    /// Waits until the log is available and the topic exists; creates the topic if it is missing.
     ///
     /// # Errors
-    /// [`TopicError`], when the topic is wrong.
-    pub async fn prepare(&self) -> Result<(), TopicError> {
-        self.0.log.await_topics(std::slice::from_ref(&self.0.topic), ASK_AGAIN).await?;
-        self.0.prepared.store(true, Ordering::Release);
+    /// [`TopicError`] if the topic differs from the settings.
+    pub async fn await_topic(&self) -> Result<(), TopicError> {
+        self.0.log.await_topics(std::slice::from_ref(&self.0.topic), RETRY_DELAY).await?;
+        self.0.topic_ready.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// Queues the notification's record, at once. The acknowledgement follows from the log.
+    /// Queues the notification's record without waiting. The log acknowledges it later.
     ///
     /// # Errors
-    /// [`AppendError`], when it was not even queued.
+    /// [`AppendError`] if the record was not queued.
     pub fn publish(
         &self,
         notification: &Notification<'_>,
         headers: &Headers,
     ) -> Result<Ack, AppendError> {
-        let record = record::encode(notification, headers)
+        let record = record::encode_notification(notification, headers)
             .map_err(|error| AppendError::Refused(error.to_string()))?;
-        let partition = self.0.partitioner.partition(&record.key, self.0.topic.partitions);
-        self.append(partition, record)
+        let partition = self.0.partitioner.partition_for(&record.key, self.0.topic.partitions);
+        self.append_record(partition, record)
     }
 
-    /// Writes a record for nobody to this partition (modulo as many as there are), and waits until
-    /// it is acknowledged.
-    pub(crate) async fn try_partition(&self, number: u32) -> ProbeOutcome {
-        if !self.0.prepared.load(Ordering::Acquire) {
+    /// Writes a canary probe to partition `number` modulo the partition count, and waits for its
+    /// acknowledgement.
+    pub(crate) async fn probe_partition(&self, number: u32) -> ProbeOutcome {
+        if !self.0.topic_ready.load(Ordering::Acquire) {
             return ProbeOutcome::Skipped;
         }
         let partition = i32::try_from(number % self.0.topic.partitions.max(1)).unwrap_or_default();
-        let acknowledged = match self.append(partition, record::canary(Timestamp::now())) {
-            Ok(ack) => ack.await,
-            Err(error) => Err(error),
-        };
+        let acknowledged =
+            match self.append_record(partition, record::encode_canary(Timestamp::now())) {
+                Ok(ack) => ack.await,
+                Err(error) => Err(error),
+            };
         match acknowledged {
             Ok(_) => ProbeOutcome::Arrived,
             Err(error) => ProbeOutcome::Failed(format!(
@@ -89,31 +90,31 @@ impl Publisher {
         }
     }
 
-    fn append(&self, partition: i32, record: Encoded) -> Result<Ack, AppendError> {
-        if !self.0.prepared.load(Ordering::Acquire) {
-            return Err(AppendError::Unreachable("its topic is not prepared yet".into()));
+    fn append_record(&self, partition: i32, record: EncodedRecord) -> Result<Ack, AppendError> {
+        if !self.0.topic_ready.load(Ordering::Acquire) {
+            return Err(AppendError::Unreachable("its topic is not ready yet".into()));
         }
-        let Encoded { key, value, headers } = record;
+        let EncodedRecord { key, value, headers } = record;
         self.0.writer.append(&self.0.topic.name, NewRecord { partition, key, value, headers })
     }
 
-    /// Waits until everything queued is acknowledged, for at most `deadline`.
-    pub async fn flush(&self, deadline: Duration) {
-        if !self.0.writer.flush(deadline).await {
+    /// Waits until all queued records are acknowledged, for at most `timeout`.
+    pub async fn flush(&self, timeout: Duration) {
+        if !self.0.writer.flush(timeout).await {
             tracing::warn!(
-                "some records were not acknowledged before the end; their senders were told so"
+                "some records were not acknowledged before shutdown; their requests were answered 504"
             );
         }
     }
 
-    /// For `/readyz`: whether the log can be written to.
+    /// The check of `/readyz`: the log answers and the topic is ready.
     ///
     /// # Errors
-    /// What is wrong, for people.
-    pub async fn check(self) -> Result<Value, String> {
-        self.0.log.ping(PING).await.map_err(|error| error.to_string())?;
-        if !self.0.prepared.load(Ordering::Acquire) {
-            return Err(format!("topic {} is not prepared yet", self.0.topic.name));
+    /// The reason why records cannot be written, for `/readyz`.
+    pub async fn check_ready(self) -> Result<Value, String> {
+        self.0.log.ping(PING_TIMEOUT).await.map_err(|error| error.to_string())?;
+        if !self.0.topic_ready.load(Ordering::Acquire) {
+            return Err(format!("topic {} is not ready yet", self.0.topic.name));
         }
         Ok(Value::Null)
     }

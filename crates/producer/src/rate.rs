@@ -1,4 +1,4 @@
-//! How much one sender may send: a bucket each that fills at a steady rate (GCRA, by `governor`).
+//! The rate limit of each sender: a token bucket (GCRA, by `governor`).
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -17,8 +17,8 @@ use metrics::counter;
 use model::UserId;
 use service::problem::Problem;
 
-/// How often senders whose bucket is full again are forgotten.
-const FORGET: Duration = Duration::from_secs(10);
+/// How often full buckets are removed.
+const EVICT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// `RateLimit-Limit`, `-Remaining` and `-Reset`
 /// (<https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/07/>).
@@ -31,94 +31,89 @@ pub(crate) const HEADERS: [HeaderName; 3] = [
 type Buckets =
     RateLimiter<UserId, DashMapStateStore<UserId>, DefaultClock, StateInformationMiddleware>;
 
-/// The senders' buckets. A cheap handle, to be cloned.
+/// The buckets of all senders; `None` if there is no limit. Cheap to clone.
 #[derive(Clone)]
-pub struct Rates(Option<Arc<Shared>>);
+pub struct SenderLimits(Option<Arc<Limiter>>);
 
-struct Shared {
+struct Limiter {
     buckets: Buckets,
-    /// Notifications a second, and at once.
+    /// Notifications per second.
+    rate: u32,
+    /// Notifications at once after a pause.
+    burst: u32,
+}
+
+/// The values of [`HEADERS`] in the response: limit, remaining, reset in seconds. `None` without a limit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Allowance(Option<(u32, u32, u32)>);
+
+/// A sender exceeds its rate.
+#[derive(Debug)]
+pub(crate) struct RateLimited {
+    /// When to retry. `None` if the request exceeds the burst and can never be sent.
+    pub(crate) retry_after: Option<Duration>,
     rate: u32,
     burst: u32,
 }
 
-/// What a sender may still send, as headers of the answer; nothing, where there is no limit.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Allowance(Option<(u32, u32, u32)>);
-
-/// A sender has sent too much.
-#[derive(Debug)]
-pub(crate) struct Refused {
-    /// When what was asked for may be sent; never, where none is given.
-    pub(crate) retry_after: Option<Duration>,
-    shared: Arc<Shared>,
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} a second, {} at once", self.rate, self.burst)
-    }
-}
-
-impl Rates {
-    /// So many notifications a second, and so many at once after a pause; no limit, if `rate` is 0.
+impl SenderLimits {
+    /// Limits each sender to `rate` notifications per second and `burst` (default: ten seconds' worth)
+    /// at once; no limit if `rate` is 0.
     #[must_use]
     pub fn new(rate: u32, burst: Option<u32>) -> Self {
         let Some(per_second) = NonZeroU32::new(rate) else { return Self(None) };
-        let burst = burst.and_then(NonZeroU32::new).unwrap_or(per_second.saturating_mul(TEN));
+        let default_burst = NonZeroU32::new(rate.saturating_mul(10)).unwrap_or(per_second);
+        let burst = burst.and_then(NonZeroU32::new).unwrap_or(default_burst);
         let quota = Quota::per_second(per_second).allow_burst(burst);
         let buckets = RateLimiter::dashmap(quota).with_middleware();
-        Self(Some(Arc::new(Shared { buckets, rate, burst: burst.get() })))
+        Self(Some(Arc::new(Limiter { buckets, rate, burst: burst.get() })))
     }
 
-    /// Takes so many out of the sender's bucket, or nothing.
-    pub(crate) fn take(&self, from: UserId, count: usize) -> Result<Allowance, Refused> {
-        let Some(shared) = &self.0 else { return Ok(Allowance(None)) };
+    /// Takes `count` tokens from the sender's bucket, all or none.
+    pub(crate) fn take_tokens(&self, from: UserId, count: usize) -> Result<Allowance, RateLimited> {
+        let Some(limiter) = &self.0 else { return Ok(Allowance(None)) };
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let Some(count) = NonZeroU32::new(count) else { return Ok(Allowance(None)) };
-        let refused = |retry_after| {
+        let limited = |retry_after| {
             counter!(RATE_LIMITED, "service" => "producer").increment(1);
-            Err(Refused { retry_after, shared: Arc::clone(shared) })
+            Err(RateLimited { retry_after, rate: limiter.rate, burst: limiter.burst })
         };
-        match shared.buckets.check_key_n(&from, count) {
+        match limiter.buckets.check_key_n(&from, count) {
             Ok(Ok(state)) => {
                 let left = state.remaining_burst_capacity();
-                Ok(Allowance(Some((shared.burst, left, shared.reset(left)))))
+                Ok(Allowance(Some((limiter.burst, left, limiter.seconds_until_full(left)))))
             }
-            Ok(Err(until)) => refused(Some(until.wait_time_from(DefaultClock::default().now()))),
-            Err(_) => refused(None),
+            Ok(Err(until)) => limited(Some(until.wait_time_from(DefaultClock::default().now()))),
+            Err(_) => limited(None),
         }
     }
 
-    /// Forgets senders whose bucket is full again, for ever: they are as if they had never come.
-    pub(crate) async fn watch(self) {
-        let Some(shared) = self.0 else { return std::future::pending().await };
+    /// Periodically removes full buckets, which equal new ones.
+    pub(crate) async fn evict_idle(self) {
+        let Some(limiter) = self.0 else { return std::future::pending().await };
         loop {
-            tokio::time::sleep(FORGET).await;
-            shared.buckets.retain_recent();
-            shared.buckets.shrink_to_fit();
+            tokio::time::sleep(EVICT_INTERVAL).await;
+            limiter.buckets.retain_recent();
+            limiter.buckets.shrink_to_fit();
         }
     }
 }
 
-const TEN: NonZeroU32 = NonZeroU32::new(10).expect("not zero");
-
-impl Shared {
-    /// In how many seconds a bucket with so much left is full.
-    fn reset(&self, left: u32) -> u32 {
+impl Limiter {
+    /// The seconds until a bucket with `left` tokens is full.
+    fn seconds_until_full(&self, left: u32) -> u32 {
         self.burst.saturating_sub(left).div_ceil(self.rate)
     }
 }
 
-impl From<Refused> for Problem {
-    fn from(Refused { retry_after, shared }: Refused) -> Self {
-        let Shared { rate, burst, .. } = *shared;
+impl From<RateLimited> for Problem {
+    fn from(RateLimited { retry_after, rate, burst }: RateLimited) -> Self {
         let Some(wait) = retry_after else {
-            let why = format!("are more than a sender may reach at once, which is {burst}");
+            let why = format!("must name at most {burst} recipients, the sender's limit at once");
             return Self::bad_request("to_id", why).with("limit", burst);
         };
         let message = format!(
-            "This sender has sent too much: {rate} notifications a second may be sent, {burst} at once"
+            "Rate limit exceeded: this sender may send {rate} notifications per second, {burst} at once"
         );
         let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(wait);
         let seconds = wait.as_secs().saturating_add(1);

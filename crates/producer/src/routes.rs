@@ -1,4 +1,4 @@
-//! All routes of the producer, in one table.
+//! The route table, and `POST /send`.
 
 use std::{borrow::Cow, future::ready, sync::Arc};
 
@@ -23,19 +23,20 @@ use tokio::sync::Semaphore;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    Settings, access, bulk,
+    access, bulk,
     directory::Directory,
-    metrics::states,
+    problems::RETRY_SOON,
     schema,
-    send::{SOON, Sender, idempotency::IdempotencyKey, request::Send},
-    users::{self, Users},
+    send::{SendResponse, Sender, idempotency::IdempotencyKey, request::SendRequest},
+    settings::Settings,
+    users::{self, UsersState},
 };
 
-/// Every route, with the limits and error bodies that all of them share.
-pub(crate) fn router(
+/// All routes, with the limits and error bodies that they share.
+pub(crate) fn build_router(
     settings: &Settings,
     auth: &Auth,
-    directory: Directory,
+    directory: &Directory,
     sender: Sender,
     canary: Canary,
     metrics: &Metrics,
@@ -43,20 +44,20 @@ pub(crate) fn router(
 ) -> Router {
     let (table, log) = (directory.clone(), sender.publisher.clone());
     let health = Health::new()
-        .with_check("directory", move || table.clone().check())
-        .with_check("kafka", move || log.clone().check());
+        .with_check("directory", move || table.clone().check_ready())
+        .with_check("kafka", move || log.clone().check_ready());
     let health = canary.add_to_health(health);
-    let cached = sender.names.clone();
+    let cached = sender.users.clone();
     let scraped = metrics.routes(move |mut scrape: Scrape| {
-        states(&cached, &mut scrape);
+        cached.report_cache(&mut scrape);
         ready(scrape)
     });
-    let users = Users { directory, names: sender.names.clone() };
-    let bulks = Arc::new(Semaphore::new(settings.sending.max_bulks));
+    let users = UsersState { directory: directory.clone(), lookup: sender.users.clone() };
+    let bulk_permits = Arc::new(Semaphore::new(settings.sending.max_bulks));
     let guarded = OpenApiRouter::new()
-        .routes(routes!(send))
-        .with_state(Arc::new(Sending { sender, bulks }))
-        .merge(users::routes(users));
+        .routes(routes!(post_send))
+        .with_state(Arc::new(SendState { sender, bulk_permits }))
+        .merge(users::users_routes(users));
     let routes = auth
         .require_caller(guarded, TokenIn::Header)
         .merge(auth.require_scope(OPERATE, scraped))
@@ -71,72 +72,74 @@ pub(crate) fn router(
         routes
     } else {
         let allowed = settings.sending.cors_origins.clone();
-        origin::refuse_foreign_origins(routes, local, move |origin| allowed.has(origin))
+        origin::refuse_foreign_origins(routes, local, move |origin| allowed.contains(origin))
     };
-    // Outside of everything else: a browser shows a page no answer without its headers, and an error
-    // is an answer too.
-    http::add_layers(routes, &settings.http, metrics).layer(settings.sending.cors_origins.layer())
+    // The outermost layer: without CORS headers a browser hides the response from the page, errors
+    // included.
+    http::add_layers(routes, &settings.http, metrics)
+        .layer(settings.sending.cors_origins.cors_layer())
 }
 
-/// What `POST /send` needs. Behind one handle, because a router copies its state at each request.
-struct Sending {
+/// The state of `POST /send`. In one `Arc`, because axum clones the state for each request.
+struct SendState {
     sender: Sender,
-    /// A place for each bulk that may be under way.
-    bulks: Arc<Semaphore>,
+    /// One permit for each bulk request that may run.
+    bulk_permits: Arc<Semaphore>,
 }
 
 /// Send a message
 ///
-/// To one or several users, answered once everything is acknowledged; or many messages, one a
-/// line, each answered with a line of its own as it is acknowledged.
-#[utoipa::path(post, path = "/send", tag = "send",
+/// To one or several users, answered once all records are acknowledged; or many messages, one per
+/// line, each answered with a line once it is acknowledged.
+#[utoipa::path(post, path = "/send", tag = "send", operation_id = "send",
     params(("Idempotency-Key" = Option<String>, Header,
-        description = "Makes it safe to send this again: 1 to 255 visible ASCII characters, as `\"…\"` or bare")),
+        description = "Makes it safe to retry: 1 to 255 visible ASCII characters, as `\"…\"` or bare")),
     request_body(content(
-        (schema::Send = "application/json"),
+        (schema::SendBody<'_> = "application/json"),
         (schema::SendForm = "application/x-www-form-urlencoded"),
         (String = "application/x-ndjson"))),
     responses(
         (status = 200, description = "Acknowledged", content(
-            (schema::Sent = "application/json"), (String = "application/x-ndjson"))),
+            (SendResponse = "application/json"), (String = "application/x-ndjson"))),
         (status = 404, description = "A user does not exist; nothing was sent", body = ProblemBody,
          content_type = "application/problem+json"),
-        (status = 415, description = "Neither a form nor JSON nor lines of it", body = ProblemBody,
+        (status = 415, description = "The body is not a form, JSON or NDJSON", body = ProblemBody,
          content_type = "application/problem+json"),
-        (status = 422, description = "The Idempotency-Key was used for something else",
+        (status = 422, description = "The Idempotency-Key was used for another notification",
          body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, description = "The sender has sent too much: try again after Retry-After",
+        (status = 429, description = "The sender exceeds its rate limit: retry after Retry-After",
          body = ProblemBody, content_type = "application/problem+json"),
         (status = 504, description = "Not acknowledged in time: the outcome is unknown",
          body = ProblemBody, content_type = "application/problem+json"),
         CommonProblemsWithBody))]
-async fn send(
-    State(sending): State<Arc<Sending>>,
+async fn post_send(
+    State(sending): State<Arc<SendState>>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Sending { sender, bulks } = &*sending;
+    let SendState { sender, bulk_permits } = &*sending;
     access::may_send(&caller)?;
     let trace = request.extensions().get().copied();
-    let key = IdempotencyKey::of(request.headers())?;
+    let key = IdempotencyKey::from_headers(request.headers())?;
     let media_type = media_type(request.headers()).map(Cow::into_owned);
     if media_type.as_deref() == Some(bulk::MEDIA_TYPE) {
-        let Ok(place) = Arc::clone(bulks).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(bulk_permits).try_acquire_owned() else {
             request
                 .extensions()
                 .get::<RequestPermit>()
                 .inspect(|permit| permit.count_shed("bulks"));
-            let message = "As many bulks are under way as may be; try again shortly";
-            return Err(Problem::unavailable(message, SOON));
+            let message = "Too many concurrent bulk requests; try again shortly";
+            return Err(Problem::unavailable(message, RETRY_SOON));
         };
         let BodyBounds { timeout, .. } = request.extensions().get().cloned().unwrap_or_default();
-        let bulk = bulk::Asked { sender: sender.clone(), caller, key, trace, _place: place };
-        return Ok(bulk::send(bulk, request.into_body(), timeout).await);
+        let bulk =
+            bulk::BulkRequest { sender: sender.clone(), caller, key, trace, _permit: permit };
+        return Ok(bulk::send_bulk(bulk, request.into_body(), timeout).await);
     }
     let Body(body) = request.extract().await?;
-    let send = Send::parse(media_type.as_deref(), &body)?;
+    let send = SendRequest::parse(media_type.as_deref(), &body)?;
     access::may_send_as(&caller, send.from)?;
-    let allowance = sender.rates.take(send.from, send.to.len())?;
+    let allowance = sender.limits.take_tokens(send.from, send.to.len())?;
     let accepted = sender.send(&send, key.as_ref(), trace).await?;
     Ok((allowance, Json(accepted)).into_response())
 }

@@ -1,31 +1,44 @@
-//! What the API's description says of the bodies that are parsed by hand, so that what is wrong with
-//! them can be said in our words. A fuzzing client holds the two against each other.
+//! The JSON body of a send, and OpenAPI schemas of other bodies that the producer parses by hand. A
+//! fuzzing client tests that the parsers accept what the schemas allow.
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 /// One message to one or several users.
+// The values are unparsed, so that a problem can name the field. `null` counts as missing.
 #[derive(Deserialize, ToSchema)]
-#[allow(dead_code)] // Only described.
-pub(crate) struct Send {
-    #[schema(minimum = 1, example = 2)]
-    from_id: i64,
-    to_id: Recipients,
-    #[schema(min_length = 1, max_length = 4096, example = "Bruno started following you.")]
-    message: String,
-    /// What kind it is, in your words; readers may filter by it.
-    #[schema(required = false, min_length = 1, max_length = 64, example = "follow")]
-    category: Option<String>,
-    /// Where a click leads: `http://…`, `https://…`, or a path of your own site, `/…`.
-    #[schema(required = false, max_length = 2048, example = "/users/2")]
-    link: Option<String>,
-    /// Any JSON, at most 16 KiB and 32 levels, for the recipient's program.
-    #[schema(required = false)]
-    data: Option<Value>,
+#[schema(as = Send)]
+pub(crate) struct SendBody<'b> {
+    #[serde(borrow)]
+    #[schema(value_type = i64, minimum = 1, example = 2)]
+    pub(crate) from_id: Option<&'b RawValue>,
+    #[serde(borrow)]
+    #[schema(value_type = Recipients)]
+    pub(crate) to_id: Option<&'b RawValue>,
+    #[serde(borrow)]
+    #[schema(value_type = String, min_length = 1, max_length = 4096,
+             example = "Bruno started following you.")]
+    pub(crate) message: Option<&'b RawValue>,
+    /// The kind of the notification, of your choice; readers may filter by it.
+    #[serde(borrow)]
+    #[schema(value_type = Option<String>, required = false, min_length = 1, max_length = 64,
+             example = "follow")]
+    pub(crate) category: Option<&'b RawValue>,
+    /// The target of a click: `http://…`, `https://…`, or a path on your site, `/…`.
+    #[serde(borrow)]
+    #[schema(value_type = Option<String>, required = false, max_length = 2048, example = "/users/2")]
+    pub(crate) link: Option<&'b RawValue>,
+    /// Any JSON for the recipient's program, at most 16 KiB and 32 levels.
+    #[serde(borrow)]
+    #[schema(value_type = Option<serde_json::Value>, required = false)]
+    pub(crate) data: Option<&'b RawValue>,
+    #[serde(borrow)]
+    #[schema(ignore)]
+    pub(crate) idempotency_key: Option<&'b RawValue>,
 }
 
-/// The same as a form; repeat `to_id` to reach several.
+/// The same as a form; repeat `to_id` for several recipients.
 #[derive(Deserialize, ToSchema)]
 #[allow(dead_code)] // Only described.
 pub(crate) struct SendForm {
@@ -53,28 +66,9 @@ pub(crate) enum Recipients {
     Several(Vec<i64>),
 }
 
-/// What was sent.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Sent {
-    #[schema(example = "Notification sent successfully!")]
-    message: String,
-    sent: Vec<Delivery>,
-}
-
-/// One recipient's notification, in the log.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Delivery {
-    #[schema(minimum = 1, example = 1)]
-    to_id: i64,
-    #[schema(example = "01a20397-68d9-7367-9612-d4f7597a900b")]
-    id: String,
-    /// Its place in the log. Given as `at_least`, a read waits until the inbox contains it.
-    #[schema(example = "3-1042")]
-    cursor: String,
-}
-
 /// A user.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
+#[allow(dead_code)] // Only described.
 pub(crate) struct User {
     #[schema(minimum = 1, example = 2)]
     id: i64,
@@ -89,13 +83,4 @@ pub(crate) struct Name {
     /// Not blank, no control characters.
     #[schema(min_length = 1, max_length = 100, example = "Nora")]
     name: String,
-}
-
-/// Some of the users, by id.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Users {
-    users: Vec<User>,
-    /// To be given as `after` for the next page; missing on the last.
-    #[schema(required = false, nullable = false)]
-    next: Option<i64>,
 }

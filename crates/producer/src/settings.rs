@@ -1,4 +1,4 @@
-//! Every setting: a flag, an environment variable and a default.
+//! The producer's settings: each is a flag, an environment variable and a default.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use event_log::settings::TopicArgs;
 use model::Partitioner;
 use service::{auth::AuthArgs, server::limits::HttpLimits};
 
-use crate::cors::Origins;
+use crate::cors::AllowedOrigins;
 
-/// What a producer needs to know, wherever its log and its directory are.
+/// The settings of a producer, except those of its log and its directory.
 #[derive(Args, Clone, Debug)]
 pub struct Settings {
     /// The topics
     #[command(flatten)]
     pub topics: TopicArgs,
 
-    /// How a recipient's id becomes a partition: murmur2 (Java clients), fnv1a (Sarama) or crc32
-    /// (librdkafka). The same for producer and consumer, and never changed
+    /// Hash of the recipient's id that chooses the partition: murmur2 (Java clients), fnv1a (Sarama)
+    /// or crc32 (librdkafka). Must be the same for producer and consumer, and must never change
     #[arg(long, env = "KAFKA_PARTITIONER", default_value_t, help_heading = "Topics")]
     pub partitioner: Partitioner,
 
@@ -25,8 +25,8 @@ pub struct Settings {
     #[command(flatten)]
     pub sending: SendArgs,
 
-    /// Names that are kept in memory, at most; 0 looks every user up each time. A name is kept only
-    /// while PostgreSQL tells of changes, which `producer migrate` makes it do
+    /// Maximum number of cached user names; 0 turns the cache off. Names are cached only while
+    /// PostgreSQL notifies of changes, with the triggers that `producer migrate` creates
     #[arg(
         long,
         env = "DIRECTORY_CACHE",
@@ -36,18 +36,18 @@ pub struct Settings {
     )]
     pub directory_cache: u64,
 
-    /// Make the users' table at the start, if it is missing, or bring it up to date
+    /// Create or migrate the users table at startup
     #[arg(long, env = "PRODUCER_MIGRATE", help_heading = "PostgreSQL")]
     pub migrate: bool,
 
-    /// How often the producer writes a record for nobody, to one partition after the other: if one is
-    /// not acknowledged within 5 s, /readyz says so. Not at all, if not given. To be given when all
-    /// consumers know it: those of before set such records aside
+    /// Interval of the canary probe: the producer writes a record to each partition in turn, and
+    /// /readyz fails if one is not acknowledged within 5 s. Off by default. Turn it on when all
+    /// consumers know canary records: older versions treat them as poison records
     #[arg(long, env = "PRODUCER_CANARY", value_name = "DURATION",
           value_parser = service::cli::settings::parse_positive_duration)]
     pub canary: Option<Duration>,
 
-    /// Who may ask
+    /// Authentication
     #[command(flatten)]
     pub auth: AuthArgs,
 
@@ -56,21 +56,21 @@ pub struct Settings {
     pub http: HttpLimits,
 }
 
-/// What may be sent, by whom, and for how long it is tried.
+/// The settings of sending.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Sending")]
 pub struct SendArgs {
-    /// How long an acknowledgement may take before the answer is 504
+    /// Timeout of the log's acknowledgement, after which a send is answered 504
     #[arg(long, env = "PRODUCER_SEND_TIMEOUT", default_value = "10s", value_name = "DURATION",
           value_parser = service::cli::settings::parse_duration)]
     pub send_timeout: Duration,
 
-    /// Notifications a second that one sender may send, one for each recipient; 0: as many as they
-    /// like. More are answered 429; a bulk is slowed down instead
+    /// Rate limit of each sender, in notifications per second (one for each recipient); 0: no limit.
+    /// Sends above it are answered 429; bulk requests are slowed down instead
     #[arg(long, env = "PRODUCER_RATE_LIMIT", default_value_t = 0, value_name = "COUNT")]
     pub rate_limit: u32,
 
-    /// Notifications that a sender may send at once after a pause; ten seconds' worth, if not given
+    /// Notifications that a sender may send at once after a pause. Default: ten seconds' worth
     #[arg(
         long,
         env = "PRODUCER_RATE_BURST",
@@ -79,14 +79,14 @@ pub struct SendArgs {
     )]
     pub rate_burst: Option<u32>,
 
-    /// Bulks under way at a time; one more is answered 503. Each may take 16 MiB
+    /// Maximum number of concurrent bulk requests; more are answered 503. Each takes up to 16 MiB
     #[arg(long, env = "PRODUCER_MAX_BULKS", default_value_t = 32, value_name = "COUNT",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000))]
     pub max_bulks: usize,
 
-    /// Web pages that may send from a browser, as origins such as `https://app.example.org`,
-    /// separated by commas. Without it none may. `*` is refused: it would let any page that a person
-    /// opens send in their place
+    /// Origins of the web pages that may send from a browser, such as `https://app.example.org`,
+    /// separated by commas. Default: no page may. `*` is rejected: it would let any page that a user
+    /// opens send on their behalf
     #[arg(
         long,
         env = "PRODUCER_CORS_ORIGINS",
@@ -94,5 +94,5 @@ pub struct SendArgs {
         hide_default_value = true,
         value_name = "ORIGINS"
     )]
-    pub cors_origins: Origins,
+    pub cors_origins: AllowedOrigins,
 }

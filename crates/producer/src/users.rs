@@ -1,4 +1,4 @@
-//! `/users`: who can send and be sent to. Asked of the directory itself, never of the cache.
+//! `/users`: lists, reads and changes the user directory. Reads bypass the name cache.
 
 use std::borrow::Cow;
 
@@ -16,153 +16,163 @@ use service::{
     openapi::{CommonProblems, CommonProblemsWithBody, ProblemBody},
     problem::Problem,
 };
+use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     access,
-    directory::{Directory, DirectoryError, Names, Put},
+    directory::{Directory, DirectoryError, PutOutcome, UserLookup},
+    problems::{directory_unavailable, not_a_json_object, unsupported_media_type, user_not_found},
     schema,
-    send::SOON,
 };
 
-/// How many users a page has, at the most and where nothing is said.
+/// Maximum and default number of users in a page.
 const MAX_LIMIT: u32 = 1000;
-const LIMIT: u32 = 100;
+const DEFAULT_LIMIT: u32 = 100;
 
-/// What these routes need.
+/// The state of these routes.
 #[derive(Clone)]
-pub(crate) struct Users {
+pub(crate) struct UsersState {
     pub(crate) directory: Directory,
-    /// To be told of changes, so that this process need not wait for PostgreSQL to tell it.
-    pub(crate) names: Names,
+    /// Its cache is invalidated at once, without waiting for PostgreSQL's notification.
+    pub(crate) lookup: UserLookup,
 }
 
-/// The routes.
-pub(crate) fn routes(users: Users) -> OpenApiRouter {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(one, put, delete)).with_state(users)
+/// The routes of `/users`.
+pub(crate) fn users_routes(users: UsersState) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(list_users))
+        .routes(routes!(get_user, put_user, delete_user))
+        .with_state(users)
 }
 
-/// As it comes. All texts, so that what is wrong can be said in our words.
+/// The query's parameters. As texts, so that a problem can name the parameter.
 #[derive(Debug, Default, Deserialize)]
-struct Raw {
+struct UsersQuery {
     limit: Option<String>,
     after: Option<String>,
 }
 
-impl Raw {
+impl UsersQuery {
     fn parse(&self) -> Result<(i64, u32), Problem> {
-        let after = self.after.as_deref().map(|text| user_id("after", text)).transpose()?;
+        let after = self.after.as_deref().map(|text| parse_user_id("after", text)).transpose()?;
         let limit = self.limit.as_deref().map(|text| {
             let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
             let why = format!("must be a whole number from 1 to {MAX_LIMIT}");
             limit.ok_or_else(|| Problem::bad_request("limit", why))
         });
-        Ok((after.map_or(0, UserId::get), limit.transpose()?.unwrap_or(LIMIT)))
+        Ok((after.map_or(0, UserId::get), limit.transpose()?.unwrap_or(DEFAULT_LIMIT)))
     }
 }
 
-#[derive(Serialize)]
-struct Page {
+/// Some of the users, by id.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Users)]
+struct UsersPage {
+    #[schema(value_type = Vec<schema::User>)]
     users: Vec<User<'static>>,
-    /// `after` of the next page, where there is one.
+    /// To be given as `after` for the next page; missing on the last.
+    #[schema(value_type = Option<i64>, required = false, nullable = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<UserId>,
 }
 
-/// Users, by id
+/// List users
 #[utoipa::path(get, path = "/users", tag = "users", operation_id = "users", params(
-        ("limit" = Option<u32>, Query, description = "At most so many", minimum = 1, maximum = 1000),
-        ("after" = Option<i64>, Query, description = "Only those with greater ids", minimum = 1)),
-    responses((status = 200, description = "Some of them", body = schema::Users), CommonProblems))]
-async fn list(
-    State(users): State<Users>,
+        ("limit" = Option<u32>, Query, description = "Maximum number of users", minimum = 1, maximum = 1000),
+        ("after" = Option<i64>, Query, description = "Only users with greater ids", minimum = 1)),
+    responses((status = 200, description = "Some of the users, by id", body = UsersPage), CommonProblems))]
+async fn list_users(
+    State(users): State<UsersState>,
     caller: Caller,
-    Query(raw): Query<Raw>,
-) -> Result<Json<Page>, Problem> {
-    access::may_list(&caller)?;
+    Query(raw): Query<UsersQuery>,
+) -> Result<Json<UsersPage>, Problem> {
+    access::may_send(&caller)?;
     let (after, limit) = raw.parse()?;
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
-    // One more tells whether there is a next page.
-    let mut found = users.directory.page(after, limit + 1).await.map_err(|error| away(&error))?;
+    // One more user shows that there is a next page.
+    let mut found = users.directory.list_users(after, limit + 1).await.map_err(log_unavailable)?;
     let more = found.len() > most;
     found.truncate(most);
     let next = found.last().filter(|_| more).map(|user| user.id);
-    Ok(Json(Page { users: found, next }))
+    Ok(Json(UsersPage { users: found, next }))
 }
 
-/// One user
+/// Get a user
 #[utoipa::path(get, path = "/users/{id}", tag = "users", operation_id = "user",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
     responses(
-        (status = 200, description = "This one", body = schema::User),
+        (status = 200, description = "The user", body = schema::User),
         (status = 404, description = "There is no such user", body = ProblemBody,
          content_type = "application/problem+json"),
         CommonProblems))]
-async fn one(
-    State(users): State<Users>,
+async fn get_user(
+    State(users): State<UsersState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<User<'static>>, Problem> {
-    let id = user_id("id", &id)?;
+    let id = parse_user_id("id", &id)?;
     access::may_see(&caller, id)?;
-    let mut found = users.directory.users(&[id]).await.map_err(|error| away(&error))?;
-    found.remove(&id).map(Json).ok_or_else(not_found)
+    let mut found = users.directory.find_users(&[id]).await.map_err(log_unavailable)?;
+    found.remove(&id).map(Json).ok_or_else(user_not_found)
 }
 
-/// Make a user, or change their name
+/// Create or rename a user
 #[utoipa::path(put, path = "/users/{id}", tag = "users", operation_id = "put_user",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
     request_body = schema::Name,
     responses(
-        (status = 200, description = "Changed", body = schema::User),
-        (status = 201, description = "Made", body = schema::User),
+        (status = 200, description = "Renamed", body = schema::User),
+        (status = 201, description = "Created", body = schema::User),
         (status = 415, description = "Not JSON", body = ProblemBody,
          content_type = "application/problem+json"),
         CommonProblemsWithBody))]
-async fn put(
-    State(users): State<Users>,
+async fn put_user(
+    State(users): State<UsersState>,
     caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<(StatusCode, Json<User<'static>>), Problem> {
     access::may_change(&caller)?;
-    let id = user_id("id", &id)?;
-    let name = name(media_type(&headers).as_deref(), &body)?;
+    let id = parse_user_id("id", &id)?;
+    let name = parse_name(media_type(&headers).as_deref(), &body)?;
     let user = User { id, name: Cow::Owned(name.as_str().to_owned()) };
-    let done = users.change(id, async move |directory| directory.put(id, &name).await).await?;
+    let done =
+        users.run_change(id, async move |directory| directory.put_user(id, &name).await).await?;
     let status = match done {
-        Put::Created => StatusCode::CREATED,
-        Put::Changed => StatusCode::OK,
+        PutOutcome::Created => StatusCode::CREATED,
+        PutOutcome::Changed => StatusCode::OK,
     };
     Ok((status, Json(user)))
 }
 
-/// Remove a user
+/// Delete a user
 ///
-/// What they were sent stays; nobody can send to them any more.
+/// Their notifications stay; sends to or from them are refused.
 #[utoipa::path(delete, path = "/users/{id}", tag = "users", operation_id = "delete_user",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
     responses(
-        (status = 204, description = "Removed"),
+        (status = 204, description = "Deleted"),
         (status = 404, description = "There is no such user", body = ProblemBody,
          content_type = "application/problem+json"),
         CommonProblems))]
-async fn delete(
-    State(users): State<Users>,
+async fn delete_user(
+    State(users): State<UsersState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     access::may_change(&caller)?;
-    let id = user_id("id", &id)?;
-    let deleted = users.change(id, async move |directory| directory.delete(id).await).await?;
-    if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(not_found()) }
+    let id = parse_user_id("id", &id)?;
+    let deleted =
+        users.run_change(id, async move |directory| directory.delete_user(id).await).await?;
+    if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(user_not_found()) }
 }
 
-impl Users {
-    /// Changes this user, and sees to it that they are forgotten in any case: also when it is not
-    /// known whether it was done, and when the client does not wait for the end.
-    async fn change<T, F>(
+impl UsersState {
+    /// Changes a user and then invalidates the cached name in any case: even if the outcome is unknown
+    /// or the client disconnects.
+    async fn run_change<T, F>(
         &self,
         id: UserId,
         change: impl FnOnce(Directory) -> F,
@@ -171,26 +181,23 @@ impl Users {
         T: Send + 'static,
         F: Future<Output = Result<T, DirectoryError>> + Send + 'static,
     {
-        let (change, names) = (change(self.directory.clone()), self.names.clone());
+        let (change, lookup) = (change(self.directory.clone()), self.lookup.clone());
         let task = tokio::spawn(async move {
             let done = change.await;
-            names.forget(id);
+            lookup.invalidate_user(id);
             done
         });
         let done = task.await.map_err(|_| Problem::internal())?;
-        done.map_err(|error| away(&error))
+        done.map_err(log_unavailable)
     }
 }
 
-fn name(media_type: Option<&str>, body: &[u8]) -> Result<UserName, Problem> {
+fn parse_name(media_type: Option<&str>, body: &[u8]) -> Result<UserName, Problem> {
     if media_type != Some("application/json") {
-        let found = media_type.unwrap_or("without a Content-Type");
-        let message = format!("the body must be application/json, not {found}");
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+        return Err(unsupported_media_type("application/json", media_type));
     }
-    let body: Value = serde_json::from_slice(body).map_err(|error| {
-        Problem::new(StatusCode::BAD_REQUEST, format!("the body is not a JSON object: {error}"))
-    })?;
+    let body: Value =
+        serde_json::from_slice(body).map_err(|error| not_a_json_object("body", error))?;
     match &body["name"] {
         Value::String(name) => UserName::new(name).map_err(|why| Problem::bad_request("name", why)),
         Value::Null => Err(Problem::bad_request("name", "is missing")),
@@ -198,17 +205,13 @@ fn name(media_type: Option<&str>, body: &[u8]) -> Result<UserName, Problem> {
     }
 }
 
-fn user_id(field: &str, text: &str) -> Result<UserId, Problem> {
+fn parse_user_id(field: &str, text: &str) -> Result<UserId, Problem> {
     text.parse().map_err(|why: model::user::InvalidUserId| Problem::bad_request(field, why))
 }
 
-fn not_found() -> Problem {
-    Problem::not_found("User not found")
-}
-
-fn away(error: &DirectoryError) -> Problem {
-    tracing::warn!(%error, "a request for users was refused");
-    Problem::unavailable("The user directory is not available; try again shortly", SOON)
+fn log_unavailable(error: DirectoryError) -> Problem {
+    tracing::warn!(%error, "rejecting a request to /users");
+    directory_unavailable()
 }
 
 #[cfg(test)]
@@ -218,7 +221,8 @@ mod tests {
     #[test]
     fn a_page_has_100_users_and_at_most_1000() {
         let parse = |limit: Option<&str>, after: Option<&str>| {
-            let raw = Raw { limit: limit.map(str::to_owned), after: after.map(str::to_owned) };
+            let raw =
+                UsersQuery { limit: limit.map(str::to_owned), after: after.map(str::to_owned) };
             raw.parse().map_err(|problem| problem.message().to_owned())
         };
         assert_eq!(parse(None, None), Ok((0, 100)));
@@ -236,7 +240,7 @@ mod tests {
     #[test]
     fn a_body_without_a_usable_name_is_told_why() {
         let why = |body: &str| {
-            let name = name(Some("application/json"), body.as_bytes());
+            let name = parse_name(Some("application/json"), body.as_bytes());
             name.map_or_else(
                 |problem| problem.message().to_owned(),
                 |name| name.as_str().to_owned(),
@@ -248,6 +252,6 @@ mod tests {
         assert_eq!(why(r#"{"name":7}"#), "name: must be a string");
         assert_eq!(why(r#"{"name":" "}"#), "name: must not be empty");
         assert!(why("{").starts_with("the body is not a JSON object"));
-        assert!(name(None, b"{}").is_err_and(|problem| problem.status() == 415));
+        assert!(parse_name(None, b"{}").is_err_and(|problem| problem.status() == 415));
     }
 }

@@ -86,7 +86,9 @@ impl StandaloneCli {
             sending: SendArgs {
                 cors_origins: origins
                     .iter()
-                    .try_fold(self.sending.cors_origins.clone(), |all, origin| all.and(origin))?,
+                    .try_fold(self.sending.cors_origins.clone(), |all, origin| {
+                        all.with_origin(origin)
+                    })?,
                 ..self.sending.clone()
             },
             directory_cache: self.directory_cache,

@@ -20,7 +20,7 @@ pub(crate) enum StorageError {
     #[error(transparent)]
     Log(#[from] OpenError),
     #[error(transparent)]
-    Directory(#[from] directory::OpenError),
+    Directory(#[from] directory::DirectoryOpenError),
     #[error(transparent)]
     Migrate(#[from] directory::MigrateError),
 }
@@ -29,7 +29,7 @@ impl Storage {
     /// Opens `log.db` and `users.db` in this folder; creates missing files.
     pub(crate) async fn open_folder(folder: &Path) -> Result<Self, StorageError> {
         let log = Embedded::open(&folder.join("log.db")).await?;
-        let directory = Directory::sqlite(&folder.join("users.db")).await?;
+        let directory = Directory::open_sqlite(&folder.join("users.db")).await?;
         directory.migrate().await?;
         Ok(Self { log, directory })
     }

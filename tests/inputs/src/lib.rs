@@ -1,6 +1,5 @@
-//! Input that parsers stumble over, for the property tests of the other crates: text and bytes of any
-//! kind, JSON that is valid and hard to take, and valid input that was broken somewhere. It knows
-//! nothing of what any parser is for.
+//! Generated input for the property tests of the other crates: arbitrary text and bytes, valid JSON
+//! with edge cases, and mutations of valid input. It depends on no parser under test.
 
 use proptest::{
     collection::vec,
@@ -8,7 +7,7 @@ use proptest::{
     sample::{Index, select},
 };
 
-/// What means something to one parser or another, and the edges of Unicode and of numbers.
+/// Delimiters and keywords of parsers, and edge cases of Unicode and of numbers.
 const PIECES: [&str; 58] = [
     "",
     " ",
@@ -70,24 +69,24 @@ const PIECES: [&str; 58] = [
     "\u{0660}",
 ];
 
-/// Any text: printable or not, of pieces that mean something, short or long.
+/// Arbitrary text: printable or not, random or built of [`PIECES`], short or long.
 pub fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         3 => any::<String>(),
         3 => "[ -~]{0,60}",
         2 => "\\PC{0,60}",
-        3 => vec(piece(), 0..12).prop_map(|pieces| pieces.concat()),
-        1 => long(),
+        3 => vec(any_piece(), 0..12).prop_map(|pieces| pieces.concat()),
+        1 => repeated_piece(),
     ]
 }
 
-/// Any bytes, text or not.
+/// Arbitrary bytes, UTF-8 or not.
 pub fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![vec(any::<u8>(), 0..200), text().prop_map(String::into_bytes)]
 }
 
-/// Valid JSON that is hard to take: huge numbers, halves of surrogate pairs, names that are there
-/// twice, thousands of brackets within each other, white space wherever it may be.
+/// Valid JSON with edge cases: huge numbers, lone surrogates, duplicate names, thousands of nested
+/// brackets, white space between tokens.
 pub fn json() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         select(&["null", "true", "false", "{}", "[]", "[null,null]"][..]).prop_map(String::from),
@@ -95,15 +94,15 @@ pub fn json() -> impl Strategy<Value = String> {
             .prop_map(String::from),
         any::<i64>().prop_map(|number| number.to_string()),
         "[1-9][0-9]{0,60}",
-        string(),
-        deep(),
+        json_string(),
+        nested_json(),
     ];
     leaf.prop_recursive(4, 24, 5, |inner| {
         let space = || select(&["", "", " ", "\n", "\r\n\t"][..]);
         prop_oneof![
             (vec(inner.clone(), 0..5), space())
                 .prop_map(|(values, space)| format!("[{space}{}{space}]", values.join(","))),
-            (vec((string(), inner), 0..5), space()).prop_map(|(members, space)| {
+            (vec((json_string(), inner), 0..5), space()).prop_map(|(members, space)| {
                 let members: Vec<_> = members
                     .iter()
                     .map(|(name, value)| format!("{space}{name}{space}:{value}"))
@@ -114,42 +113,42 @@ pub fn json() -> impl Strategy<Value = String> {
     })
 }
 
-/// A JSON string, with escapes that are valid one by one.
-pub fn string() -> impl Strategy<Value = String> {
+/// A JSON string. Each of its escapes is valid, but a pair may hold a lone surrogate.
+pub fn json_string() -> impl Strategy<Value = String> {
     let plain = "[^\"\\\\\\x00-\\x1f]{0,12}";
     let escape =
         select(&["", "\\n", "\\u0000", "\\ud800", "\\udc00", "\\ud83d\\udca9", "\\\""][..]);
     (plain, escape, plain).prop_map(|(one, escape, other)| format!("\"{one}{escape}{other}\""))
 }
 
-/// What is valid, left as it is or broken in up to three places: cut off, bits flipped, a part left
-/// out or there several times, something put in between.
-pub fn broken(valid: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
-    (valid, vec(change(), 0..4)).prop_map(|(mut bytes, changes)| {
-        for change in changes {
-            change.apply(&mut bytes);
+/// Valid input with up to three mutations: truncated, bits flipped, a part removed, repeated or
+/// inserted.
+pub fn mutated(valid: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    (valid, vec(any_mutation(), 0..4)).prop_map(|(mut bytes, mutations)| {
+        for mutation in mutations {
+            mutation.apply_to(&mut bytes);
         }
         bytes
     })
 }
 
-/// The same for text, which stays text.
-pub fn broken_text(valid: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
-    broken(valid.prop_map(String::into_bytes))
+/// Valid text with up to three mutations; invalid UTF-8 becomes U+FFFD.
+pub fn mutated_text(valid: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
+    mutated(valid.prop_map(String::into_bytes))
         .prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn piece() -> impl Strategy<Value = String> {
+fn any_piece() -> impl Strategy<Value = String> {
     select(&PIECES[..]).prop_map(String::from)
 }
 
-/// One piece, so often that whoever takes more than linear time is seen to.
-fn long() -> impl Strategy<Value = String> {
-    (piece(), 0..8000_usize).prop_map(|(piece, times)| piece.repeat(times))
+/// One piece, repeated so often that a parser with more than linear time becomes slow.
+fn repeated_piece() -> impl Strategy<Value = String> {
+    (any_piece(), 0..8000_usize).prop_map(|(piece, times)| piece.repeat(times))
 }
 
-/// Brackets within brackets, more than a parser that calls itself for each has a stack for.
-fn deep() -> impl Strategy<Value = String> {
+/// Nested brackets, deep enough to overflow the stack of a recursive parser.
+fn nested_json() -> impl Strategy<Value = String> {
     let levels = prop_oneof![20 => 0..200_usize, 1 => 0..20_000_usize];
     (levels, any::<bool>()).prop_map(|(levels, objects)| {
         let (open, close) = if objects { ("{\"a\":", "}") } else { ("[", "]") };
@@ -158,7 +157,7 @@ fn deep() -> impl Strategy<Value = String> {
 }
 
 #[derive(Debug, Clone)]
-enum Change {
+enum Mutation {
     Cut(Index),
     Flip(Index, u8),
     Insert(Index, Vec<u8>),
@@ -166,23 +165,23 @@ enum Change {
     Repeat(Index, usize, usize),
 }
 
-fn change() -> impl Strategy<Value = Change> {
+fn any_mutation() -> impl Strategy<Value = Mutation> {
     let at = any::<Index>;
     prop_oneof![
-        at().prop_map(Change::Cut),
-        (at(), 1..=255_u8).prop_map(|(at, bits)| Change::Flip(at, bits)),
-        (at(), (0..8_u8).prop_map(|bit| 1 << bit)).prop_map(|(at, bits)| Change::Flip(at, bits)),
-        (at(), prop_oneof![9 => piece(), 1 => deep()])
-            .prop_map(|(at, piece)| Change::Insert(at, piece.into_bytes())),
-        (at(), 1..20_usize).prop_map(|(at, length)| Change::Remove(at, length)),
+        at().prop_map(Mutation::Cut),
+        (at(), 1..=255_u8).prop_map(|(at, bits)| Mutation::Flip(at, bits)),
+        (at(), (0..8_u8).prop_map(|bit| 1 << bit)).prop_map(|(at, bits)| Mutation::Flip(at, bits)),
+        (at(), prop_oneof![9 => any_piece(), 1 => nested_json()])
+            .prop_map(|(at, piece)| Mutation::Insert(at, piece.into_bytes())),
+        (at(), 1..20_usize).prop_map(|(at, length)| Mutation::Remove(at, length)),
         (at(), 1..60_usize, 1..4_usize)
-            .prop_map(|(at, length, times)| Change::Repeat(at, length, times)),
+            .prop_map(|(at, length, times)| Mutation::Repeat(at, length, times)),
     ]
 }
 
-impl Change {
-    fn apply(self, bytes: &mut Vec<u8>) {
-        // Between two bytes, before the first or after the last.
+impl Mutation {
+    fn apply_to(self, bytes: &mut Vec<u8>) {
+        // A gap between two bytes, before the first or after the last.
         let place = |at: Index, bytes: &[u8]| at.index(bytes.len() + 1);
         match self {
             Self::Cut(at) => bytes.truncate(place(at, bytes)),

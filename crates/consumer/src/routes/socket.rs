@@ -199,7 +199,7 @@ fn parse_command(text: &str) -> Result<(Action, SelectorBody), Problem> {
 
 #[cfg(test)]
 mod fuzz {
-    use inputs::{broken_text, text};
+    use inputs::{mutated_text, text};
     use proptest::{prelude::*, sample::select};
 
     use super::{super::receipts::fuzz::chosen, *};
@@ -209,7 +209,7 @@ mod fuzz {
         fn a_message_is_refused_or_chooses_what_it_says(
             message in prop_oneof![
                 1 => text(),
-                6 => broken_text((select(&["read", "unread", "dismiss", "x"][..]), chosen()).prop_map(
+                6 => mutated_text((select(&["read", "unread", "dismiss", "x"][..]), chosen()).prop_map(
                     |(action, chosen)| format!("{{\"{action}\":{}}}", String::from_utf8_lossy(&chosen)),
                 )),
             ],

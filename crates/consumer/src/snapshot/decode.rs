@@ -200,7 +200,7 @@ impl<'a> Assembler<'a> {
             return damaged("an inbox is ahead of the log");
         }
         let SnapshotKey { partitioner, partitions, .. } = self.key;
-        let home = partitioner.partition(item.user.key().as_bytes(), *partitions);
+        let home = partitioner.partition_for(item.user.record_key().as_bytes(), *partitions);
         self.has_misplaced |= home != self.number;
         self.partial = Some(PartialInbox { item, entries: Vec::new(), pending: HashMap::new() });
         Ok(())

@@ -52,7 +52,7 @@ fn inboxes() -> Inboxes {
             1 => NotificationId::from_text(&format!("id-{offset}")).expect("short"),
             _ => NotificationId::from_text(&format!("0-{offset}")).expect("a place"),
         };
-        let fingerprint = (offset % 2 == 0).then(|| Fingerprint::new(7));
+        let fingerprint = (offset % 2 == 0).then(|| Fingerprint::from_bits(7));
         let sent_at = Timestamp::now();
         let headers = Headers { id, sent_at, traceparent: None, fingerprint };
         let entry = Entry::new(offset, &notification, headers).expect("JSON");

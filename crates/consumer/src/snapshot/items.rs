@@ -75,7 +75,7 @@ pub(super) fn put_entry(block: &mut Vec<u8>, entry: &Entry) {
     put_int(block, *sent_at_ms);
     put_id(block, id);
     if let Some(fingerprint) = fingerprint {
-        block.extend(fingerprint.bits().to_le_bytes());
+        block.extend(fingerprint.to_bits().to_le_bytes());
     }
     for text in [category, json].into_iter().flatten() {
         put_text(block, text);
@@ -90,7 +90,7 @@ pub(super) fn take_entry(block: &mut BlockReader<'_>) -> Decoded<Entry> {
     let state = EntryState::from_bits(bits);
     let (offset, sent_at_ms, id) = (block.take_int_from(0)?, block.take_int()?, block.take_id()?);
     let fingerprint = if bits & FINGERPRINT != 0 {
-        Some(Fingerprint::new(u64::from_le_bytes(block.take_array()?)))
+        Some(Fingerprint::from_bits(u64::from_le_bytes(block.take_array()?)))
     } else {
         None
     };

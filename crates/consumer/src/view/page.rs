@@ -186,7 +186,7 @@ impl PageItem {
         json.push_str(&self.json);
         self.state.write_json(json);
         json.push_str(",\"cursor\":\"");
-        let _ = self.at.write(json);
+        let _ = self.at.write_to(json);
         json.push_str("\"}");
     }
 }

@@ -73,7 +73,7 @@ impl View {
     #[must_use]
     pub fn home_partition(&self, user: UserId) -> i32 {
         let partitions = u32::try_from(self.partitions.len()).unwrap_or(u32::MAX);
-        self.partitioner.partition(user.key().as_bytes(), partitions)
+        self.partitioner.partition_for(user.record_key().as_bytes(), partitions)
     }
 
     /// Every partition with its number.

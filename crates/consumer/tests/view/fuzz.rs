@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use consumer::view::{Feed, Limits, PageQuery, Selector, Since, feed::FeedEvent, page::FeedStart};
 use event_log::{PartitionHandler, Record};
-use inputs::{broken, bytes, json, string, text};
+use inputs::{bytes, json, json_string, mutated, text};
 use model::{Action, Cursor, NotificationId};
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::Value;
@@ -36,15 +36,17 @@ fn notification() -> impl Strategy<Value = Vec<u8>> {
             value.map(|value| format!(",\"{name}\":{value}")).unwrap_or_default()
         })
     };
-    let category = optional("category", string().boxed());
+    let category = optional("category", json_string().boxed());
     let data = optional("data", json().boxed());
-    (1..3, string(), string(), category, data).prop_map(|(to, name, message, category, data)| {
-        format!(
-            "{{\"from\":{{\"id\":9,\"name\":{name}}},\"to\":{{\"id\":{to},\"name\":\"\"}},\
+    (1..3, json_string(), json_string(), category, data).prop_map(
+        |(to, name, message, category, data)| {
+            format!(
+                "{{\"from\":{{\"id\":9,\"name\":{name}}},\"to\":{{\"id\":{to},\"name\":\"\"}},\
              \"message\":{message}{category}{data}}}"
-        )
-        .into_bytes()
-    })
+            )
+            .into_bytes()
+        },
+    )
 }
 
 fn receipt() -> impl Strategy<Value = Vec<u8>> {
@@ -67,7 +69,7 @@ fn made() -> impl Strategy<Value = Made> {
         3 => notification().prop_map(|value| (false, value)),
         2 => receipt().prop_map(|value| (true, value)),
     ];
-    let broken = (of_receipt, prop_oneof![bytes(), broken(notification()), broken(receipt())]);
+    let broken = (of_receipt, prop_oneof![bytes(), mutated(notification()), mutated(receipt())]);
     let value = prop_oneof![
         6 => valid.prop_map(|(receipt, value)| (receipt, Some(value))),
         2 => broken.prop_map(|(receipt, value)| (receipt, Some(value))),

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use model::{
     Action, Cursor, Fingerprint, Headers, Notification, NotificationId, Partitioner, Receipt, User,
     UserId,
-    record::{encode, encode_receipt},
+    record::{encode_notification, encode_receipt},
 };
 
 const NOW: Duration = Duration::ZERO;
@@ -117,9 +117,11 @@ impl Bench {
             data: None,
         };
         let sent_at = Timestamp::now() - jiff::SignedDuration::from_secs(ago);
-        let record =
-            encode(&notification, &Headers { id, sent_at, traceparent: None, fingerprint })
-                .expect("JSON");
+        let record = encode_notification(
+            &notification,
+            &Headers { id, sent_at, traceparent: None, fingerprint },
+        )
+        .expect("JSON");
         let headers = record.headers.iter().map(|(name, value)| (*name, &**value)).collect();
         self.notifications.on_record(&Record {
             partition: 0,

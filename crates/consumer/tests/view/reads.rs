@@ -193,7 +193,8 @@ async fn an_instance_that_was_stopped_for_long_does_not_answer_from_memory() {
 #[tokio::test]
 async fn a_second_copy_is_dropped_and_a_reused_key_is_poison() {
     let mut bench = Bench::live(Limits::default());
-    let (id, one, other) = (NotificationId::generate(), Fingerprint::new(1), Fingerprint::new(2));
+    let (id, one, other) =
+        (NotificationId::generate(), Fingerprint::from_bits(1), Fingerprint::from_bits(2));
     assert_eq!(bench.notify_keyed(0, 1, id.clone(), 0, Some(one)), RecordOutcome::Applied);
     assert_eq!(bench.notify_keyed(1, 1, id.clone(), 0, Some(one)), RecordOutcome::Applied);
     // A record without a fingerprint counts as a duplicate.

@@ -1,5 +1,4 @@
-//! Encoding and decoding are each other's inverse, for anything that can be sent, and decoding
-//! never panics, for anything that can arrive.
+//! Decoding is the inverse of encoding for every valid value, and never panics on generated input.
 
 mod strategies;
 mod fuzz;
@@ -9,11 +8,11 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use model::{
     Cursor, Data, Fingerprint, Headers, Link, Notification, NotificationId, User,
-    record::{decode, encode},
+    record::{decode_notification, encode_notification},
 };
 use proptest::prelude::*;
 use serde_json::value::RawValue;
-use strategies::{cursor, json, notification_id, time, user_id};
+use strategies::{cursor, json_value, notification_id, sent_time, user_id};
 
 proptest! {
     #[test]
@@ -22,8 +21,8 @@ proptest! {
         to in user_id(), to_name in any::<String>(),
         message in any::<String>(), category in any::<Option<String>>(), link in any::<Option<String>>(),
         data in proptest::option::of(any::<Vec<String>>()),
-        id in notification_id(), sent_at in time(), at in cursor(),
-        fingerprint in proptest::option::of(any::<u64>().prop_map(Fingerprint::new)),
+        id in notification_id(), sent_at in sent_time(), at in cursor(),
+        fingerprint in proptest::option::of(any::<u64>().prop_map(Fingerprint::from_bits)),
     ) {
         let data = data.map(|d| serde_json::value::to_raw_value(&d).expect("strings"));
         let notification = Notification {
@@ -35,12 +34,12 @@ proptest! {
             data: data.as_deref(),
         };
         let headers = Headers { id, sent_at, traceparent: None, fingerprint };
-        let record = encode(&notification, &headers).expect("JSON");
+        let record = encode_notification(&notification, &headers).expect("JSON");
         prop_assert_eq!(&record.key, &to.to_string().into_bytes());
 
         let wire = record.headers.iter().map(|(name, value)| (*name, &**value));
         let (read, read_headers) =
-            decode(Some(&record.value), wire, at, Timestamp::UNIX_EPOCH).expect("a notification");
+            decode_notification(Some(&record.value), wire, at, Timestamp::UNIX_EPOCH).expect("a notification");
         prop_assert_eq!(read.from, notification.from);
         prop_assert_eq!(read.to, notification.to);
         prop_assert_eq!(read.message, notification.message);
@@ -65,14 +64,14 @@ proptest! {
     }
 
     #[test]
-    fn data_means_what_was_written_and_is_one_line(written in json(), spaces in "[ \t\r\n]{0,3}") {
-        // Space wherever JSON allows it: no string in here has a bracket or a comma.
+    fn data_means_what_was_written_and_is_one_line(written in json_value(), spaces in "[ \t\r\n]{0,3}") {
+        // White space where JSON allows it: no string in here has a bracket or a comma.
         let space = |c| match c {
             '[' | ']' | ',' | ':' => format!("{spaces}{c}{spaces}"),
             c => String::from(c),
         };
         let spaced: String = written.to_string().chars().map(space).collect();
-        let data = Data::parse(&spaced).expect("JSON");
+        let data = Data::from_json(&spaced).expect("JSON");
         let kept = data.as_ref().map_or("null", |data| data.as_json().get());
         prop_assert!(!kept.contains(['\n', '\r']));
         prop_assert_eq!(serde_json::from_str::<serde_json::Value>(kept).expect("JSON"), written);
@@ -91,8 +90,9 @@ proptest! {
 fn a_record_as_the_go_tutorial_writes_it_decodes() {
     let value = br#"{"from":{"id":2,"name":"Bruno"},"to":{"id":1,"name":"Emma"},"message":"Bruno started following you."}"#;
     let timestamp = Timestamp::from_millisecond(1_700_000_000_000).expect("in range");
-    let (read, headers) = decode(Some(value), std::iter::empty(), Cursor::new(3, 7), timestamp)
-        .expect("a notification");
+    let (read, headers) =
+        decode_notification(Some(value), std::iter::empty(), Cursor::new(3, 7), timestamp)
+            .expect("a notification");
     assert_eq!((read.from.id.get(), &*read.from.name), (2, "Bruno"));
     assert_eq!((read.to.id.get(), &*read.to.name), (1, "Emma"));
     assert_eq!(read.message, "Bruno started following you.");
@@ -115,9 +115,17 @@ fn what_is_no_notification_is_poison() {
         b"\xff\xfe",
     ] {
         assert!(
-            decode(Some(value), std::iter::empty(), Cursor::new(0, 0), Timestamp::UNIX_EPOCH)
-                .is_err()
+            decode_notification(
+                Some(value),
+                std::iter::empty(),
+                Cursor::new(0, 0),
+                Timestamp::UNIX_EPOCH
+            )
+            .is_err()
         );
     }
-    assert!(decode(None, std::iter::empty(), Cursor::new(0, 0), Timestamp::UNIX_EPOCH).is_err());
+    assert!(
+        decode_notification(None, std::iter::empty(), Cursor::new(0, 0), Timestamp::UNIX_EPOCH)
+            .is_err()
+    );
 }

@@ -1,9 +1,9 @@
-//! What is valid, made up.
+//! Generated valid values.
 
 use jiff::Timestamp;
 use model::{
     Action, Cursor, Fingerprint, Headers, NotificationId, Receipt, UserId,
-    record::{Encoded, encode_receipt},
+    record::{EncodedRecord, encode_receipt},
 };
 use proptest::prelude::*;
 
@@ -23,11 +23,11 @@ pub(crate) fn notification_id() -> impl Strategy<Value = NotificationId> {
     ]
 }
 
-pub(crate) fn time() -> impl Strategy<Value = Timestamp> {
+pub(crate) fn sent_time() -> impl Strategy<Value = Timestamp> {
     (0..4_102_444_800_000_i64).prop_map(|ms| Timestamp::from_millisecond(ms).expect("this century"))
 }
 
-pub(crate) fn json() -> impl Strategy<Value = serde_json::Value> {
+pub(crate) fn json_value() -> impl Strategy<Value = serde_json::Value> {
     let leaf = prop_oneof![
         Just(serde_json::Value::Null),
         any::<i64>().prop_map(serde_json::Value::from),
@@ -42,23 +42,23 @@ pub(crate) fn json() -> impl Strategy<Value = serde_json::Value> {
     })
 }
 
-pub(crate) fn headers() -> impl Strategy<Value = Headers> {
+pub(crate) fn record_headers() -> impl Strategy<Value = Headers> {
     let traceparent = proptest::option::of("00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]");
-    let fingerprint = proptest::option::of(any::<u64>().prop_map(Fingerprint::new));
-    (notification_id(), time(), traceparent, fingerprint).prop_map(
+    let fingerprint = proptest::option::of(any::<u64>().prop_map(Fingerprint::from_bits));
+    (notification_id(), sent_time(), traceparent, fingerprint).prop_map(
         |(id, sent_at, traceparent, fingerprint)| Headers { id, sent_at, traceparent, fingerprint },
     )
 }
 
-/// The value of a notification's record, with fields of others and with fields twice.
+/// The value of a notification's record, with unknown and with duplicate fields.
 pub(crate) fn notification_json() -> impl Strategy<Value = Vec<u8>> {
     let user = || {
-        (user_id(), inputs::string())
+        (user_id(), inputs::json_string())
             .prop_map(|(id, name)| format!("{{\"id\":{id},\"name\":{name}}}"))
     };
     let from = user().prop_map(|user| format!("\"from\":{user}"));
     let to = user().prop_map(|user| format!("\"to\":{user}"));
-    let message = inputs::string().prop_map(|text| format!("\"message\":{text}"));
+    let message = inputs::json_string().prop_map(|text| format!("\"message\":{text}"));
     let names = &["category", "link", "data", "data", "message", "more", "to"][..];
     let more = (proptest::sample::select(names), inputs::json())
         .prop_map(|(name, value)| format!("\"{name}\":{value}"));
@@ -70,10 +70,10 @@ pub(crate) fn notification_json() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
-pub(crate) fn receipt() -> impl Strategy<Value = Encoded> {
+pub(crate) fn receipt() -> impl Strategy<Value = EncodedRecord> {
     let action = proptest::sample::select(&[Action::Read, Action::Unread, Action::Dismissed][..]);
     let ids = proptest::collection::vec(notification_id(), 0..6);
-    (user_id(), action, ids, headers()).prop_map(|(user_id, action, ids, headers)| {
+    (user_id(), action, ids, record_headers()).prop_map(|(user_id, action, ids, headers)| {
         encode_receipt(&Receipt { user_id, action, ids }, &headers).expect("JSON")
     })
 }

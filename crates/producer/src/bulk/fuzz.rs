@@ -1,32 +1,32 @@
-//! Any bytes in any chunks are the same lines, and take no more memory than a line may have.
+//! Property tests of the line splitter: the lines do not depend on the chunks, and the buffer is bounded.
 
 use bytes::Bytes;
 use inputs::bytes;
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-use super::lines::{Line, Lines, MAX_LINE, TooLong};
+use super::lines::{BulkLine, LineSplitter, LineTooLong, MAX_LINE_BYTES};
 
-/// Bytes of any kind, with ends of lines, and with lines about as long as one may be.
+/// Arbitrary bytes with line feeds, and lines of about the maximum length.
 fn body() -> impl Strategy<Value = Vec<u8>> {
     let run = prop_oneof![
         6 => bytes(),
         6 => Just(vec![b'\n']),
-        2 => (MAX_LINE - 2..MAX_LINE + 3).prop_map(|length| vec![b'x'; length]),
-        1 => (MAX_LINE - 2..MAX_LINE + 3).prop_map(|length| vec![b' '; length]),
-        1 => (0..MAX_LINE).prop_map(|length| vec![0xff; length]),
+        2 => (MAX_LINE_BYTES - 2..MAX_LINE_BYTES + 3).prop_map(|length| vec![b'x'; length]),
+        1 => (MAX_LINE_BYTES - 2..MAX_LINE_BYTES + 3).prop_map(|length| vec![b' '; length]),
+        1 => (0..MAX_LINE_BYTES).prop_map(|length| vec![0xff; length]),
     ];
     vec(run, 0..10).prop_map(|runs| runs.concat())
 }
 
-/// What the lines are, said in another way.
-fn expected(body: &[u8]) -> Vec<Line> {
+/// The expected lines, computed from the whole body.
+fn expected(body: &[u8]) -> Vec<BulkLine> {
     let lines = (1..).zip(body.split(|byte| *byte == b'\n'));
-    let long = |text: &[u8]| text.len() > MAX_LINE;
+    let long = |text: &[u8]| text.len() > MAX_LINE_BYTES;
     lines
         .filter(|(_, text)| long(text) || !text.trim_ascii().is_empty())
-        .map(|(number, text)| Line {
+        .map(|(number, text)| BulkLine {
             number,
-            text: if long(text) { Err(TooLong) } else { Ok(Bytes::copy_from_slice(text)) },
+            text: if long(text) { Err(LineTooLong) } else { Ok(Bytes::copy_from_slice(text)) },
         })
         .collect()
 }
@@ -39,16 +39,16 @@ proptest! {
         let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(body.len() + 1)).collect();
         cuts.extend([0, body.len()]);
         cuts.sort_unstable();
-        let (mut lines, mut found, mut held) = (Lines::default(), Vec::new(), 0);
+        let (mut lines, mut found, mut held) = (LineSplitter::default(), Vec::new(), 0);
         for cut in cuts.windows(2) {
-            lines.feed(Bytes::copy_from_slice(&body[cut[0]..cut[1]]));
-            found.extend(std::iter::from_fn(|| lines.next()));
-            held = held.max(lines.held());
+            lines.push_chunk(Bytes::copy_from_slice(&body[cut[0]..cut[1]]));
+            found.extend(std::iter::from_fn(|| lines.next_line()));
+            held = held.max(lines.buffer_bytes());
         }
         let ends = body.iter().filter(|byte| **byte == b'\n').count() as u64;
-        prop_assert_eq!(lines.number(), ends + 1);
-        found.extend(lines.last());
+        prop_assert_eq!(lines.line_number(), ends + 1);
+        found.extend(lines.last_line());
         prop_assert_eq!(found, expected(&body));
-        prop_assert!(held <= 4 * MAX_LINE, "{} bytes", held);
+        prop_assert!(held <= 4 * MAX_LINE_BYTES, "{} bytes", held);
     }
 }

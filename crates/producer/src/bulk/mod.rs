@@ -1,24 +1,24 @@
-//! Bulk: a line of JSON a send, a line of JSON for each result. Lines are read as fast as they can be
-//! queued and their results be written, and no faster: what is between the two is bounded, whatever
-//! the length of the body.
+//! Bulk requests: NDJSON in, one send a line, and NDJSON out, one result a line, in order. `lines`
+//! splits the body, this module parses lines and queues their records, `results` waits for the
+//! acknowledgements and writes the results.
 //!
-//! `lines` cuts, this module parses, looks up and queues, `answers` waits for acknowledgements.
+//! Reads the body only as fast as records can be queued and the client reads the results: the number
+//! and size of the lines between the two are bounded, for bodies of any length.
 
 mod lines;
-mod answers;
+mod results;
 #[cfg(test)]
 mod fuzz;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    body::Body,
+    body::{Body, BodyDataStream},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
-use futures_util::FutureExt as _;
-use http_body_util::BodyExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use service::{auth::Caller, ops::trace::TraceParent, problem::Problem};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -27,269 +27,254 @@ use tokio::{
 
 use crate::{
     access,
-    directory::People,
-    send::{Sender, idempotency::IdempotencyKey, request::Send},
+    directory::UserNames,
+    send::{Sender, idempotency::IdempotencyKey, request::SendRequest},
 };
-use answers::{Answer, Outcome};
-use lines::{Line, Lines, MAX_LINE};
+use lines::{BulkLine, LineSplitter, LineTooLong, MAX_LINE_BYTES};
+use results::{LineOutcome, LineResult};
 
-/// The media type of both bodies.
+/// The media type of request and response.
 pub const MEDIA_TYPE: &str = "application/x-ndjson";
 
-/// How many lines may be read and not answered yet: as many as it takes to keep the log busy while
-/// acknowledgements are on their way.
-const WINDOW_LINES: usize = 4096;
-/// How many bytes of records those lines may be, about.
-const WINDOW_BYTES: u32 = 16 << 20;
-/// How many lines, and about how many bytes of records, are looked up and queued together.
-const BATCH_LINES: usize = 256;
-const BATCH_BYTES: usize = 256 << 10;
-/// The pause before a queue that was full is tried again.
-const FULL_PAUSE: Duration = Duration::from_millis(2);
+/// Maximum number of lines of one bulk request that are read and not answered: enough to keep the
+/// log busy while acknowledgements are on their way.
+const MAX_PENDING_LINES: usize = 4096;
+/// Approximate maximum size of the records of those lines.
+const MAX_PENDING_BYTES: u32 = 16 << 20;
+/// Maximum number of lines, and approximate maximum size of their records, that are looked up and
+/// queued together.
+const MAX_BATCH_LINES: usize = 256;
+const MAX_BATCH_BYTES: usize = 256 << 10;
+/// Delay before retrying when the log's queue is full.
+const QUEUE_FULL_DELAY: Duration = Duration::from_millis(2);
 
-/// Who asks for a bulk, and what it needs.
-pub(crate) struct Asked {
+/// A bulk request without its body.
+pub(crate) struct BulkRequest {
     pub(crate) sender: Sender,
     pub(crate) caller: Caller,
-    /// For lines without one.
+    /// The key of the request's header, for lines without a key.
     pub(crate) key: Option<IdempotencyKey>,
-    /// The place of all of it in a trace.
     pub(crate) trace: Option<TraceParent>,
-    /// Among the bulks under way; kept until the last line is queued.
-    pub(crate) _place: OwnedSemaphorePermit,
+    /// Counts the request as running until its last line is queued.
+    pub(crate) _permit: OwnedSemaphorePermit,
 }
 
-/// Sends the lines of this body, and answers at once with a body that has the results. `patience`
-/// is how long more bytes may take to come.
-pub(crate) async fn send(asked: Asked, body: Body, patience: Duration) -> Response {
-    let mut chunks = Chunks { body, patience, peeked: None };
-    // A client that asks whether to go on (Expect: 100-continue) is told so by reading, which has to
-    // come before the answer.
-    chunks.peek().await;
-    let (answers, queue) = mpsc::channel(WINDOW_LINES);
-    let Sender { keys, outcomes, .. } = &asked.sender;
-    let results = answers::body(queue, keys.clone(), outcomes.clone());
-    let bulk = Bulk {
-        asked,
-        chunks,
-        lines: Lines::default(),
-        answers,
-        room: Arc::new(Semaphore::new(WINDOW_BYTES as usize)),
-    };
-    tokio::spawn(bulk.run());
-    let media_type = HeaderValue::from_static(MEDIA_TYPE);
-    ([(header::CONTENT_TYPE, media_type)], results).into_response()
-}
-
-/// A body as it arrives.
-struct Chunks {
+/// Starts to send the lines of the body, and returns a response that streams the results. The request
+/// fails if no bytes of the body arrive for `read_timeout`.
+pub(crate) async fn send_bulk(
+    request: BulkRequest,
     body: Body,
-    patience: Duration,
-    peeked: Option<Chunk>,
+    read_timeout: Duration,
+) -> Response {
+    let mut chunks = BodyChunks { body: body.into_data_stream(), read_timeout, first: None };
+    // hyper answers `Expect: 100-continue` at the first read, which must precede the response.
+    chunks.first = Some(chunks.next_chunk().await);
+    let (results, pending) = mpsc::channel(MAX_PENDING_LINES);
+    let Sender { keys, metrics, .. } = &request.sender;
+    let body = results::results_body(pending, keys.clone(), metrics.clone());
+    let bulk = BulkReader {
+        request,
+        chunks,
+        lines: LineSplitter::default(),
+        results,
+        byte_permits: Arc::new(Semaphore::new(MAX_PENDING_BYTES as usize)),
+    };
+    tokio::spawn(bulk.send_until_closed());
+    ([(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE))], body).into_response()
 }
 
-enum Chunk {
-    Bytes(Bytes),
-    End,
-    /// Nothing came in time.
-    Stalled,
-    /// The client went away, or broke the protocol.
+/// Reads the body in chunks.
+struct BodyChunks {
+    body: BodyDataStream,
+    read_timeout: Duration,
+    first: Option<Result<Bytes, BodyEnd>>,
+}
+
+enum BodyEnd {
+    Complete,
+    /// No bytes arrived for the timeout.
+    TimedOut,
+    /// The client disconnected or violated HTTP.
     Broken,
 }
 
-impl Chunks {
-    /// Waits for the next chunk and leaves it where it is.
-    async fn peek(&mut self) {
-        if self.peeked.is_none() {
-            self.peeked = Some(self.next().await);
+impl BodyChunks {
+    async fn next_chunk(&mut self) -> Result<Bytes, BodyEnd> {
+        if let Some(chunk) = self.first.take() {
+            return chunk;
         }
+        let read = timeout(self.read_timeout, self.body.next()).await;
+        read.map_or(Err(BodyEnd::TimedOut), chunk_or_end)
     }
 
-    async fn next(&mut self) -> Chunk {
-        match self.peeked.take() {
-            Some(chunk) => chunk,
-            None => timeout(self.patience, self.read()).await.unwrap_or(Chunk::Stalled),
-        }
-    }
-
-    /// The next chunk, if it is there already.
-    fn ready(&mut self) -> Option<Chunk> {
-        self.peeked.take().or_else(|| self.read().now_or_never())
-    }
-
-    async fn read(&mut self) -> Chunk {
-        loop {
-            match self.body.frame().await {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(bytes) if !bytes.is_empty() => return Chunk::Bytes(bytes),
-                    // Trailers, which say nothing to us.
-                    _ => {}
-                },
-                Some(Err(_)) => return Chunk::Broken,
-                None => return Chunk::End,
-            }
-        }
+    /// Returns the next chunk if it has arrived already.
+    fn try_next_chunk(&mut self) -> Option<Result<Bytes, BodyEnd>> {
+        self.first.take().or_else(|| self.body.next().now_or_never().map(chunk_or_end))
     }
 }
 
-/// One bulk, at the reading end.
-struct Bulk {
-    asked: Asked,
-    chunks: Chunks,
-    lines: Lines,
-    answers: mpsc::Sender<Answer>,
-    room: Arc<Semaphore>,
+fn chunk_or_end(read: Option<Result<Bytes, axum::Error>>) -> Result<Bytes, BodyEnd> {
+    match read {
+        Some(Ok(bytes)) => Ok(bytes),
+        Some(Err(_)) => Err(BodyEnd::Broken),
+        None => Err(BodyEnd::Complete),
+    }
 }
 
-/// A line as it was understood.
-struct Parsed {
+/// Reads the lines of one bulk request and queues their records.
+struct BulkReader {
+    request: BulkRequest,
+    chunks: BodyChunks,
+    lines: LineSplitter,
+    results: mpsc::Sender<LineResult>,
+    /// One permit for each byte of pending records.
+    byte_permits: Arc<Semaphore>,
+}
+
+struct ParsedLine {
     number: u64,
-    /// Of all its records, about: a send to thousands is as many.
+    /// Approximate size of the line's records together: a line with many recipients makes many.
     bytes: usize,
-    send: Result<(Send, Option<IdempotencyKey>), Problem>,
+    send: Result<(SendRequest, Option<IdempotencyKey>), Problem>,
 }
 
-/// Nobody reads the answers any more.
-struct Gone;
+/// The client no longer reads the results.
+struct ClientGone;
 
-impl Bulk {
-    async fn run(mut self) {
-        let nobody_reads = self.answers.clone();
+impl BulkReader {
+    async fn send_until_closed(mut self) {
+        let results = self.results.clone();
         tokio::select! {
             _ = self.send_all() => {}
-            () = nobody_reads.closed() => tracing::debug!("a bulk's client went away"),
+            () = results.closed() => tracing::debug!("the client of a bulk request disconnected"),
         }
     }
 
-    async fn send_all(&mut self) -> Result<(), Gone> {
+    async fn send_all(&mut self) -> Result<(), ClientGone> {
         loop {
-            let (batch, end) = self.batch().await;
+            let (batch, end) = self.read_batch().await;
             self.send_batch(batch).await?;
             match end {
                 None => {}
-                Some(Chunk::Stalled) => {
-                    let message = format!(
-                        "No more of the request body arrived within {} s",
-                        self.chunks.patience.as_secs_f64()
-                    );
+                Some(BodyEnd::TimedOut) => {
+                    let seconds = self.chunks.read_timeout.as_secs_f64();
+                    let message = format!("No more of the request body arrived within {seconds} s");
                     let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, message);
-                    return self.answer(self.lines.number(), Outcome::Refused(problem)).await;
+                    let (line, outcome) = (self.lines.line_number(), LineOutcome::Refused(problem));
+                    let result = LineResult { line, outcome, permit: None };
+                    return self.results.send(result).await.map_err(|_| ClientGone);
                 }
                 Some(_) => return Ok(()),
             }
         }
     }
 
-    /// The lines that are there, at least one if there is one more; and how the body ended, if it
-    /// did. A line that was not finished when the body broke off is not one.
-    async fn batch(&mut self) -> (Vec<Parsed>, Option<Chunk>) {
-        let (mut batch, mut bytes) = (Vec::with_capacity(BATCH_LINES), 0);
-        while batch.len() < BATCH_LINES && bytes < BATCH_BYTES {
-            if let Some(line) = self.lines.next() {
-                let parsed = self.parse(&line);
-                bytes = bytes.saturating_add(parsed.bytes);
+    /// Waits for a line and returns it with those that have arrived by then, and how the body ended
+    /// if it did. If the client disconnected, its unfinished last line is dropped.
+    async fn read_batch(&mut self) -> (Vec<ParsedLine>, Option<BodyEnd>) {
+        let (mut batch, mut batch_bytes) = (Vec::with_capacity(MAX_BATCH_LINES), 0);
+        while batch.len() < MAX_BATCH_LINES && batch_bytes < MAX_BATCH_BYTES {
+            if let Some(line) = self.lines.next_line() {
+                let parsed = self.parse_line(&line);
+                batch_bytes = parsed.bytes.saturating_add(batch_bytes);
                 batch.push(parsed);
                 continue;
             }
             let chunk = if batch.is_empty() {
-                self.chunks.next().await
-            } else if let Some(chunk) = self.chunks.ready() {
+                self.chunks.next_chunk().await
+            } else if let Some(chunk) = self.chunks.try_next_chunk() {
                 chunk
             } else {
                 break;
             };
             match chunk {
-                Chunk::Bytes(bytes) => self.lines.feed(bytes),
-                Chunk::End => {
-                    let last = self.lines.last();
-                    batch.extend(last.map(|line| self.parse(&line)));
-                    return (batch, Some(Chunk::End));
+                Ok(bytes) => self.lines.push_chunk(bytes),
+                Err(end) => {
+                    if matches!(end, BodyEnd::Complete) {
+                        let last = self.lines.last_line();
+                        batch.extend(last.map(|line| self.parse_line(&line)));
+                    }
+                    return (batch, Some(end));
                 }
-                ended @ (Chunk::Stalled | Chunk::Broken) => return (batch, Some(ended)),
             }
         }
         (batch, None)
     }
 
-    fn parse(&self, line: &Line) -> Parsed {
+    fn parse_line(&self, line: &BulkLine) -> ParsedLine {
         let number = line.number;
         let (bytes, send) = match &line.text {
-            Ok(text) => (text.len(), Send::parse_line(text)),
-            Err(lines::TooLong) => {
-                let message = format!("The line must have at most {MAX_LINE} bytes");
+            Ok(text) => (text.len(), SendRequest::parse_line(text)),
+            Err(LineTooLong) => {
+                let message = format!("The line must have at most {MAX_LINE_BYTES} bytes");
                 let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, message);
-                (0, Err(problem.with("limit", MAX_LINE)))
+                (0, Err(problem.with("limit", MAX_LINE_BYTES)))
             }
         };
-        let of_header = || self.asked.key.as_ref().map(|key| key.of_line(number));
+        let header_key = || self.request.key.as_ref().map(|key| key.for_line(number));
         let send = send.and_then(|(send, key)| {
-            self.asked.caller.must_be_current()?;
-            access::may_send_as(&self.asked.caller, send.from)?;
-            Ok((send, key.or_else(of_header)))
+            self.request.caller.must_be_current()?;
+            access::may_send_as(&self.request.caller, send.from)?;
+            Ok((send, key.or_else(header_key)))
         });
         let records = send.as_ref().map_or(1, |(send, _)| send.to.len());
-        let bytes = bytes.saturating_mul(records);
-        Parsed { number, bytes, send }
+        ParsedLine { number, bytes: bytes.saturating_mul(records), send }
     }
 
-    /// Looks everybody up at once, waits for room in the window for all, then queues line by line.
-    async fn send_batch(&mut self, batch: Vec<Parsed>) -> Result<(), Gone> {
+    /// Looks up the users of all lines at once, waits for the permits of all records, then queues
+    /// line by line.
+    async fn send_batch(&mut self, batch: Vec<ParsedLine>) -> Result<(), ClientGone> {
         let sends = batch.iter().filter_map(|line| line.send.as_ref().ok());
-        let everybody =
-            sends.flat_map(|(send, _)| std::iter::once(send.from).chain(send.to.iter().copied()));
-        let people = self.asked.sender.names.of(everybody).await;
+        let ids = sends.flat_map(|(send, _)| send.users());
+        let users = self.request.sender.users.look_up(ids).await;
         let bytes = batch.iter().fold(0, |sum: usize, line| sum.saturating_add(line.bytes));
-        // One that is larger than the window has it alone.
-        let room = u32::try_from(bytes).unwrap_or(u32::MAX).min(WINDOW_BYTES);
-        let room = Arc::clone(&self.room).acquire_many_owned(room).await.map_err(|_| Gone)?;
-        let places = self.answers.reserve_many(batch.len()).await.map_err(|_| Gone)?;
-        // The window has room again when the last of the batch is answered.
-        let (last, mut room) = (batch.last().map(|line| line.number), Some(room));
-        for (line, place) in batch.into_iter().zip(places) {
+        // A larger batch takes all permits, and so is pending alone.
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(MAX_PENDING_BYTES);
+        let permits = Arc::clone(&self.byte_permits).acquire_many_owned(bytes).await;
+        let mut permits = Some(permits.map_err(|_| ClientGone)?);
+        let slots = self.results.reserve_many(batch.len()).await.map_err(|_| ClientGone)?;
+        let last = batch.last().map(|line| line.number);
+        for (line, slot) in batch.into_iter().zip(slots) {
             let outcome = match line.send {
-                Ok((send, key)) => {
-                    queued(&self.asked.sender, &send, key.as_ref(), self.asked.trace, &people).await
-                }
-                Err(problem) => Outcome::Refused(problem),
+                Ok((send, key)) => self.request.queue_line(&send, key.as_ref(), &users).await,
+                Err(problem) => LineOutcome::Refused(problem),
             };
-            let room = if Some(line.number) == last { room.take() } else { None };
-            place.send(Answer { line: line.number, outcome, room });
+            // The result of the batch's last line releases the permits.
+            let permit = if Some(line.number) == last { permits.take() } else { None };
+            slot.send(LineResult { line: line.number, outcome, permit });
         }
         Ok(())
     }
-
-    async fn answer(&mut self, line: u64, outcome: Outcome) -> Result<(), Gone> {
-        let answer = Answer { line, outcome, room: None };
-        self.answers.send(answer).await.map_err(|_| Gone)
-    }
 }
 
-/// Queues a send, and waits for room in the log's queue until the deadline.
-async fn queued(
-    sender: &Sender,
-    send: &Send,
-    key: Option<&IdempotencyKey>,
-    trace: Option<TraceParent>,
-    people: &People,
-) -> Outcome {
-    // A bulk is slowed down to what its sender may send, rather than refused line by line.
-    let deadline = Instant::now() + sender.deadline;
-    while let Err(refused) = sender.rates.take(send.from, send.to.len()) {
-        match refused.retry_after {
-            Some(wait) if Instant::now() + wait < deadline => sleep(wait).await,
-            _ => return Outcome::Refused(refused.into()),
+impl BulkRequest {
+    /// Queues the records of a line. Waits for the sender's rate limit and for space in the log's
+    /// queue, until the deadline: a bulk request is slowed down rather than refused line by line.
+    async fn queue_line(
+        &self,
+        send: &SendRequest,
+        key: Option<&IdempotencyKey>,
+        users: &UserNames,
+    ) -> LineOutcome {
+        let sender = &self.sender;
+        let deadline = Instant::now() + sender.timeout;
+        while let Err(limited) = sender.limits.take_tokens(send.from, send.to.len()) {
+            match limited.retry_after {
+                Some(wait) if Instant::now() + wait < deadline => sleep(wait).await,
+                _ => return LineOutcome::Refused(limited.into()),
+            }
         }
-    }
-    let mut delivery = match sender.address(send, key, trace, people) {
-        Ok(delivery) => delivery,
-        Err(problem) => return Outcome::Refused(problem),
-    };
-    while !sender.queue(&mut delivery, send, people) {
-        if Instant::now() >= delivery.deadline {
-            delivery.give_up_next(&sender.outcomes);
-        } else {
-            sleep(FULL_PAUSE).await;
+        let mut delivery = match sender.prepare_delivery(send, key, self.trace, users) {
+            Ok(delivery) => delivery,
+            Err(problem) => return LineOutcome::Refused(problem),
+        };
+        while !sender.queue_records(&mut delivery, send, users) {
+            if Instant::now() >= delivery.deadline {
+                delivery.fail_next(&sender.metrics);
+            } else {
+                sleep(QUEUE_FULL_DELAY).await;
+            }
         }
+        LineOutcome::Sending(delivery)
     }
-    Outcome::Sending(delivery)
 }

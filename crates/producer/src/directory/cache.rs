@@ -1,5 +1,6 @@
-//! Names that were looked up before. Bounded, without those who do not exist, and only asked while
-//! somebody vouches for it: see [`Cache::trust_until`].
+//! A bounded cache of user names. Ids without a user are not cached. The cache answers only while it
+//! is trusted, that is while changes of users are certain to invalidate it; see
+//! [`NameCache::trust_until`].
 
 use std::{
     sync::{
@@ -12,41 +13,41 @@ use std::{
 use model::UserId;
 use parking_lot::Mutex;
 
-/// Ids that share a count of changes. A change of one keeps a look-up of its neighbours that runs
-/// at the moment from being remembered, which costs them another look-up and nothing else.
-const SHARES: usize = 256;
+/// Number of change counters; ids share them by their remainder. A change of one id keeps the results
+/// of concurrent look-ups of the others out of the cache, which costs them another look-up.
+const BUCKETS: usize = 256;
 
-pub(super) struct Cache {
-    /// With the generation in which each was remembered: those of earlier ones do not count.
+pub(super) struct NameCache {
+    /// Each name with the generation in which it was inserted; names of earlier generations are stale.
     names: moka::sync::Cache<UserId, (u64, Arc<str>)>,
     generation: AtomicU64,
-    /// How often each share of the ids was changed. Its lock is held while a name is remembered or
-    /// forgotten, so that of the two the latter always wins.
-    changes: Mutex<[u64; SHARES]>,
-    /// Milliseconds since `start`.
-    trusted_until: AtomicU64,
+    /// Number of changes in each bucket of ids. The lock is held while names are inserted or
+    /// invalidated, so that an invalidation always wins.
+    changes: Mutex<[u64; BUCKETS]>,
+    /// Since `start`.
+    trusted_until_ms: AtomicU64,
     start: Instant,
 }
 
-/// What had been changed before a look-up began.
-pub(super) struct Before {
+/// The change counters at the start of a look-up.
+pub(super) struct ChangeCounts {
     generation: u64,
-    changes: [u64; SHARES],
+    changes: [u64; BUCKETS],
 }
 
-impl Cache {
-    /// Of at most `entries` names; not trusted yet.
+impl NameCache {
+    /// An empty cache for at most `entries` names, not trusted yet.
     pub(super) fn new(entries: u64) -> Self {
         Self {
             names: moka::sync::Cache::new(entries),
             generation: AtomicU64::new(0),
-            changes: Mutex::new([0; SHARES]),
-            trusted_until: AtomicU64::new(0),
+            changes: Mutex::new([0; BUCKETS]),
+            trusted_until_ms: AtomicU64::new(0),
             start: Instant::now(),
         }
     }
 
-    /// This user's name, if it is known and still true.
+    /// Returns the user's name if it is cached and the cache is trusted.
     pub(super) fn get(&self, id: UserId) -> Option<Arc<str>> {
         if !self.is_trusted() {
             return None;
@@ -55,29 +56,29 @@ impl Cache {
         (generation == self.generation.load(Ordering::Acquire)).then_some(name)
     }
 
-    /// Whether somebody vouches for it now.
+    /// True while changes of users are certain to invalidate the cache.
     pub(super) fn is_trusted(&self) -> bool {
-        self.elapsed(Instant::now()) < self.trusted_until.load(Ordering::Acquire)
+        self.millis_since_start(Instant::now()) < self.trusted_until_ms.load(Ordering::Acquire)
     }
 
-    /// How many names it holds.
+    /// The number of cached names.
     pub(super) fn len(&self) -> u64 {
-        // Otherwise what was remembered or forgotten last is not counted yet.
+        // moka counts insertions and invalidations only after its pending tasks ran.
         self.names.run_pending_tasks();
         self.names.entry_count()
     }
 
-    /// To be asked before a look-up begins whose result is to be [remembered](Self::remember).
-    pub(super) fn before(&self) -> Before {
+    /// Call before a look-up whose result goes to [`insert_found`](Self::insert_found).
+    pub(super) fn change_counts(&self) -> ChangeCounts {
         let changes = *self.changes.lock();
-        Before { generation: self.generation.load(Ordering::Acquire), changes }
+        ChangeCounts { generation: self.generation.load(Ordering::Acquire), changes }
     }
 
-    /// Remembers what a look-up found, except for those who were changed since it began: it may
-    /// have seen them as they were.
-    pub(super) fn remember<'n>(
+    /// Inserts the result of a look-up, except users that changed since it began: it may have read
+    /// their old names.
+    pub(super) fn insert_found<'n>(
         &self,
-        before: &Before,
+        before: &ChangeCounts,
         found: impl IntoIterator<Item = (UserId, &'n Arc<str>)>,
     ) {
         let changes = self.changes.lock();
@@ -86,51 +87,51 @@ impl Cache {
             return;
         }
         for (id, name) in found {
-            if changes[share(id)] == before.changes[share(id)] {
+            if changes[bucket_index(id)] == before.changes[bucket_index(id)] {
                 self.names.insert(id, (generation, Arc::clone(name)));
             }
         }
     }
 
-    /// This user was changed.
-    pub(super) fn forget(&self, id: UserId) {
+    /// Removes a user that changed.
+    pub(super) fn invalidate_user(&self, id: UserId) {
         let mut changes = self.changes.lock();
-        changes[share(id)] += 1;
+        changes[bucket_index(id)] += 1;
         self.names.invalidate(&id);
     }
 
-    /// Anybody may have been changed.
-    pub(super) fn forget_all(&self) {
+    /// Removes all users, because any may have changed.
+    pub(super) fn invalidate_all(&self) {
         let _held = self.changes.lock();
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.names.invalidate_all();
     }
 
-    /// Until then every change is certain to reach [`forget`](Self::forget). To be said again and
-    /// again by the one who sees to it; after a time without, [`forget_all`](Self::forget_all)
-    /// first.
+    /// Trusts the cache until then. The caller guarantees that until then every change reaches
+    /// [`invalidate_user`](Self::invalidate_user), and extends the trust again and again. If the
+    /// trust has lapsed, the caller first calls [`invalidate_all`](Self::invalidate_all).
     pub(super) fn trust_until(&self, until: Instant) {
-        self.trusted_until.store(self.elapsed(until), Ordering::Release);
+        self.trusted_until_ms.store(self.millis_since_start(until), Ordering::Release);
     }
 
-    /// For ever: whoever changes users calls [`forget`](Self::forget) itself.
-    pub(super) fn trust(&self) {
-        self.trusted_until.store(u64::MAX, Ordering::Release);
+    /// Trusts the cache for ever: this process makes all changes and invalidates the users itself.
+    pub(super) fn trust_always(&self) {
+        self.trusted_until_ms.store(u64::MAX, Ordering::Release);
     }
 
-    /// Changes may be missed from now on.
-    pub(super) fn distrust(&self) {
-        self.trusted_until.store(0, Ordering::Release);
+    /// Stops answering, because changes may be missed from now on.
+    pub(super) fn revoke_trust(&self) {
+        self.trusted_until_ms.store(0, Ordering::Release);
     }
 
-    fn elapsed(&self, until: Instant) -> u64 {
+    fn millis_since_start(&self, until: Instant) -> u64 {
         let elapsed: Duration = until.saturating_duration_since(self.start);
         u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
     }
 }
 
-fn share(id: UserId) -> usize {
-    usize::try_from(id.get().unsigned_abs() % SHARES as u64).unwrap_or(0)
+fn bucket_index(id: UserId) -> usize {
+    usize::try_from(id.get().unsigned_abs() % BUCKETS as u64).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -141,55 +142,55 @@ mod tests {
         UserId::new(n).expect("positive")
     }
 
-    fn trusted() -> Cache {
-        let cache = Cache::new(100);
-        cache.trust();
+    fn trusted() -> NameCache {
+        let cache = NameCache::new(100);
+        cache.trust_always();
         cache
     }
 
-    fn look_up(cache: &Cache, before: &Before, n: i64, name: &str) {
-        cache.remember(before, [(id(n), &name.into())]);
+    fn look_up(cache: &NameCache, before: &ChangeCounts, n: i64, name: &str) {
+        cache.insert_found(before, [(id(n), &name.into())]);
     }
 
     #[test]
     fn a_name_is_remembered_until_it_is_changed() {
         let cache = trusted();
-        look_up(&cache, &cache.before(), 1, "Emma");
+        look_up(&cache, &cache.change_counts(), 1, "Emma");
         assert_eq!(cache.get(id(1)).as_deref(), Some("Emma"));
         assert_eq!(cache.get(id(2)), None);
-        cache.forget(id(1));
+        cache.invalidate_user(id(1));
         assert_eq!(cache.get(id(1)), None);
     }
 
     #[test]
     fn a_name_that_was_read_before_a_change_is_not_remembered_after_it() {
         let cache = trusted();
-        let before = cache.before();
-        cache.forget(id(1));
+        let before = cache.change_counts();
+        cache.invalidate_user(id(1));
         look_up(&cache, &before, 1, "Emma as she was");
         look_up(&cache, &before, 2, "Bruno");
         assert_eq!(cache.get(id(1)), None);
         assert_eq!(cache.get(id(2)).as_deref(), Some("Bruno"), "who was not changed");
 
-        let before = cache.before();
-        cache.forget_all();
+        let before = cache.change_counts();
+        cache.invalidate_all();
         look_up(&cache, &before, 2, "Bruno as he was");
         assert_eq!(cache.get(id(2)), None);
-        look_up(&cache, &cache.before(), 2, "Bruno");
+        look_up(&cache, &cache.change_counts(), 2, "Bruno");
         assert_eq!(cache.get(id(2)).as_deref(), Some("Bruno"));
     }
 
     #[test]
     fn a_cache_that_nobody_vouches_for_is_not_asked() {
-        let cache = Cache::new(100);
-        look_up(&cache, &cache.before(), 1, "Emma");
+        let cache = NameCache::new(100);
+        look_up(&cache, &cache.change_counts(), 1, "Emma");
         assert_eq!(cache.get(id(1)), None, "at first");
         cache.trust_until(Instant::now() + Duration::from_secs(60));
         assert_eq!(cache.get(id(1)).as_deref(), Some("Emma"));
         cache.trust_until(Instant::now());
         assert_eq!(cache.get(id(1)), None, "when the time is over");
-        cache.trust();
-        cache.distrust();
+        cache.trust_always();
+        cache.revoke_trust();
         assert_eq!(cache.get(id(1)), None, "when it is taken back");
     }
 
@@ -197,7 +198,7 @@ mod tests {
     fn it_stays_within_its_bound() {
         let cache = trusted();
         let names: Vec<(UserId, Arc<str>)> = (1..=5000).map(|n| (id(n), "x".into())).collect();
-        cache.remember(&cache.before(), names.iter().map(|(id, name)| (*id, name)));
+        cache.insert_found(&cache.change_counts(), names.iter().map(|(id, name)| (*id, name)));
         cache.names.run_pending_tasks();
         assert!(cache.names.entry_count() <= 100, "{}", cache.names.entry_count());
     }

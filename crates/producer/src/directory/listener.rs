@@ -1,6 +1,6 @@
-//! What PostgreSQL says of changed users, so that the cache forgets them. The cache is trusted only
-//! while this is certain to hear: the trigger is there, and the connection has carried a
-//! notification of our own there and back within the last [`LEASE`].
+//! Listens for PostgreSQL's notifications of changed users and invalidates them in the cache. Trusts
+//! the cache only while notifications are certain to arrive: the triggers exist, and a notification
+//! of this process has come back through the connection within the last [`TRUST_TTL`].
 
 use std::{
     convert::Infallible,
@@ -16,106 +16,114 @@ use sqlx::{
 use tokio::time::{sleep, timeout_at};
 use uuid::Uuid;
 
-use super::{DEADLINE, cache::Cache, in_time};
+use super::{
+    cache::NameCache,
+    error::{ANSWER_TIMEOUT, with_timeout},
+};
 
-/// Where migration 0002 says who was changed.
+/// The channel to which the triggers of migration 0002 send ids of changed users.
 const CHANNEL: &str = "users_changed";
-/// How often the connection is tried, and how long that may take.
-const PING_EVERY: Duration = Duration::from_secs(2);
+/// Interval and timeout of the pings on the connection.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
 const PING_DEADLINE: Duration = Duration::from_secs(2);
-/// How long the cache is trusted after a try began: how old a name can become at the most, when
-/// the connection is lost without a sign.
-const LEASE: Duration = Duration::from_secs(5);
-/// How long to wait before a lost connection is made again.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long the cache is trusted after the start of a ping. If the connection is lost silently, a
+/// cached name is stale for at most this time.
+const TRUST_TTL: Duration = Duration::from_secs(5);
+/// Delay before reconnecting.
+const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
-/// Sends ourselves a notification, as whoever changes a user would, and says whether there is
-/// somebody to do so for others: both triggers, and not turned off. A pooler that shares one
-/// connection among many clients loses notifications, and so never gets our trust.
+/// Sends a notification to this process, and returns true if both triggers exist and are enabled. A
+/// pooler in transaction mode loses the notification, so the cache is never trusted behind one.
 const PING: &str = "SELECT (SELECT count(*) = 2 FROM pg_trigger \
      WHERE tgrelid = to_regclass('users') AND tgname IN ('users_changed', 'users_truncated') \
      AND tgenabled IN ('O', 'A')) FROM pg_notify($1, $2)";
 
-/// Keeps the cache in step, for as long as it is polled.
-pub(super) async fn keep(cache: &Cache, pool: &PgPool) {
-    let mut said = false;
+/// Invalidates changed users in the cache, and reconnects, until it is dropped.
+pub(super) async fn watch_changes(cache: &NameCache, pool: &PgPool) {
+    let mut warned = false;
     loop {
-        let distrust = Distrust(cache);
-        let Err(error) = listen(&distrust, pool, &mut said).await;
+        let distrust = RevokeOnDrop(cache);
+        let Err(error) = listen_for_changes(&distrust, pool, &mut warned).await;
         drop(distrust);
-        if !said {
-            tracing::warn!(%error, "cannot hear of changed users; each is looked up until we can");
-            said = true;
+        if !warned {
+            tracing::warn!(%error, "cannot listen for changes of users; the name cache is off until reconnected");
+            warned = true;
         }
-        sleep(PAUSE).await;
+        sleep(RECONNECT_DELAY).await;
     }
 }
 
-/// However listening ends, the cache is not trusted after it.
-struct Distrust<'c>(&'c Cache);
+/// Revokes the cache's trust when the listener ends, for any reason.
+struct RevokeOnDrop<'c>(&'c NameCache);
 
-impl Drop for Distrust<'_> {
+impl Drop for RevokeOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.distrust();
+        self.0.revoke_trust();
     }
 }
 
-/// Listens until the connection fails. `said` is whether a person knows that we do not hear.
-async fn listen(
-    distrust: &Distrust<'_>,
+/// Listens until the connection fails. `warned` is true once the log has a warning that the cache is
+/// off.
+async fn listen_for_changes(
+    distrust: &RevokeOnDrop<'_>,
     pool: &PgPool,
-    said: &mut bool,
+    warned: &mut bool,
 ) -> Result<Infallible, sqlx::Error> {
     let cache = distrust.0;
-    // A connection of its own: one that hangs must not take a place among those that look up.
+    // A separate pool: a listener that hangs must not occupy a connection of the look-ups.
     let own = PgPoolOptions::new()
         .max_connections(1)
-        .acquire_timeout(DEADLINE)
+        .acquire_timeout(ANSWER_TIMEOUT)
         .connect_lazy_with(pool.connect_options().as_ref().clone());
-    let mut listener = in_time(PgListener::connect_with(&own)).await?;
-    // A connection that was lost has lost notifications: we begin anew instead.
+    let mut listener = with_timeout(PgListener::connect_with(&own)).await?;
+    // A lost connection has lost notifications, so reconnecting silently would hide changes.
     listener.eager_reconnect(false);
-    in_time(listener.listen(CHANNEL)).await?;
+    with_timeout(listener.listen(CHANNEL)).await?;
     let ours = format!("?{}", Uuid::now_v7());
     let mut trusted = false;
     loop {
-        let asked = Instant::now();
+        let ping_start = Instant::now();
         let ping = sqlx::query_scalar(PING).bind(CHANNEL).bind(&ours).fetch_one(&mut listener);
-        let triggers: bool = by(asked + PING_DEADLINE, ping).await?;
+        let triggers: bool = await_until(ping_start + PING_DEADLINE, ping).await?;
         loop {
-            let payload = hear(&mut listener, asked + PING_DEADLINE).await?.ok_or_else(late)?;
+            let payload = next_payload(&mut listener, ping_start + PING_DEADLINE)
+                .await?
+                .ok_or_else(timed_out)?;
             if payload == ours {
                 break;
             }
-            forget(cache, &payload);
+            apply_payload(cache, &payload);
         }
         if triggers && !trusted {
-            // What changed until now was not heard.
-            cache.forget_all();
-            tracing::debug!("changed users are heard of; their names are cached");
-            *said = false;
+            // Earlier changes were not notified.
+            cache.invalidate_all();
+            tracing::debug!("listening for changes of users; names are cached");
+            *warned = false;
         }
         if triggers {
-            cache.trust_until(asked + LEASE);
+            cache.trust_until(ping_start + TRUST_TTL);
         } else {
-            cache.distrust();
-            if !*said {
+            cache.revoke_trust();
+            if !*warned {
                 tracing::warn!(
-                    "the users' table does not say who is changed, so each is looked up: \
+                    "the users table has no triggers that notify of changes, so the name cache is off: \
                      run `producer migrate`"
                 );
-                *said = true;
+                *warned = true;
             }
         }
         trusted = triggers;
-        while let Some(payload) = hear(&mut listener, asked + PING_EVERY).await? {
-            forget(cache, &payload);
+        while let Some(payload) = next_payload(&mut listener, ping_start + PING_INTERVAL).await? {
+            apply_payload(cache, &payload);
         }
     }
 }
 
-/// The next notification; none until then.
-async fn hear(listener: &mut PgListener, until: Instant) -> Result<Option<String>, sqlx::Error> {
+/// Returns the payload of the next notification, or `None` if none arrives until `until`.
+async fn next_payload(
+    listener: &mut PgListener,
+    until: Instant,
+) -> Result<Option<String>, sqlx::Error> {
     match timeout_at(until.into(), listener.try_recv()).await {
         Err(_) => Ok(None),
         Ok(Ok(Some(notification))) => Ok(Some(notification.payload().to_owned())),
@@ -124,24 +132,24 @@ async fn hear(listener: &mut PgListener, until: Instant) -> Result<Option<String
     }
 }
 
-async fn by<T>(
+async fn await_until<T>(
     until: Instant,
     answer: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
-    timeout_at(until.into(), answer).await.unwrap_or_else(|_| Err(late()))
+    timeout_at(until.into(), answer).await.unwrap_or_else(|_| Err(timed_out()))
 }
 
-fn late() -> sqlx::Error {
+fn timed_out() -> sqlx::Error {
     sqlx::Error::Io(ErrorKind::TimedOut.into())
 }
 
-fn forget(cache: &Cache, payload: &str) {
+fn apply_payload(cache: &NameCache, payload: &str) {
     match payload.parse::<UserId>() {
-        Ok(id) => cache.forget(id),
-        // Another producer tries its connection.
+        Ok(id) => cache.invalidate_user(id),
+        // The ping of another producer.
         Err(_) if payload.starts_with('?') => {}
-        // All of them, or something that we do not know.
-        Err(_) => cache.forget_all(),
+        // `*` (all users), or an unknown payload.
+        Err(_) => cache.invalidate_all(),
     }
 }
 
@@ -151,12 +159,12 @@ mod tests {
 
     #[test]
     fn a_notification_makes_one_name_be_forgotten_or_all_and_a_ping_none() {
-        let cache = Cache::new(10);
-        cache.trust();
+        let cache = NameCache::new(10);
+        cache.trust_always();
         let fill = || {
             for n in [1, 2] {
                 let id = UserId::new(n).expect("positive");
-                cache.remember(&cache.before(), [(id, &"x".into())]);
+                cache.insert_found(&cache.change_counts(), [(id, &"x".into())]);
             }
         };
         let known = || [1, 2].map(|n| cache.get(UserId::new(n).expect("positive")).is_some());
@@ -167,7 +175,7 @@ mod tests {
             ("what?", [false, false]),
         ] {
             fill();
-            forget(&cache, payload);
+            apply_payload(&cache, payload);
             assert_eq!(known(), expected, "{payload}");
         }
     }

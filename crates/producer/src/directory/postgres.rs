@@ -1,4 +1,4 @@
-//! The directory in PostgreSQL.
+//! Queries and connection options for PostgreSQL.
 
 use std::{fs::File, io::ErrorKind};
 
@@ -7,33 +7,36 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 
-use super::{DEADLINE, Migrations, OpenError};
+use super::{
+    error::{ANSWER_TIMEOUT, DirectoryOpenError},
+    migrations::Migrations,
+};
 
 pub(super) const MIGRATIONS: Migrations = &[
     (1, "users", include_str!("../../../../migrations/postgres/0001_users.sql")),
     (2, "users changed", include_str!("../../../../migrations/postgres/0002_users_changed.sql")),
 ];
 
-pub(super) fn open(url: &str, connections: u32) -> Result<PgPool, OpenError> {
-    let options = options(url)?;
+pub(super) fn open_pool(url: &str, connections: u32) -> Result<PgPool, DirectoryOpenError> {
+    let options = parse_options(url)?;
     let pool = PgPoolOptions::new()
         .max_connections(connections)
-        .acquire_timeout(DEADLINE)
-        // A connection that a restarted server has closed is found out before it is used. It
-        // costs a round trip (26k against 35k look-ups/s), and saves a failed send.
+        .acquire_timeout(ANSWER_TIMEOUT)
+        // Detects a connection that a restarted server closed before a send fails on it. Costs a
+        // round trip (26k instead of 35k look-ups/s).
         .test_before_acquire(true)
         .connect_lazy_with(options.application_name("notifications-producer"));
     Ok(pool)
 }
 
-/// What the URL asks for. What it can never get is an error now, not at every connection.
-fn options(url: &str) -> Result<PgConnectOptions, OpenError> {
-    let mut options: PgConnectOptions = url.parse().map_err(|_| OpenError::Url)?;
-    let files = files(url);
+/// Parses the URL. Reports unusable options at startup instead of at every connection.
+fn parse_options(url: &str) -> Result<PgConnectOptions, DirectoryOpenError> {
+    let mut options: PgConnectOptions = url.parse().map_err(|_| DirectoryOpenError::Url)?;
+    let files = certificate_files(url);
     for (parameter, path) in &files {
-        // A certificate may also be there in full.
+        // The parameter may hold the certificate itself.
         if !path.trim().starts_with("-----BEGIN") {
-            File::open(path).map_err(|error| OpenError::Certificate {
+            File::open(path).map_err(|error| DirectoryOpenError::Certificate {
                 parameter: (*parameter).to_owned(),
                 reason: format!("cannot read {path}: {error}"),
             })?;
@@ -41,28 +44,28 @@ fn options(url: &str) -> Result<PgConnectOptions, OpenError> {
     }
     let has = |name| files.iter().any(|(parameter, _)| *parameter == name);
     if has("sslcert") != has("sslkey") {
-        return Err(OpenError::Certificate {
+        return Err(DirectoryOpenError::Certificate {
             parameter: "sslcert and sslkey".into(),
-            reason: "a certificate and its key are only of use together".into(),
+            reason: "a certificate and its key must be given together".into(),
         });
     }
-    // As libpq does it, and unlike sqlx: whoever names an authority wants it to be asked.
+    // libpq verifies the certificate if sslrootcert is given; sqlx does not.
     if matches!(options.get_ssl_mode(), PgSslMode::Require) && has("sslrootcert") {
         options = options.ssl_mode(PgSslMode::VerifyCa);
     }
     if !cfg!(feature = "tls") {
         match options.get_ssl_mode() {
             PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer => {}
-            PgSslMode::Require => return Err(OpenError::NoTls("require")),
-            PgSslMode::VerifyCa => return Err(OpenError::NoTls("verify-ca")),
-            PgSslMode::VerifyFull => return Err(OpenError::NoTls("verify-full")),
+            PgSslMode::Require => return Err(DirectoryOpenError::NoTls("require")),
+            PgSslMode::VerifyCa => return Err(DirectoryOpenError::NoTls("verify-ca")),
+            PgSslMode::VerifyFull => return Err(DirectoryOpenError::NoTls("verify-full")),
         }
     }
     Ok(options)
 }
 
-/// The certificates and keys that the URL names, under libpq's names.
-fn files(url: &str) -> Vec<(&'static str, String)> {
+/// Returns the certificate and key parameters of the URL, under libpq's names.
+fn certificate_files(url: &str) -> Vec<(&'static str, String)> {
     let query = url.split_once('?').map_or("", |(_, query)| query);
     let query = query.split_once('#').map_or(query, |(query, _)| query);
     let files = form_urlencoded::parse(query.as_bytes()).filter_map(|(name, path)| {
@@ -77,30 +80,33 @@ fn files(url: &str) -> Vec<(&'static str, String)> {
     files.collect()
 }
 
-/// Why a server that is there turns us away, as far as strangers may know.
-pub(super) fn refusal(error: &sqlx::Error) -> Option<&'static str> {
+/// Returns the reason why the server rejects the connection, without the driver's error text.
+pub(super) fn refusal_reason(error: &sqlx::Error) -> Option<&'static str> {
     match error {
         sqlx::Error::Database(error) => match error.code().as_deref() {
             Some("28P01" | "28000") => {
-                Some("it refuses the user: check the name and the password in the database's URL")
+                Some("it refuses the user: check the name and the password in the database URL")
             }
             Some("3D000") => Some("it has no such database"),
             _ => None,
         },
-        sqlx::Error::Tls(_) => Some("no TLS with it: check sslmode in the database's URL"),
-        // What rustls finds wrong comes as data that is none.
+        sqlx::Error::Tls(_) => Some("TLS handshake failed: check sslmode in the database URL"),
+        // sqlx reports errors of rustls as InvalidData.
         sqlx::Error::Io(error) if error.kind() == ErrorKind::InvalidData => {
-            Some("its certificate is not trusted: check sslrootcert and the host in its URL")
+            Some("its certificate is not trusted: check sslrootcert and the host in the URL")
         }
         _ => None,
     }
 }
 
-pub(super) async fn users(pool: &PgPool, ids: &[i64]) -> Result<Vec<(i64, String)>, sqlx::Error> {
+pub(super) async fn select_users(
+    pool: &PgPool,
+    ids: &[i64],
+) -> Result<Vec<(i64, String)>, sqlx::Error> {
     sqlx::query_as("SELECT id, name FROM users WHERE id = ANY($1)").bind(ids).fetch_all(pool).await
 }
 
-pub(super) async fn page(
+pub(super) async fn select_page(
     pool: &PgPool,
     after: i64,
     limit: u32,
@@ -112,8 +118,8 @@ pub(super) async fn page(
         .await
 }
 
-/// Whether the row is new: one that was updated carries the transaction that did so in `xmax`.
-pub(super) async fn put(pool: &PgPool, id: i64, name: &str) -> Result<bool, sqlx::Error> {
+/// Returns true if the row is new. An updated row has the updating transaction in `xmax`.
+pub(super) async fn upsert_user(pool: &PgPool, id: i64, name: &str) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar(
         "INSERT INTO users (id, name) VALUES ($1, $2) \
          ON CONFLICT (id) DO UPDATE SET name = excluded.name RETURNING xmax = 0",
@@ -124,7 +130,7 @@ pub(super) async fn put(pool: &PgPool, id: i64, name: &str) -> Result<bool, sqlx
     .await
 }
 
-pub(super) async fn delete(pool: &PgPool, id: i64) -> Result<bool, sqlx::Error> {
+pub(super) async fn delete_user(pool: &PgPool, id: i64) -> Result<bool, sqlx::Error> {
     let done = sqlx::query("DELETE FROM users WHERE id = $1").bind(id).execute(pool).await?;
     Ok(done.rows_affected() > 0)
 }
@@ -135,7 +141,7 @@ mod tests {
 
     fn error(query: &str) -> String {
         let url = format!("postgres://u:hunter2@h/d?{query}");
-        let error = options(&url).expect_err("a wrong URL").to_string();
+        let error = parse_options(&url).expect_err("a wrong URL").to_string();
         assert!(!error.contains("hunter2"), "{error}");
         error
     }
@@ -143,7 +149,7 @@ mod tests {
     #[test]
     fn a_build_without_tls_says_so_at_once() {
         for mode in ["require", "verify-ca", "verify-full"] {
-            let opened = options(&format!("postgres://u:hunter2@h/d?sslmode={mode}"));
+            let opened = parse_options(&format!("postgres://u:hunter2@h/d?sslmode={mode}"));
             if cfg!(feature = "tls") {
                 assert!(opened.is_ok(), "{mode}");
             } else {
@@ -152,7 +158,7 @@ mod tests {
             }
         }
         for mode in ["disable", "prefer"] {
-            assert!(options(&format!("postgres://u@h/d?sslmode={mode}")).is_ok(), "{mode}");
+            assert!(parse_options(&format!("postgres://u@h/d?sslmode={mode}")).is_ok(), "{mode}");
         }
         assert!(error("sslmode=always").contains("verify-full"));
     }
@@ -165,8 +171,8 @@ mod tests {
             error("sslrootcert=/no/such.pem").contains("sslrootcert: cannot read /no/such.pem")
         );
         assert!(error(&format!("sslcert={path}")).contains("together"));
-        assert!(options(&format!("postgres://u@h/d?sslcert={path}&sslkey={path}")).is_ok());
-        assert!(options("postgres://u@h/d?ssl-ca=-----BEGIN%20CERTIFICATE-----").is_ok());
+        assert!(parse_options(&format!("postgres://u@h/d?sslcert={path}&sslkey={path}")).is_ok());
+        assert!(parse_options("postgres://u@h/d?ssl-ca=-----BEGIN%20CERTIFICATE-----").is_ok());
     }
 
     #[cfg(feature = "tls")]
@@ -174,7 +180,7 @@ mod tests {
     fn who_names_an_authority_wants_it_to_be_asked() {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         let path = file.path().to_str().expect("a readable path");
-        let opened = options(&format!("postgres://u@h/d?sslmode=require&sslrootcert={path}"));
+        let opened = parse_options(&format!("postgres://u@h/d?sslmode=require&sslrootcert={path}"));
         assert!(matches!(opened.expect("a right URL").get_ssl_mode(), PgSslMode::VerifyCa));
     }
 }

@@ -1,5 +1,4 @@
-//! The records of one send, from the queue to the answer: one for each recipient, each with a fate of
-//! its own.
+//! The records of one send, one for each recipient, from the producer's queue to the response.
 
 use axum::http::StatusCode;
 use event_log::{Ack, AppendError, Position};
@@ -9,201 +8,186 @@ use serde::Serialize;
 use service::{ops::trace::TraceParent, problem::Problem};
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout_at};
+use utoipa::ToSchema;
 
-use super::{SOON, keys::Keys};
-use crate::metrics::Outcomes;
+use super::keys::IdempotencyKeys;
+use crate::{metrics::SendMetrics, problems::RETRY_SOON};
 
 /// One recipient's notification, in the log.
-#[derive(Debug, Serialize)]
-pub struct Sent {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Delivery)]
+pub struct SentNotification {
+    #[schema(value_type = i64, minimum = 1, example = 1)]
     to_id: UserId,
+    #[schema(value_type = String, example = "01a20397-68d9-7367-9612-d4f7597a900b")]
     id: NotificationId,
+    /// Its position in the log. With it as `at_least`, a read waits until the inbox contains it.
+    #[schema(value_type = String, example = "3-1042")]
     cursor: Cursor,
 }
 
-/// One recipient's notification that is not certain to be in the log.
+/// One recipient's notification that may not be in the log.
 #[derive(Debug, Serialize)]
-struct Failed {
+struct FailedNotification {
     to_id: UserId,
     status: u16,
     message: &'static str,
 }
 
-/// What a send came to, for those whom it reached.
-pub type AllSent = SmallVec<[Sent; 1]>;
+/// The acknowledged notifications of a send.
+pub type AllSent = SmallVec<[SentNotification; 1]>;
 
-/// One send on its way.
+/// The records of one send and their progress.
 pub(crate) struct Delivery {
-    pub(crate) records: SmallVec<[Record; 1]>,
-    /// There where the send has an Idempotency-Key.
+    pub(crate) records: SmallVec<[DeliveryRecord; 1]>,
+    /// `None` if the send has no Idempotency-Key.
     pub(crate) fingerprint: Option<Fingerprint>,
-    /// Its place in a trace, which the records carry on.
+    /// The trace of the request, which the records continue.
     pub(crate) trace: Option<TraceParent>,
-    /// When the first of its records was appended.
-    pub(crate) queued: Option<Instant>,
-    /// When to give up waiting.
+    /// When the first record was appended.
+    pub(crate) queued_at: Option<Instant>,
+    /// When to stop waiting for acknowledgements.
     pub(crate) deadline: Instant,
 }
 
 /// One recipient's record.
-pub(crate) struct Record {
+pub(crate) struct DeliveryRecord {
     pub(crate) to: UserId,
     pub(crate) id: NotificationId,
-    pub(crate) state: State,
+    pub(crate) state: RecordState,
 }
 
-/// How far it is.
-pub(crate) enum State {
+pub(crate) enum RecordState {
     /// Not queued yet.
     Unsent,
     /// Queued, not acknowledged.
     Waiting(Ack),
-    /// In the log, now or since an earlier attempt.
+    /// In the log, from this request or from an earlier one with the same key.
     Sent(Position),
-    /// Given up.
+    /// Not acknowledged.
     Failed(AppendError),
 }
 
 impl Delivery {
-    /// Waits for every acknowledgement, until the deadline. May be dropped and called again.
-    pub(crate) async fn settle(&mut self, keys: &Keys, outcomes: &Outcomes) {
-        let keyed = self.fingerprint.is_some();
-        let settled = |record: &mut Record, outcome: Result<Position, AppendError>| {
-            match &outcome {
-                Ok(_) => outcomes
-                    .acknowledged(self.queued.map_or_else(Default::default, |at| at.elapsed())),
-                Err(error) => outcomes.failed(error),
-            }
-            record.settled(outcome, keyed, keys);
+    /// Waits for every acknowledgement, until the deadline. Cancel safe.
+    pub(crate) async fn await_acks(&mut self, keys: &IdempotencyKeys, metrics: &SendMetrics) {
+        let (keyed, queued_at) = (self.fingerprint.is_some(), self.queued_at);
+        let finish = |record: &mut DeliveryRecord, outcome: Result<Position, AppendError>| {
+            record.state = match outcome {
+                Ok(position) => {
+                    let took = queued_at.map_or_else(Default::default, |at| at.elapsed());
+                    metrics.count_acknowledged(took);
+                    if keyed {
+                        keys.record_position(&record.id, position);
+                    }
+                    RecordState::Sent(position)
+                }
+                Err(error) => {
+                    metrics.count_failed(&error);
+                    RecordState::Failed(error)
+                }
+            };
         };
-        let records = &mut self.records;
         let all = async {
-            for record in records.iter_mut() {
-                if let State::Waiting(ack) = &mut record.state {
+            for record in &mut self.records {
+                if let RecordState::Waiting(ack) = &mut record.state {
                     let outcome = ack.await;
-                    settled(record, outcome);
+                    finish(record, outcome);
                 }
             }
         };
         if timeout_at(self.deadline, all).await.is_ok() {
             return;
         }
-        // Those behind the one that is late may be in the log all the same.
+        // Records behind the late one may be acknowledged all the same.
         for record in &mut self.records {
-            if let State::Waiting(ack) = &mut record.state {
+            if let RecordState::Waiting(ack) = &mut record.state {
                 let late = || Err(AppendError::TimedOut("the deadline of the request".into()));
                 let outcome = ack.now_or_never().unwrap_or_else(late);
-                settled(record, outcome);
+                finish(record, outcome);
             }
         }
     }
 
-    /// Does without the first record that is not queued yet, because the queue is full.
-    pub(crate) fn give_up_next(&mut self, outcomes: &Outcomes) {
-        let mut unsent = self.records.iter_mut().filter(|r| matches!(r.state, State::Unsent));
-        if let Some(record) = unsent.next() {
-            outcomes.failed(&AppendError::Full);
-            record.state = State::Failed(AppendError::Full);
+    /// Gives up the first record that is not queued yet, because the queue is full.
+    pub(crate) fn fail_next(&mut self, metrics: &SendMetrics) {
+        let mut records = self.records.iter_mut();
+        if let Some(record) = records.find(|record| matches!(record.state, RecordState::Unsent)) {
+            metrics.count_failed(&AppendError::Full);
+            record.state = RecordState::Failed(AppendError::Full);
         }
     }
 
-    /// What it came to. To be asked when it is settled.
+    /// The result of the send, once [`await_acks`](Self::await_acks) has ended.
     ///
     /// # Errors
-    /// The problem of a send of which at least one record was not acknowledged. It names what was
-    /// sent and what was not, so that the client need not repeat everything.
-    pub(crate) fn outcome(&self) -> Result<AllSent, Problem> {
+    /// A problem if at least one record was not acknowledged. It lists the recipients who were
+    /// reached and those who were not, so that the client need not repeat the whole send.
+    pub(crate) fn to_result(&self) -> Result<AllSent, Problem> {
         let mut sent = AllSent::with_capacity(self.records.len());
         let mut failed = Vec::new();
-        for Record { to, id, state } in &self.records {
-            match state {
-                State::Sent(Position { partition, offset }) => sent.push(Sent {
-                    to_id: *to,
-                    id: id.clone(),
-                    cursor: Cursor::new(*partition, *offset),
-                }),
-                State::Failed(error) => failed.push((*to, self.reason(error))),
-                // Nobody asks before; and if somebody did, this is what they would have to know.
-                State::Unsent | State::Waiting(_) => failed.push((*to, self.unknown())),
-            }
+        for DeliveryRecord { to, id, state } in &self.records {
+            let (status, message) = match state {
+                RecordState::Sent(Position { partition, offset }) => {
+                    let cursor = Cursor::new(*partition, *offset);
+                    sent.push(SentNotification { to_id: *to, id: id.clone(), cursor });
+                    continue;
+                }
+                RecordState::Failed(error) => self.failure_reason(error),
+                // Unreachable after `await_acks`.
+                RecordState::Unsent | RecordState::Waiting(_) => self.outcome_unknown(),
+            };
+            failed.push(FailedNotification { to_id: *to, status: status.as_u16(), message });
         }
-        // What is unknown of one recipient must not be hidden by what is certain of another.
-        // 504 is the highest status here.
-        let Some((_, worst)) = failed.iter().max_by_key(|(_, reason)| reason.status) else {
+        // The whole send has the highest status: 504 (unknown) must not hide behind 503 (not sent).
+        let Some(worst) = failed.iter().max_by_key(|failed| failed.status) else {
             return Ok(sent);
         };
-        let problem = match worst.status {
-            StatusCode::SERVICE_UNAVAILABLE => Problem::unavailable(worst.message, SOON),
-            status => Problem::new(status, worst.message),
+        let problem = match StatusCode::from_u16(worst.status) {
+            Ok(StatusCode::SERVICE_UNAVAILABLE) => Problem::unavailable(worst.message, RETRY_SOON),
+            Ok(status) => Problem::new(status, worst.message),
+            Err(_) => Problem::internal(),
         };
         if self.records.len() == 1 {
             return Err(problem);
         }
-        let failed: Vec<_> = failed
-            .iter()
-            .map(|(to_id, reason)| Failed {
-                to_id: *to_id,
-                status: reason.status.as_u16(),
-                message: reason.message,
-            })
-            .collect();
         Err(problem.with("sent", &sent).with("failed", failed))
     }
 
     /// The first error, for the log.
-    pub(crate) fn error(&self) -> Option<&AppendError> {
+    pub(crate) fn first_error(&self) -> Option<&AppendError> {
         self.records.iter().find_map(|record| match &record.state {
-            State::Failed(error) => Some(error),
-            State::Unsent | State::Waiting(_) | State::Sent(_) => None,
+            RecordState::Failed(error) => Some(error),
+            RecordState::Unsent | RecordState::Waiting(_) | RecordState::Sent(_) => None,
         })
     }
 
-    fn reason(&self, error: &AppendError) -> Reason {
-        let unavailable = |message| Reason { status: StatusCode::SERVICE_UNAVAILABLE, message };
+    fn failure_reason(&self, error: &AppendError) -> (StatusCode, &'static str) {
         match error {
-            AppendError::Full => {
-                unavailable("Too many notifications are being sent; try again shortly")
+            AppendError::Full => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Too many notifications are being sent; try again shortly",
+            ),
+            AppendError::Unreachable(_) | AppendError::Refused(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Notifications cannot be published now; try again shortly",
+            ),
+            AppendError::TimedOut(_) => self.outcome_unknown(),
+            AppendError::TooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "The notification is larger than the log allows")
             }
-            AppendError::Unreachable(_) | AppendError::Refused(_) => {
-                unavailable("Notifications cannot be published now; try again shortly")
-            }
-            AppendError::TimedOut(_) => self.unknown(),
-            AppendError::TooLarge => Reason {
-                status: StatusCode::PAYLOAD_TOO_LARGE,
-                message: "The notification is larger than the log allows",
-            },
         }
     }
 
-    fn unknown(&self) -> Reason {
+    fn outcome_unknown(&self) -> (StatusCode, &'static str) {
         let message = if self.fingerprint.is_some() {
             "The outcome is unknown: the notification was not acknowledged in time. Retry with the \
              same Idempotency-Key; it will be shown once"
         } else {
             "The outcome is unknown: the notification was not acknowledged in time. It may still be \
-             delivered, and sending it again may show it twice; with an Idempotency-Key a retry is \
-             safe"
+             delivered, and sending it again may show it twice; with an Idempotency-Key it is safe \
+             to retry"
         };
-        Reason { status: StatusCode::GATEWAY_TIMEOUT, message }
-    }
-}
-
-/// What a client is told of one recipient.
-struct Reason {
-    status: StatusCode,
-    message: &'static str,
-}
-
-impl Record {
-    fn settled(&mut self, outcome: Result<Position, AppendError>, keyed: bool, keys: &Keys) {
-        self.state = match outcome {
-            Ok(position) => {
-                if keyed {
-                    keys.acknowledged(&self.id, position);
-                }
-                State::Sent(position)
-            }
-            Err(error) => State::Failed(error),
-        };
+        (StatusCode::GATEWAY_TIMEOUT, message)
     }
 }

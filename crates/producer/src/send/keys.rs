@@ -1,5 +1,5 @@
-//! The keys that were used of late, and what for. Bounded, and gone with the process: what it does
-//! not remember any more, the view finds out from the record's fingerprint.
+//! The recently used Idempotency-Keys and their content. Bounded and in memory only: the view detects
+//! the reuse of older keys by the record's fingerprint.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,90 +12,86 @@ use model::{Fingerprint, NotificationId};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-/// How many keys are remembered, and for how long. A retry follows its first attempt soon, so the
-/// newest are worth the most.
-const MOST: usize = 100_000;
-const FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// Bounds of the memory. Most retries come soon, so the oldest keys are dropped first.
+const MAX_KEYS: usize = 100_000;
+const KEY_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The memory of keys, by the notification that each makes. A cheap handle, to be cloned.
+/// The recently used keys, by the notification ids that they make. Cheap to clone.
+///
+/// One lock for all, held while the ids of one send are compared and inserted: of two sends with the
+/// same key and different content only one can be the first.
 #[derive(Clone)]
-pub struct Keys(Arc<Shared>);
+pub struct IdempotencyKeys(Arc<Mutex<KeyMemory>>);
 
-struct Shared {
-    most: usize,
-    age: Duration,
-    /// One lock for all, held while the keys of one send are compared and noted: of two sends with
-    /// one key and other contents only one can be the first.
-    memory: Mutex<Memory>,
-}
-
-#[derive(Default)]
-struct Memory {
-    used: HashMap<NotificationId, Used>,
-    /// What is in `used`, the oldest first, and when each came.
+struct KeyMemory {
+    max_keys: usize,
+    ttl: Duration,
+    used: HashMap<NotificationId, UsedKey>,
+    /// The ids in `used` with the time of their insertion, oldest first.
     order: VecDeque<(Instant, NotificationId)>,
 }
 
 #[derive(Clone, Copy)]
-struct Used {
+struct UsedKey {
     fingerprint: Fingerprint,
-    /// Where it is in the log; none until that is known.
+    /// `None` until the log has acknowledged the record.
     position: Option<Position>,
 }
 
-/// A key was used for something else before.
+/// The key was used for other content before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reused;
+pub struct KeyReused;
 
-impl Default for Keys {
+impl Default for IdempotencyKeys {
     fn default() -> Self {
-        Self::new(MOST, FOR)
+        Self::new(MAX_KEYS, KEY_TTL)
     }
 }
 
-impl Keys {
-    fn new(most: usize, age: Duration) -> Self {
-        Self(Arc::new(Shared { most, age, memory: Mutex::default() }))
+impl IdempotencyKeys {
+    fn new(max_keys: usize, ttl: Duration) -> Self {
+        let (used, order) = Default::default();
+        Self(Arc::new(Mutex::new(KeyMemory { max_keys, ttl, used, order })))
     }
 
-    /// Notes that these notifications, of one send, have this content; all of them or none. Returns
-    /// the place of each that is in the log already, in the same order.
+    /// Inserts the ids of one send with the fingerprint of its content. Returns for each id its
+    /// position if an earlier attempt has written it.
     ///
     /// # Errors
-    /// [`Reused`], when one of them is known with other content.
-    pub fn claim<'i>(
+    /// [`KeyReused`] if one of them has another fingerprint; none is inserted then.
+    pub fn claim_ids<'i>(
         &self,
         ids: impl Iterator<Item = &'i NotificationId> + Clone,
         fingerprint: Fingerprint,
-    ) -> Result<SmallVec<[Option<Position>; 1]>, Reused> {
-        let mut memory = self.0.memory.lock();
+    ) -> Result<SmallVec<[Option<Position>; 1]>, KeyReused> {
+        let mut memory = self.0.lock();
         let now = Instant::now();
-        while memory.order.front().is_some_and(|(at, _)| now - *at >= self.0.age) {
+        while memory.order.front().is_some_and(|(at, _)| now - *at >= memory.ttl) {
             memory.forget_oldest();
         }
         let known: SmallVec<[_; 1]> = ids.clone().map(|id| memory.used.get(id).copied()).collect();
         if known.iter().flatten().any(|used| used.fingerprint != fingerprint) {
-            return Err(Reused);
+            return Err(KeyReused);
         }
         for (id, _) in ids.zip(&known).filter(|(_, used)| used.is_none()) {
-            if memory.order.len() >= self.0.most {
+            if memory.order.len() >= memory.max_keys {
                 memory.forget_oldest();
             }
-            memory.used.insert(id.clone(), Used { fingerprint, position: None });
+            memory.used.insert(id.clone(), UsedKey { fingerprint, position: None });
             memory.order.push_back((now, id.clone()));
         }
         Ok(known.into_iter().map(|used| used?.position).collect())
     }
 
-    /// The log has this notification here. Nothing to remember where its key is forgotten by now.
-    pub fn acknowledged(&self, id: &NotificationId, at: Position) {
-        if let Some(used) = self.0.memory.lock().used.get_mut(id) {
-            used.position = Some(at);
+    /// Stores the position of an acknowledged record, unless its key is forgotten already.
+    pub fn record_position(&self, id: &NotificationId, position: Position) {
+        if let Some(used) = self.0.lock().used.get_mut(id) {
+            used.position = Some(position);
         }
     }
 }
 
-impl Memory {
+impl KeyMemory {
     fn forget_oldest(&mut self) {
         if let Some((_, id)) = self.order.pop_front() {
             self.used.remove(&id);
@@ -108,8 +104,8 @@ mod tests {
     use super::*;
 
     const AT: Position = Position { partition: 3, offset: 7 };
-    const A: Fingerprint = Fingerprint::new(1);
-    const B: Fingerprint = Fingerprint::new(2);
+    const A: Fingerprint = Fingerprint::from_bits(1);
+    const B: Fingerprint = Fingerprint::from_bits(2);
 
     fn ids<const N: usize>() -> [NotificationId; N] {
         std::array::from_fn(|_| NotificationId::generate())
@@ -117,38 +113,38 @@ mod tests {
 
     #[test]
     fn a_key_is_known_with_its_place_once_that_is_known() {
-        let (keys, ids) = (Keys::default(), ids::<2>());
+        let (keys, ids) = (IdempotencyKeys::default(), ids::<2>());
         let none: SmallVec<[_; 1]> = SmallVec::from_elem(None, 2);
-        assert_eq!(keys.claim(ids.iter(), A), Ok(none.clone()), "new");
-        assert_eq!(keys.claim(ids.iter(), A), Ok(none.clone()), "in flight");
-        keys.acknowledged(&ids[1], AT);
-        assert_eq!(keys.claim(ids.iter(), A), Ok(SmallVec::from_vec(vec![None, Some(AT)])));
+        assert_eq!(keys.claim_ids(ids.iter(), A), Ok(none.clone()), "new");
+        assert_eq!(keys.claim_ids(ids.iter(), A), Ok(none.clone()), "in flight");
+        keys.record_position(&ids[1], AT);
+        assert_eq!(keys.claim_ids(ids.iter(), A), Ok(SmallVec::from_vec(vec![None, Some(AT)])));
     }
 
     #[test]
     fn a_key_that_was_used_for_something_else_is_refused_and_nothing_is_noted() {
-        let (keys, ids) = (Keys::default(), ids::<3>());
-        assert!(keys.claim(ids[1..2].iter(), A).is_ok());
-        assert_eq!(keys.claim(ids.iter(), B), Err(Reused));
-        assert!(keys.claim(ids[..1].iter(), A).is_ok(), "the others are free");
-        assert!(keys.claim(ids[2..].iter(), A).is_ok());
-        keys.acknowledged(&ids[0], AT);
-        assert_eq!(keys.claim(ids[..1].iter(), B), Err(Reused));
+        let (keys, ids) = (IdempotencyKeys::default(), ids::<3>());
+        assert!(keys.claim_ids(ids[1..2].iter(), A).is_ok());
+        assert_eq!(keys.claim_ids(ids.iter(), B), Err(KeyReused));
+        assert!(keys.claim_ids(ids[..1].iter(), A).is_ok(), "the others are free");
+        assert!(keys.claim_ids(ids[2..].iter(), A).is_ok());
+        keys.record_position(&ids[0], AT);
+        assert_eq!(keys.claim_ids(ids[..1].iter(), B), Err(KeyReused));
     }
 
     #[test]
     fn the_memory_is_bounded_in_number_and_in_time() {
-        let keys = Keys::new(100, Duration::from_secs(60));
+        let keys = IdempotencyKeys::new(100, Duration::from_secs(60));
         for _ in 0..5000 {
-            assert!(keys.claim(ids::<1>().iter(), A).is_ok());
+            assert!(keys.claim_ids(ids::<1>().iter(), A).is_ok());
         }
-        let memory = keys.0.memory.lock();
+        let memory = keys.0.lock();
         assert_eq!((memory.used.len(), memory.order.len()), (100, 100));
         drop(memory);
 
-        let (keys, ids) = (Keys::new(100, Duration::from_millis(20)), ids::<1>());
-        assert!(keys.claim(ids.iter(), A).is_ok());
+        let (keys, ids) = (IdempotencyKeys::new(100, Duration::from_millis(20)), ids::<1>());
+        assert!(keys.claim_ids(ids.iter(), A).is_ok());
         std::thread::sleep(Duration::from_millis(50));
-        assert!(keys.claim(ids.iter(), B).is_ok());
+        assert!(keys.claim_ids(ids.iter(), B).is_ok());
     }
 }

@@ -1,7 +1,8 @@
-//! Sending: both users looked up, a record for each recipient, an answer once all are acknowledged.
+//! Sends a notification: looks up its users, queues a record for each recipient, and responds once
+//! the log has acknowledged all of them.
 
-pub mod request;
 pub mod idempotency;
+pub mod request;
 pub mod keys;
 pub mod delivery;
 #[cfg(test)]
@@ -18,70 +19,72 @@ use model::{
 use serde::Serialize;
 use service::{ops::trace::TraceParent, problem::Problem};
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::{
-    directory::{Away, Names, People},
-    metrics::Outcomes,
+    directory::{UserLookup, UserNames},
+    metrics::SendMetrics,
+    problems::{directory_unavailable, user_not_found},
     publish::Publisher,
-    rate::Rates,
+    rate::SenderLimits,
 };
-use delivery::{AllSent, Delivery, Record, State};
-use idempotency::{IdempotencyKey, fingerprint};
-use keys::Keys;
-use request::Send;
+use delivery::{AllSent, Delivery, DeliveryRecord, RecordState, SentNotification};
+use idempotency::IdempotencyKey;
+use keys::IdempotencyKeys;
+use request::SendRequest;
 
-/// What a client that is to come again soon is told to wait.
-pub(crate) const SOON: Duration = Duration::from_secs(1);
-
-/// What an accepted send is answered with.
-#[derive(Debug, Serialize)]
-pub struct Accepted {
+/// The acknowledged notifications.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Sent)]
+pub struct SendResponse {
+    #[schema(example = "Notification sent successfully!")]
     message: &'static str,
+    #[schema(value_type = Vec<SentNotification>)]
     sent: AllSent,
 }
 
-/// What sending needs. A cheap handle, to be cloned.
+/// Sends notifications. Cheap to clone.
 #[derive(Clone)]
 pub struct Sender {
-    /// Who the users are.
-    pub names: Names,
-    /// The way into the log.
+    /// Looks up the sender and the recipients.
+    pub users: UserLookup,
+    /// Appends records to the log.
     pub publisher: Publisher,
-    /// The Idempotency-Keys of late.
-    pub keys: Keys,
-    /// How much anybody may send.
-    pub rates: Rates,
-    /// How long an acknowledgement may take.
-    pub deadline: Duration,
-    /// What became of all of them.
-    pub(crate) outcomes: Outcomes,
+    /// The recently used Idempotency-Keys.
+    pub keys: IdempotencyKeys,
+    /// The rate limit of each sender.
+    pub limits: SenderLimits,
+    /// How long to wait for acknowledgements.
+    pub timeout: Duration,
+    /// Counts notifications by outcome.
+    pub(crate) metrics: SendMetrics,
 }
 
 impl Sender {
-    /// Sends to every recipient. Either all users exist, or nothing is sent; with a key, either all
-    /// of it is new or the same as before, or nothing is sent.
+    /// Sends to every recipient. Sends nothing if a user does not exist, or if the key was used for
+    /// other content.
     ///
     /// # Errors
-    /// 404 for an unknown user, 422 for a key that was used for something else, 503 when the
-    /// directory or the log is away, 504 when the log did not acknowledge in time; see DESIGN.md §6.
+    /// 404 for an unknown user, 422 for a reused key, 503 if the directory or the log is not
+    /// available, 504 if the log did not acknowledge in time; see DESIGN.md §6.
     pub async fn send(
         &self,
-        send: &Send,
+        send: &SendRequest,
         key: Option<&IdempotencyKey>,
         trace: Option<TraceParent>,
-    ) -> Result<Accepted, Problem> {
-        let people = self.names.of(std::iter::once(send.from).chain(send.to.iter().copied())).await;
-        let mut delivery = self.address(send, key, trace, &people)?;
-        // All are queued before any is waited for: the order of one sender's notifications is the
-        // order in which their requests came.
-        while !self.queue(&mut delivery, send, &people) {
-            delivery.give_up_next(&self.outcomes);
+    ) -> Result<SendResponse, Problem> {
+        let users = self.users.look_up(send.users()).await;
+        let mut delivery = self.prepare_delivery(send, key, trace, &users)?;
+        // Queues all records before it waits for any, so that one sender's notifications keep the
+        // order of their requests.
+        while !self.queue_records(&mut delivery, send, &users) {
+            delivery.fail_next(&self.metrics);
         }
-        delivery.settle(&self.keys, &self.outcomes).await;
-        match delivery.outcome() {
-            Ok(sent) => Ok(Accepted { message: "Notification sent successfully!", sent }),
+        delivery.await_acks(&self.keys, &self.metrics).await;
+        match delivery.to_result() {
+            Ok(sent) => Ok(SendResponse { message: "Notification sent successfully!", sent }),
             Err(problem) => {
-                if let Some(error) = delivery.error() {
+                if let Some(error) = delivery.first_error() {
                     tracing::warn!(%error, recipients = send.to.len(), "a send was not acknowledged");
                 }
                 Err(problem)
@@ -89,44 +92,42 @@ impl Sender {
         }
     }
 
-    /// A delivery of which nothing is queued yet, but of which some may be in the log already.
+    /// Makes the delivery of a send. Records that an earlier request with the same key wrote are
+    /// [`RecordState::Sent`] already, all others are not queued yet.
     ///
     /// # Errors
     /// 404, 422 and 503, as [`send`](Self::send).
-    pub(crate) fn address(
+    pub(crate) fn prepare_delivery(
         &self,
-        send: &Send,
+        send: &SendRequest,
         key: Option<&IdempotencyKey>,
         trace: Option<TraceParent>,
-        people: &People,
+        users: &UserNames,
     ) -> Result<Delivery, Problem> {
-        let away = |Away| {
-            Problem::unavailable("The user directory is not available; try again shortly", SOON)
-        };
         let mut unknown = Vec::new();
-        for &id in std::iter::once(&send.from).chain(&send.to) {
-            if people.get(id).map_err(away)?.is_none() {
+        for id in send.users() {
+            if users.get(id).map_err(|_| directory_unavailable())?.is_none() {
                 unknown.push(id);
             }
         }
         if !unknown.is_empty() {
-            return Err(Problem::not_found("User not found").with("unknown", unknown));
+            return Err(user_not_found().with("unknown", unknown));
         }
         let id = |to| match key {
-            Some(key) => key.id(send.from, to),
+            Some(key) => key.notification_id(send.from, to),
             None => NotificationId::generate(),
         };
-        let unsent = |&to| Record { to, id: id(to), state: State::Unsent };
+        let unsent = |&to| DeliveryRecord { to, id: id(to), state: RecordState::Unsent };
         let mut delivery = Delivery {
             records: send.to.iter().map(unsent).collect(),
-            fingerprint: key.map(|_| fingerprint(send)),
+            fingerprint: key.map(|_| send.fingerprint()),
             trace,
-            queued: None,
-            deadline: Instant::now() + self.deadline,
+            queued_at: None,
+            deadline: Instant::now() + self.timeout,
         };
         if let Some(fingerprint) = delivery.fingerprint {
             let ids = delivery.records.iter().map(|record| &record.id);
-            let known = self.keys.claim(ids, fingerprint).map_err(|_| {
+            let known = self.keys.claim_ids(ids, fingerprint).map_err(|_| {
                 Problem::new(
                     StatusCode::UNPROCESSABLE_ENTITY,
                     "This Idempotency-Key was used for another notification; nothing was sent",
@@ -134,37 +135,43 @@ impl Sender {
             })?;
             for (record, known) in delivery.records.iter_mut().zip(known) {
                 if let Some(position) = known {
-                    self.outcomes.duplicate.increment(1);
-                    record.state = State::Sent(position);
+                    self.metrics.duplicate.increment(1);
+                    record.state = RecordState::Sent(position);
                 }
             }
         }
         Ok(delivery)
     }
 
-    /// Queues what is not queued yet, in order and without waiting; false when the queue is full
-    /// before all of it is.
-    pub(crate) fn queue(&self, delivery: &mut Delivery, send: &Send, people: &People) -> bool {
-        let Ok(Some(from)) = people.get(send.from) else { return true };
-        delivery.queued.get_or_insert_with(Instant::now);
+    /// Queues all unsent records in order, without waiting. Returns false if the queue is full
+    /// before the last one.
+    pub(crate) fn queue_records(
+        &self,
+        delivery: &mut Delivery,
+        send: &SendRequest,
+        users: &UserNames,
+    ) -> bool {
+        let Ok(Some(from)) = users.get(send.from) else { return true };
+        delivery.queued_at.get_or_insert_with(Instant::now);
         let sent_at = to_millisecond(Timestamp::now());
         for record in &mut delivery.records {
-            if !matches!(record.state, State::Unsent) {
+            if !matches!(record.state, RecordState::Unsent) {
                 continue;
             }
-            let Ok(Some(to)) = people.get(record.to) else { continue };
+            let Ok(Some(to)) = users.get(record.to) else { continue };
             let headers = Headers {
                 id: record.id.clone(),
                 sent_at,
                 traceparent: delivery.trace.map(|trace| trace.to_string()),
                 fingerprint: delivery.fingerprint,
             };
-            record.state = match self.publisher.publish(&notification(&from, to, send), &headers) {
-                Ok(ack) => State::Waiting(ack),
+            let notification = build_notification(&from, to, send);
+            record.state = match self.publisher.publish(&notification, &headers) {
+                Ok(ack) => RecordState::Waiting(ack),
                 Err(AppendError::Full) => return false,
                 Err(error) => {
-                    self.outcomes.failed(&error);
-                    State::Failed(error)
+                    self.metrics.count_failed(&error);
+                    RecordState::Failed(error)
                 }
             };
         }
@@ -172,8 +179,11 @@ impl Sender {
     }
 }
 
-/// With the names that the directory has now.
-fn notification<'n>(from: &User<'n>, to: User<'n>, send: &'n Send) -> Notification<'n> {
+fn build_notification<'n>(
+    from: &User<'n>,
+    to: User<'n>,
+    send: &'n SendRequest,
+) -> Notification<'n> {
     Notification {
         from: from.clone(),
         to,

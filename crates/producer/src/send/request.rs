@@ -1,159 +1,151 @@
-//! What a client asks for, as form, JSON or a line of a bulk, parsed into what may be sent. Past this
-//! module nothing is checked again.
+//! Parses and validates a send: a form, a JSON body or a line of a bulk request.
 
 use std::{collections::HashSet, fmt::Display, str::FromStr};
 
-use axum::http::StatusCode;
-use model::{Category, Data, Link, Message, UserId, user::InvalidUserId};
-use serde::Deserialize;
+use model::{Category, Data, Fingerprint, InvalidText, Link, Message, UserId, user::InvalidUserId};
 use serde_json::value::RawValue;
 use service::problem::Problem;
 use smallvec::SmallVec;
 
-use super::idempotency::IdempotencyKey;
+use super::idempotency::{IdempotencyKey, content_fingerprint};
+use crate::{
+    problems::{not_a_json_object, unsupported_media_type},
+    schema::SendBody,
+};
 
-/// A request to send one message to one or several people.
+/// A valid request to send one message to one or several users.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Send {
+pub struct SendRequest {
     /// The sender.
     pub from: UserId,
-    /// The recipients: at least one, at most [`MAX_RECIPIENTS`], each once, in the order given.
+    /// The recipients, in the order given: 1 to [`MAX_RECIPIENTS`], without duplicates.
     pub to: SmallVec<[UserId; 2]>,
-    /// What is said.
+    /// The text for the recipients.
     pub message: Message,
-    /// What kind of notification it is.
+    /// The kind of the notification.
     pub category: Option<Category>,
-    /// Where a click leads.
+    /// The target of a click.
     pub link: Option<Link>,
-    /// Anything else, for the recipient's program.
+    /// JSON for the recipients' program.
     pub data: Option<Data>,
 }
 
-/// How many recipients one request may have.
+/// Maximum number of recipients of one request.
 pub const MAX_RECIPIENTS: usize = 10_000;
 
-impl Send {
-    /// Parses a body of this media type (its essence: lower case, without parameters).
+impl SendRequest {
+    /// Parses a body with this media type (lower case, without parameters).
     ///
     /// # Errors
-    /// 400, which says which field is wrong and why; 415 for another media type.
+    /// 400 with the field and the reason; 415 for another media type.
     pub fn parse(media_type: Option<&str>, body: &[u8]) -> Result<Self, Problem> {
         match media_type {
             Some("application/x-www-form-urlencoded") => Self::from_form(body),
             Some("application/json") => Ok(Self::from_json("body", body)?.0),
-            other => Err(Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                format!(
-                    "the body must be application/x-www-form-urlencoded, application/json or \
-                     application/x-ndjson, not {}",
-                    other.unwrap_or("without a Content-Type"),
-                ),
+            other => Err(unsupported_media_type(
+                "application/x-www-form-urlencoded, application/json or application/x-ndjson",
+                other,
             )),
         }
     }
 
-    /// Parses a line of a bulk: as JSON, and perhaps with an `idempotency_key` of its own.
+    /// Parses a line of a bulk request: JSON, optionally with an `idempotency_key`.
     ///
     /// # Errors
-    /// 400, which says which field is wrong and why.
+    /// 400 with the field and the reason.
     pub fn parse_line(line: &[u8]) -> Result<(Self, Option<IdempotencyKey>), Problem> {
         let (send, key) = Self::from_json("line", line)?;
         let key = key.map(|json| {
-            let key = string("idempotency_key", json)?;
+            let key = parse_string("idempotency_key", json)?;
             IdempotencyKey::new(key).map_err(|why| Problem::bad_request("idempotency_key", why))
         });
         Ok((send, key.transpose()?))
     }
 
+    /// The fingerprint of the content; sender and recipients do not change it.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        let optional = [
+            self.category.as_ref().map(Category::as_str),
+            self.link.as_ref().map(Link::as_str),
+            self.data.as_ref().map(|data| data.as_json().get()),
+        ];
+        content_fingerprint(self.message.as_str(), optional)
+    }
+
+    /// All users of the request: the sender and the recipients.
+    pub(crate) fn users(&self) -> impl Iterator<Item = UserId> {
+        std::iter::once(self.from).chain(self.to.iter().copied())
+    }
+
     fn from_form(body: &[u8]) -> Result<Self, Problem> {
-        let mut fields = Fields::default();
+        let mut fields = SendFields::default();
         let mut data = None;
         for (name, value) in form_urlencoded::parse(body) {
             match &*name {
-                "from_id" => once("from_id", &mut fields.from, parsed("from_id", value.trim())?)?,
-                "to_id" => fields.to.push(parsed("to_id", value.trim())?),
-                "message" => once("message", &mut fields.message, value.into_owned())?,
-                "category" => once("category", &mut fields.category, value.into_owned())?,
-                "link" => once("link", &mut fields.link, value.into_owned())?,
-                "data" => once("data", &mut data, value)?,
-                // A field that we do not know may be meant for a later version of us.
+                "from_id" => {
+                    set_once("from_id", &mut fields.from, parse_field("from_id", value.trim())?)?
+                }
+                "to_id" => fields.to.push(parse_field("to_id", value.trim())?),
+                "message" => set_once("message", &mut fields.message, value.into_owned())?,
+                "category" => set_once("category", &mut fields.category, value.into_owned())?,
+                "link" => set_once("link", &mut fields.link, value.into_owned())?,
+                "data" => set_once("data", &mut data, value)?,
+                // Unknown fields are ignored: a client may already use those of a later version.
                 _ => {}
             }
         }
         fields.data = data.as_deref();
-        fields.check()
+        fields.validate()
     }
 
-    /// `what` is what this is, for people: a body or a line.
-    fn from_json<'b>(what: &str, body: &'b [u8]) -> Result<(Self, Option<&'b RawValue>), Problem> {
-        let not_object = |error: &dyn Display| {
-            let message = format!("the {what} is not a JSON object: {error}");
-            Problem::new(StatusCode::BAD_REQUEST, message)
-        };
-        // serde would also take a list of the fields' values.
+    /// `part` is `body` or `line`, for the problem's message.
+    fn from_json<'b>(part: &str, body: &'b [u8]) -> Result<(Self, Option<&'b RawValue>), Problem> {
+        // serde would also accept an array of the fields' values.
         if body.trim_ascii_start().first() != Some(&b'{') {
-            return Err(not_object(&"it does not begin with {"));
+            return Err(not_a_json_object(part, "it does not begin with {"));
         }
-        let json: Json<'_> = serde_json::from_slice(body).map_err(|error| not_object(&error))?;
+        let json: SendBody<'_> =
+            serde_json::from_slice(body).map_err(|error| not_a_json_object(part, error))?;
         let optional =
-            |field, json: Option<&RawValue>| json.map(|json| string(field, json)).transpose();
-        let mut fields = Fields {
-            from: json.from_id.map(|json| parsed("from_id", json.get())).transpose()?,
+            |field, json: Option<&RawValue>| json.map(|json| parse_string(field, json)).transpose();
+        let mut fields = SendFields {
+            from: json.from_id.map(|json| parse_field("from_id", json.get())).transpose()?,
             message: optional("message", json.message)?,
             category: optional("category", json.category)?,
             link: optional("link", json.link)?,
             data: json.data.map(RawValue::get),
-            ..Fields::default()
+            ..SendFields::default()
         };
         match json.to_id.map(RawValue::get) {
             Some(list) if list.starts_with('[') => {
                 let list: Vec<&RawValue> = serde_json::from_str(list)
                     .map_err(|_| Problem::bad_request("to_id", InvalidUserId))?;
                 for id in list {
-                    fields.to.push(parsed("to_id", id.get())?);
+                    fields.to.push(parse_field("to_id", id.get())?);
                 }
             }
-            Some(id) => fields.to.push(parsed("to_id", id)?),
+            Some(id) => fields.to.push(parse_field("to_id", id)?),
             None => {}
         }
-        Ok((fields.check()?, json.idempotency_key))
+        Ok((fields.validate()?, json.idempotency_key))
     }
 }
 
-/// The fields as JSON has them: what each is, is found out with its name at hand. `null` is as good
-/// as nothing.
-#[derive(Deserialize)]
-struct Json<'b> {
-    #[serde(borrow)]
-    from_id: Option<&'b RawValue>,
-    #[serde(borrow)]
-    to_id: Option<&'b RawValue>,
-    #[serde(borrow)]
-    message: Option<&'b RawValue>,
-    #[serde(borrow)]
-    category: Option<&'b RawValue>,
-    #[serde(borrow)]
-    link: Option<&'b RawValue>,
-    #[serde(borrow)]
-    data: Option<&'b RawValue>,
-    #[serde(borrow)]
-    idempotency_key: Option<&'b RawValue>,
-}
-
-/// The fields as they come, in whatever order.
+/// The fields that were found so far.
 #[derive(Default)]
-struct Fields<'b> {
+struct SendFields<'b> {
     from: Option<UserId>,
     to: SmallVec<[UserId; 2]>,
     message: Option<String>,
     category: Option<String>,
     link: Option<String>,
-    /// JSON text.
+    /// JSON as text.
     data: Option<&'b str>,
 }
 
-impl Fields<'_> {
-    fn check(mut self) -> Result<Send, Problem> {
+impl SendFields<'_> {
+    fn validate(mut self) -> Result<SendRequest, Problem> {
         let missing = |field| Problem::bad_request(field, "is missing");
         let from = self.from.ok_or_else(|| missing("from_id"))?;
         if self.to.len() > 1 {
@@ -169,35 +161,33 @@ impl Fields<'_> {
             return Err(Problem::bad_request("to_id", why));
         }
         let message = self.message.ok_or_else(|| missing("message"))?;
-        Ok(Send {
+        let invalid = |field| move |why: InvalidText| Problem::bad_request(field, why);
+        let data = self.data.map(Data::from_json).transpose();
+        Ok(SendRequest {
             from,
             to: self.to,
-            message: Message::new(message).map_err(|why| Problem::bad_request("message", why))?,
-            category: (self.category.map(Category::new).transpose())
-                .map_err(|why| Problem::bad_request("category", why))?,
-            link: (self.link.map(Link::new).transpose())
-                .map_err(|why| Problem::bad_request("link", why))?,
-            data: (self.data.map(Data::parse).transpose())
-                .map_err(|why| Problem::bad_request("data", why))?
-                .flatten(),
+            message: Message::new(message).map_err(invalid("message"))?,
+            category: self.category.map(Category::new).transpose().map_err(invalid("category"))?,
+            link: self.link.map(Link::new).transpose().map_err(invalid("link"))?,
+            data: data.map_err(|why| Problem::bad_request("data", why))?.flatten(),
         })
     }
 }
 
-fn once<T>(field: &str, slot: &mut Option<T>, value: T) -> Result<(), Problem> {
+fn set_once<T>(field: &str, slot: &mut Option<T>, value: T) -> Result<(), Problem> {
     match slot.replace(value) {
         None => Ok(()),
         Some(_) => Err(Problem::bad_request(field, "must be given once")),
     }
 }
 
-/// An id, which JSON spells as a form does.
-fn parsed<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, Problem> {
+/// Parses an id; JSON and forms spell it alike.
+fn parse_field<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, Problem> {
     text.parse().map_err(|why| Problem::bad_request(field, why))
 }
 
-fn string(field: &str, json: &RawValue) -> Result<String, Problem> {
-    // Borrowed where nothing is escaped, which spares most strings a second buffer.
+fn parse_string(field: &str, json: &RawValue) -> Result<String, Problem> {
+    // A string without escapes is borrowed first, which saves a buffer.
     match serde_json::from_str::<&str>(json.get()) {
         Ok(text) => Ok(text.to_owned()),
         Err(_) => serde_json::from_str(json.get())
@@ -208,29 +198,28 @@ fn string(field: &str, json: &RawValue) -> Result<String, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     const FORM: Option<&str> = Some("application/x-www-form-urlencoded");
     const JSON: Option<&str> = Some("application/json");
 
     fn why(media_type: Option<&str>, body: &str) -> String {
-        Send::parse(media_type, body.as_bytes()).expect_err("a problem").message().to_owned()
+        SendRequest::parse(media_type, body.as_bytes()).expect_err("a problem").message().to_owned()
     }
 
     #[test]
     fn the_form_of_the_tutorial_is_understood_as_curl_sends_it() {
         let body = "from_id=2&to_id=1&message=Bruno started following you.";
-        let send = Send::parse(FORM, body.as_bytes()).expect("valid");
+        let send = SendRequest::parse(FORM, body.as_bytes()).expect("valid");
         assert_eq!((send.from.get(), send.to[0].get()), (2, 1));
         assert_eq!(send.message.as_str(), "Bruno started following you.");
     }
 
     #[test]
     fn several_recipients_are_each_reached_once() {
-        let form =
-            Send::parse(FORM, b"to_id=3&to_id=1&to_id=3&from_id=2&message=hi").expect("valid");
-        let json =
-            Send::parse(JSON, br#"{"from_id":2,"to_id":[3,1,3],"message":"hi"}"#).expect("valid");
+        let form = SendRequest::parse(FORM, b"to_id=3&to_id=1&to_id=3&from_id=2&message=hi")
+            .expect("valid");
+        let json = SendRequest::parse(JSON, br#"{"from_id":2,"to_id":[3,1,3],"message":"hi"}"#)
+            .expect("valid");
         assert_eq!(form, json);
         assert_eq!(form.to.iter().map(|id| id.get()).collect::<Vec<_>>(), [3, 1]);
     }
@@ -275,11 +264,11 @@ mod tests {
 
     #[test]
     fn a_category_a_link_and_data_are_the_same_in_a_form_and_in_json() {
-        let json = Send::parse(
+        let json = SendRequest::parse(
             JSON,
             br#"{"from_id":2,"to_id":1,"message":"hi","category":"photo \u2764","link":"/p/7?a=b","data":{ "a": [1.0] }}"#,
         );
-        let form = Send::parse(
+        let form = SendRequest::parse(
             FORM,
             "from_id=2&to_id=1&message=hi&category=photo+%E2%9D%A4&link=/p/7?a%3Db&data={\"a\":[1.0]}"
                 .as_bytes(),
@@ -293,13 +282,14 @@ mod tests {
 
     #[test]
     fn null_is_as_good_as_nothing() {
-        let with = Send::parse(
+        let with = SendRequest::parse(
             JSON,
             br#"{"from_id":2,"to_id":1,"message":"hi","category":null,"link":null,"data":null}"#,
         );
-        let without = Send::parse(JSON, br#"{"from_id":2,"to_id":1,"message":"hi"}"#);
+        let without = SendRequest::parse(JSON, br#"{"from_id":2,"to_id":1,"message":"hi"}"#);
         assert_eq!(with.expect("valid"), without.expect("valid"));
-        let form = Send::parse(FORM, b"from_id=2&to_id=1&message=hi&data=null").expect("valid");
+        let form =
+            SendRequest::parse(FORM, b"from_id=2&to_id=1&message=hi&data=null").expect("valid");
         assert_eq!(form.data, None);
         assert_eq!(why(JSON, r#"{"from_id":2,"to_id":null,"message":"hi"}"#), "to_id: is missing");
     }
@@ -327,7 +317,7 @@ mod tests {
     #[test]
     fn a_line_is_json_and_may_have_a_key() {
         let line = br#"{"from_id":2,"to_id":1,"message":"hi","idempotency_key":"k-1"}"#;
-        let (send, key) = Send::parse_line(line).expect("valid");
+        let (send, key) = SendRequest::parse_line(line).expect("valid");
         assert_eq!(send.to.as_slice(), [UserId::new(1).expect("positive")]);
         assert_eq!(key, IdempotencyKey::new("k-1".into()).ok());
         for (line, expected) in [
@@ -341,9 +331,33 @@ mod tests {
                 "idempotency_key: must be a string",
             ),
         ] {
-            let problem = Send::parse_line(line.as_bytes()).expect_err("a problem");
+            let problem = SendRequest::parse_line(line.as_bytes()).expect_err("a problem");
             assert_eq!(problem.message(), expected);
         }
+    }
+
+    #[test]
+    fn a_fingerprint_follows_from_what_is_said_and_not_from_who_hears_it() {
+        let fingerprint =
+            |text: &str| SendRequest::parse(JSON, text.as_bytes()).expect("valid").fingerprint();
+        let first = fingerprint(r#"{"from_id":2,"to_id":1,"message":"hi"}"#);
+        assert_eq!(first.to_string(), "211963ae16149b32");
+        let same = fingerprint(r#"{"message":"hi","to_id":[3,4],"from_id":1,"link":null}"#);
+        assert_eq!(first, same);
+        let others = [
+            r#"{"from_id":2,"to_id":1,"message":"hi!"}"#,
+            r#"{"from_id":2,"to_id":1,"message":"hi","category":"x"}"#,
+            r#"{"from_id":2,"to_id":1,"message":"hi","link":"/x"}"#,
+            r#"{"from_id":2,"to_id":1,"message":"hi","data":""}"#,
+            r#"{"from_id":2,"to_id":1,"message":"hi","data":1}"#,
+            r#"{"from_id":2,"to_id":1,"message":"hi","data":1.0}"#,
+            r#"{"from_id":2,"to_id":1,"message":"hi","category":"/x"}"#,
+        ];
+        let mut all: Vec<_> = others.iter().map(|text| fingerprint(text).to_string()).collect();
+        all.push(first.to_string());
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), others.len() + 1);
     }
 
     #[test]
@@ -352,23 +366,8 @@ mod tests {
             let ids: Vec<_> = (1..=most).chain(1..=2).map(|n| n.to_string()).collect();
             format!(r#"{{"from_id":1,"to_id":[{}],"message":"hi"}}"#, ids.join(","))
         };
-        let send = Send::parse(JSON, body(MAX_RECIPIENTS).as_bytes()).expect("valid");
+        let send = SendRequest::parse(JSON, body(MAX_RECIPIENTS).as_bytes()).expect("valid");
         assert_eq!(send.to.len(), MAX_RECIPIENTS);
         assert!(why(JSON, &body(MAX_RECIPIENTS + 1)).starts_with("to_id: must name at most 10000"));
-    }
-
-    proptest! {
-        #[test]
-        fn what_json_says_is_what_is_sent(
-            from in 1..i64::MAX, to in proptest::collection::vec(1..i64::MAX, 1..5),
-            message in "\\PC{1,40}[a-z]", category in proptest::option::of("[a-zé\"\\\\]{1,64}"),
-        ) {
-            let body = serde_json::json!({"from_id": from, "to_id": to, "message": message, "category": category});
-            let send = Send::parse(JSON, body.to_string().as_bytes()).expect("valid");
-            prop_assert_eq!(send.from.get(), from);
-            prop_assert!(send.to.iter().all(|id| to.contains(&id.get())));
-            prop_assert_eq!(send.message.as_str(), message);
-            prop_assert_eq!(send.category.as_ref().map(Category::as_str), category.as_deref());
-        }
     }
 }

@@ -46,7 +46,8 @@ pub(crate) async fn poison(mut world: World) {
     assert!(shown.contains("not json") && shown.contains("expected ident"), "{shown}");
 
     // A replayed poison record is copied again.
-    let (log, names) = (world.backend.connect_log("test-operator"), TopicNames::of(&world.topic));
+    let (log, names) =
+        (world.backend.connect_log("test-operator"), TopicNames::from_notifications(&world.topic));
     let one = &records[..1];
     let replayed = dlq::replay_records(&log, &names, Partitioner::default(), PARTITIONS, one).await;
     replayed.expect("replayed");
@@ -54,8 +55,10 @@ pub(crate) async fn poison(mut world: World) {
 }
 
 pub(crate) async fn expect_dlq(world: &World, count: usize) -> Vec<DlqRecord> {
-    let (log, topic) =
-        (world.backend.connect_log("test-operator"), TopicNames::of(&world.topic).dlq);
+    let (log, topic) = (
+        world.backend.connect_log("test-operator"),
+        TopicNames::from_notifications(&world.topic).dlq,
+    );
     e2e::until(|| async {
         match dlq::read_records(&log, &topic, PARTITIONS).await {
             Ok(records) if records.len() == count => Ok(records),

@@ -23,7 +23,7 @@ use event_log::{PartitionHandler, Record, RecordAnchor, RecordOutcome, StartAt, 
 use jiff::Timestamp;
 use model::{
     Action, Cursor, Fingerprint, Headers, Notification, Partitioner, Receipt, User,
-    record::{encode, encode_receipt},
+    record::{encode_notification, encode_receipt},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -115,9 +115,9 @@ fn build_log(contents: &[(Content, i64)], now: Timestamp) -> Vec<LoggedRecord> {
                     data: None,
                 };
                 let ago = jiff::SignedDuration::from_secs(if *old { 7200 } else { 0 });
-                let fingerprint = content.map(Fingerprint::new);
+                let fingerprint = content.map(Fingerprint::from_bits);
                 let headers = Headers { sent_at: now - ago, fingerprint, ..headers(id(*n)) };
-                (false, encode(&notification, &headers).expect("JSON"))
+                (false, encode_notification(&notification, &headers).expect("JSON"))
             }
             Content::Act { of, action, ids } => {
                 let ids = ids.iter().copied().map(id).collect();
@@ -125,7 +125,7 @@ fn build_log(contents: &[(Content, i64)], now: Timestamp) -> Vec<LoggedRecord> {
                 (true, encode_receipt(&receipt, &headers(id(0))).expect("JSON"))
             }
             Content::Garbage { receipt } => {
-                let mut record = model::record::canary(now);
+                let mut record = model::record::encode_canary(now);
                 record.key = b"1".into();
                 (*receipt, record)
             }

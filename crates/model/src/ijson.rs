@@ -1,5 +1,5 @@
-//! Whether JSON is such that every program can read it (RFC 7493, I-JSON). Data stands within its
-//! recipient's inbox: what some parsers refuse would take the whole inbox from those who use them.
+//! The I-JSON check (RFC 7493) of a notification's data. An inbox's page embeds the data: a client
+//! whose parser rejects it could not read the whole page.
 
 use std::fmt;
 
@@ -9,39 +9,40 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-/// Why some program could not read it.
+/// Why JSON is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unreadable {
-    /// It nests deeper than is allowed.
+pub(crate) enum NotIJson {
+    /// It nests deeper than allowed.
     TooDeep,
-    /// A text or a number of it is none.
+    /// It holds a lone surrogate or a number outside the range of f64.
     NotPortable,
 }
 
-/// Lets through what nests at most so many levels deep, and whose texts and numbers are some.
-pub(crate) fn check(data: &RawValue, levels: usize) -> Result<(), Unreadable> {
+/// Fails if the JSON nests deeper than `levels`, or holds a lone surrogate or a number outside the
+/// range of f64 (RFC 7493).
+pub(crate) fn check_ijson(data: &RawValue, levels: usize) -> Result<(), NotIJson> {
     let mut json = serde_json::Deserializer::from_str(data.get());
-    Readable { levels }.deserialize(&mut json).map_err(|error| {
-        // Of the two reasons only the depth is ours to tell, and not the parser's.
-        if error.is_data() { Unreadable::TooDeep } else { Unreadable::NotPortable }
+    IJsonChecker { levels }.deserialize(&mut json).map_err(|error| {
+        // Only `enter_level` fails with a data error; every other error is the parser's.
+        if error.is_data() { NotIJson::TooDeep } else { NotIJson::NotPortable }
     })
 }
 
-/// Reads every value and keeps none.
+/// Visits every value and discards it.
 #[derive(Clone, Copy)]
-struct Readable {
-    /// How many arrays and objects may still begin within each other.
+struct IJsonChecker {
+    /// How many more levels of arrays and objects may be entered.
     levels: usize,
 }
 
-impl Readable {
-    fn inner<E: de::Error>(self) -> Result<Self, E> {
+impl IJsonChecker {
+    fn enter_level<E: de::Error>(self) -> Result<Self, E> {
         let levels = self.levels.checked_sub(1).ok_or_else(|| E::custom("too deep"))?;
         Ok(Self { levels })
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Readable {
+impl<'de> DeserializeSeed<'de> for IJsonChecker {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -49,7 +50,7 @@ impl<'de> DeserializeSeed<'de> for Readable {
     }
 }
 
-impl<'de> Visitor<'de> for Readable {
+impl<'de> Visitor<'de> for IJsonChecker {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -81,13 +82,13 @@ impl<'de> Visitor<'de> for Readable {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let inner = self.inner()?;
+        let inner = self.enter_level()?;
         while list.next_element_seed(inner)?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
-        let inner = self.inner()?;
+        let inner = self.enter_level()?;
         while object.next_entry_seed(inner, inner)?.is_some() {}
         Ok(())
     }
