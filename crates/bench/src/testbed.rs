@@ -161,7 +161,7 @@ impl Testbed {
 
 /// The topic and those that the services make beside it.
 fn all_topic_names(topic: &BenchTopic) -> [String; 4] {
-    let names = TopicNames::of(&topic.name);
+    let names = TopicNames::from_notifications(&topic.name);
     [names.notifications, names.receipts, names.owners, names.dlq]
 }
 

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, builder::RangedU64ValueParser};
 use event_log::settings::{GroupArgs, TopicArgs};
 use model::{Partitioner, TopicNames};
-use service::{auth::AuthArgs, server::http::HttpLimits};
+use service::{auth::AuthArgs, server::limits::HttpLimits};
 
 use crate::{snapshot::SnapshotKey, view::Limits};
 
@@ -50,7 +50,7 @@ pub struct ConsumerSettings {
     /// and /readyz fails if one does not arrive within 5 s. Off by default. Turn it on when all
     /// instances know canary records: older versions treat them as poison records
     #[arg(long, env = "CONSUMER_CANARY", value_name = "DURATION",
-          value_parser = service::cli::settings::positive_duration)]
+          value_parser = service::cli::settings::parse_positive_duration)]
     pub canary: Option<Duration>,
 
     /// Authentication
@@ -79,7 +79,7 @@ pub struct InboxArgs {
     /// How long a request waits for a partition that is being rebuilt or moved, before it is
     /// answered 503
     #[arg(long, env = "CONSUMER_READ_TIMEOUT", default_value = "2s", value_name = "DURATION",
-          value_parser = service::cli::settings::duration)]
+          value_parser = service::cli::settings::parse_duration)]
     pub read_timeout: Duration,
 }
 
@@ -96,7 +96,7 @@ pub struct SnapshotArgs {
     /// Interval at which snapshots of live partitions are written; after a crash, the next start
     /// reads all records since the last one. 0: write them only on revocation and shutdown
     #[arg(long, env = "CONSUMER_SNAPSHOT_EVERY", default_value = "5m", value_name = "DURATION",
-          value_parser = service::cli::settings::duration)]
+          value_parser = service::cli::settings::parse_duration)]
     pub snapshot_every: Duration,
 }
 
@@ -117,7 +117,7 @@ pub struct StreamArgs {
     /// Time without an event after which a live stream sends a heartbeat. Must be shorter than the
     /// idle timeout of any proxy in between
     #[arg(long, env = "CONSUMER_HEARTBEAT", default_value = "15s", value_name = "DURATION",
-          value_parser = service::cli::settings::positive_duration)]
+          value_parser = service::cli::settings::parse_positive_duration)]
     pub heartbeat: Duration,
 }
 
