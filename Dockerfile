@@ -4,23 +4,23 @@
 #   docker run --rm notifications producer --help
 #   docker run --rm --read-only --network host --volume notifications:/data notifications standalone
 
-# Brings what librdkafka is built with: gcc, g++, make, pkg-config and OpenSSL's headers.
+# This image has what librdkafka needs to build: gcc, g++, make, pkg-config and OpenSSL's headers.
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
-# No cache mounts: the builder of Docker engines before 23 (Debian 12 has 20.10) knows none.
+# No cache mounts: Docker engines before 23 (Debian 12 has 20.10) do not support them by default.
 RUN cargo build --release --locked --features full -p producer -p consumer -p standalone \
     && install -D --target-directory /out \
         target/release/producer target/release/consumer target/release/standalone
 
-# The same Debian as above, so the libraries are those that the programs were linked with. A base without a shell
-# (distroless, scratch) would be some 20 MB smaller, but lacks zlib and, in part, OpenSSL: copied by hand, no update
-# would reach them and no scanner see them. A static OpenSSL has the same fault, and costs minutes of build.
+# The same Debian as above, so that the libraries match those of the build. A base without a shell (distroless,
+# scratch) would be some 20 MB smaller, but lacks zlib and parts of OpenSSL. Copies of them would get no updates, and
+# scanners would not find them; the same is true of a static OpenSSL, which also takes minutes to build.
 FROM debian:bookworm-slim
 LABEL org.opencontainers.image.title="notifications" \
     org.opencontainers.image.description="Real-time notifications on Kafka: producer, consumer, standalone" \
     org.opencontainers.image.licenses="MIT OR Apache-2.0"
-# The versions are Debian 12's own, which change for security fixes alone.
+# Not pinned: Debian 12 changes these packages only for security fixes.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates libssl3 zlib1g \
@@ -29,12 +29,12 @@ RUN apt-get update \
     && useradd --system --uid 10001 --gid 10001 --home-dir /data --no-create-home --shell /usr/sbin/nologin notifications \
     && install --directory --owner=notifications --group=notifications /data
 COPY --from=build /out/ /usr/local/bin/
-# In numbers, so that Kubernetes can tell that it is not root.
+# As a number, so that Kubernetes can check that it is not root (runAsNonRoot).
 USER 10001:10001
-# The folder 'data' in which standalone keeps everything by default is the one just made; nothing else is written,
-# so all of this runs with a read-only root file system.
+# standalone's default folder, data/, is then /data. The programs write no other files, so the root file system can be
+# read-only.
 WORKDIR /
 EXPOSE 8080 8081
-# The container's first process is the service, whichever was chosen; its own program knows how to ask it.
+# Process 1 is the chosen service, and each program has the command 'healthcheck'.
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 CMD ["/proc/1/exe", "healthcheck"]
 CMD ["standalone"]

@@ -54,7 +54,7 @@ impl Parts {
 
     /// So many fresh in-memory brokers that have this topic and those that go with it.
     pub fn mock_of(brokers: i32, topic: &str, partitions: u32) -> Self {
-        let cluster = Cluster::of(brokers).expect("a mock cluster");
+        let cluster = Cluster::with_brokers(brokers).expect("a mock cluster");
         let names = TopicNames::of(topic);
         for (name, partitions) in [
             (&names.notifications, partitions),

@@ -21,7 +21,8 @@ pub fn program(name: &str) -> PathBuf {
         if folder.ends_with("deps") { folder.parent().expect("target/<profile>") } else { folder };
     BUILT.get_or_init(|| {
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--workspace", "--bins", "--quiet"]);
+        build.args(["build", "--workspace", "--quiet"]);
+        build.args(["--bin", "standalone", "--bin", "producer", "--bin", "consumer"]);
         // As this was built, or everything would be built again.
         if cfg!(feature = "full") {
             build.args(["--features", "full"]);

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use model::record::{self, Encoded};
 use service::ops::canary::ProbeOutcome;
 
-use crate::view::{NotLive, View, partition::Status};
+use crate::view::{NotLive, PartitionStatus, View};
 
 /// Shorter than the canary's own timeout, so that a failure comes with its reason.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(4);
@@ -45,7 +45,8 @@ impl CanaryProbe {
                 ));
             }
         };
-        match self.view.reaches(position.partition, position.offset, ARRIVAL_TIMEOUT).await {
+        match self.view.wait_for_offset(position.partition, position.offset, ARRIVAL_TIMEOUT).await
+        {
             Ok(()) => ProbeOutcome::Arrived,
             // The partition moved meanwhile: its next owner probes it.
             Err(NotLive::Unowned { .. } | NotLive::Rebuilding { .. }) => ProbeOutcome::Skipped,
@@ -58,7 +59,7 @@ impl CanaryProbe {
     fn find_next_live(&self) -> Option<i32> {
         let live = |number: &i32| {
             let partition = self.view.partition(*number);
-            partition.is_some_and(|one| matches!(one.status(), Status::Live { .. }))
+            partition.is_some_and(|one| matches!(one.status(), PartitionStatus::Live { .. }))
         };
         let numbers = || self.view.partitions().map(|(number, _)| number);
         let after = numbers().filter(|number| *number > self.last).find(live);

@@ -5,7 +5,7 @@ use event_log::settings::KafkaArgs;
 use model::Cursor;
 use service::{cli::program::ServiceCommand, ops::telemetry::TelemetryArgs};
 
-use crate::Settings;
+use crate::ConsumerSettings;
 
 /// Serves each user's notifications from memory.
 ///
@@ -41,7 +41,7 @@ pub struct ConsumerCli {
 
     /// The service
     #[command(flatten)]
-    pub settings: Settings,
+    pub settings: ConsumerSettings,
 
     /// Logs and traces
     #[command(flatten)]

@@ -1,11 +1,11 @@
 //! The consumer: a materialised view of the notifications' topic, served over HTTP.
 //!
-//! A record's path: the log's thread → [`view::fold`] → [`view`] → [`routes`]. The view is in memory
+//! A record's path: the log's thread → [`apply`] → [`view`] → [`routes`]. The view is in memory
 //! and a pure function of the log, so a restart loses no notification.
 //!
 //! A receipt's path: [`routes`] → [`receipts`] → the log → the view. [`cluster`] knows the owner of
 //! each partition and forwards requests to it. [`subscriptions`] connects the view to the log.
-//! [`dead_letters`] is for operators.
+//! [`dlq`] is for operators.
 
 #[cfg(feature = "kafka")]
 pub mod cli;
@@ -13,12 +13,14 @@ pub mod settings;
 pub mod metrics;
 pub mod subscriptions;
 pub mod view;
+pub mod snapshot;
+pub mod apply;
 pub mod cluster;
 pub mod receipts;
 pub mod progress;
 pub mod routes;
 mod canary;
-pub mod dead_letters;
+pub mod dlq;
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,8 +33,8 @@ use tokio_util::sync::CancellationToken;
 use canary::CanaryProbe;
 use cluster::ownership::OwnershipTable;
 use receipts::ReceiptWriter;
-use routes::{App, LiveStreams};
-pub use settings::Settings;
+use routes::{App, LiveStreams, build_router};
+pub use settings::ConsumerSettings;
 use subscriptions::ViewSubscriptions;
 use view::View;
 
@@ -41,7 +43,7 @@ const CLOSE_SOCKETS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why the consumer ended without a shutdown.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
+pub enum ConsumerError {
     /// A topic differs from the settings, or cannot be created.
     #[error(transparent)]
     Topic(#[from] event_log::TopicError),
@@ -60,13 +62,13 @@ pub enum RunError {
 /// answered 503 and `/readyz` gives the reason.
 ///
 /// # Errors
-/// [`RunError`], for errors that no retry can resolve.
+/// [`ConsumerError`], for errors that no retry can resolve.
 pub async fn run(
-    settings: Settings,
+    settings: ConsumerSettings,
     log: Log,
     listener: TcpListener,
     shutdown: CancellationToken,
-) -> Result<(), RunError> {
+) -> Result<(), ConsumerError> {
     let metrics = Metrics::new("consumer", metrics::describe);
     let names = TopicNames::of(&settings.topics.topic);
     let auth = Auth::from_args("consumer", &settings.auth)?;
@@ -92,15 +94,8 @@ pub async fn run(
     let mut probe = CanaryProbe::new(Arc::clone(&view), log.writer(), Arc::clone(&app.topic));
     let subscriptions = ViewSubscriptions::new(view, log, names, ownership);
     let local = address.ip().to_canonical().is_loopback();
-    let router = routes::build_router(
-        &settings,
-        &auth,
-        app,
-        &subscriptions,
-        canary.clone(),
-        &metrics,
-        local,
-    );
+    let router =
+        build_router(&settings, &auth, app, &subscriptions, canary.clone(), &metrics, local);
     let mut background = JoinSet::new();
     background.spawn(auth.reread_keys());
     background.spawn(canary.run_probes(async move || probe.probe_next_partition().await));

@@ -3,9 +3,9 @@
 use std::{error::Error, process::ExitCode};
 
 use consumer::{
-    Settings,
+    ConsumerSettings,
     cli::{ConsumerCli, ConsumerCommand, Dlq},
-    dead_letters,
+    dlq,
 };
 use event_log::Log;
 use model::TopicNames;
@@ -20,8 +20,8 @@ async fn run(cli: ConsumerCli) -> Result<(), Box<dyn Error>> {
         return command.execute(&cli.settings.auth, &[&cli.listen]).await;
     }
     let log = cli.kafka.connect("notifications-consumer")?;
-    if let Some(ConsumerCommand::Dlq(what)) = cli.command {
-        return dead_letters(&log, &cli.settings, what).await;
+    if let Some(ConsumerCommand::Dlq(command)) = cli.command {
+        return run_dlq_command(&log, &cli.settings, command).await;
     }
     let guarded = cli.insecure || cli.settings.auth.is_on();
     let listener =
@@ -31,16 +31,20 @@ async fn run(cli: ConsumerCli) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn dead_letters(log: &Log, settings: &Settings, what: Dlq) -> Result<(), Box<dyn Error>> {
+async fn run_dlq_command(
+    log: &Log,
+    settings: &ConsumerSettings,
+    command: Dlq,
+) -> Result<(), Box<dyn Error>> {
     let names = TopicNames::of(&settings.topics.topic);
     let partitions = settings.topics.partitions;
-    let mut letters = dead_letters::read(log, &names.dlq, partitions).await?;
-    match what {
-        Dlq::List => dead_letters::list(&letters, &mut std::io::stdout())?,
+    let mut records = dlq::read_records(log, &names.dlq, partitions).await?;
+    match command {
+        Dlq::List => dlq::write_list(&records, &mut std::io::stdout())?,
         Dlq::Replay { places, all } => {
-            letters.retain(|letter| all || places.contains(&letter.at));
-            dead_letters::replay(log, &names, settings.partitioner, partitions, &letters).await?;
-            tracing::info!(count = letters.len(), "put back");
+            records.retain(|record| all || places.contains(&record.at));
+            dlq::replay_records(log, &names, settings.partitioner, partitions, &records).await?;
+            tracing::info!(count = records.len(), "replayed");
         }
     }
     Ok(())

@@ -11,7 +11,7 @@ pub const REBUILD_RECORDS: &str = "notifications_rebuild_records";
 /// Time from a partition's assignment until it is live.
 pub const REBUILD_SECONDS: &str = "notifications_rebuild_seconds";
 /// Records read from the log, replays included, by topic and outcome.
-pub const FOLDED: &str = "notifications_records_folded_total";
+pub const RECORDS_FOLDED: &str = "notifications_records_folded_total";
 /// Inboxes in memory.
 pub const INBOXES: &str = "notifications_inboxes";
 /// Notifications in memory that are not dismissed.
@@ -56,7 +56,7 @@ pub fn describe() {
     );
     describe_histogram!(REBUILD_SECONDS, "From the assignment of a partition until it is live");
     describe_counter!(
-        FOLDED,
+        RECORDS_FOLDED,
         "Records read from the log, replays included: `applied`, `duplicate`, `conflict` (an Idempotency-Key reused with other content), `misplaced` (in a partition that is not its recipient's), `poison`; `topic` is `notifications` or `receipts`; labels: topic, outcome"
     );
     describe_gauge!(INBOXES, "Inboxes in memory");

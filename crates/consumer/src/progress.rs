@@ -10,7 +10,7 @@ use std::{
 use event_log::Log;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::view::{View, partition::Status};
+use crate::view::{PartitionStatus, View};
 
 /// Time between two looks at the view. A shorter rebuild is not reported.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -68,7 +68,7 @@ pub async fn report_rebuilds(view: Arc<View>, log: Log) {
 fn sum_rebuilds(view: &View, totals: &mut HashMap<i32, u64>) -> RebuildSum {
     view.partitions().fold(RebuildSum::default(), |mut sum, (number, partition)| {
         match partition.status() {
-            Status::Rebuilding(progress) => {
+            PartitionStatus::Rebuilding(progress) => {
                 let total = progress.total.unwrap_or(0);
                 totals.insert(number, total);
                 sum.partitions += 1;
@@ -77,12 +77,12 @@ fn sum_rebuilds(view: &View, totals: &mut HashMap<i32, u64>) -> RebuildSum {
                 sum.rate += progress.records_per_second;
             }
             // Partitions that became live stay in the sum, so that the bar never goes back.
-            Status::Live { .. } => {
+            PartitionStatus::Live { .. } => {
                 let total = totals.get(&number).copied().unwrap_or(0);
                 sum.records += total;
                 sum.total += total;
             }
-            Status::Unowned => {
+            PartitionStatus::Unowned => {
                 totals.remove(&number);
             }
         }
@@ -125,7 +125,7 @@ struct StuckDetector {
 impl StuckDetector {
     fn note_progress(&mut self, view: &View) {
         for (number, partition) in view.partitions() {
-            let Status::Rebuilding(progress) = partition.status() else {
+            let PartitionStatus::Rebuilding(progress) = partition.status() else {
                 self.seen.remove(&number);
                 continue;
             };

@@ -77,7 +77,7 @@ impl ReceiptWriter {
             last = Some(offset);
         }
         if let Some(offset) = last {
-            self.view.receipt_shown(user, offset, RECEIPT_DEADLINE).await?;
+            self.view.wait_for_receipt(user, offset, RECEIPT_DEADLINE).await?;
         }
         Ok(ids.len())
     }
@@ -90,7 +90,7 @@ impl ReceiptWriter {
             fingerprint: None,
         };
         let record = record::encode_receipt(receipt, &headers)?;
-        let partition = self.view.home(receipt.user_id);
+        let partition = self.view.home_partition(receipt.user_id);
         let record =
             NewRecord { partition, key: record.key, value: record.value, headers: record.headers };
         Ok(self.writer.append(&self.topic, record)?)

@@ -7,11 +7,11 @@ use event_log::settings::{GroupArgs, TopicArgs};
 use model::{Partitioner, TopicNames};
 use service::{auth::AuthArgs, server::limits::HttpLimits};
 
-use crate::view::{Limits, snapshot::SnapshotKey};
+use crate::{snapshot::SnapshotKey, view::Limits};
 
 /// The settings of a consumer, for either driver of the log.
 #[derive(Args, Clone, Debug)]
-pub struct Settings {
+pub struct ConsumerSettings {
     /// The topics
     #[command(flatten)]
     pub topics: TopicArgs,
@@ -140,7 +140,7 @@ impl PageArgs {
     }
 }
 
-impl Settings {
+impl ConsumerSettings {
     /// The bounds of every inbox.
     #[must_use]
     pub fn inbox_limits(&self) -> Limits {

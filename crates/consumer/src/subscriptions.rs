@@ -10,13 +10,11 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::{
-    RunError, Settings,
+    ConsumerError, ConsumerSettings,
+    apply::{AssignmentListener, NotificationApplier, ReceiptApplier},
     cluster::ownership::{OwnersTopicHandler, OwnershipTable},
-    view::{
-        SnapshotManager, View,
-        fold::{Notifications, Ownership, Receipts, SayLive},
-        partition::Status,
-    },
+    snapshot::SnapshotManager,
+    view::{PartitionStatus, View},
 };
 
 /// Time between two attempts to reach the log at start.
@@ -41,8 +39,9 @@ pub struct ViewSubscriptions {
     names: Arc<TopicNames>,
     ownership: OwnershipTable,
     active: Arc<Mutex<Option<ActiveSubscriptions>>>,
-    /// Reads the owners' topic between [`leave_group`](Self::leave_group) and [`stop`](Self::stop).
-    owners_follower: Arc<Mutex<Option<Follower>>>,
+    /// In use between [`leave_group`](Self::leave_group) and [`stop`](Self::stop): the reader of the
+    /// owners' topic, and the snapshots.
+    leaving: Arc<Mutex<Option<(Follower, Option<Arc<SnapshotManager>>)>>>,
 }
 
 /// The readers and tasks to stop.
@@ -50,6 +49,7 @@ struct ActiveSubscriptions {
     notifications: Reader,
     receipts: Follower,
     owners: Follower,
+    snapshots: Option<Arc<SnapshotManager>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -63,15 +63,15 @@ impl ViewSubscriptions {
             names: Arc::new(names),
             ownership,
             active: Arc::default(),
-            owners_follower: Arc::default(),
+            leaving: Arc::default(),
         }
     }
 
     /// Waits for the log, creates or checks the topics and joins the group.
     ///
     /// # Errors
-    /// [`RunError`] if a topic differs from the settings.
-    pub async fn start(&self, settings: &Settings) -> Result<(), RunError> {
+    /// [`ConsumerError`] if a topic differs from the settings.
+    pub async fn start(&self, settings: &ConsumerSettings) -> Result<(), ConsumerError> {
         let topics = [
             settings.topics.topic(&self.names.notifications),
             settings.topics.topic(&self.names.receipts),
@@ -93,28 +93,29 @@ impl ViewSubscriptions {
         let owners = self.log.follow_topic(&self.names.owners, handler)?;
         owners.assign(0);
 
-        let say_live: SayLive = {
-            let ownership = self.ownership.clone();
-            Arc::new(move |partition| ownership.set_live(partition))
-        };
-        let fold = Receipts::into(
+        let applier = ReceiptApplier::new(
             Arc::clone(&self.view),
             self.names.receipts.clone(),
-            Arc::clone(&say_live),
+            self.ownership.clone(),
+            snapshots.is_some(),
         );
-        let receipts = self.log.follow_topic(&self.names.receipts, fold)?;
+        let receipts = self.log.follow_topic(&self.names.receipts, applier)?;
 
-        let ownership =
+        let listener =
             CoAssigned { ownership: self.ownership.clone(), receipts: receipts.assigner() };
-        let fold = Notifications::into(
+        let applier = NotificationApplier::new(
             Arc::clone(&self.view),
             self.names.notifications.clone(),
-            ownership,
-            say_live,
+            listener,
+            snapshots.clone(),
         );
         let group = Group::from(&settings.group);
-        let notifications =
-            self.log.join_group(&self.names.notifications, &group, Some(&self.names.dlq), fold)?;
+        let notifications = self.log.join_group(
+            &self.names.notifications,
+            &group,
+            Some(&self.names.dlq),
+            applier,
+        )?;
 
         let announce =
             self.ownership.clone().run_announcer(self.log.writer(), self.names.owners.clone());
@@ -122,35 +123,37 @@ impl ViewSubscriptions {
         let expire = async move {
             loop {
                 tokio::time::sleep(EXPIRE_INTERVAL).await;
-                view.expire();
+                view.expire_entries();
             }
         };
         let report = crate::progress::report_rebuilds(Arc::clone(&self.view), self.log.clone());
         let mut tasks = vec![tokio::spawn(announce), tokio::spawn(expire), tokio::spawn(report)];
-        if let Some(snapshots) = snapshots {
+        if let Some(snapshots) = snapshots.clone() {
             let interval = settings.snapshots.snapshot_every;
             if !interval.is_zero() {
                 let (view, offsets) = (Arc::clone(&self.view), notifications.committed_offsets());
-                tasks.push(tokio::spawn(Arc::clone(&snapshots).every(interval, view, offsets)));
+                tasks.push(tokio::spawn(
+                    Arc::clone(&snapshots).run_periodically(interval, view, offsets),
+                ));
             }
             tasks.push(tokio::spawn(async move {
                 tokio::time::sleep(UNUSED_SNAPSHOT_TTL).await;
                 // Freeing gigabytes would block a thread of the runtime.
-                let _ = tokio::task::spawn_blocking(move || snapshots.forget()).await;
+                let _ = tokio::task::spawn_blocking(move || snapshots.drop_loaded()).await;
             }));
         }
-        *self.active.lock() = Some(ActiveSubscriptions { notifications, receipts, owners, tasks });
+        *self.active.lock() =
+            Some(ActiveSubscriptions { notifications, receipts, owners, snapshots, tasks });
         Ok(())
     }
 
     /// Loads the snapshots. `None` if the settings name no folder, or the folder is not usable.
-    async fn load_snapshots(&self, settings: &Settings) -> Option<Arc<SnapshotManager>> {
+    async fn load_snapshots(&self, settings: &ConsumerSettings) -> Option<Arc<SnapshotManager>> {
         let folder = settings.snapshots.snapshots.as_ref()?;
         let key = settings.snapshot_key(&self.names);
         match SnapshotManager::open(folder, key) {
             Ok(snapshots) => {
-                snapshots.load().await;
-                self.view.keep(Arc::clone(&snapshots));
+                snapshots.load_all().await;
                 Some(snapshots)
             }
             Err(error) => {
@@ -168,8 +171,8 @@ impl ViewSubscriptions {
     /// the next owners, so it keeps reading the owners' topic.
     pub async fn leave_group(&self) {
         let Some(active) = self.active.lock().take() else { return };
-        let ActiveSubscriptions { notifications, receipts, owners, tasks } = active;
-        *self.owners_follower.lock() = Some(owners);
+        let ActiveSubscriptions { notifications, receipts, owners, snapshots, tasks } = active;
+        *self.leaving.lock() = Some((owners, snapshots));
         for task in tasks {
             task.abort();
         }
@@ -185,12 +188,10 @@ impl ViewSubscriptions {
 
     /// Stops reading the owners' topic, after the last request, and waits for the last snapshots.
     pub async fn stop(&self) {
-        let owners = self.owners_follower.lock().take();
-        if let Some(owners) = owners {
-            owners.stop().await;
-        }
-        if let Some(snapshots) = self.view.keeping() {
-            snapshots.finish(LAST_SNAPSHOTS_TIMEOUT).await;
+        let Some((owners, snapshots)) = self.leaving.lock().take() else { return };
+        owners.stop().await;
+        if let Some(snapshots) = snapshots {
+            snapshots.finish_writes(LAST_SNAPSHOTS_TIMEOUT).await;
         }
     }
 
@@ -221,9 +222,9 @@ impl ViewSubscriptions {
         let (mut live, mut rebuilding) = (0, Vec::new());
         for (number, partition) in self.view.partitions() {
             match partition.status() {
-                Status::Live { .. } => live += 1,
-                Status::Rebuilding(progress) => rebuilding.push((number, progress)),
-                Status::Unowned => {}
+                PartitionStatus::Live { .. } => live += 1,
+                PartitionStatus::Rebuilding(progress) => rebuilding.push((number, progress)),
+                PartitionStatus::Unowned => {}
             }
         }
         if let Some((number, progress)) = rebuilding.first() {
@@ -256,14 +257,18 @@ struct CoAssigned {
     receipts: Assigner,
 }
 
-impl Ownership for CoAssigned {
-    fn assigned(&mut self, partition: i32) {
+impl AssignmentListener for CoAssigned {
+    fn on_assigned(&self, partition: i32) {
         self.receipts.assign(partition);
-        self.ownership.assigned(partition);
+        self.ownership.on_assigned(partition);
     }
 
-    fn revoked(&mut self, partition: i32) {
+    fn on_live(&self, partition: i32) {
+        self.ownership.on_live(partition);
+    }
+
+    fn on_revoked(&self, partition: i32) {
         self.receipts.revoke(partition);
-        self.ownership.revoked(partition);
+        self.ownership.on_revoked(partition);
     }
 }

@@ -1,18 +1,22 @@
 //! The log: append-only, partitioned, keyed. Apache Kafka in production, SQLite embedded.
 //!
-//! One seam for both. Writing is [`Writer::append`]: the [`Ack`] that it returns resolves to the
-//! record's position once the record is durable. Reading drives a [`Fold`] from the driver's own
-//! thread, so that no record is copied or queued on its way into a view, and a view can be tested
-//! without any broker.
+//! One seam for both. [`Writer::append`] returns an [`Ack`] that resolves to the record's position
+//! once the record is durable. A reader calls a [`PartitionHandler`] from the driver's own thread,
+//! so no record is copied or queued on its way into a view, and a view can be tested without a
+//! broker.
 //!
 //! This crate knows topics, partitions, offsets and bytes. It never knows what a record means.
 //!
 //! The modules in the order in which a record meets them:
-//! - [`topic`]: what a topic has to be like;
-//! - [`record`]: what is appended, and what is read back;
+//! - [`topic`]: the settings of a topic;
+//! - [`record`]: records to append, and records that are read;
 //! - [`writer`]: append and acknowledgement;
-//! - [`reader`]: the fold and the threads that drive it;
-//! - `poison`: a record that no fold understands, on its way to the dead-letter topic;
+//! - [`reader`]: the partition handler and the threads that drive it;
+//! - `partition_state`: the state machine of a partition's reading;
+//! - `poison`: a record that cannot be decoded, as it is copied to the dead-letter queue;
+//! - `partition_offsets`, `offset_tracker`, `commits`: the offsets that the group may commit;
+//! - `assigned_partitions`: the partitions of one reader, beneath both drivers;
+//! - `dlq`: copies poison records to the dead-letter queue;
 //! - [`kafka`], [`embedded`]: the two drivers;
 //! - [`settings`]: flags and environment variables;
 //! - [`mock`]: librdkafka's in-memory broker, for tests of the Kafka driver.
@@ -21,7 +25,13 @@ pub mod topic;
 pub mod record;
 pub mod writer;
 pub mod reader;
+mod partition_state;
 mod poison;
+mod partition_offsets;
+mod offset_tracker;
+mod assigned_partitions;
+mod dlq;
+mod commits;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 #[cfg(feature = "embedded")]
@@ -47,27 +57,27 @@ pub use writer::{Ack, AppendError, Writer};
 #[cfg(not(any(feature = "kafka", feature = "embedded")))]
 compile_error!("event-log needs a driver: enable its feature `kafka` or `embedded`");
 
-/// A log: a cheap handle, to be cloned. Which of the two it is, is decided at start, once.
+/// A log, of the kind that the settings name at the start. A cheap handle, to be cloned.
 #[derive(Clone)]
 pub enum Log {
     /// Apache Kafka.
     #[cfg(feature = "kafka")]
     Kafka(kafka::Kafka),
-    /// SQLite, in this process alone.
+    /// SQLite, for this process only.
     #[cfg(feature = "embedded")]
     Embedded(embedded::Embedded),
 }
 
-/// The log cannot be reached now. Says what to do; holds no secret.
+/// The log cannot be reached at the moment. The text says what to do and holds no secret.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct LogUnreachable(pub String);
 
 impl Log {
-    /// Makes the topics that are missing and checks those that exist.
+    /// Creates the topics that are missing and checks those that exist.
     ///
     /// # Errors
-    /// [`TopicError::Unreachable`] may pass; every other one is for a person to mend.
+    /// [`TopicError::Unreachable`] may pass; a person has to solve the others.
     pub async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
         match self {
             #[cfg(feature = "kafka")]
@@ -77,29 +87,33 @@ impl Log {
         }
     }
 
-    /// Like [`ensure_topics`](Self::ensure_topics), asked every `every` for as long as the log is
-    /// away. Says once what it waits for.
+    /// Repeats [`ensure_topics`](Self::ensure_topics) at this interval while the log is
+    /// unreachable. Logs each reason once.
     ///
     /// # Errors
-    /// Those that a person must mend.
-    pub async fn await_topics(&self, topics: &[Topic], every: Duration) -> Result<(), TopicError> {
-        let mut said = String::new();
+    /// Those that a person has to solve.
+    pub async fn await_topics(
+        &self,
+        topics: &[Topic],
+        interval: Duration,
+    ) -> Result<(), TopicError> {
+        let mut logged = String::new();
         loop {
             match self.ensure_topics(topics).await {
                 Err(TopicError::Unreachable(error)) => {
                     let error = error.to_string();
-                    if error != said {
+                    if error != logged {
                         tracing::warn!(%error, "waiting for the log");
-                        said = error;
+                        logged = error;
                     }
-                    tokio::time::sleep(every).await;
+                    tokio::time::sleep(interval).await;
                 }
                 outcome => return outcome,
             }
         }
     }
 
-    /// The handle to append with; every call gives one to the same queue.
+    /// A handle to append with. All of them share one queue.
     #[must_use]
     pub fn writer(&self) -> Writer {
         match self {
@@ -110,60 +124,60 @@ impl Log {
         }
     }
 
-    /// Joins `group` and folds whichever of the topic's partitions it assigns, each from where the
-    /// fold says. Runs on a thread of its own until the reader is stopped.
+    /// Joins `group` and reads the partitions that it assigns, each from where the handler says.
+    /// Runs on a thread of its own until the reader is stopped.
     ///
-    /// A record that the fold calls [`Verdict::Poison`] is copied to the topic `quarantine`, if
-    /// one is given: to the partition of the same number, exactly once for the group, whatever is
-    /// restarted or replayed. The group's committed offset is what tells, so it never passes a
-    /// poison record that is not copied. Nor does anything begin beyond it: a fold that wants to
-    /// start later than the group has been told is made to start over.
+    /// A record that the handler calls [`RecordOutcome::Poison`] is copied to the dead-letter queue
+    /// `dlq`, if one is given: to the partition of the same number, at least once, under the key
+    /// `topic/partition/offset`. The committed offset never passes a poison record that is not
+    /// copied. A partition whose handler starts above the committed offset is reset, so that no
+    /// poison record is missed.
     ///
     /// # Errors
-    /// [`Unreachable`], when the client cannot even be made: a setting is wrong.
-    pub fn join_group<F: PartitionHandler>(
+    /// [`LogUnreachable`] if the client cannot be created because a setting is wrong.
+    pub fn join_group<H: PartitionHandler>(
         &self,
         topic: &str,
         group: &Group,
-        quarantine: Option<&str>,
-        fold: F,
+        dlq: Option<&str>,
+        handler: H,
     ) -> Result<Reader, LogUnreachable> {
-        // There from the start, because what appears with its first count cannot be told a rate of.
+        // At zero from the start: Prometheus sees no increase in a counter that appears at one.
         for kind in ["assigned", "revoked", "lost"] {
             counter!(REBALANCES, "kind" => kind).increment(0);
         }
         counter!(DEAD_LETTERS).increment(0);
         match self {
             #[cfg(feature = "kafka")]
-            Self::Kafka(log) => log.join(topic, group, quarantine, fold),
+            Self::Kafka(log) => log.join_group(topic, group, dlq, handler),
             #[cfg(feature = "embedded")]
-            Self::Embedded(log) => Ok(log.join(topic, &group.id, quarantine, fold)),
+            Self::Embedded(log) => Ok(log.join_group(topic, &group.id, dlq, handler)),
         }
     }
 
-    /// Folds those of the topic's partitions that the follower is told to, each from where the
-    /// fold says, in no group and without a trace in the log. Runs on a thread of its own until
-    /// the follower is stopped.
+    /// Reads those partitions that the follower is assigned, each from where the handler says,
+    /// outside any group and without commits. Runs on a thread of its own until the follower is
+    /// stopped.
     ///
     /// # Errors
-    /// [`Unreachable`], when the client cannot even be made: a setting is wrong.
-    pub fn follow_topic<F: PartitionHandler>(
+    /// [`LogUnreachable`] if the client cannot be created because a setting is wrong.
+    pub fn follow_topic<H: PartitionHandler>(
         &self,
         topic: &str,
-        fold: F,
+        handler: H,
     ) -> Result<Follower, LogUnreachable> {
         match self {
             #[cfg(feature = "kafka")]
-            Self::Kafka(log) => log.follow(topic, fold),
+            Self::Kafka(log) => log.follow_topic(topic, handler),
             #[cfg(feature = "embedded")]
-            Self::Embedded(log) => Ok(log.follow(topic, fold)),
+            Self::Embedded(log) => Ok(log.follow_topic(topic, handler)),
         }
     }
 
-    /// One beyond the last offset of each of these partitions, asked for at most `deadline`.
+    /// One beyond the last offset of each of these partitions. Waits for at most `deadline`.
     ///
     /// # Errors
-    /// [`Unreachable`], when one of them cannot be had.
+    /// [`LogUnreachable`] if the log does not answer for one of them.
     #[cfg_attr(
         not(feature = "kafka"),
         expect(unused_variables, reason = "SQLite has the offsets in memory")
@@ -176,16 +190,16 @@ impl Log {
     ) -> Result<Vec<i64>, LogUnreachable> {
         match self {
             #[cfg(feature = "kafka")]
-            Self::Kafka(log) => log.ends(topic, partitions, deadline).await,
+            Self::Kafka(log) => log.fetch_end_offsets(topic, partitions, deadline).await,
             #[cfg(feature = "embedded")]
-            Self::Embedded(log) => log.ends(topic, partitions),
+            Self::Embedded(log) => log.fetch_end_offsets(topic, partitions),
         }
     }
 
-    /// Whether the log answers, asked for at most `deadline`.
+    /// Checks that the log answers within `deadline`.
     ///
     /// # Errors
-    /// [`Unreachable`], when it does not.
+    /// [`LogUnreachable`] if it does not.
     pub async fn ping(&self, deadline: Duration) -> Result<(), LogUnreachable> {
         match self {
             #[cfg(feature = "kafka")]
@@ -202,6 +216,6 @@ pub struct Group {
     /// The group's id.
     pub id: String,
     /// This member's `group.instance.id`: a static member keeps its partitions over a short
-    /// restart. None: a dynamic member.
+    /// restart. `None` for a dynamic member.
     pub instance: Option<String>,
 }

@@ -3,7 +3,7 @@
 
 use metrics::{describe_counter, describe_gauge};
 
-/// Records copied to the dead-letter topic.
+/// Poison records copied to the dead-letter queue.
 pub const DEAD_LETTERS: &str = "notifications_dead_letters_total";
 /// Changes of this member's partitions.
 pub const REBALANCES: &str = "notifications_rebalances_total";

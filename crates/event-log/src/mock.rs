@@ -1,5 +1,5 @@
-//! librdkafka's in-memory broker: nothing to install, faults on demand. For tests of the Kafka
-//! driver; it keeps at most 5 MB or 100,000 records a partition, and forgets everything.
+//! librdkafka's in-memory broker with faults on demand, for tests of the Kafka driver. It keeps at
+//! most 5 MB or 100,000 records of a partition, in memory only.
 
 use std::time::Duration;
 
@@ -18,41 +18,41 @@ use crate::{
 pub struct Cluster(MockCluster<'static, DefaultProducerContext>);
 
 impl Cluster {
-    /// Starts one of a single broker.
+    /// Starts a cluster of one broker.
     ///
     /// # Errors
-    /// When librdkafka cannot.
+    /// If librdkafka cannot.
     pub fn start() -> Result<Self, LogUnreachable> {
-        Self::of(1)
+        Self::with_brokers(1)
     }
 
-    /// Starts one of so many brokers, whose ids begin at 1.
+    /// Starts a cluster; the ids of its brokers begin at 1.
     ///
     /// # Errors
-    /// When librdkafka cannot.
-    pub fn of(brokers: i32) -> Result<Self, LogUnreachable> {
+    /// If librdkafka cannot.
+    pub fn with_brokers(brokers: i32) -> Result<Self, LogUnreachable> {
         MockCluster::new(brokers).map(Self).map_err(|error| LogUnreachable(error.to_string()))
     }
 
-    /// `host:port`.
+    /// The brokers' addresses, as `host:port`, separated by commas.
     #[must_use]
     pub fn brokers(&self) -> String {
         self.0.bootstrap_servers()
     }
 
-    /// Makes a topic; the mock broker does not understand the request to make one.
+    /// Creates a topic. The mock broker does not support the CreateTopics request.
     ///
     /// # Errors
-    /// When it exists.
+    /// If the topic exists.
     pub fn create_topic(&self, name: &str, partitions: u32) -> Result<(), LogUnreachable> {
         let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
         self.0.create_topic(name, partitions, 1).map_err(|error| LogUnreachable(error.to_string()))
     }
 
-    /// Clients of this cluster.
+    /// Makes clients of this cluster.
     ///
     /// # Errors
-    /// When librdkafka cannot make them.
+    /// If librdkafka cannot.
     pub fn connect(&self, client_id: &str) -> Result<Kafka, LogUnreachable> {
         Kafka::new(KafkaSettings {
             brokers: self.brokers(),
@@ -61,26 +61,30 @@ impl Cluster {
         })
     }
 
-    /// Makes this broker lead a partition.
+    /// Makes this broker the leader of a partition.
     ///
     /// # Errors
-    /// When there is no such broker.
-    pub fn lead(&self, topic: &str, partition: i32, broker: i32) -> Result<(), LogUnreachable> {
+    /// If there is no such broker.
+    pub fn set_leader(
+        &self,
+        topic: &str,
+        partition: i32,
+        broker: i32,
+    ) -> Result<(), LogUnreachable> {
         let led = self.0.partition_leader(topic, partition, Some(broker));
         led.map_err(|error| LogUnreachable(error.to_string()))
     }
 
-    /// Has the next append refused with an error after which an idempotent client cannot go on: the
-    /// broker has lost count of its records.
-    pub fn lose_count(&self) {
+    /// Fails the next append with a sequence-number error, which is fatal to an idempotent client.
+    pub fn fail_sequence(&self) {
         let lost = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
         self.0.request_errors(RDKafkaApiKey::Produce, &[lost]);
     }
 
-    /// Refuses to take records, as a broker does that has too few replicas, or stops to. It answers
-    /// everything else.
-    pub fn refuse_records(&self, refuse: bool) {
-        if refuse {
+    /// Rejects appends, like a broker with too few in-sync replicas, or accepts them again. Other
+    /// requests succeed.
+    pub fn set_rejecting(&self, rejecting: bool) {
+        if rejecting {
             let few = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS;
             self.0.request_errors(RDKafkaApiKey::Produce, &[few; 10_000]);
         } else {
@@ -88,22 +92,12 @@ impl Cluster {
         }
     }
 
-    /// Takes the broker away, or brings it back.
+    /// Stops the broker, or starts it again.
     pub fn set_up(&self, up: bool) {
         let _ = if up { self.0.broker_up(1) } else { self.0.broker_down(1) };
     }
 
-    /// Refuses to begin transactions, which also keeps new writers from starting, or stops to.
-    pub fn refuse_transactions(&self, refuse: bool) {
-        if refuse {
-            let busy = RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS;
-            self.0.request_errors(RDKafkaApiKey::InitProducerId, &[busy; 1000]);
-        } else {
-            self.0.clear_request_errors(RDKafkaApiKey::InitProducerId);
-        }
-    }
-
-    /// Delays every answer by this much.
+    /// Delays every response by this much.
     pub fn set_round_trip(&self, delay: Duration) {
         let _ = self.0.broker_round_trip_time(1, delay);
     }

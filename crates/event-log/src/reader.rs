@@ -1,4 +1,4 @@
-//! The fold and the threads that drive it.
+//! The partition handler and the threads that drive it.
 
 use std::{
     collections::HashMap,
@@ -16,142 +16,142 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::{Record, RecordAnchor};
 
-/// What becomes of the records of some partitions. Called by one thread, the driver's own, so
-/// that nothing here needs a lock for order's sake; none of it may block.
+/// Applies the records of some partitions. The driver calls it from one thread, its own, so it
+/// needs no lock to keep an order. It must not block.
 ///
-/// For each partition the calls come in this order:
-/// `assigned`, then any number of `record` (offsets grow) with one `extent` and one `live`
-/// somewhere among them, then `revoked`. The same partition may be assigned again later. Between
-/// `void` and `revoked` there is nothing more of that partition.
+/// For each partition the driver calls `on_assigned`, then `on_record` any number of times with
+/// growing offsets, `on_live` once among them and `on_watermarks` at least once if the log answers,
+/// then `on_revoked`. It may assign the same partition again later. After `on_reset` the next calls
+/// for that partition are `on_revoked` and `on_assigned`.
 pub trait PartitionHandler: Send + 'static {
-    /// The partition is ours from now on. Its records follow from where this says. After a
-    /// [`void`](Self::void) it must say [`Start::Beginning`].
+    /// This reader owns the partition from now on. Its records follow from the returned start.
+    /// After [`on_reset`](Self::on_reset) that must be [`StartAt::Beginning`].
     fn on_assigned(&mut self, partition: i32) -> StartAt;
 
-    /// How much there is to read until the partition is live. Known a moment after the
-    /// assignment, and told again should it turn out otherwise.
-    fn on_watermarks(&mut self, partition: i32, extent: Watermarks);
+    /// How much there is to read until the partition is live. Called a moment after the
+    /// assignment, once the log has answered.
+    fn on_watermarks(&mut self, partition: i32, watermarks: Watermarks);
 
-    /// The next record, and what it was.
+    /// The next record.
     fn on_record(&mut self, record: &Record<'_>) -> RecordOutcome;
 
-    /// Every record that was there at the assignment has been given to [`record`](Self::record).
+    /// The handler was given every record that the log held at the assignment.
     fn on_live(&mut self, partition: i32);
 
-    /// The partition is ours no longer: whoever asks must not be answered from it any more when
-    /// this returns. Memory is to be freed elsewhere.
+    /// This reader no longer owns the partition. No request may be answered from it once this has
+    /// returned. Memory is to be freed on another thread.
     fn on_revoked(&mut self, partition: i32);
 
-    /// What the fold has of this partition is not what the log holds, for this reason (for
-    /// people): it began after a record that is not there, or the log is another one now. Followed
-    /// by `revoked` and `assigned`, for a start from the beginning.
-    fn on_reset(&mut self, partition: i32, why: &str) {
-        let _ = (partition, why);
+    /// The log contradicts what the handler holds of this partition: its start record is missing,
+    /// or the log is another one now. `reason` is for people. `on_revoked` and `on_assigned`
+    /// follow, and the partition is read from its beginning.
+    fn on_reset(&mut self, partition: i32, reason: &str) {
+        let _ = (partition, reason);
     }
 
-    /// A partition of which the fold itself has found out, elsewhere, that what it has of it is
-    /// void: it is started over. Asked several times a second.
+    /// A partition that the handler itself has found to be invalid, for the driver to reset. The
+    /// driver asks several times a second.
     fn take_invalidated(&mut self) -> Option<i32> {
         None
     }
 
-    /// The assignment still holds, as far as can be known. Said at least every 100 ms or so, busy
-    /// or not; a fold that has not heard it for longer, because its process was stopped, must not
-    /// answer from what it remembers.
+    /// The assignment still holds, as far as the driver knows. It says so at least every 100 ms. A
+    /// handler that was not called for longer, because the process was paused, must not answer from
+    /// memory.
     fn renew_lease(&mut self) {}
 }
 
-/// Where the records of a partition begin for a fold.
+/// The place in a partition at which a handler begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartAt {
-    /// With the first that the log still has.
+    /// At the first record that the log still has.
     Beginning,
-    /// After this one, which the fold has from an earlier time. It is looked for first: where the
-    /// log does not have it, or something else in its place, or where the group has not been told
-    /// of all records up to it, the partition is [`void`](Fold::void) and starts over.
+    /// After this record, which the handler holds from an earlier run. The driver verifies it
+    /// first. It [resets](PartitionHandler::on_reset) the partition if the log does not have the
+    /// record or has another one at its offset, or if the group's committed offset is not beyond it.
     After(RecordAnchor),
 }
 
 impl StartAt {
-    /// After this one, if there is one.
+    /// After the anchor, or at the beginning without one.
     #[must_use]
-    pub fn from_anchor(mark: Option<RecordAnchor>) -> Self {
-        mark.map_or(Self::Beginning, Self::After)
+    pub fn from_anchor(anchor: Option<RecordAnchor>) -> Self {
+        anchor.map_or(Self::Beginning, Self::After)
     }
 
     pub(crate) fn anchor(self) -> Option<RecordAnchor> {
         match self {
             Self::Beginning => None,
-            Self::After(mark) => Some(mark),
+            Self::After(anchor) => Some(anchor),
         }
     }
 }
 
-/// What a fold says of a record.
+/// The handler's verdict on a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordOutcome {
-    /// It was understood.
+    /// The handler decoded it.
     Applied,
-    /// It never will be, for this reason (for people). A member of a group sets it aside, in the
-    /// dead-letter topic; a [`Follower`] only passes it over.
+    /// The handler can never decode it, for this reason (for people). A member of a group copies it
+    /// to the dead-letter queue; a [`Follower`] skips it.
     Poison(String),
 }
 
-/// The offsets of a partition at its assignment: those from `low` up to, not including, `high`.
+/// The offsets of a partition at its assignment: from `low` up to, not including, `high`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermarks {
     /// The first offset that the log still has.
     pub low: i64,
-    /// One beyond the last.
+    /// One beyond the last offset.
     pub high: i64,
 }
 
-/// A running member of a group. It ends when it is told to, when it is dropped, and not before: a
-/// log that is away is waited for.
+/// A running member of a group. It ends only when it is stopped or dropped; while the log is away,
+/// it waits.
 #[derive(Debug)]
 pub struct Reader {
-    thread: Thread,
-    signs: Arc<ReaderStatus>,
+    thread: ReaderThread,
+    status: Arc<ReaderStatus>,
 }
 
 impl Reader {
     pub(crate) fn spawn(
         name: &str,
-        signs: &Arc<ReaderStatus>,
+        status: &Arc<ReaderStatus>,
         run: impl FnOnce(&AtomicBool) + Send + 'static,
     ) -> Self {
-        Self { thread: Thread::spawn(name, run), signs: Arc::clone(signs) }
+        Self { thread: ReaderThread::spawn(name, run), status: Arc::clone(status) }
     }
 
-    /// Whether its thread runs. It should, until [`stop`](Self::stop).
+    /// True while its thread runs. It should, until [`stop`](Self::stop).
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.thread.is_running()
     }
 
-    /// How many records this member has copied to the dead-letter topic.
+    /// How many records this member has copied to the dead-letter queue.
     #[must_use]
     pub fn dlq_copied(&self) -> u64 {
-        self.signs.quarantined.load(Ordering::Relaxed)
+        self.status.dlq_copied.load(Ordering::Relaxed)
     }
 
-    /// How many poison records found no room on their way to the dead-letter topic. The group's
-    /// progress stays before the first of each partition, so the next replay copies them.
+    /// How many poison records found no room on their way to the dead-letter queue. The group's
+    /// committed offset stays before the first of each partition, so the next replay copies them.
     #[must_use]
     pub fn dlq_skipped(&self) -> u64 {
-        self.signs.unquarantined.load(Ordering::Relaxed)
+        self.status.dlq_skipped.load(Ordering::Relaxed)
     }
 
-    /// How far its group has been told, to be asked from elsewhere.
+    /// A handle to the group's committed offsets.
     #[must_use]
     pub fn committed_offsets(&self) -> CommittedOffsets {
-        CommittedOffsets(Arc::clone(&self.signs))
+        CommittedOffsets(Arc::clone(&self.status))
     }
 
-    /// What a person has to mend, such as a topic that was given more partitions.
+    /// A problem that a person has to solve, such as a topic that was given more partitions.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        self.signs.trouble.lock().clone()
+        self.status.trouble.lock().clone()
     }
 
     /// Revokes everything, leaves the group and waits for the thread's end.
@@ -160,55 +160,55 @@ impl Reader {
     }
 }
 
-/// What a reader wants known about itself.
+/// Reports of a reader's threads, for its handles.
 #[derive(Debug, Default)]
 pub(crate) struct ReaderStatus {
-    pub(crate) quarantined: AtomicU64,
-    pub(crate) unquarantined: AtomicU64,
+    pub(crate) dlq_copied: AtomicU64,
+    pub(crate) dlq_skipped: AtomicU64,
     pub(crate) trouble: Mutex<Option<String>>,
-    /// How far the group is known to be, by partition.
-    pub(crate) settled: Mutex<HashMap<i32, i64>>,
+    /// The group's committed offsets, by partition.
+    pub(crate) committed: Mutex<HashMap<i32, i64>>,
 }
 
-/// Knows how far a [`Reader`]'s group is. A cheap handle, to be cloned.
+/// The committed offsets of a [`Reader`]'s group. A cheap handle, to be cloned.
 #[derive(Debug, Clone)]
 pub struct CommittedOffsets(Arc<ReaderStatus>);
 
 impl CommittedOffsets {
-    /// Up to which offset of this partition, not including it, the group has been told that
-    /// everything is folded and all poison copied; none while that is not known.
+    /// The offset that the group has committed: every record below it was applied, and every poison
+    /// record below it copied. `None` until it is known.
     #[must_use]
     pub fn committed(&self, partition: i32) -> Option<i64> {
-        self.0.settled.lock().get(&partition).copied()
+        self.0.committed.lock().get(&partition).copied()
     }
 }
 
 impl ReaderStatus {
-    /// So many more records were copied to the dead-letter topic.
-    pub(crate) fn set_aside(&self, records: usize) {
+    /// Counts records that were copied to the dead-letter queue.
+    pub(crate) fn count_dlq_copies(&self, records: usize) {
         let records = records as u64;
-        self.quarantined.fetch_add(records, Ordering::Relaxed);
+        self.dlq_copied.fetch_add(records, Ordering::Relaxed);
         counter!(DEAD_LETTERS).increment(records);
     }
 }
 
-/// A running reader of partitions that it is told, in no group. It ends when it is told to, when
-/// it is dropped, and not before: a log that is away is waited for.
+/// A running reader of the partitions that its caller assigns, outside any group. It ends only when
+/// it is stopped or dropped; while the log is away, it waits.
 #[derive(Debug)]
 pub struct Follower {
-    thread: Thread,
+    thread: ReaderThread,
     assigner: Assigner,
 }
 
 impl Follower {
     pub(crate) fn spawn(
         name: &str,
-        run: impl FnOnce(&AtomicBool, UnboundedReceiver<Command>) + Send + 'static,
+        run: impl FnOnce(&AtomicBool, UnboundedReceiver<FollowerCommand>) + Send + 'static,
     ) -> Self {
-        let (commands, told) = mpsc::unbounded_channel();
+        let (sender, commands) = mpsc::unbounded_channel();
         Self {
-            thread: Thread::spawn(name, move |stop| run(stop, told)),
-            assigner: Assigner(commands),
+            thread: ReaderThread::spawn(name, move |stop| run(stop, commands)),
+            assigner: Assigner(sender),
         }
     }
 
@@ -222,13 +222,13 @@ impl Follower {
         self.assigner.revoke(partition);
     }
 
-    /// A handle that tells it what to read.
+    /// A handle that assigns partitions to it.
     #[must_use]
     pub fn assigner(&self) -> Assigner {
         self.assigner.clone()
     }
 
-    /// Whether its thread runs. It should, until [`stop`](Self::stop).
+    /// True while its thread runs. It should, until [`stop`](Self::stop).
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.thread.is_running()
@@ -240,44 +240,44 @@ impl Follower {
     }
 }
 
-/// Tells a [`Follower`] what to read. A cheap handle, to be cloned; it never blocks, and does
-/// nothing once the follower has ended.
+/// Assigns partitions to a [`Follower`]. A cheap handle, to be cloned. It never blocks, and has no
+/// effect once the follower has ended.
 #[derive(Debug, Clone)]
-pub struct Assigner(UnboundedSender<Command>);
+pub struct Assigner(UnboundedSender<FollowerCommand>);
 
 impl Assigner {
-    /// Has the partition read, from where the fold says; nothing new if it is being read already.
+    /// Starts reading the partition where the handler says. No effect while it is assigned.
     pub fn assign(&self, partition: i32) {
-        let _ = self.0.send(Command::Assign(partition));
+        let _ = self.0.send(FollowerCommand::Assign(partition));
     }
 
-    /// Has the partition not read any longer.
+    /// Stops reading the partition.
     pub fn revoke(&self, partition: i32) {
-        let _ = self.0.send(Command::Revoke(partition));
+        let _ = self.0.send(FollowerCommand::Revoke(partition));
     }
 }
 
-/// What a follower is told, in order.
+/// A command to a follower's thread; it obeys them in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Command {
+pub(crate) enum FollowerCommand {
     Assign(i32),
     Revoke(i32),
 }
 
-/// A thread that is told to stop, and told so too when this is dropped.
+/// A thread with a flag that asks it to stop. Dropping this sets the flag too.
 #[derive(Debug)]
-struct Thread {
+struct ReaderThread {
     stop: Arc<AtomicBool>,
     handle: Option<JoinHandle<()>>,
 }
 
-impl Thread {
+impl ReaderThread {
     fn spawn(name: &str, run: impl FnOnce(&AtomicBool) + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&stop);
-        let handle = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&seen));
+        let flag = Arc::clone(&stop);
+        let handle = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&flag));
         if let Err(error) = &handle {
-            tracing::error!(%error, "no thread for the reader of the log");
+            tracing::error!(%error, "cannot start a reader thread");
         }
         Self { stop, handle: handle.ok() }
     }
@@ -289,13 +289,13 @@ impl Thread {
     async fn stop(mut self) {
         self.stop.store(true, Ordering::Release);
         if let Some(handle) = self.handle.take() {
-            // Joining blocks for as long as the broker takes to answer the goodbye.
+            // Joining blocks while the client leaves the group.
             let _ = tokio::task::spawn_blocking(move || handle.join()).await;
         }
     }
 }
 
-impl Drop for Thread {
+impl Drop for ReaderThread {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
     }

@@ -1,24 +1,24 @@
-//! What is appended, and what is read back.
+//! Records to append, and records that are read.
 
 use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-/// A record to be appended. Its partition is the caller's choice, because the one who looks for
-/// it later must come to the same.
+/// A record to append. The caller chooses the partition, because readers must compute the same one
+/// from the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewRecord {
     /// From 0, below the topic's partition count.
     pub partition: i32,
     /// Records of one key keep their order.
     pub key: Vec<u8>,
-    /// What is said.
+    /// The payload.
     pub value: Vec<u8>,
-    /// Names and values, kept in this order.
+    /// Names and values; the log keeps their order.
     pub headers: Vec<(&'static str, Cow<'static, [u8]>)>,
 }
 
-/// Where a record is.
+/// The place of a record in its topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// From 0.
@@ -27,40 +27,39 @@ pub struct Position {
     pub offset: i64,
 }
 
-/// A record of a partition, and what it said: enough to find out later whether the log that has a
-/// record of this offset is the same log.
+/// Offset and checksum of a record. A log with the same record at this offset is the same log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordAnchor {
-    /// Its offset.
+    /// The record's offset.
     pub offset: i64,
-    /// Its [`Record::checksum`].
+    /// The record's [`checksum`](Record::checksum).
     pub checksum: u32,
 }
 
-/// A record as it is read: borrowed from the driver, for the length of one call.
+/// A record that was read, borrowed from the driver for one call.
 #[derive(Debug)]
 pub struct Record<'a> {
     /// From 0.
     pub partition: i32,
     /// From 0, counted by partition; grows, and may leave gaps.
     pub offset: i64,
-    /// Milliseconds since 1970, as the producer or the broker set it; 0 where there is none.
+    /// Milliseconds since 1970, set by the producer or the broker; 0 if the record has no time.
     pub timestamp_ms: i64,
-    /// None: a record without a key.
+    /// `None` if the record has no key.
     pub key: Option<&'a [u8]>,
-    /// None: a tombstone.
+    /// `None` if the record is a tombstone.
     pub value: Option<&'a [u8]>,
-    /// In the order in which they were written. Those with a null value are left out.
+    /// In the order in which they were written, without those that have a null value.
     pub headers: SmallVec<[(&'a str, &'a [u8]); 8]>,
 }
 
 impl Record<'_> {
-    /// The CRC-32 of all that was said, when included.
+    /// The CRC-32 of timestamp, key, value and headers.
     #[must_use]
     pub fn checksum(&self) -> u32 {
         let mut hash = crc32fast::Hasher::new();
-        // Lengths too, so that nothing can move from one part to the next unseen. One more than
-        // there is, so that an empty part is not the same as none.
+        // Lengths are hashed too, so bytes cannot move from one part to the next unnoticed. Each is
+        // one too large, so an empty part differs from a missing one.
         let mut part = |bytes: Option<&[u8]>| {
             let length = bytes.map_or(0, |bytes| bytes.len() as u64 + 1);
             hash.update(&length.to_le_bytes());
@@ -76,7 +75,7 @@ impl Record<'_> {
         hash.finalize()
     }
 
-    /// This record, as it is to be known again.
+    /// The anchor by which this record is recognised later.
     #[must_use]
     pub fn anchor(&self) -> RecordAnchor {
         RecordAnchor { offset: self.offset, checksum: self.checksum() }

@@ -1,5 +1,4 @@
-//! Where the log is and what its topics are like, as flags and environment variables that every
-//! service shares.
+//! Flags and environment variables of the log and its topics, which all services share.
 
 #[cfg(feature = "kafka")]
 mod batch;
@@ -21,26 +20,26 @@ pub use {
     security::{Protocol, SecurityArgs},
 };
 
-/// What the topics are like. Every service of one installation must be given the same.
+/// The topics. All services of one installation must have the same values.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Topics")]
 pub struct TopicArgs {
-    /// Topic of the notifications; the names of the others follow from it
-    #[arg(long, env = "KAFKA_TOPIC", default_value = "notifications", value_parser = topic_name)]
+    /// Topic of the notifications; the names of the other topics derive from it
+    #[arg(long, env = "KAFKA_TOPIC", default_value = "notifications", value_parser = parse_topic_name)]
     pub topic: String,
 
-    /// Partitions of the topics: chosen once, since a user's inbox lives where this number puts it.
-    /// 12 is plenty for one machine, 24 to 48 for a cluster
+    /// Partitions of each topic. Never change it: it determines the partition of a user's inbox.
+    /// 12 is enough for one machine, 24 to 48 for a cluster
     #[arg(long, env = "KAFKA_PARTITIONS", default_value_t = 12,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub partitions: u32,
 
-    /// Copies of each partition, for topics that are created; 3 in production
+    /// Replication factor of the topics that are created; 3 in production
     #[arg(long, env = "KAFKA_REPLICATION", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=100))]
     pub replication: u32,
 
-    /// Days for which a created topic keeps notifications
+    /// Retention of the topics that are created, in days
     #[arg(long, env = "RETENTION_DAYS", default_value_t = 30, value_name = "DAYS",
           value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub retention_days: u32,
@@ -54,14 +53,14 @@ pub struct GroupArgs {
     #[arg(long, env = "KAFKA_GROUP", default_value = "notifications-group")]
     pub group: String,
 
-    /// A name that is this instance's own over restarts (group.instance.id): a short restart then
-    /// moves no partition
+    /// Name of this instance that stays the same over restarts (group.instance.id): a short restart
+    /// then moves no partitions
     #[arg(long, env = "KAFKA_GROUP_INSTANCE", value_name = "NAME")]
     pub group_instance: Option<String>,
 }
 
 impl TopicArgs {
-    /// The topic of this name, with as many partitions as all others.
+    /// The topic of this name, with these partitions, replication and retention.
     #[must_use]
     pub fn topic(&self, name: &str) -> Topic {
         Topic {
@@ -81,8 +80,8 @@ impl From<&GroupArgs> for Group {
     }
 }
 
-/// 200, where Kafka allows 249: names of ours are built from it.
-fn topic_name(name: &str) -> Result<String, String> {
+/// Kafka allows 249 characters; the names of the other topics add a suffix.
+fn parse_topic_name(name: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if (1..=200).contains(&name.len()) && name.chars().all(allowed) && !matches!(name, "." | "..") {
         Ok(name.to_owned())

@@ -1,4 +1,4 @@
-//! What a topic has to be like.
+//! The settings of a topic, and errors that concern it.
 
 use std::time::Duration;
 
@@ -9,31 +9,31 @@ use crate::LogUnreachable;
 pub struct Topic {
     /// Its name, as Kafka allows: 1 to 249 of `[a-zA-Z0-9._-]`.
     pub name: String,
-    /// How many partitions, at least 1. It never changes: a key's home depends on it.
+    /// At least 1. It never changes, because the partition of a key depends on it.
     pub partitions: u32,
-    /// How many copies of each partition, at least 1; 3 in production. Not of the embedded log.
+    /// Copies of each partition, at least 1; 3 in production. The embedded log ignores it.
     pub replication: u32,
-    /// What goes away by itself, and when.
+    /// Which records the log removes by itself, and when.
     pub cleanup: Cleanup,
 }
 
-/// What a topic forgets.
+/// Which records a topic removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cleanup {
-    /// Every record, when it is older than this.
+    /// Every record that is older than this.
     After(Duration),
-    /// Every record whose key has a newer one.
+    /// Every record whose key has a newer record.
     Compact,
 }
 
-/// Why a topic is not what it has to be.
+/// Why a topic cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum TopicError {
-    /// Ask again later.
+    /// The log is away; retry later.
     #[error(transparent)]
     Unreachable(#[from] LogUnreachable),
-    /// An existing topic has another number of partitions. Every inbox would be looked for in
-    /// the wrong place, so this is never passed over.
+    /// An existing topic has another number of partitions. Inboxes would be looked for in the wrong
+    /// partitions, so no service starts with it.
     #[error(
         "topic {topic} has {found} partitions, but {expected} are configured. A user's inbox lives \
          in a partition that follows from this number. If the topic has always had {found}, start \
@@ -42,17 +42,17 @@ pub enum TopicError {
     Partitions {
         /// The topic's name.
         topic: String,
-        /// As it is.
+        /// Its partition count.
         found: u32,
-        /// As it was configured.
+        /// The configured partition count.
         expected: u32,
     },
-    /// The log refuses the topic.
+    /// The log does not accept the topic.
     #[error("topic {topic} cannot be created: {reason}")]
     Refused {
         /// The topic's name.
         topic: String,
-        /// The log's own words.
+        /// The log's own reason.
         reason: String,
     },
 }

@@ -11,7 +11,7 @@ use std::{
 use crate::embedded;
 #[cfg(feature = "kafka")]
 use crate::kafka;
-use crate::{NewRecord, Position};
+use crate::{NewRecord, Position, poison::PoisonRecord};
 
 /// Appends to a log. A cheap handle, to be cloned.
 #[derive(Clone)]
@@ -27,29 +27,29 @@ pub enum Writer {
 /// Why a record was not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// Too much is waiting already. Nothing was written; try again soon.
+    /// The queue is full. The record was not written; retry soon.
     #[error("the queue of unacknowledged records is full")]
     Full,
-    /// The log is away. Nothing was written; try again when it is back.
+    /// The log is away. The record was not written; retry when it is back.
     #[error("the log is not reachable: {0}")]
     Unreachable(String),
-    /// No answer in time. Whether the record was written is not known.
+    /// The log did not answer in time. The record may or may not be written.
     #[error("no acknowledgement in time: {0}")]
     TimedOut(String),
-    /// Larger than the log allows. Trying again will not help.
+    /// The record is larger than the log allows. A retry does not help.
     #[error("the record is larger than the log allows")]
     TooLarge,
-    /// The log does not take the record for another reason; nothing was written.
+    /// The log rejected the record for another reason. It was not written.
     #[error("the log refused the record: {0}")]
     Refused(String),
 }
 
 impl Writer {
-    /// Puts the record in the queue, at once and without waiting. Records of one partition are
-    /// written in the order of these calls.
+    /// Puts the record in the queue without waiting. Records of one partition are written in the
+    /// order of these calls.
     ///
     /// # Errors
-    /// When it was not even queued; see [`AppendError`].
+    /// [`AppendError`] says why the record was not queued.
     pub fn append(&self, topic: &str, record: NewRecord) -> Result<Ack, AppendError> {
         match self {
             #[cfg(feature = "kafka")]
@@ -59,8 +59,26 @@ impl Writer {
         }
     }
 
-    /// Waits for every record in the queue, for at most `deadline`. True: all were acknowledged
-    /// or refused. To be called before the process ends.
+    /// Appends the copy of a poison record to a dead-letter queue, to the partition of the same
+    /// number.
+    pub(crate) fn append_copy(
+        &self,
+        topic: &str,
+        poison: &PoisonRecord,
+        with_value: bool,
+    ) -> Result<Ack, AppendError> {
+        match self {
+            #[cfg(feature = "kafka")]
+            Self::Kafka(writer) => writer.append_copy(topic, poison, with_value).map(Ack::Kafka),
+            #[cfg(feature = "embedded")]
+            Self::Embedded(writer) => {
+                writer.append_copy(topic, poison, with_value).map(Ack::Embedded)
+            }
+        }
+    }
+
+    /// Waits for every record in the queue, for at most `deadline`. Returns true if all of them were
+    /// acknowledged or rejected. To be called before the process ends.
     pub async fn flush(&self, deadline: Duration) -> bool {
         match self {
             #[cfg(feature = "kafka")]
@@ -71,8 +89,8 @@ impl Writer {
     }
 }
 
-/// Resolves to the record's position once it is durable: with Kafka, when all in-sync replicas
-/// have it; embedded, when it is on the disk. Dropping it does not take the record back.
+/// Resolves to the record's position once the record is durable: on all in-sync replicas of Kafka,
+/// or on the disk of the embedded log. Dropping it does not withdraw the record.
 #[derive(Debug)]
 pub enum Ack {
     /// From Kafka.

@@ -35,3 +35,15 @@ pub enum Action {
     /// It is to be shown no more.
     Dismissed,
 }
+
+impl Action {
+    /// Its name in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Unread => "unread",
+            Self::Dismissed => "dismissed",
+        }
+    }
+}

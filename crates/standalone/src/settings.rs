@@ -44,7 +44,7 @@ pub(crate) struct StandaloneCli {
     pub(crate) insecure: bool,
 
     #[command(flatten)]
-    consumer: consumer::Settings,
+    consumer: consumer::ConsumerSettings,
 
     /// Maximum user names in memory; 0 disables the cache
     #[arg(long, env = "DIRECTORY_CACHE", default_value_t = 100_000, value_name = "ENTRIES")]
@@ -65,7 +65,7 @@ impl StandaloneCli {
 
     /// The consumer's settings. Its page sends to the producer on this port, unless
     /// `--producer-url` is given.
-    pub(crate) fn consumer_settings(&self, producer_port: u16) -> consumer::Settings {
+    pub(crate) fn consumer_settings(&self, producer_port: u16) -> consumer::ConsumerSettings {
         let mut settings = self.consumer.clone();
         let url = || format!("http://localhost:{producer_port}");
         settings.page.producer_url.get_or_insert_with(url);

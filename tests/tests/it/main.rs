@@ -1,9 +1,11 @@
 //! The specification, end to end: whole services on free ports, asked over HTTP.
 //!
-//! What is in [`every_log`] runs on the embedded log, on librdkafka's in-memory broker and on a real
-//! Apache Kafka with a real PostgreSQL. The latter needs both to be there, so it is left out of a
-//! plain `cargo test` and run by `task test:real`; what is in `secured` also needs the feature `tls`. What is in [`browser`] needs Chromium, and is run
-//! by `task test:browser`.
+//! The tests in [`every_log`] run on the embedded log, on librdkafka's in-memory broker, and on a real
+//! Apache Kafka with a real PostgreSQL. A plain `cargo test` ignores the tests that need more:
+//!
+//! - a real Kafka and PostgreSQL: `task test:real`; those in `secured` need the feature `tls` as well
+//! - Chromium, in [`browser`]: `task test:browser`
+//! - the machine to itself, in [`overload`]: `task test:overload`
 
 mod documentation;
 mod every_log;

@@ -26,7 +26,7 @@ struct Flags {
 /// A world on this listener of a secured broker, and on this secured server.
 async fn world(brokers: &str, flags: &[String], server: &str) -> World {
     let flags = Flags::parse_from([&["test".to_owned()], flags].concat());
-    let security = flags.security.security().expect("right flags");
+    let security = flags.security.to_security().expect("right flags");
     let topic = unique("notifications");
     let database = topic.replace('-', "_");
     World::on(Parts::secured(brokers.to_owned(), security, server, &database).await, topic).await

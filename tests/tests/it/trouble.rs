@@ -277,7 +277,7 @@ async fn a_new_leader_is_found_and_nothing_is_lost_or_doubled() {
             world.send(1, 2, &message).await;
             sent.push(message);
         }
-        cluster(&world).lead(&world.topic, home(2), 1 + round % 3).expect("a broker");
+        cluster(&world).set_leader(&world.topic, home(2), 1 + round % 3).expect("a broker");
     }
     world.expect_inbox(2, &sent).await;
 }
@@ -286,7 +286,7 @@ async fn a_new_leader_is_found_and_nothing_is_lost_or_doubled() {
 async fn a_client_that_failed_for_good_is_replaced_without_a_restart() {
     let world = World::mock().await;
     world.send(1, 2, "before").await;
-    cluster(&world).lose_count();
+    cluster(&world).fail_sequence();
     // Whether this one was written nobody can say; what was said of it must not be 200.
     let response = world.post_form("from_id=1&to_id=3&message=unknown").await;
     assert!(matches!(response.status().as_u16(), 503 | 504), "{}", response.status());
@@ -358,7 +358,7 @@ async fn a_broker_that_answers_and_takes_nothing_turns_readiness_red_where_a_can
     world.send(1, 2, "before").await;
     world.expect_inbox(2, &["before".into()]).await;
 
-    cluster(&world).refuse_records(true);
+    cluster(&world).set_rejecting(true);
     for base in &bases {
         until(|| async {
             let ready = world.http().get(format!("{base}/readyz")).send().await;
@@ -370,7 +370,7 @@ async fn a_broker_that_answers_and_takes_nothing_turns_readiness_red_where_a_can
         })
         .await;
     }
-    cluster(&world).refuse_records(false);
+    cluster(&world).set_rejecting(false);
     arrives().await;
     // What the canary wrote is shown to nobody.
     for user in 1..=4 {

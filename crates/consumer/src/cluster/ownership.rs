@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use crate::view::fold::Ownership;
+use crate::apply::AssignmentListener;
 
 /// Time before an announcement is repeated that failed or met a conflicting claim.
 const REANNOUNCE_DELAY: Duration = Duration::from_millis(500);
@@ -106,11 +106,6 @@ impl OwnershipTable {
         }
     }
 
-    /// Claims the partition as live.
-    pub fn set_live(&self, partition: i32) {
-        self.set_claim(partition, ClaimState::Live);
-    }
-
     /// Announces claims and releases as they come, until dropped. Never ends.
     pub async fn run_announcer(self, writer: Writer, topic: String) {
         loop {
@@ -176,12 +171,16 @@ impl OwnershipTable {
     }
 }
 
-impl Ownership for OwnershipTable {
-    fn assigned(&mut self, partition: i32) {
+impl AssignmentListener for OwnershipTable {
+    fn on_assigned(&self, partition: i32) {
         self.set_claim(partition, ClaimState::Rebuilding);
     }
 
-    fn revoked(&mut self, partition: i32) {
+    fn on_live(&self, partition: i32) {
+        self.set_claim(partition, ClaimState::Live);
+    }
+
+    fn on_revoked(&self, partition: i32) {
         self.set_claim(partition, ClaimState::Released);
     }
 }
@@ -292,9 +291,9 @@ mod fuzz {
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
             let _within = runtime.enter();
-            let mut table = OwnershipTable::new("http://me");
+            let table = OwnershipTable::new("http://me");
             // A conflicting claim to partition 3 is re-announced, whatever it holds.
-            table.assigned(3);
+            table.on_assigned(3);
             let verdict = OwnersTopicHandler::new(&table).on_record(&Record {
                 partition: 0,
                 offset: 0,
@@ -352,8 +351,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_foreign_claim_to_what_is_ours_is_contradicted() {
-        let mut table = OwnershipTable::new("http://me");
-        table.assigned(3);
+        let table = OwnershipTable::new("http://me");
+        table.on_assigned(3);
         table.0.own.lock().pending.clear();
         table.0.wake.notified().await;
         claim(&table, 2, ClaimState::Live);

@@ -93,27 +93,25 @@ impl PeerProxy {
             .map_err(|error| ForwardError::NotServed(error.to_string()))?;
         let deadline = self.read_timeout + wait + RESPONSE_GRACE;
         let sent = timeout(deadline, self.client.request(request)).await;
-        let outcome = match &sent {
-            Ok(Ok(response)) if response.status() == StatusCode::MISDIRECTED_REQUEST => {
-                &self.misdirected
-            }
-            Ok(Ok(_)) => &self.answered,
-            Ok(Err(_)) | Err(_) => &self.failed,
-        };
-        outcome.increment(1);
         // A read is idempotent, so another owner may be asked after any failure.
         let is_read = parts.method == Method::GET;
-        let reason = match sent {
-            Ok(Ok(mut response)) if response.status() != StatusCode::MISDIRECTED_REQUEST => {
-                remove_hop_by_hop(response.headers_mut());
-                return Ok(response);
+        let not_served = |reason: String| Err(ForwardError::NotServed(reason));
+        let (outcome, result) = match sent {
+            Ok(Ok(response)) if response.status() == StatusCode::MISDIRECTED_REQUEST => {
+                (&self.misdirected, not_served("it no longer owns the partition".into()))
             }
-            Ok(Ok(_)) => "it no longer owns the partition".into(),
-            Ok(Err(error)) if is_read || error.is_connect() => error.to_string(),
-            Err(_) if is_read => "it did not answer in time".into(),
-            Ok(Err(_)) | Err(_) => return Err(ForwardError::OutcomeUnknown),
+            Ok(Ok(mut response)) => {
+                remove_hop_by_hop(response.headers_mut());
+                (&self.answered, Ok(response))
+            }
+            Ok(Err(error)) if is_read || error.is_connect() => {
+                (&self.failed, not_served(error.to_string()))
+            }
+            Err(_) if is_read => (&self.failed, not_served("it did not answer in time".into())),
+            Ok(Err(_)) | Err(_) => (&self.failed, Err(ForwardError::OutcomeUnknown)),
         };
-        Err(ForwardError::NotServed(reason))
+        outcome.increment(1);
+        result
     }
 }
 

@@ -55,7 +55,7 @@ impl OwnerResolver {
                 _ => {}
             }
             let news = async {
-                tokio::select! { () = changed => (), () = local.owned() => () }
+                tokio::select! { () = changed => (), () = local.wait_until_owned() => () }
             };
             timeout_at(deadline, news).await.ok()?;
         }
@@ -72,8 +72,9 @@ mod tests {
 
     use super::*;
     use crate::{
+        apply::NotificationApplier,
         cluster::ownership::{ClaimState, OwnersTopicHandler},
-        view::{Limits, fold::Notifications},
+        view::Limits,
     };
 
     const PARTITION: i32 = 3;
@@ -96,7 +97,7 @@ mod tests {
 
     fn assign_to_this_instance(resolver: &OwnerResolver, ownership: &OwnershipTable) {
         let view = Arc::clone(&resolver.view);
-        Notifications::into(view, "notifications".into(), ownership.clone(), Arc::new(|_| ()))
+        NotificationApplier::new(view, "notifications".into(), ownership.clone(), None)
             .on_assigned(PARTITION);
     }
 

@@ -14,6 +14,7 @@ use axum::{
     extract::{RawPathParams, Request},
     http::StatusCode,
     response::{IntoResponse, Response},
+    routing::{Route, future::RouteFuture},
 };
 use futures_util::{
     FutureExt as _, StreamExt as _,
@@ -24,7 +25,7 @@ use service::{
     problem::Problem, server::admission::RequestPermit, server::detached::StreamingResponse,
 };
 use tokio::time::Instant;
-use tower::{Layer, Service};
+use tower::{Layer, Service, layer::layer_fn};
 
 use super::{
     App, access::check_inbox_access, live::StreamKind, problems::not_live, query::requested_wait,
@@ -40,15 +41,10 @@ use crate::{
     view::NotLive,
 };
 
-/// Checks that the caller may open the inbox, then calls the handler or forwards. A cheap handle,
-/// to be cloned.
+/// Checks that the caller may open the inbox, then calls the handler or forwards the request.
 #[derive(Clone)]
-pub(super) struct ForwardLayer(Arc<Forwarder>);
-
-/// The service that [`ForwardLayer`] makes.
-#[derive(Clone)]
-pub(super) struct ForwardService<S> {
-    inner: S,
+pub(super) struct ForwardService {
+    inner: Route,
     forwarder: Arc<Forwarder>,
 }
 
@@ -59,34 +55,25 @@ struct Forwarder {
     max_body_bytes: usize,
 }
 
-impl ForwardLayer {
-    pub(super) fn new(app: Arc<App>, max_body_bytes: usize) -> Self {
-        let resolver = OwnerResolver::new(Arc::clone(&app.view), app.ownership.clone());
-        let proxy = PeerProxy::new(app.read_timeout);
-        Self(Arc::new(Forwarder { app, resolver, proxy, max_body_bytes }))
-    }
+/// Puts a [`ForwardService`] around routes.
+pub(super) fn forward_layer(
+    app: Arc<App>,
+    max_body_bytes: usize,
+) -> impl Layer<Route, Service = ForwardService> + Clone + Send + Sync + 'static {
+    let resolver = OwnerResolver::new(Arc::clone(&app.view), app.ownership.clone());
+    let proxy = PeerProxy::new(app.read_timeout);
+    let forwarder = Arc::new(Forwarder { app, resolver, proxy, max_body_bytes });
+    layer_fn(move |inner| ForwardService { inner, forwarder: Arc::clone(&forwarder) })
 }
 
-impl<S> Layer<S> for ForwardLayer {
-    type Service = ForwardService<S>;
-
-    fn layer(&self, inner: S) -> ForwardService<S> {
-        ForwardService { inner, forwarder: Arc::clone(&self.0) }
-    }
-}
-
-impl<S> Service<Request> for ForwardService<S>
-where
-    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-{
+impl Service<Request> for ForwardService {
     type Response = Response;
     type Error = Infallible;
     /// Boxed only if there is something to wait for: most requests are for an inbox that is here.
-    type Future = Either<S::Future, BoxFuture<'static, Result<Response, Infallible>>>;
+    type Future = Either<RouteFuture<Infallible>, BoxFuture<'static, Result<Response, Infallible>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
+        Service::<Request>::poll_ready(&mut self.inner, cx)
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
@@ -101,7 +88,7 @@ where
         if let Err(refusal) = check_inbox_access(&request, user) {
             return respond(refusal.into_response());
         }
-        let home = self.forwarder.app.view.home(user);
+        let home = self.forwarder.app.view.home_partition(user);
         let wait = requested_wait(request.uri());
         if wait.is_zero() && self.forwarder.resolver.is_local(home) {
             return Either::Left(self.inner.call(request));
@@ -121,16 +108,13 @@ where
 impl Forwarder {
     /// Calls `inner` if this instance owns the partition now or within the read timeout; otherwise
     /// forwards the request to the owner.
-    async fn answer_request<S>(
+    async fn answer_request(
         &self,
         home: i32,
         wait: Duration,
         request: Request,
-        mut inner: S,
-    ) -> Result<Response, Problem>
-    where
-        S: Service<Request, Response = Response, Error = Infallible>,
-    {
+        mut inner: Route,
+    ) -> Result<Response, Problem> {
         // A long poll holds a stream's permit instead of one of the requests under way.
         let _permit = if wait.is_zero() {
             None

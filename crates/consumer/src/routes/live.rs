@@ -27,7 +27,8 @@ use crate::{
     settings::StreamArgs,
     view::{
         Feed,
-        feed::{Ended, Event, OpenError, Start},
+        feed::{EndReason, FeedEvent, OpenFeedError},
+        page::FeedStart,
     },
 };
 
@@ -126,7 +127,7 @@ impl Drop for StreamPermit {
 pub(super) struct LiveStream {
     feed: Feed,
     /// Events to deliver before the feed's own.
-    opening: Vec<Event>,
+    opening: Vec<FeedEvent>,
     ended: bool,
     heartbeat: Duration,
     stopping: CancellationToken,
@@ -144,7 +145,7 @@ impl LiveStream {
     pub(super) async fn open_feed(
         app: &App,
         user: UserId,
-        start: Start,
+        start: FeedStart,
         caller: &Caller,
         kind: StreamKind,
     ) -> Result<Self, Problem> {
@@ -153,8 +154,8 @@ impl LiveStream {
         let limit = streams.settings.max_streams_per_user;
         let opened = Feed::open(Arc::clone(&app.view), user, start, limit, app.read_timeout).await;
         let (feed, opening) = opened.map_err(|error| match error {
-            OpenError::NotLive(error) => not_live(&error),
-            OpenError::TooMany(limit) => Problem::new(
+            OpenFeedError::NotLive(error) => not_live(&error),
+            OpenFeedError::TooMany(limit) => Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 format!("Live-stream limit of this inbox reached ({limit})"),
             )
@@ -172,8 +173,8 @@ impl LiveStream {
         })
     }
 
-    /// Waits for the next events, at least one. `None` after [`Event::End`]. Cancel safe.
-    pub(super) async fn next_events(&mut self) -> Option<Vec<Event>> {
+    /// Waits for the next events, at least one. `None` after [`FeedEvent::End`]. Cancel safe.
+    pub(super) async fn next_events(&mut self) -> Option<Vec<FeedEvent>> {
         if self.ended {
             return None;
         }
@@ -183,21 +184,21 @@ impl LiveStream {
         let expired = || self.expires.is_some_and(|at| at <= Instant::now());
         let events = tokio::select! {
             biased;
-            () = self.stopping.cancelled() => vec![Event::End(Ended::Shutdown)],
+            () = self.stopping.cancelled() => vec![FeedEvent::End(EndReason::Shutdown)],
             // Checked between events, so at the latest with the next heartbeat.
-            () = std::future::ready(()), if expired() => vec![Event::End(Ended::Expired)],
-            events = self.feed.next() => events,
+            () = std::future::ready(()), if expired() => vec![FeedEvent::End(EndReason::Expired)],
+            events = self.feed.next_events() => events,
             () = tokio::time::sleep(self.heartbeat) => self.feed.heartbeat(),
         };
-        self.ended = matches!(events.last(), Some(Event::End(_)));
+        self.ended = matches!(events.last(), Some(FeedEvent::End(_)));
         self.record_delivery(&events);
         Some(events)
     }
 
     /// Records the delivery time of notifications that arrived after the stream was opened.
-    fn record_delivery(&self, events: &[Event]) {
+    fn record_delivery(&self, events: &[FeedEvent]) {
         for event in events {
-            if let Event::Notification { item, .. } = event
+            if let FeedEvent::Notification { item, .. } = event
                 && self.feed.is_new(item)
             {
                 let now_ms = Timestamp::now().as_millisecond();
@@ -211,7 +212,7 @@ impl LiveStream {
 /// Appends an event as one line of JSON, without the line break:
 /// `{"event":"notification","cursor":"3-1042","data":{…}}`. `cursor` and `data` are left out if the
 /// event has none.
-pub(super) fn write_json(event: &Event, json: &mut String) {
+pub(super) fn write_json(event: &FeedEvent, json: &mut String) {
     let _ = write!(json, "{{\"event\":\"{}\"", event.name());
     if let Some(cursor) = event.cursor() {
         let _ = write!(json, ",\"cursor\":\"{cursor}\"");

@@ -11,7 +11,6 @@ mod receipts;
 mod page;
 mod partitions;
 mod scrape;
-mod schema;
 mod problems;
 
 use std::{sync::Arc, time::Duration};
@@ -32,7 +31,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub use live::LiveStreams;
 
 use crate::{
-    Settings, cluster::ownership::OwnershipTable, receipts::ReceiptWriter,
+    ConsumerSettings, cluster::ownership::OwnershipTable, receipts::ReceiptWriter,
     subscriptions::ViewSubscriptions, view::View,
 };
 
@@ -56,7 +55,7 @@ pub struct App {
 
 /// Builds the router: every route, behind the limits and error bodies that all of them share.
 pub fn build_router(
-    settings: &Settings,
+    settings: &ConsumerSettings,
     auth: &Auth,
     app: App,
     subscriptions: &ViewSubscriptions,
@@ -72,7 +71,7 @@ pub fn build_router(
     // One handle for all of it: a router clones its state at each request.
     let app = Arc::new(app);
     let scraped = Arc::clone(&app);
-    let forward = forward::ForwardLayer::new(Arc::clone(&app), settings.http.max_body_bytes);
+    let forward = forward::forward_layer(Arc::clone(&app), settings.http.max_body_bytes);
     let user_routes = |routes: OpenApiRouter<Arc<App>>, token| {
         auth.require_caller(routes.route_layer(forward.clone()), token)
     };

@@ -21,16 +21,15 @@ use super::{
     App,
     problems::{not_live, parse_user},
     query::QueryParams,
-    schema,
 };
-use crate::view::Page;
+use crate::view::{Page, page::PageBody};
 
 /// List an inbox, oldest first
 #[utoipa::path(get, path = "/notifications/{id}", tag = "inbox", operation_id = "list",
     params(("id" = i64, Path, description = "The user", minimum = 1), QueryParams,
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of an earlier response")),
     responses(
-        (status = 200, description = "The inbox, or the part that the query selects", body = schema::Page,
+        (status = 200, description = "The inbox, or the part that the query selects", body = PageBody,
          headers(("ETag" = Option<String>, description = "Changes whenever the inbox changes"))),
         (status = 304, description = "The inbox has not changed since that `ETag`"),
         (status = 421, description = "Between instances only: this one does not own the partition", body = ProblemBody,
@@ -43,9 +42,12 @@ pub(super) async fn list_notifications(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let user = parse_user(&id)?;
-    let query = raw.parse_query(app.view.home(user))?;
-    let page =
-        app.view.read(user, &query, app.read_timeout).await.map_err(|error| not_live(&error))?;
+    let query = raw.parse_query(app.view.home_partition(user))?;
+    let page = app
+        .view
+        .read_page(user, &query, app.read_timeout)
+        .await
+        .map_err(|error| not_live(&error))?;
     // RFC 9111 §5.2.2: only the client's own cache may store it, and must revalidate it.
     let private = (CACHE_CONTROL, "private, no-cache");
     if raw.depends_on_time() || page.gap.is_some() {

@@ -8,7 +8,7 @@ use service::openapi::CommonProblems;
 use utoipa::ToSchema;
 
 use super::App;
-use crate::view::partition::Status;
+use crate::view::PartitionStatus;
 
 /// Time for the log to return the end offsets; without them the lag is left out.
 const END_OFFSETS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ struct PartitionRow {
     partition: i32,
     #[serde(flatten)]
     #[schema(value_type = Object)]
-    status: Status,
+    status: PartitionStatus,
     /// Records in the log that this instance has not applied yet. Null if the partition is not live
     /// here, or the log does not answer.
     lag: Option<i64>,
@@ -55,8 +55,8 @@ pub(super) async fn fetch_lags(app: &App) -> BTreeMap<i32, i64> {
         .view
         .partitions()
         .filter_map(|(number, partition)| match partition.status() {
-            Status::Live { position, .. } => Some((number, position)),
-            Status::Unowned | Status::Rebuilding(_) => None,
+            PartitionStatus::Live { position, .. } => Some((number, position)),
+            PartitionStatus::Unowned | PartitionStatus::Rebuilding(_) => None,
         })
         .collect();
     let numbers: Vec<_> = live.iter().map(|(number, _)| *number).collect();

@@ -1,6 +1,6 @@
 //! The query parameters of a read, parsed and validated.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use axum::{
     extract::Query as UrlQuery,
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use service::{cli::settings::parse_duration, problem::Problem};
 use utoipa::IntoParams;
 
-use crate::view::{Query, Since, feed::Start};
+use crate::view::{PageQuery, Since, page::FeedStart};
 
 /// Bound of `wait`.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -67,25 +67,23 @@ impl QueryParams {
     }
 
     /// Parses where a live stream begins. `Last-Event-ID` goes before `since`.
-    pub(super) fn parse_start(&self, last: Option<&HeaderValue>) -> Result<Start, Problem> {
+    pub(super) fn parse_start(&self, last: Option<&HeaderValue>) -> Result<FeedStart, Problem> {
         for (name, value) in
             [("unread", &self.unread), ("at_least", &self.at_least), ("wait", &self.wait)]
         {
             if value.is_some() {
-                return Err(Problem::bad_request(name, "is not for live streams"));
+                return Err(bad_value(name, "is not for live streams"));
             }
         }
         let last = last.filter(|last| !last.is_empty()).map(|last| {
             let cursor = last.to_str().ok().and_then(|text| text.parse().ok());
-            cursor
-                .map(Since::Cursor)
-                .ok_or_else(|| Problem::bad_request("Last-Event-ID", "must be a cursor"))
+            cursor.map(Since::Cursor).ok_or_else(|| bad_value("Last-Event-ID", "must be a cursor"))
         });
         let since = match last {
             Some(last) => last?,
             None => self.since.as_deref().map(parse_since).transpose()?.unwrap_or_default(),
         };
-        Ok(Start {
+        Ok(FeedStart {
             since,
             limit: self.limit.as_deref().map(parse_limit).transpose()?,
             category: self.category.as_deref().map(parse_category).transpose()?.map(Into::into),
@@ -93,14 +91,14 @@ impl QueryParams {
     }
 
     /// Parses a query of an inbox in partition `home`.
-    pub(super) fn parse_query(&self, home: i32) -> Result<Query, Problem> {
-        Ok(Query {
+    pub(super) fn parse_query(&self, home: i32) -> Result<PageQuery, Problem> {
+        Ok(PageQuery {
             since: self.since.as_deref().map(parse_since).transpose()?.unwrap_or_default(),
             limit: self.limit.as_deref().map(parse_limit).transpose()?,
             unread: match self.unread.as_deref() {
                 None | Some("false") => false,
                 Some("true" | "") => true,
-                Some(_) => return Err(Problem::bad_request("unread", "must be true or false")),
+                Some(_) => return Err(bad_value("unread", "must be true or false")),
             },
             category: self.category.as_deref().map(parse_category).transpose()?,
             at_least: self
@@ -137,7 +135,7 @@ fn parse_since(text: &str) -> Result<Since, Problem> {
         let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
         return Ok(Since::Time(Timestamp::now().as_millisecond().saturating_sub(ago)));
     }
-    Err(Problem::bad_request(
+    Err(bad_value(
         "since",
         "must be a cursor (3-1042), a time (2026-01-31T12:00:00Z), a duration (10m) or all",
     ))
@@ -145,25 +143,23 @@ fn parse_since(text: &str) -> Result<Since, Problem> {
 
 fn parse_limit(text: &str) -> Result<usize, Problem> {
     let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-    limit.ok_or_else(|| {
-        Problem::bad_request("limit", format!("must be a whole number from 1 to {MAX_LIMIT}"))
-    })
+    limit.ok_or_else(|| bad_value("limit", format!("must be a whole number from 1 to {MAX_LIMIT}")))
 }
 
 fn parse_category(text: &str) -> Result<String, Problem> {
     let max = Category::MAX_CHARS;
     if text.is_empty() || text.chars().count() > max {
-        return Err(Problem::bad_request("category", format!("must have 1 to {max} characters")));
+        return Err(bad_value("category", format!("must have 1 to {max} characters")));
     }
     Ok(text.to_owned())
 }
 
 fn parse_at_least(text: &str, home: i32) -> Result<Cursor, Problem> {
-    let cursor: Cursor = text.parse().map_err(|error| Problem::bad_request("at_least", error))?;
+    let cursor: Cursor = text.parse().map_err(|error| bad_value("at_least", error))?;
     if cursor.partition == home {
         return Ok(cursor);
     }
-    Err(Problem::bad_request(
+    Err(bad_value(
         "at_least",
         format!("is of partition {}, but this inbox lives in {home}", cursor.partition),
     ))
@@ -172,7 +168,11 @@ fn parse_at_least(text: &str, home: i32) -> Result<Cursor, Problem> {
 fn parse_wait(text: &str) -> Result<Duration, Problem> {
     let max = MAX_WAIT.as_secs();
     let wait = parse_duration(text).ok().filter(|wait| *wait <= MAX_WAIT);
-    wait.ok_or_else(|| Problem::bad_request("wait", format!("must be 0 to {max} seconds")))
+    wait.ok_or_else(|| bad_value("wait", format!("must be 0 to {max} seconds")))
+}
+
+fn bad_value(parameter: &str, why: impl Display) -> Problem {
+    Problem::bad_request(parameter, why)
 }
 
 #[cfg(test)]

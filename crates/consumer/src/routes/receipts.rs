@@ -19,7 +19,7 @@ use super::{
     App,
     problems::{not_live, parse_user, receipt_problem},
 };
-use crate::view::{Query, Selector};
+use crate::view::{PageQuery, Selector};
 
 /// Bound of `ids`: as many as a full inbox holds by default.
 const MAX_IDS: usize = 1000;
@@ -114,7 +114,7 @@ async fn apply_body(
     body: &[u8],
 ) -> Result<Json<ReceiptResult>, Problem> {
     let user = parse_user(id)?;
-    let selector = SelectorBody::parse_body(body)?.into_selector(app.view.home(user))?;
+    let selector = SelectorBody::parse_body(body)?.into_selector(app.view.home_partition(user))?;
     write_receipts(app, user, action, &selector).await.map(Json)
 }
 
@@ -142,8 +142,8 @@ pub(super) async fn write_receipts(
 ) -> Result<ReceiptResult, Problem> {
     let written = app.receipts.write_receipts(user, action, selector).await;
     let changed = written.map_err(|error| receipt_problem(&error))?;
-    let query = Query { limit: Some(0), ..Query::default() };
-    let page = app.view.read(user, &query, app.read_timeout).await;
+    let query = PageQuery { limit: Some(0), ..PageQuery::default() };
+    let page = app.view.read_page(user, &query, app.read_timeout).await;
     let page = page.map_err(|error| not_live(&error))?;
     Ok(ReceiptResult { changed, unread: page.unread, cursor: page.cursor })
 }

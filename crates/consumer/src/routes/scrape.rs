@@ -7,12 +7,13 @@ use std::sync::{
 };
 
 use crate::metrics::{
-    ENTRIES, ENTRY_BYTES, EVICTED, FOLDED, INBOXES, LAG, PARTITIONS, REBUILD_RECORDS, STREAMS,
+    ENTRIES, ENTRY_BYTES, EVICTED, INBOXES, LAG, PARTITIONS, REBUILD_RECORDS, RECORDS_FOLDED,
+    STREAMS,
 };
 use service::ops::metrics::Scrape;
 
 use super::{App, live::StreamKind, partitions::fetch_lags};
-use crate::view::{Counters, View, partition::Status};
+use crate::view::{Counters, PartitionStatus, View};
 
 /// Adds them to a scrape.
 pub(super) async fn scrape_state(app: Arc<App>, mut scrape: Scrape) -> Scrape {
@@ -33,9 +34,9 @@ fn add_partitions(view: &View, scrape: &mut Scrape) {
     let (mut done, mut total) = (0, 0);
     for (_, partition) in view.partitions() {
         match partition.status() {
-            Status::Unowned => unowned += 1,
-            Status::Live { .. } => live += 1,
-            Status::Rebuilding(progress) => {
+            PartitionStatus::Unowned => unowned += 1,
+            PartitionStatus::Live { .. } => live += 1,
+            PartitionStatus::Rebuilding(progress) => {
                 rebuilding += 1;
                 done += progress.records;
                 total += progress.total.unwrap_or(progress.records);
@@ -54,12 +55,12 @@ fn add_inboxes(view: &View, scrape: &mut Scrape) {
     let (mut inboxes, mut entries, mut bytes) = (0, 0, 0);
     let (mut evicted, mut expired) = (0, 0);
     for (_, partition) in view.partitions() {
-        let held = partition.held();
-        inboxes += held.users;
-        entries += held.tally.entries;
-        bytes += held.tally.bytes;
-        evicted += held.tally.evicted;
-        expired += held.tally.expired;
+        let totals = partition.totals();
+        inboxes += totals.users;
+        entries += totals.inboxes.entries;
+        bytes += totals.inboxes.bytes;
+        evicted += totals.inboxes.evicted;
+        expired += totals.inboxes.expired;
     }
     scrape.add_sample(INBOXES, &[], inboxes as f64);
     scrape.add_sample(ENTRIES, &[], entries as f64);
@@ -70,10 +71,10 @@ fn add_inboxes(view: &View, scrape: &mut Scrape) {
 }
 
 fn add_records(counters: &Counters, scrape: &mut Scrape) {
-    let Counters { folded, duplicates, conflicts, poison, misplaced, receipts, poison_receipts } =
+    let Counters { applied, duplicates, conflicts, poison, misplaced, receipts, poison_receipts } =
         counters;
     let outcomes: [(_, _, &AtomicU64); 7] = [
-        ("notifications", "applied", folded),
+        ("notifications", "applied", applied),
         ("notifications", "duplicate", duplicates),
         ("notifications", "conflict", conflicts),
         ("notifications", "misplaced", misplaced),
@@ -83,6 +84,6 @@ fn add_records(counters: &Counters, scrape: &mut Scrape) {
     ];
     for (topic, outcome, count) in outcomes {
         let labels = [("topic", topic), ("outcome", outcome)];
-        scrape.add_sample(FOLDED, &labels, count.load(Ordering::Relaxed) as f64);
+        scrape.add_sample(RECORDS_FOLDED, &labels, count.load(Ordering::Relaxed) as f64);
     }
 }

@@ -34,7 +34,7 @@ use super::{
     receipts::{SelectorBody, write_receipts},
     stream::LAST_EVENT_ID,
 };
-use crate::view::feed::{Ended, Event};
+use crate::view::feed::{EndReason, FeedEvent};
 
 /// Bound of a client's message: 1000 ids take about 40 KiB.
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
@@ -143,17 +143,17 @@ async fn serve_socket(app: Arc<App>, user: UserId, mut live: LiveStream, mut soc
 }
 
 /// Sends an event, and after the last one the closing frame. Returns false if the socket is done.
-async fn send_event(socket: &mut WebSocket, event: &Event) -> bool {
+async fn send_event(socket: &mut WebSocket, event: &FeedEvent) -> bool {
     let mut json = String::new();
     write_json(event, &mut json);
     if !send_message(socket, Message::Text(json.into())).await {
         return false;
     }
-    let Event::End(ended) = event else { return true };
+    let FeedEvent::End(ended) = event else { return true };
     match ended {
-        Ended::Moved => send_close(socket, close_code::RESTART, "moved").await,
-        Ended::Shutdown => send_close(socket, close_code::AWAY, "shutdown").await,
-        Ended::Expired => send_close(socket, close_code::POLICY, "expired").await,
+        EndReason::Moved => send_close(socket, close_code::RESTART, "moved").await,
+        EndReason::Shutdown => send_close(socket, close_code::AWAY, "shutdown").await,
+        EndReason::Expired => send_close(socket, close_code::POLICY, "expired").await,
     }
     false
 }
@@ -172,7 +172,7 @@ async fn send_close(socket: &mut WebSocket, code: u16, reason: &'static str) {
 async fn run_command(app: &App, user: UserId, text: &str) -> String {
     let result = async {
         let (action, selector) = parse_command(text)?;
-        let selector = selector.into_selector(app.view.home(user))?;
+        let selector = selector.into_selector(app.view.home_partition(user))?;
         write_receipts(app, user, action, &selector).await
     };
     match result.await {

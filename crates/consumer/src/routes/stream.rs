@@ -30,7 +30,7 @@ use super::{
     problems::parse_user,
     query::{QueryParams, StartParams},
 };
-use crate::view::feed::Event;
+use crate::view::feed::FeedEvent;
 
 /// Sent by an `EventSource` when it reconnects: the last `id` that it received.
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -120,7 +120,7 @@ impl Framing {
         }
     }
 
-    fn write_event(self, event: &Event, text: &mut String) {
+    fn write_event(self, event: &FeedEvent, text: &mut String) {
         match self {
             Self::Lines => {
                 write_json(event, text);
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_heartbeat_is_an_id_that_no_script_sees() {
-        let heartbeat = Event::Heartbeat(Cursor::new(3, 7));
+        let heartbeat = FeedEvent::Heartbeat(Cursor::new(3, 7));
         let (mut sse, mut line) = (String::new(), String::new());
         Framing::Sse.write_event(&heartbeat, &mut sse);
         Framing::Lines.write_event(&heartbeat, &mut line);

@@ -1,255 +1,262 @@
-//! One reader's way through an inbox: first what they missed, then what comes, without a seam.
+//! The events of one live stream: first what its reader has missed, then what comes.
 //!
-//! A feed holds a place in the log and no events. Whenever something of its user changes it reads
-//! the inbox from that place on, so there is nothing that a slow reader could fill or a fast one
-//! could overtake; an inbox that evicted what the reader has not had yet is a gap, which is said.
+//! A feed holds a position in the log and no events. Whenever its user's inbox changes, it reads the
+//! inbox from that position on. So a slow reader fills no queue, and no event is lost between the
+//! first read and the first change. If the inbox has evicted entries that the reader has not had, the
+//! feed sends a gap.
 
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
-use model::{Action, Cursor, NotificationId, Receipt, UserId};
+use model::{Cursor, NotificationId, Receipt, UserId};
 
 use super::{
-    NotLive, Since, View,
-    inboxes::{Inboxes, Part},
-    page::{Gap, GapReason, Item},
-    watchers::{Receipts, Watch},
+    inboxes::Inboxes,
+    page::{FeedStart, Gap, GapReason, PageItem, Since},
+    partition::NotLive,
+    partitions::View,
+    query::{FeedBatch, ReadIds},
+    watchers::{RecentReceipts, Watcher},
 };
 
-/// The most entries that are taken from an inbox at a time.
-const BATCH: usize = 32;
+/// The most entries that a feed reads at a time.
+const MAX_BATCH: usize = 32;
 
-/// Where a feed begins, and what it has.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Start {
-    /// Where to begin.
-    pub since: Since,
-    /// With [`Since::Newest`], at most so many of the entries that are there already.
-    pub limit: Option<usize>,
-    /// Only notifications of this category.
-    pub category: Option<Box<str>>,
-}
-
-/// Something a reader is told.
+/// An event of a live stream.
 #[derive(Debug, Clone)]
-pub enum Event {
-    /// What is known of the entries at or before a place. First of all, and again whenever
-    /// receipts went by too fast to be told one by one.
-    State(State),
+pub enum FeedEvent {
+    /// The read state of the entries at or before a position. The first event, and sent again when
+    /// more receipts came than were kept for this reader.
+    State(ReadState),
     /// An entry.
     Notification {
         /// The entry.
-        item: Item,
-        /// How many of the inbox's entries are not read.
+        item: PageItem,
+        /// Number of entries in the whole inbox that are not read.
         unread: usize,
     },
-    /// What the recipient did, here or on another device.
+    /// The recipient did something, here or on another device.
     Receipt {
-        /// What.
+        /// The action and its notifications.
         receipt: Arc<Receipt>,
-        /// How many of the inbox's entries are not read now.
+        /// Number of entries in the whole inbox that are not read now.
         unread: usize,
     },
     /// Entries may be missing.
     Gap(Gap),
-    /// Nothing has happened for some time; this is how far the log was read.
+    /// The stream was idle for some time; the log is read up to here.
     Heartbeat(Cursor),
-    /// The last event: why the feed ends.
-    End(Ended),
+    /// The last event.
+    End(EndReason),
 }
 
-/// The entries that a reader may hold from before.
+/// The read state of the entries that a client may hold from before.
 #[derive(Debug, Clone)]
-pub struct State {
-    /// How many of the inbox's entries are not read.
+pub struct ReadState {
+    /// Number of entries in the whole inbox that are not read.
     pub unread: usize,
     /// Entries at or before `at` that are shown and read.
     pub read_ids: Vec<NotificationId>,
     /// Entries at or before `at` that are shown and not read.
     pub unread_ids: Vec<NotificationId>,
-    /// The place from which on everything is told.
+    /// The position after which the client gets every event.
     pub at: Cursor,
 }
 
-/// Why a feed ends although nobody left.
+/// Why the server ends a feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// The user's partition is not this instance's any more.
+pub enum EndReason {
+    /// The user's partition was revoked from this instance.
     Moved,
-    /// The process ends.
+    /// The process shuts down.
     Shutdown,
-    /// The reader may not read any longer.
+    /// The reader's token has expired.
     Expired,
 }
 
-/// Why no feed was opened.
+/// Why a feed was not opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum OpenFeedError {
     /// The inbox cannot be read here and now.
     #[error(transparent)]
     NotLive(#[from] NotLive),
     /// The user has as many feeds as are allowed.
-    #[error("this user is followed {0} times already, which is the most that is allowed")]
+    #[error("live-stream limit of this user reached ({0})")]
     TooMany(usize),
 }
 
-/// A reader's place.
+/// A reader's position in an inbox.
 #[derive(Debug)]
 pub struct Feed {
     view: Arc<View>,
-    watch: Watch,
+    watcher: Watcher,
     user: UserId,
     home: i32,
     category: Option<Box<str>>,
-    /// Everything up to this offset has been told.
-    after: i64,
-    /// The newest offset when this began: what comes after it is new.
+    /// Offset up to which the reader has had every entry.
+    sent_through: i64,
+    /// Newest offset when the feed was opened; entries after it are new.
     opened_at: i64,
-    /// Every receipt up to this offset has been told.
-    receipts_after: i64,
-    /// More is there than the last batch held.
+    /// Offset of the receipts' topic up to which the reader has had every receipt.
+    receipts_sent_through: i64,
+    /// True if the inbox has further entries after the last batch.
     more: bool,
 }
 
 impl Feed {
-    /// Opens a feed for this user, of whom there may be `most`, with what is told first. Waits for
-    /// at most `patience` until the user's partition is live, and contains the place at which the
-    /// feed is to begin.
+    /// Opens a feed for this user, who may have at most `max_feeds`. Returns it with its first
+    /// events. Waits for at most `wait_timeout` until the user's partition is live and has caught up
+    /// to the position at which the feed begins.
     ///
     /// # Errors
-    /// [`OpenError`].
+    /// [`OpenFeedError`].
     pub async fn open(
         view: Arc<View>,
         user: UserId,
-        start: Start,
-        most: usize,
-        patience: Duration,
-    ) -> Result<(Self, Vec<Event>), OpenError> {
-        let (home, partition) = view.at_home(user)?;
-        let watch = partition.watch(user);
-        if watch.readers() > most {
-            return Err(OpenError::TooMany(most));
+        start: FeedStart,
+        max_feeds: usize,
+        wait_timeout: Duration,
+    ) -> Result<(Self, Vec<FeedEvent>), OpenFeedError> {
+        let (home, partition) = view.find_home(user)?;
+        let watcher = partition.watch_user(user);
+        if watcher.reader_count() > max_feeds {
+            return Err(OpenFeedError::TooMany(max_feeds));
         }
-        let reached = match start.since {
+        let start_offset = match start.since {
             Since::Cursor(cursor) if cursor.partition == home => cursor.offset,
             Since::Cursor(_) | Since::Newest | Since::Beginning | Since::Time(_) => -1,
         };
-        let oldest = view.oldest();
+        let oldest_ms = view.oldest_ms();
         let begin = |inboxes: &Inboxes| {
-            let beginning = inboxes.begin(home, user, &start, oldest);
-            let state = state(inboxes, user, beginning.at, oldest);
-            (inboxes.last(), inboxes.last_receipt(), state, beginning)
+            let position = inboxes.begin_feed(home, user, &start, oldest_ms);
+            let state = read_state(inboxes, user, position.at, oldest_ms);
+            (inboxes.last_offset(), inboxes.last_receipt_offset(), state, position)
         };
-        // A cursor from the answer to a send may be a moment ahead of the view.
-        let caught_up = |inboxes: &Inboxes| (inboxes.last() >= reached).then(|| begin(inboxes));
-        let (opened_at, receipts_after, state, beginning) =
-            match partition.when(home, patience, caught_up).await {
+        // The cursor of an answer to a send may be a moment ahead of the view.
+        let caught_up =
+            |inboxes: &Inboxes| (inboxes.last_offset() >= start_offset).then(|| begin(inboxes));
+        let (opened_at, receipts_sent_through, state, position) =
+            match partition.read_when(home, wait_timeout, caught_up).await {
                 Err(NotLive::Behind { partition: number, position }) => partition
-                    .if_live(begin)
+                    .read_if_live(begin)
                     .ok_or(NotLive::Behind { partition: number, position })?,
                 found => found?,
             };
-        view.assured(home)?;
-        let mut events = vec![Event::State(state)];
-        events.extend(beginning.gap.map(Event::Gap));
-        let (after, category) = (beginning.after, start.category);
-        let more = true;
-        let feed =
-            Self { view, watch, user, home, category, after, opened_at, receipts_after, more };
+        view.check_lease(home)?;
+        let mut events = vec![FeedEvent::State(state)];
+        events.extend(position.gap.map(FeedEvent::Gap));
+        let feed = Self {
+            view,
+            watcher,
+            user,
+            home,
+            category: start.category,
+            sent_through: position.after,
+            opened_at,
+            receipts_sent_through,
+            more: true,
+        };
         Ok((feed, events))
     }
 
-    /// Whether this was not there yet when the feed was opened.
+    /// Returns true if this entry came after the feed was opened.
     #[must_use]
-    pub fn is_new(&self, item: &Item) -> bool {
+    pub fn is_new(&self, item: &PageItem) -> bool {
         item.at.offset > self.opened_at
     }
 
-    /// What comes next, at least one event. Safe to drop while it waits.
-    pub async fn next(&mut self) -> Vec<Event> {
+    /// Waits for the next events, at least one. Cancel safe.
+    pub async fn next_events(&mut self) -> Vec<FeedEvent> {
         loop {
-            if !self.more && !self.watch.changed().await {
-                return vec![Event::End(Ended::Moved)];
+            if !self.more && !self.watcher.wait_for_change().await {
+                return vec![FeedEvent::End(EndReason::Moved)];
             }
-            match self.pull() {
+            match self.read_events() {
                 Some(events) if events.is_empty() => {}
                 Some(events) => return events,
-                None => return vec![Event::End(Ended::Moved)],
+                None => return vec![FeedEvent::End(EndReason::Moved)],
             }
         }
     }
 
-    /// How far the log is read, for a reader to whom nothing was told for some time; or, if there
-    /// is something after all, that.
-    pub fn heartbeat(&mut self) -> Vec<Event> {
-        match self.pull() {
+    /// A heartbeat, or the events that are there after all.
+    pub fn heartbeat(&mut self) -> Vec<FeedEvent> {
+        match self.read_events() {
             Some(events) if events.is_empty() => {
-                vec![Event::Heartbeat(Cursor::new(self.home, self.after))]
+                vec![FeedEvent::Heartbeat(Cursor::new(self.home, self.sent_through))]
             }
             Some(events) => events,
-            None => vec![Event::End(Ended::Moved)],
+            None => vec![FeedEvent::End(EndReason::Moved)],
         }
     }
 
-    /// The next batch. None: the partition is not ours any more.
-    fn pull(&mut self) -> Option<Vec<Event>> {
-        self.view.assured(self.home).ok()?;
-        let oldest = self.view.oldest();
-        // Before the inbox is read, so that the count of what is not read includes each of these.
-        let receipts = self.watch.receipts_after(self.receipts_after);
-        let forgotten = matches!(receipts, Receipts::Forgotten);
-        let (part, position, told) = self.view.partition(self.home)?.if_live(|inboxes| {
-            let wanted = |category: Option<&str>| {
+    /// Reads the next batch. `None` if the partition was revoked.
+    fn read_events(&mut self) -> Option<Vec<FeedEvent>> {
+        self.view.check_lease(self.home).ok()?;
+        let oldest_ms = self.view.oldest_ms();
+        // Before the inbox is read, so that its unread count includes each of these.
+        let receipts = self.watcher.receipts_after(self.receipts_sent_through);
+        let truncated = matches!(receipts, RecentReceipts::Truncated);
+        let partition = self.view.partition(self.home)?;
+        let (batch, position, state) = partition.read_if_live(|inboxes| {
+            let is_wanted = |category: Option<&str>| {
                 self.category.as_deref().is_none_or(|wanted| category == Some(wanted))
             };
-            let part = inboxes.part(self.home, self.user, self.after, BATCH, wanted, oldest);
-            let through = part.items.last().filter(|_| part.more).map(|item| item.at.offset);
-            let position = through.unwrap_or_else(|| inboxes.last().max(self.after));
-            // Everything that happened to what is told by then.
-            let told = (forgotten && !part.more).then(|| {
+            let batch = inboxes.read_batch(
+                self.home,
+                self.user,
+                self.sent_through,
+                MAX_BATCH,
+                is_wanted,
+                oldest_ms,
+            );
+            let through = batch.items.last().filter(|_| batch.more).map(|item| item.at.offset);
+            let position = through.unwrap_or_else(|| inboxes.last_offset().max(self.sent_through));
+            // The state of all entries that the reader has by then.
+            let state = (truncated && !batch.more).then(|| {
                 let at = Cursor::new(self.home, position);
-                (inboxes.last_receipt(), state(inboxes, self.user, at, oldest))
+                (inboxes.last_receipt_offset(), read_state(inboxes, self.user, at, oldest_ms))
             });
-            (part, position, told)
+            (batch, position, state)
         })?;
-        let Part { items, unread, more, evicted } = part;
+        let FeedBatch { items, unread, more, eviction } = batch;
         let mut events = Vec::new();
-        if let Some(evicted) = evicted {
-            events.push(Event::Gap(Gap {
-                reason: GapReason::Inbox(evicted.reason),
-                after: Some(Cursor::new(self.home, self.after)),
-                through: Cursor::new(self.home, evicted.through),
+        if let Some(eviction) = eviction {
+            events.push(FeedEvent::Gap(Gap {
+                reason: eviction.reason.into(),
+                after: Some(Cursor::new(self.home, self.sent_through)),
+                through: Cursor::new(self.home, eviction.through),
             }));
         }
-        events.extend(items.into_iter().map(|item| Event::Notification { item, unread }));
-        self.after = position;
+        events.extend(items.into_iter().map(|item| FeedEvent::Notification { item, unread }));
+        self.sent_through = position;
         self.more = more;
-        // While there is more to come, its count would be ahead of what was told.
+        // While further entries follow, the unread count would be ahead of what the reader has.
         if !more {
-            match (told, receipts) {
+            match (state, receipts) {
                 (Some((last, state)), _) => {
-                    self.receipts_after = last;
-                    events.push(Event::State(state));
+                    self.receipts_sent_through = last;
+                    events.push(FeedEvent::State(state));
                 }
-                (None, Receipts::Known(receipts)) => {
+                (None, RecentReceipts::Complete(receipts)) => {
                     for (offset, receipt) in receipts {
-                        self.receipts_after = offset;
-                        events.push(Event::Receipt { receipt, unread });
+                        self.receipts_sent_through = offset;
+                        events.push(FeedEvent::Receipt { receipt, unread });
                     }
                 }
-                (None, Receipts::Forgotten) => {}
+                (None, RecentReceipts::Truncated) => {}
             }
         }
         Some(events)
     }
 }
 
-fn state(inboxes: &Inboxes, user: UserId, at: Cursor, oldest: i64) -> State {
-    let (read_ids, unread_ids, unread) = inboxes.marks(user, at.offset, oldest);
-    State { unread, read_ids, unread_ids, at }
+fn read_state(inboxes: &Inboxes, user: UserId, at: Cursor, oldest_ms: i64) -> ReadState {
+    let ReadIds { read, unread, unread_count } = inboxes.read_ids(user, at.offset, oldest_ms);
+    ReadState { unread: unread_count, read_ids: read, unread_ids: unread, at }
 }
 
-impl Event {
-    /// Its name, on every transport.
+impl FeedEvent {
+    /// Its name on every transport.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -262,21 +269,21 @@ impl Event {
         }
     }
 
-    /// The place from which a reader who has had this event goes on. None: as before.
+    /// The cursor from which a reader continues after this event; `None` leaves it as it was.
     #[must_use]
     pub fn cursor(&self) -> Option<Cursor> {
         match self {
             Self::State(state) => Some(state.at),
             Self::Notification { item, .. } => Some(item.at),
             Self::Heartbeat(at) => Some(*at),
-            // What is there follows from the beginning of the inbox.
+            // The entries that follow begin with the oldest of the inbox.
             Self::Gap(Gap { reason: GapReason::Unknown, .. }) => None,
             Self::Gap(gap) => gap.after.map(|_| gap.through),
             Self::Receipt { .. } | Self::End(_) => None,
         }
     }
 
-    /// Whether [`write_data`](Self::write_data) writes something.
+    /// Returns true if [`write_data`](Self::write_data) writes something.
     #[must_use]
     pub fn has_data(&self) -> bool {
         !matches!(self, Self::Heartbeat(_))
@@ -293,25 +300,33 @@ impl Event {
                 let _ = write!(json, ",\"cursor\":\"{}\"}}", state.at);
             }
             Self::Notification { item, unread } => {
-                item.write(json);
+                item.write_json(json);
                 json.pop();
                 let _ = write!(json, ",\"unread\":{unread}}}");
             }
             Self::Receipt { receipt, unread } => {
-                let action = match receipt.action {
-                    Action::Read => "read",
-                    Action::Unread => "unread",
-                    Action::Dismissed => "dismissed",
-                };
+                let action = receipt.action.as_str();
                 let _ = write!(json, "{{\"action\":\"{action}\",\"ids\":");
                 write_ids(&receipt.ids, json);
                 let _ = write!(json, ",\"unread\":{unread}}}");
             }
-            Self::Gap(gap) => gap.write(json),
+            Self::Gap(gap) => gap.write_json(json),
             Self::Heartbeat(_) => {}
-            Self::End(Ended::Moved) => json.push_str("{\"reason\":\"moved\"}"),
-            Self::End(Ended::Expired) => json.push_str("{\"reason\":\"expired\"}"),
-            Self::End(Ended::Shutdown) => json.push_str("{\"reason\":\"shutdown\"}"),
+            Self::End(reason) => {
+                let _ = write!(json, "{{\"reason\":\"{}\"}}", reason.as_str());
+            }
+        }
+    }
+}
+
+impl EndReason {
+    /// Its name in an event.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Moved => "moved",
+            Self::Shutdown => "shutdown",
+            Self::Expired => "expired",
         }
     }
 }
@@ -326,7 +341,7 @@ fn write_ids(ids: &[NotificationId], json: &mut String) {
             NotificationId::Uuid(_) | NotificationId::Position(_) => {
                 let _ = write!(json, "\"{id}\"");
             }
-            // Of any spelling, so it may need escapes.
+            // Another producer may have chosen characters that need escapes.
             NotificationId::Other(text) => {
                 json.push_str(&serde_json::Value::from(text.as_ref()).to_string());
             }

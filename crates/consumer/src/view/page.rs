@@ -1,120 +1,177 @@
-//! What a reader asks for, and what they take away: handles, cloned under the lock and written out
-//! after it.
+//! A read request and its answer. The answer holds handles that were cloned under the partition's
+//! lock; its JSON is written after the lock is released.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt::Write as _, sync::Arc, time::Duration};
 
-use model::Cursor;
+use model::{Cursor, NotificationId};
+use utoipa::ToSchema;
 
-use super::inbox::Eviction;
+use super::{
+    entry::{EntryJson, EntryState},
+    inbox::EvictionReason,
+};
 
-/// What a reader asks for.
+/// A read request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Query {
-    /// Where to begin.
+pub struct PageQuery {
+    /// The start of the page.
     pub since: Since,
-    /// At most so many entries: the first ones after [`since`](Self::since), or the newest when
+    /// The most entries of a page: the first ones after [`since`](Self::since), or the newest if
     /// that is not given.
     pub limit: Option<usize>,
-    /// Only what is not read.
+    /// Only entries that are not read.
     pub unread: bool,
-    /// Only this category.
+    /// Only entries of this category.
     pub category: Option<String>,
-    /// Only once the view contains this place.
+    /// Answer only once the view contains this record.
     pub at_least: Option<Cursor>,
-    /// How long to wait for an entry, if there is none.
+    /// How long to wait for an entry if the page would be empty.
     pub wait: Duration,
 }
 
-/// Where a page begins.
+/// The start of a page or a stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Since {
-    /// The newest entries, as many as the limit allows.
+    /// With the newest entries, as many as the limit allows.
     #[default]
     Newest,
-    /// The oldest entry.
+    /// With the oldest entry.
     Beginning,
-    /// After this place.
+    /// After this record.
     Cursor(Cursor),
     /// At this time, in milliseconds since 1970.
     Time(i64),
 }
 
-/// A part of an inbox, oldest first.
+/// The request of a live stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FeedStart {
+    /// The start of the stream.
+    pub since: Since,
+    /// With [`Since::Newest`], the most entries that are there already.
+    pub limit: Option<usize>,
+    /// Only notifications of this category.
+    pub category: Option<Box<str>>,
+}
+
+/// Which entries a receipt is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selector {
+    /// The entries with these ids.
+    Ids(HashSet<NotificationId>),
+    /// The entries up to and with this offset.
+    Through(i64),
+    /// All entries of the inbox.
+    All,
+}
+
+/// A part of an inbox, oldest entry first.
 #[derive(Debug)]
 pub struct Page {
     /// The entries.
-    pub items: Vec<Item>,
-    /// How many of the inbox's entries are not read.
+    pub items: Vec<PageItem>,
+    /// Number of entries in the whole inbox that are not read.
     pub unread: usize,
-    /// To be given as `since` for what comes after this page.
+    /// The `since` with which a client continues after this page.
     pub cursor: Cursor,
-    /// Whether the limit left entries out that come after this page.
+    /// True if the limit left out entries that come after this page.
     pub more: bool,
-    /// Entries that were asked for may be missing.
+    /// Set if entries that were asked for may be missing.
     pub gap: Option<Gap>,
-    /// Changes whenever what this user's inbox shows does, and is the same on every instance.
+    /// Changes whenever the shown content of the inbox does. Every instance computes the same.
     pub version: (i64, i64, i64),
 }
 
-/// Entries that were asked for may be missing: those after `after` up to and with `through`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Entries that were asked for may be missing: those after `after`, up to and with `through`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, ToSchema)]
 pub struct Gap {
-    /// Why.
+    /// Why they are missing.
     pub reason: GapReason,
-    /// The place that was asked for.
+    /// The cursor that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false, example = "3-7")]
     pub after: Option<Cursor>,
-    /// The last place that may be missing.
+    /// The last record that may be missing.
+    #[schema(value_type = String, example = "3-40")]
     pub through: Cursor,
 }
 
 /// Why entries may be missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum GapReason {
-    /// The inbox holds them no more.
-    Inbox(Eviction),
-    /// The log holds them no more.
+    /// Newer entries took their place in the inbox.
+    Evicted,
+    /// They were too old for the inbox.
+    Expired,
+    /// The topic's retention has removed them.
     Retention,
-    /// The cursor is of another log, or of one that was deleted and made again.
+    /// The cursor is of another partition, or of a topic that was deleted and created again.
     Unknown,
 }
 
-impl GapReason {
-    /// As an answer says it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Inbox(Eviction::Evicted) => "evicted",
-            Self::Inbox(Eviction::Expired) => "expired",
-            Self::Retention => "retention",
-            Self::Unknown => "unknown",
+impl From<EvictionReason> for GapReason {
+    fn from(reason: EvictionReason) -> Self {
+        match reason {
+            EvictionReason::Evicted => Self::Evicted,
+            EvictionReason::Expired => Self::Expired,
         }
     }
 }
 
-/// One entry of a page.
-#[derive(Debug, Clone)]
-pub struct Item {
-    /// Where it is in the log.
+/// A notification in an inbox.
+#[derive(Debug, Clone, ToSchema)]
+#[schema(as = Notification)]
+pub struct PageItem {
+    /// Its position in the log.
+    #[schema(rename = "cursor", value_type = String, example = "3-1042")]
     pub at: Cursor,
     /// When it was sent, in milliseconds since 1970.
+    #[schema(ignore)]
     pub sent_at_ms: i64,
-    /// Whether its recipient has seen it.
-    pub read: bool,
-    /// The beginning of its JSON, see [`Entry`](super::entry::Entry).
+    /// The recipient's actions on it.
+    #[serde(flatten)]
+    pub state: EntryState,
+    /// The beginning of its JSON object: all fields but its state and its cursor.
+    #[serde(flatten)]
+    #[schema(value_type = EntryJson)]
     pub json: Arc<str>,
 }
 
-/// What an empty inbox says, word for word as the ancestor tutorial does.
+// The schema of the JSON that `Page::to_json` writes.
+/// A part of an inbox, oldest entry first.
+#[derive(ToSchema)]
+#[schema(as = Page)]
+#[allow(dead_code)] // described only
+pub struct PageBody {
+    /// "No notifications found for user", if the list is empty.
+    #[schema(required = false, nullable = false)]
+    message: Option<String>,
+    notifications: Vec<PageItem>,
+    /// Number of unread notifications in the whole inbox.
+    unread: u64,
+    /// Pass it as `since` to continue after this page.
+    #[schema(example = "3-1042")]
+    cursor: String,
+    /// True if `limit` left notifications out.
+    #[schema(required = false, nullable = false)]
+    more: Option<bool>,
+    #[schema(required = false, nullable = false)]
+    gap: Option<Gap>,
+}
+
+/// The message of an empty inbox, word for word that of the ancestor tutorial.
 pub const NONE_FOUND: &str = "No notifications found for user";
 
-/// More than what [`Item::write`] adds to an item's own JSON.
-const AROUND_ITEM: usize = ",\"read\":false,\"cursor\":\"12-1234567890\"},".len();
+/// The most bytes that [`PageItem::write_json`] and a comma add to an item's own JSON.
+const ITEM_OVERHEAD_BYTES: usize =
+    EntryState::MAX_JSON_BYTES + ",\"cursor\":\"12-1234567890\"},".len();
 
-impl Item {
+impl PageItem {
     /// Appends the whole JSON object of this entry.
-    pub fn write(&self, json: &mut String) {
+    pub fn write_json(&self, json: &mut String) {
         json.push_str(&self.json);
-        json.push_str(if self.read { ",\"read\":true" } else { ",\"read\":false" });
+        self.state.write_json(json);
         json.push_str(",\"cursor\":\"");
         let _ = self.at.write(json);
         json.push_str("\"}");
@@ -122,18 +179,19 @@ impl Item {
 }
 
 impl Page {
-    /// Adds the entries of another partition, by time.
-    pub(super) fn merge(&mut self, other: Page) {
+    /// Adds the entries of another partition, ordered by time.
+    pub(super) fn merge_page(&mut self, other: Page) {
         self.items.extend(other.items);
         self.items.sort_by_key(|item| item.sent_at_ms);
         self.unread += other.unread;
     }
 
-    /// `{"notifications":[…],"unread":1,"cursor":"3-1042"}`, with [`NONE_FOUND`] as `message` when
-    /// there are none, with `more` and `gap` where they are so.
+    /// `{"notifications":[…],"unread":1,"cursor":"3-1042"}`, with [`NONE_FOUND`] as `message` if
+    /// the page is empty, and with `more` and `gap` if they are set.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let length = self.items.iter().map(|item| item.json.len() + AROUND_ITEM).sum::<usize>();
+        let length =
+            self.items.iter().map(|item| item.json.len() + ITEM_OVERHEAD_BYTES).sum::<usize>();
         let mut json = String::with_capacity(length + 160);
         json.push('{');
         if self.items.is_empty() {
@@ -144,7 +202,7 @@ impl Page {
             if index > 0 {
                 json.push(',');
             }
-            item.write(&mut json);
+            item.write_json(&mut json);
         }
         let _ = write!(json, "],\"unread\":{},\"cursor\":\"{}\"", self.unread, self.cursor);
         if self.more {
@@ -152,7 +210,7 @@ impl Page {
         }
         if let Some(gap) = &self.gap {
             json.push_str(",\"gap\":");
-            gap.write(&mut json);
+            gap.write_json(&mut json);
         }
         json.push('}');
         json
@@ -161,11 +219,8 @@ impl Page {
 
 impl Gap {
     /// Appends this as a JSON object: `{"reason":"evicted","after":"3-7","through":"3-40"}`.
-    pub fn write(&self, json: &mut String) {
-        let _ = write!(json, "{{\"reason\":\"{}\"", self.reason.as_str());
-        if let Some(after) = self.after {
-            let _ = write!(json, ",\"after\":\"{after}\"");
-        }
-        let _ = write!(json, ",\"through\":\"{}\"}}", self.through);
+    pub fn write_json(&self, json: &mut String) {
+        // Serializing to a string cannot fail.
+        json.push_str(&serde_json::to_string(self).unwrap_or_default());
     }
 }

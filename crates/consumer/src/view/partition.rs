@@ -1,7 +1,7 @@
-//! The inboxes of one partition, behind one lock, and what state the partition is in.
+//! The inboxes of one partition behind one lock, and whether they may answer.
 //!
-//! The lock is `parking_lot`'s: it is held for as long as one record is added or one page's handles
-//! are cloned, never across an await, and writers of one partition never stop readers of another.
+//! The lock is `parking_lot`'s. It is held while one record is applied or one page's handles are
+//! cloned, never across an await, and writers of one partition never stop readers of another.
 
 use std::{
     sync::{
@@ -19,194 +19,193 @@ use tokio::sync::watch;
 use super::{
     inbox::Totals,
     inboxes::Inboxes,
-    rebuild::{Progress, Rebuild, Source},
-    snapshot::Restored,
-    watchers::{Watch, Watchers},
+    rebuild::{Rebuild, RebuildProgress, SourceTopic},
+    watchers::{Watcher, Watchers},
 };
 
 /// One partition of the view.
 #[derive(Debug)]
-pub struct Partition {
-    state: RwLock<State>,
-    /// Touched after every change that somebody may wait for, if somebody does.
+pub struct PartitionView {
+    assignment: RwLock<Assignment>,
+    /// Notified after every change that a reader may wait for, if a reader waits.
     changed: watch::Sender<()>,
     watchers: Arc<Watchers>,
-    /// Entries that were evicted, and that expired, at earlier assignments.
-    gone: [AtomicU64; 2],
+    /// Entries that were evicted, and that expired, during earlier assignments.
+    earlier_evictions: [AtomicU64; 2],
 }
 
-/// What a partition holds, live or not.
+/// Counts of a partition, live or not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct PartitionTotals {
     /// Users with an inbox.
     pub users: usize,
-    /// What their inboxes hold. What left them is counted since the process began.
-    pub tally: Totals,
+    /// Counts of their inboxes. Evictions are counted since the process began.
+    pub inboxes: Totals,
 }
 
-/// What came of folding a record.
-pub(super) struct Folded<R> {
-    pub(super) what: R,
-    /// Whether the partition answers, so that somebody may have waited for this.
-    pub(super) live: bool,
+/// The result of applying a record.
+pub(crate) struct Applied<R> {
+    pub(crate) result: R,
+    /// True if the partition is live, so that a reader may have waited for the record.
+    pub(crate) is_live: bool,
 }
 
-/// What a partition held when it was revoked.
-#[derive(Default)]
-pub(super) struct Released {
-    /// To be freed where nobody waits for it.
-    pub(super) inboxes: Option<Inboxes>,
-    /// Whether it was live, so that this is all that the log had.
-    pub(super) whole: bool,
+/// The inboxes of a partition that was revoked.
+pub(crate) struct RevokedInboxes {
+    pub(crate) inboxes: Inboxes,
+    /// True if the partition was live, so that these have every record of the log.
+    pub(crate) is_complete: bool,
 }
 
 #[derive(Debug, Default)]
-enum State {
-    /// Another instance's, or nobody's.
+enum Assignment {
+    /// Not assigned to this instance.
     #[default]
     Unowned,
-    /// Ours, and being read from its beginning. Nobody is answered from it.
+    /// Assigned, and being read. No reader is answered from it.
     Rebuilding(Rebuild, Inboxes),
-    /// Ours, and as new as the log.
+    /// Assigned, and read to the log's end.
     Live(Inboxes),
 }
 
-/// A partition cannot answer now.
+/// Why a partition cannot answer now.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum NotLive {
-    /// It is not this instance's.
+    /// It is not assigned to this instance.
     #[error("partition {partition}, where this inbox lives, is not owned by this instance")]
     Unowned {
         /// The partition.
         partition: i32,
     },
-    /// It is being read from its beginning.
+    /// It is being rebuilt.
     #[error("partition {partition}, where this inbox lives, is being rebuilt")]
     Rebuilding {
         /// The partition.
         partition: i32,
-        /// How far it is.
-        progress: Progress,
+        /// How far the rebuild is.
+        progress: RebuildProgress,
     },
-    /// It has not come as far as it was asked for.
-    #[error("partition {partition}, where this inbox lives, has not come so far yet")]
+    /// It has not caught up to the offset that the request needs.
+    #[error(
+        "partition {partition}, where this inbox lives, has not caught up to the requested cursor"
+    )]
     Behind {
         /// The partition.
         partition: i32,
-        /// How far it is.
+        /// Offset of its last record applied.
         position: i64,
     },
 }
 
-/// What a partition is doing, for people and probes.
+/// The state of a partition, for people and probes.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
-pub enum Status {
-    /// Not ours.
+pub enum PartitionStatus {
+    /// Not assigned to this instance.
     Unowned,
     /// Being read.
-    Rebuilding(Progress),
+    Rebuilding(RebuildProgress),
     /// Answering.
     Live {
         /// Users with an inbox.
         users: usize,
-        /// The last offset that was folded; −1 before any.
+        /// Offset of the last record applied; −1 before any.
         position: i64,
     },
 }
 
-impl Default for Partition {
+impl Default for PartitionView {
     fn default() -> Self {
         Self {
-            state: RwLock::default(),
+            assignment: RwLock::default(),
             changed: watch::Sender::new(()),
             watchers: Arc::default(),
-            gone: Default::default(),
+            earlier_evictions: Default::default(),
         }
     }
 }
 
-impl Partition {
-    /// What the partition is doing.
+impl PartitionView {
+    /// The state of the partition.
     #[must_use]
-    pub fn status(&self) -> Status {
-        match &*self.state.read() {
-            State::Unowned => Status::Unowned,
-            State::Rebuilding(rebuild, _) => Status::Rebuilding(rebuild.progress()),
-            State::Live(inboxes) => {
-                Status::Live { users: inboxes.users(), position: inboxes.last() }
-            }
+    pub fn status(&self) -> PartitionStatus {
+        match &*self.assignment.read() {
+            Assignment::Unowned => PartitionStatus::Unowned,
+            Assignment::Rebuilding(rebuild, _) => PartitionStatus::Rebuilding(rebuild.progress()),
+            Assignment::Live(inboxes) => PartitionStatus::Live {
+                users: inboxes.user_count(),
+                position: inboxes.last_offset(),
+            },
         }
     }
 
-    /// What the partition holds. Takes as long however much that is.
+    /// Counts of the partition. Takes the same time however many entries there are.
     #[must_use]
-    pub fn held(&self) -> Held {
-        let state = self.state.read();
-        let mut held = match &*state {
-            State::Unowned => Held::default(),
-            State::Rebuilding(_, inboxes) | State::Live(inboxes) => {
-                Held { users: inboxes.users(), tally: inboxes.tally() }
+    pub fn totals(&self) -> PartitionTotals {
+        let assignment = self.assignment.read();
+        let mut totals = match &*assignment {
+            Assignment::Unowned => PartitionTotals::default(),
+            Assignment::Rebuilding(_, inboxes) | Assignment::Live(inboxes) => {
+                PartitionTotals { users: inboxes.user_count(), inboxes: inboxes.totals() }
             }
         };
-        held.tally.evicted += self.gone[0].load(Ordering::Relaxed);
-        held.tally.expired += self.gone[1].load(Ordering::Relaxed);
-        held
+        totals.inboxes.evicted += self.earlier_evictions[0].load(Ordering::Relaxed);
+        totals.inboxes.expired += self.earlier_evictions[1].load(Ordering::Relaxed);
+        totals
     }
 
-    /// Whether the partition answers.
+    /// Returns true if the partition answers.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        matches!(&*self.state.read(), State::Live(_))
+        matches!(&*self.assignment.read(), Assignment::Live(_))
     }
 
-    /// Whether this instance owns the partition, live or not.
+    /// Returns true if the partition is assigned to this instance, live or not.
     #[must_use]
     pub fn is_owned(&self) -> bool {
-        !matches!(&*self.state.read(), State::Unowned)
+        !matches!(&*self.assignment.read(), Assignment::Unowned)
     }
 
-    /// Reads, when the partition is live now.
-    pub fn if_live<R>(&self, read: impl FnOnce(&Inboxes) -> R) -> Option<R> {
-        match &*self.state.read() {
-            State::Live(inboxes) => Some(read(inboxes)),
-            State::Unowned | State::Rebuilding(..) => None,
+    /// Reads the inboxes if the partition is live now.
+    pub fn read_if_live<R>(&self, read: impl FnOnce(&Inboxes) -> R) -> Option<R> {
+        match &*self.assignment.read() {
+            Assignment::Live(inboxes) => Some(read(inboxes)),
+            Assignment::Unowned | Assignment::Rebuilding(..) => None,
         }
     }
 
-    /// Reads as soon as the partition is live and `read` finds what it looks for, waiting for that
-    /// for at most `patience`.
+    /// Waits until the partition is live and `read` returns something.
     ///
     /// # Errors
-    /// [`NotLive`], when it is not so even then.
-    pub async fn when<R>(
+    /// [`NotLive`] after `timeout`.
+    pub async fn read_when<R>(
         &self,
         number: i32,
-        patience: Duration,
+        timeout: Duration,
         read: impl Fn(&Inboxes) -> Option<R>,
     ) -> Result<R, NotLive> {
-        let found = self.until(|| self.if_live(&read).flatten());
-        tokio::time::timeout(patience, found).await.map_err(|_| self.not_live(number))
+        let found = self.wait_until(|| self.read_if_live(&read).flatten());
+        tokio::time::timeout(timeout, found).await.map_err(|_| self.not_live(number))
     }
 
-    /// Waits until the partition is ours, live or not.
-    pub async fn owned(&self) {
-        self.until(|| self.is_owned().then_some(())).await;
+    /// Waits until the partition is assigned to this instance, live or not.
+    pub async fn wait_until_owned(&self) {
+        self.wait_until(|| self.is_owned().then_some(())).await;
     }
 
-    /// Begins to watch this user; see [`Watchers::watch`].
-    pub(super) fn watch(&self, user: UserId) -> Watch {
-        self.watchers.watch(user)
+    /// Watches this user; see [`Watchers::watch_user`].
+    pub(super) fn watch_user(&self, user: UserId) -> Watcher {
+        self.watchers.watch_user(user)
     }
 
-    async fn until<R>(&self, look: impl Fn() -> Option<R>) -> R {
-        if let Some(found) = look() {
+    async fn wait_until<R>(&self, check: impl Fn() -> Option<R>) -> R {
+        if let Some(found) = check() {
             return found;
         }
-        // Subscribed before the next look, so that no change can slip through between.
+        // Subscribed before the next check, so that no change goes unnoticed between the two.
         let mut changed = self.changed.subscribe();
         loop {
-            if let Some(found) = look() {
+            if let Some(found) = check() {
                 return found;
             }
             if changed.changed().await.is_err() {
@@ -216,175 +215,175 @@ impl Partition {
     }
 
     pub(super) fn not_live(&self, partition: i32) -> NotLive {
-        match &*self.state.read() {
-            State::Unowned => NotLive::Unowned { partition },
-            State::Rebuilding(rebuild, _) => {
+        match &*self.assignment.read() {
+            Assignment::Unowned => NotLive::Unowned { partition },
+            Assignment::Rebuilding(rebuild, _) => {
                 NotLive::Rebuilding { partition, progress: rebuild.progress() }
             }
-            State::Live(inboxes) => NotLive::Behind { partition, position: inboxes.last() },
+            Assignment::Live(inboxes) => {
+                NotLive::Behind { partition, position: inboxes.last_offset() }
+            }
         }
     }
 
-    /// The partition is ours, and empty until its records come, or as a snapshot has it. Returns
-    /// where its notifications begin.
-    pub(super) fn assign(&self, restored: Option<Restored>) -> StartAt {
-        let (rebuild, inboxes) = restored.map_or_else(Default::default, |restored| {
-            (Rebuild::on(restored.entries), restored.inboxes)
-        });
-        self.change(State::Rebuilding(rebuild, inboxes));
-        self.follow(Source::Notifications)
+    /// Assigns the partition to this instance, with inboxes that are empty or restored with
+    /// `entries` notifications. Returns where the reader of the notifications must start.
+    pub(crate) fn assign(&self, inboxes: Inboxes, entries: u64) -> StartAt {
+        self.set_assignment(Assignment::Rebuilding(Rebuild::new(entries), inboxes));
+        self.start_topic(SourceTopic::Notifications)
     }
 
-    /// Its records of this kind follow from where this says.
-    pub(super) fn follow(&self, source: Source) -> StartAt {
-        match &mut *self.state.write() {
-            State::Rebuilding(rebuild, inboxes) => {
-                let start = inboxes.start(source);
-                let from = match start {
-                    StartAt::Beginning => None,
-                    StartAt::After(mark) => Some(mark.offset + 1),
+    /// Notes that the reader of this topic has started on this assignment. Returns where it must
+    /// start.
+    pub(crate) fn start_topic(&self, source: SourceTopic) -> StartAt {
+        match &mut *self.assignment.write() {
+            Assignment::Rebuilding(rebuild, inboxes) => {
+                let start = inboxes.start_at(source);
+                let offset = match start {
+                    StartAt::Beginning => 0,
+                    StartAt::After(anchor) => anchor.offset + 1,
                 };
-                rebuild.follow(source, from);
+                rebuild.start_topic(source, offset);
                 start
             }
-            State::Live(_) | State::Unowned => StartAt::Beginning,
+            Assignment::Live(_) | Assignment::Unowned => StartAt::Beginning,
         }
     }
 
-    /// What it holds is not what the log of this topic holds: it must not go live, and is to start
-    /// over. Returns whether it came from a snapshot. A word that is of an earlier assignment says
-    /// nothing.
-    pub(super) fn set_void(&self, source: Source) -> bool {
-        match &mut *self.state.write() {
-            State::Rebuilding(rebuild, _) if !rebuild.has_begun(source) => false,
-            State::Rebuilding(_, inboxes) | State::Live(inboxes) => {
-                inboxes.set_void();
-                inboxes.restored
+    /// Marks the inboxes as contradicting the log: they must not go live, and the partition must
+    /// start over. Returns true if they were restored. Ignores a report about an earlier
+    /// assignment.
+    pub(crate) fn invalidate(&self, source: SourceTopic) -> bool {
+        match &mut *self.assignment.write() {
+            Assignment::Rebuilding(rebuild, _) if !rebuild.has_started(source) => false,
+            Assignment::Rebuilding(_, inboxes) | Assignment::Live(inboxes) => {
+                inboxes.is_invalid = true;
+                inboxes.is_restored
             }
-            State::Unowned => false,
+            Assignment::Unowned => false,
         }
     }
 
-    /// Whether it has to start over.
-    pub(super) fn is_void(&self) -> bool {
-        match &*self.state.read() {
-            State::Rebuilding(_, inboxes) | State::Live(inboxes) => inboxes.is_void(),
-            State::Unowned => false,
+    /// Returns true if the partition must start over.
+    pub(crate) fn is_invalid(&self) -> bool {
+        match &*self.assignment.read() {
+            Assignment::Rebuilding(_, inboxes) | Assignment::Live(inboxes) => inboxes.is_invalid,
+            Assignment::Unowned => false,
         }
     }
 
-    /// How much there is to read.
-    pub(super) fn set_extent(&self, source: Source, extent: Watermarks) {
-        match &mut *self.state.write() {
-            State::Rebuilding(rebuild, inboxes) => {
-                rebuild.set_extent(source, extent);
-                inboxes.set_low(source, extent.low);
+    /// Notes which offsets the log has of this topic.
+    pub(crate) fn set_watermarks(&self, source: SourceTopic, watermarks: Watermarks) {
+        match &mut *self.assignment.write() {
+            Assignment::Rebuilding(rebuild, inboxes) => {
+                rebuild.set_watermarks(source, watermarks);
+                inboxes.set_low_watermark(source, watermarks.low);
             }
-            State::Live(inboxes) => inboxes.set_low(source, extent.low),
-            State::Unowned => {}
+            Assignment::Live(inboxes) => inboxes.set_low_watermark(source, watermarks.low),
+            Assignment::Unowned => {}
         }
     }
 
-    /// Folds the record at this offset; its mark, where snapshots are kept. None: the partition is
-    /// not ours, or was assigned again and the record is from before that.
-    pub(super) fn fold<R>(
+    /// Applies the record at this offset with `apply`. Returns `None` if the partition is not
+    /// assigned to this instance, or if the record was read for an earlier assignment.
+    pub(crate) fn apply_record<R>(
         &self,
-        source: Source,
+        source: SourceTopic,
         offset: i64,
-        mark: Option<RecordAnchor>,
-        fold: impl FnOnce(&mut Inboxes) -> R,
-    ) -> Option<Folded<R>> {
-        let folded = match &mut *self.state.write() {
-            State::Rebuilding(rebuild, inboxes) if rebuild.has_begun(source) => {
-                rebuild.advance(source, offset);
-                let folded = Folded { what: fold(inboxes), live: false };
-                inboxes.advance(source, offset, mark);
-                folded
+        anchor: Option<RecordAnchor>,
+        apply: impl FnOnce(&mut Inboxes) -> R,
+    ) -> Option<Applied<R>> {
+        let applied = match &mut *self.assignment.write() {
+            Assignment::Rebuilding(rebuild, inboxes) if rebuild.has_started(source) => {
+                rebuild.advance_to(source, offset);
+                let applied = Applied { result: apply(inboxes), is_live: false };
+                inboxes.advance_to(source, offset, anchor);
+                applied
             }
-            State::Live(inboxes) => {
-                let folded = Folded { what: fold(inboxes), live: true };
-                inboxes.advance(source, offset, mark);
-                folded
+            Assignment::Live(inboxes) => {
+                let applied = Applied { result: apply(inboxes), is_live: true };
+                inboxes.advance_to(source, offset, anchor);
+                applied
             }
-            State::Rebuilding(..) | State::Unowned => return None,
+            Assignment::Rebuilding(..) | Assignment::Unowned => return None,
         };
-        self.touch();
-        Some(folded)
+        self.notify_changed();
+        Some(applied)
     }
 
-    /// Those who watch this user are told that a notification was folded.
-    pub(super) fn wake(&self, user: UserId) {
-        self.watchers.wake(user);
+    /// Wakes the readers that watch this user.
+    pub(crate) fn wake_readers(&self, user: UserId) {
+        self.watchers.wake_readers(user);
     }
 
-    /// Those who watch its user are told that the receipt at this offset was folded.
-    pub(super) fn wake_for(&self, receipt: Receipt, offset: i64) {
-        self.watchers.wake_for(receipt, offset);
+    /// Hands the receipt at this offset to the readers that watch its user.
+    pub(crate) fn push_receipt(&self, receipt: Receipt, offset: i64) {
+        self.watchers.push_receipt(receipt, offset);
     }
 
     /// Changes the inboxes of a live partition without a record.
-    pub(super) fn tidy(&self, tidy: impl FnOnce(&mut Inboxes)) {
-        if let State::Live(inboxes) = &mut *self.state.write() {
-            tidy(inboxes);
+    pub(super) fn update_if_live(&self, update: impl FnOnce(&mut Inboxes)) {
+        if let Assignment::Live(inboxes) = &mut *self.assignment.write() {
+            update(inboxes);
         }
     }
 
-    /// All records of this kind that were there at the assignment are folded. When that is so of
-    /// both kinds, the partition answers from now on: then, how long its rebuild took.
-    pub(super) fn caught_up(&self, source: Source) -> Option<Duration> {
-        let mut state = self.state.write();
-        let taken = std::mem::take(&mut *state);
-        let (now, took) = match taken {
-            State::Rebuilding(mut rebuild, mut inboxes) => {
-                if rebuild.has_begun(source) {
-                    inboxes.caught_up(source);
+    /// Notes that this topic's reader has reached the end that the log had at the assignment. If
+    /// both have, the partition goes live: returns how long its rebuild took.
+    pub(crate) fn mark_caught_up(&self, source: SourceTopic) -> Option<Duration> {
+        let mut assignment = self.assignment.write();
+        let (next, took) = match std::mem::take(&mut *assignment) {
+            Assignment::Rebuilding(mut rebuild, mut inboxes) => {
+                if rebuild.has_started(source) {
+                    inboxes.mark_caught_up(source);
                 }
-                if rebuild.caught_up(source) && !inboxes.is_void() {
-                    (State::Live(inboxes), Some(rebuild.since.elapsed()))
+                if rebuild.mark_caught_up(source) && !inboxes.is_invalid {
+                    (Assignment::Live(inboxes), Some(rebuild.started_at.elapsed()))
                 } else {
-                    (State::Rebuilding(rebuild, inboxes), None)
+                    (Assignment::Rebuilding(rebuild, inboxes), None)
                 }
             }
-            other @ (State::Unowned | State::Live(_)) => (other, None),
+            other @ (Assignment::Unowned | Assignment::Live(_)) => (other, None),
         };
-        *state = now;
-        drop(state);
+        *assignment = next;
+        drop(assignment);
         if took.is_some() {
-            self.touch();
+            self.notify_changed();
         }
         took
     }
 
-    /// From now on the partition does not answer. What it held is returned, to be freed where
-    /// nobody waits for it.
-    pub(super) fn revoke(&self) -> Released {
-        let held = match self.change(State::Unowned) {
-            State::Unowned => Released::default(),
-            State::Rebuilding(_, inboxes) => Released { inboxes: Some(inboxes), whole: false },
-            State::Live(inboxes) => {
-                let whole = !inboxes.is_void();
-                Released { inboxes: Some(inboxes), whole }
+    /// Takes the partition from this instance. No reader is answered from it once this returns. The
+    /// caller frees the inboxes, which may take long.
+    pub(crate) fn revoke(&self) -> Option<RevokedInboxes> {
+        let revoked = match self.set_assignment(Assignment::Unowned) {
+            Assignment::Unowned => None,
+            Assignment::Rebuilding(_, inboxes) => {
+                Some(RevokedInboxes { inboxes, is_complete: false })
+            }
+            Assignment::Live(inboxes) => {
+                Some(RevokedInboxes { is_complete: !inboxes.is_invalid, inboxes })
             }
         };
-        self.watchers.end();
-        held
+        self.watchers.end_all();
+        revoked
     }
 
-    fn change(&self, state: State) -> State {
-        let mut now = self.state.write();
-        let old = std::mem::replace(&mut *now, state);
-        if let State::Rebuilding(_, inboxes) | State::Live(inboxes) = &old {
-            // Under the lock, so that their number never goes back.
-            let Totals { evicted, expired, .. } = inboxes.tally();
-            self.gone[0].fetch_add(evicted, Ordering::Relaxed);
-            self.gone[1].fetch_add(expired, Ordering::Relaxed);
+    fn set_assignment(&self, next: Assignment) -> Assignment {
+        let mut assignment = self.assignment.write();
+        let previous = std::mem::replace(&mut *assignment, next);
+        if let Assignment::Rebuilding(_, inboxes) | Assignment::Live(inboxes) = &previous {
+            // Under the lock, so that the sum never decreases.
+            let Totals { evicted, expired, .. } = inboxes.totals();
+            self.earlier_evictions[0].fetch_add(evicted, Ordering::Relaxed);
+            self.earlier_evictions[1].fetch_add(expired, Ordering::Relaxed);
         }
-        drop(now);
-        self.touch();
-        old
+        drop(assignment);
+        self.notify_changed();
+        previous
     }
 
-    fn touch(&self) {
+    fn notify_changed(&self) {
         if self.changed.receiver_count() > 0 {
             self.changed.send_replace(());
         }

@@ -1,103 +1,96 @@
-//! A partition on its way to being live: what is still to be read of its two topics.
+//! Progress of a partition that is not live yet: how much of its two topics is still unread.
 
 use std::time::Instant;
 
 use event_log::Watermarks;
 
-/// The two topics that make a partition of the view.
+/// The two topics whose records make a partition of the view. The discriminant indexes arrays of
+/// two, notifications first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// What was sent.
+pub enum SourceTopic {
+    /// The notifications.
     Notifications,
-    /// What recipients did.
+    /// The receipts.
     Receipts,
 }
 
 /// How far a rebuild is.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct Progress {
+pub struct RebuildProgress {
     /// Records read so far; offsets that the log skips count as read.
     pub records: u64,
-    /// Notifications that came from a snapshot. What it has is not read, and counts nowhere else.
+    /// Notifications that a snapshot supplied. They are counted in no other field.
     pub restored: u64,
-    /// Records there were at the assignment; unknown for the first moment.
+    /// Records to read, as of the assignment; `None` until the watermarks are known.
     pub total: Option<u64>,
-    /// 0 to 100; unknown while `total` is.
+    /// 0 to 100; `None` while `total` is.
     pub percent: Option<f64>,
-    /// Since the assignment.
+    /// Average since the assignment.
     pub records_per_second: f64,
-    /// At the present rate; unknown while `total` is.
+    /// At that average; `None` while `total` is.
     pub seconds_left: Option<f64>,
 }
 
 /// A rebuild under way.
 #[derive(Debug)]
 pub(super) struct Rebuild {
-    /// Since when.
-    pub(super) since: Instant,
-    /// Notifications that came from a snapshot.
+    pub(super) started_at: Instant,
     restored: u64,
-    sources: [Reading; 2],
+    topics: [TopicRead; 2],
 }
 
 /// How far one topic's partition is read.
 #[derive(Debug, Default)]
-struct Reading {
-    /// Whether its reader has begun with it since the assignment: a word of its end that is older
-    /// than that is of an earlier assignment.
-    begun: bool,
-    /// The first offset that is read, where that is not the log's first.
-    from: i64,
+struct TopicRead {
+    /// True once this topic's reader has started on the current assignment. A record or an end that
+    /// it reports earlier belongs to the previous one.
+    started: bool,
+    /// Offset of the first record to read; 0 for the log's first.
+    start_offset: i64,
     caught_up: bool,
-    extent: Option<Watermarks>,
-    last: Option<i64>,
-}
-
-impl Default for Rebuild {
-    fn default() -> Self {
-        Self { since: Instant::now(), restored: 0, sources: Default::default() }
-    }
+    watermarks: Option<Watermarks>,
+    last_offset: Option<i64>,
 }
 
 impl Rebuild {
-    /// One that begins with so many notifications of a snapshot.
-    pub(super) fn on(restored: u64) -> Self {
-        Self { restored, ..Self::default() }
+    /// Starts with this many notifications restored.
+    pub(super) fn new(restored: u64) -> Self {
+        Self { started_at: Instant::now(), restored, topics: Default::default() }
     }
 
-    /// The reader of this topic begins at this offset, or with the first that the log has.
-    pub(super) fn follow(&mut self, source: Source, from: Option<i64>) {
-        let from = from.unwrap_or(0);
-        self.sources[source as usize] = Reading { begun: true, from, ..Reading::default() };
+    /// The reader of this topic starts at this offset.
+    pub(super) fn start_topic(&mut self, source: SourceTopic, start_offset: i64) {
+        self.topics[source as usize] =
+            TopicRead { started: true, start_offset, ..TopicRead::default() };
     }
 
-    /// Whether the reader of this topic has begun with this assignment.
-    pub(super) fn has_begun(&self, source: Source) -> bool {
-        self.sources[source as usize].begun
+    /// Returns true if the reader of this topic has started on this assignment.
+    pub(super) fn has_started(&self, source: SourceTopic) -> bool {
+        self.topics[source as usize].started
     }
 
-    pub(super) fn set_extent(&mut self, source: Source, extent: Watermarks) {
-        self.sources[source as usize].extent = Some(extent);
+    pub(super) fn set_watermarks(&mut self, source: SourceTopic, watermarks: Watermarks) {
+        self.topics[source as usize].watermarks = Some(watermarks);
     }
 
-    pub(super) fn advance(&mut self, source: Source, offset: i64) {
-        self.sources[source as usize].last = Some(offset);
+    pub(super) fn advance_to(&mut self, source: SourceTopic, offset: i64) {
+        self.topics[source as usize].last_offset = Some(offset);
     }
 
-    /// Whether the rebuild is complete now.
-    pub(super) fn caught_up(&mut self, source: Source) -> bool {
-        let reading = &mut self.sources[source as usize];
-        reading.caught_up = reading.begun;
-        self.sources.iter().all(|reading| reading.caught_up)
+    /// Marks this topic as read to its end. Returns true if both topics are.
+    pub(super) fn mark_caught_up(&mut self, source: SourceTopic) -> bool {
+        let topic = &mut self.topics[source as usize];
+        topic.caught_up = topic.started;
+        self.topics.iter().all(|topic| topic.caught_up)
     }
 
-    pub(super) fn progress(&self) -> Progress {
-        let records = self.sources.iter().map(Reading::done).sum::<u64>();
-        let total = self.sources.iter().map(Reading::total).sum::<Option<u64>>();
-        #[allow(clippy::cast_precision_loss)] // shown to people, with two digits
+    pub(super) fn progress(&self) -> RebuildProgress {
+        let records = self.topics.iter().map(TopicRead::records_read).sum::<u64>();
+        let total = self.topics.iter().map(TopicRead::records_total).sum::<Option<u64>>();
+        #[allow(clippy::cast_precision_loss)] // displayed with two digits
         let (done, all) = (records as f64, total.map(|total| total as f64));
-        let rate = done / self.since.elapsed().as_secs_f64().max(0.001);
-        Progress {
+        let rate = done / self.started_at.elapsed().as_secs_f64().max(0.001);
+        RebuildProgress {
             records,
             restored: self.restored,
             total,
@@ -110,14 +103,15 @@ impl Rebuild {
     }
 }
 
-impl Reading {
-    fn done(&self) -> u64 {
-        let low = self.extent.map_or(0, |extent| extent.low).max(self.from);
-        self.last.map_or(0, |last| u64::try_from(last + 1 - low).unwrap_or(0))
+impl TopicRead {
+    fn records_read(&self) -> u64 {
+        let low = self.watermarks.map_or(0, |watermarks| watermarks.low).max(self.start_offset);
+        self.last_offset.map_or(0, |last| u64::try_from(last + 1 - low).unwrap_or(0))
     }
 
-    fn total(&self) -> Option<u64> {
-        let length = |extent: Watermarks| extent.high - extent.low.max(self.from);
-        self.extent.map(|extent| u64::try_from(length(extent)).unwrap_or(0))
+    fn records_total(&self) -> Option<u64> {
+        let length =
+            |watermarks: Watermarks| watermarks.high - watermarks.low.max(self.start_offset);
+        self.watermarks.map(|watermarks| u64::try_from(length(watermarks)).unwrap_or(0))
     }
 }

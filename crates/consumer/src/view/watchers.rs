@@ -1,9 +1,9 @@
-//! Who is watched: the users of a partition for whom a stream is open or a request waits.
+//! Readers that wait for changes of one user: open streams and waiting requests.
 //!
-//! A fold that changed something of a user wakes those who watch that user, and nobody else. What
-//! is new they read from the view: nothing is queued for them, so a slow reader costs no memory.
-//! Only receipts leave no trace in an inbox that could be read later; the newest few of a watched
-//! user are kept for that.
+//! A record that changes a user's inbox wakes the readers that watch this user, and no others. They
+//! then read the change from the view: the view queues no event for a reader, so a slow reader costs no
+//! memory. Only receipts cannot be read from an inbox afterwards, so the newest few of a watched user
+//! are kept here.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,140 +17,139 @@ use model::{Receipt, UserId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// Receipts that are kept for those who watch a user. Who falls behind by more is told the whole
+/// The most receipts kept for a watched user. A reader that is further behind gets the whole read
 /// state instead.
-const RECEIPTS_KEPT: usize = 16;
+const MAX_RECEIPTS: usize = 16;
 
-/// Everybody who is watched in one partition.
+/// The watched users of one partition.
 #[derive(Debug, Default)]
 pub(super) struct Watchers {
-    watched: Mutex<HashMap<UserId, Watched>>,
-    /// As many as there are in the map, so that a fold need not lock it when there are none.
+    users: Mutex<HashMap<UserId, WatchedUser>>,
+    /// Length of the map, so that applying a record need not lock it while no user is watched.
     ///
-    /// Relaxed is enough: who watches counts themselves in before they read the partition's state,
-    /// and a fold looks here after it wrote that state; the state's lock orders the two.
-    count: AtomicUsize,
+    /// Relaxed is enough: a reader registers before it reads the partition's state, and the applying
+    /// thread looks here after it has written that state. The state's lock orders the two.
+    user_count: AtomicUsize,
 }
 
-/// A user who is watched.
 #[derive(Debug)]
-struct Watched {
-    news: watch::Sender<()>,
-    /// By offset in the receipts' topic, oldest first.
+struct WatchedUser {
+    changes: watch::Sender<()>,
+    /// The newest receipts by offset in their topic, oldest first.
     receipts: VecDeque<(i64, Arc<Receipt>)>,
-    /// The offset of the newest receipt that is not kept any more; −1 before any.
-    forgotten: i64,
+    /// Offset of the newest receipt that was dropped from `receipts`; −1 before any.
+    last_dropped: i64,
 }
 
-/// What recipients did while somebody watched.
+/// The receipts of a user after some offset.
 #[derive(Debug)]
-pub(super) enum Receipts {
-    /// Everything after the offset that was asked for, oldest first.
-    Known(Vec<(i64, Arc<Receipt>)>),
-    /// Some of it is not kept any more.
-    Forgotten,
+pub(super) enum RecentReceipts {
+    /// All of them, oldest first.
+    Complete(Vec<(i64, Arc<Receipt>)>),
+    /// Some of them were dropped.
+    Truncated,
 }
 
-/// Watches one user, until it is dropped.
+/// Watches one user until it is dropped.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct Watcher {
     watchers: Arc<Watchers>,
     user: UserId,
-    /// Always there, except while it is dropped.
-    news: Option<watch::Receiver<()>>,
+    /// `None` only while this is dropped.
+    changes: Option<watch::Receiver<()>>,
 }
 
 impl Watchers {
-    /// Begins to watch this user. To be called before the state is read from which on every change
-    /// must be noticed.
-    pub(super) fn watch(self: &Arc<Self>, user: UserId) -> Watch {
-        let mut watched = self.watched.lock();
-        let entry = watched.entry(user).or_insert_with(|| Watched {
-            news: watch::Sender::new(()),
+    /// Watches this user. A reader must call this before it reads the inbox, to miss no change.
+    pub(super) fn watch_user(self: &Arc<Self>, user: UserId) -> Watcher {
+        let mut users = self.users.lock();
+        let watched = users.entry(user).or_insert_with(|| WatchedUser {
+            changes: watch::Sender::new(()),
             receipts: VecDeque::new(),
-            forgotten: -1,
+            last_dropped: -1,
         });
-        let news = Some(entry.news.subscribe());
-        self.count.store(watched.len(), Ordering::Relaxed);
-        Watch { watchers: Arc::clone(self), user, news }
+        let changes = Some(watched.changes.subscribe());
+        self.user_count.store(users.len(), Ordering::Relaxed);
+        Watcher { watchers: Arc::clone(self), user, changes }
     }
 
-    /// Something of this user has changed.
-    pub(super) fn wake(&self, user: UserId) {
-        if self.count.load(Ordering::Relaxed) == 0 {
+    /// Wakes the readers of this user.
+    pub(super) fn wake_readers(&self, user: UserId) {
+        if self.user_count.load(Ordering::Relaxed) == 0 {
             return;
         }
-        if let Some(watched) = self.watched.lock().get(&user) {
-            watched.news.send_replace(());
+        if let Some(watched) = self.users.lock().get(&user) {
+            watched.changes.send_replace(());
         }
     }
 
-    /// The receipt at this offset has been folded.
-    pub(super) fn wake_for(&self, receipt: Receipt, offset: i64) {
-        if self.count.load(Ordering::Relaxed) == 0 {
+    /// Keeps a receipt for the readers of its user, and wakes them.
+    pub(super) fn push_receipt(&self, receipt: Receipt, offset: i64) {
+        if self.user_count.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let mut watched = self.watched.lock();
-        let Some(watched) = watched.get_mut(&receipt.user_id) else { return };
-        if watched.receipts.len() == RECEIPTS_KEPT
-            && let Some((forgotten, _)) = watched.receipts.pop_front()
+        let mut users = self.users.lock();
+        let Some(watched) = users.get_mut(&receipt.user_id) else { return };
+        if watched.receipts.len() == MAX_RECEIPTS
+            && let Some((dropped, _)) = watched.receipts.pop_front()
         {
-            watched.forgotten = forgotten;
+            watched.last_dropped = dropped;
         }
         watched.receipts.push_back((offset, Arc::new(receipt)));
-        watched.news.send_replace(());
+        watched.changes.send_replace(());
     }
 
-    /// Nobody is watched here from now on; who watched is told that it is over.
-    pub(super) fn end(&self) {
-        let ended = std::mem::take(&mut *self.watched.lock());
-        self.count.store(0, Ordering::Relaxed);
+    /// Ends every watcher: the partition was revoked.
+    pub(super) fn end_all(&self) {
+        let ended = std::mem::take(&mut *self.users.lock());
+        self.user_count.store(0, Ordering::Relaxed);
         drop(ended);
     }
 
-    /// How many users are watched.
+    /// Number of watched users.
     #[cfg(test)]
-    pub(super) fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+    pub(super) fn user_count(&self) -> usize {
+        self.user_count.load(Ordering::Relaxed)
     }
 }
 
-impl Watch {
-    /// How many watch the same user, this one included.
-    pub(super) fn readers(&self) -> usize {
-        let watched = self.watchers.watched.lock();
-        watched.get(&self.user).map_or(0, |watched| watched.news.receiver_count())
+impl Watcher {
+    /// Number of readers that watch the same user, this one included.
+    pub(super) fn reader_count(&self) -> usize {
+        let users = self.watchers.users.lock();
+        users.get(&self.user).map_or(0, |watched| watched.changes.receiver_count())
     }
 
-    /// Resolves when something of the user has changed since the last time; false when the
-    /// partition is not ours any more.
-    pub(super) async fn changed(&mut self) -> bool {
-        match &mut self.news {
-            Some(news) => news.changed().await.is_ok(),
+    /// Waits for the next change of the user. Returns false once the partition was revoked.
+    pub(super) async fn wait_for_change(&mut self) -> bool {
+        match &mut self.changes {
+            Some(changes) => changes.changed().await.is_ok(),
             None => false,
         }
     }
 
-    /// What recipients did after the receipt at this offset.
-    pub(super) fn receipts_after(&self, offset: i64) -> Receipts {
-        let watched = self.watchers.watched.lock();
-        let Some(watched) = watched.get(&self.user) else { return Receipts::Known(Vec::new()) };
-        if watched.forgotten > offset {
-            return Receipts::Forgotten;
+    /// The user's receipts after this offset.
+    pub(super) fn receipts_after(&self, offset: i64) -> RecentReceipts {
+        let users = self.watchers.users.lock();
+        let Some(watched) = users.get(&self.user) else {
+            return RecentReceipts::Complete(Vec::new());
+        };
+        if watched.last_dropped > offset {
+            return RecentReceipts::Truncated;
         }
         let new = watched.receipts.iter().filter(|(at, _)| *at > offset);
-        Receipts::Known(new.map(|(at, receipt)| (*at, Arc::clone(receipt))).collect())
+        RecentReceipts::Complete(new.map(|(at, receipt)| (*at, Arc::clone(receipt))).collect())
     }
 }
 
-impl Drop for Watch {
+impl Drop for Watcher {
     fn drop(&mut self) {
-        let mut watched = self.watchers.watched.lock();
-        // Under the lock, so that of two who leave at once one is the last.
-        self.news = None;
-        if watched.get(&self.user).is_some_and(|watched| watched.news.receiver_count() == 0) {
-            watched.remove(&self.user);
-            self.watchers.count.store(watched.len(), Ordering::Relaxed);
+        let mut users = self.watchers.users.lock();
+        // Under the lock, so that of two readers that leave at once one is the last.
+        self.changes = None;
+        if users.get(&self.user).is_some_and(|watched| watched.changes.receiver_count() == 0) {
+            users.remove(&self.user);
+            self.watchers.user_count.store(users.len(), Ordering::Relaxed);
         }
     }
 }
@@ -169,40 +168,40 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_who_watches_a_user_is_woken_for_that_user() {
+    async fn only_readers_of_a_user_are_woken_for_that_user() {
         let watchers = Arc::new(Watchers::default());
-        let mut one = watchers.watch(user(1));
-        let mut two = watchers.watch(user(2));
-        watchers.wake(user(1));
-        watchers.wake(user(3));
-        assert!(one.changed().await);
-        assert_eq!(futures_util::FutureExt::now_or_never(two.changed()), None);
-        watchers.end();
-        assert!(!two.changed().await);
+        let mut one = watchers.watch_user(user(1));
+        let mut two = watchers.watch_user(user(2));
+        watchers.wake_readers(user(1));
+        watchers.wake_readers(user(3));
+        assert!(one.wait_for_change().await);
+        assert_eq!(futures_util::FutureExt::now_or_never(two.wait_for_change()), None);
+        watchers.end_all();
+        assert!(!two.wait_for_change().await);
     }
 
     #[test]
-    fn nobody_is_left_when_the_last_has_left() {
+    fn a_user_is_watched_until_the_last_reader_leaves() {
         let watchers = Arc::new(Watchers::default());
-        let (one, other) = (watchers.watch(user(1)), watchers.watch(user(1)));
-        assert_eq!((watchers.count(), one.readers()), (1, 2));
+        let (one, other) = (watchers.watch_user(user(1)), watchers.watch_user(user(1)));
+        assert_eq!((watchers.user_count(), one.reader_count()), (1, 2));
         drop(one);
-        assert_eq!((watchers.count(), other.readers()), (1, 1));
+        assert_eq!((watchers.user_count(), other.reader_count()), (1, 1));
         drop(other);
-        assert_eq!(watchers.count(), 0);
+        assert_eq!(watchers.user_count(), 0);
     }
 
     #[test]
-    fn who_falls_behind_by_more_receipts_than_are_kept_is_told_so() {
+    fn a_reader_that_is_behind_by_more_receipts_than_are_kept_learns_of_it() {
         let watchers = Arc::new(Watchers::default());
-        let watch = watchers.watch(user(1));
-        for offset in 0..=RECEIPTS_KEPT {
-            watchers.wake_for(receipt(1), offset.try_into().expect("small"));
+        let watch = watchers.watch_user(user(1));
+        for offset in 0..=MAX_RECEIPTS {
+            watchers.push_receipt(receipt(1), offset.try_into().expect("small"));
         }
-        assert!(matches!(watch.receipts_after(-1), Receipts::Forgotten));
-        let Receipts::Known(kept) = watch.receipts_after(0) else {
+        assert!(matches!(watch.receipts_after(-1), RecentReceipts::Truncated));
+        let RecentReceipts::Complete(kept) = watch.receipts_after(0) else {
             unreachable!("all after the first are kept")
         };
-        assert_eq!(kept.len(), RECEIPTS_KEPT);
+        assert_eq!(kept.len(), MAX_RECEIPTS);
     }
 }

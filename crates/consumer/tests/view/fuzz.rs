@@ -1,12 +1,8 @@
-//! Whatever is in the log, a partition stays readable: every page and every event is JSON on one line,
-//! whatever is asked for.
+//! Generated records and queries: for any of them, every page and every event is JSON on one line.
 
 use std::{sync::Arc, time::Duration};
 
-use consumer::view::{
-    Feed, Limits, Query, Selector, Since,
-    feed::{Event, Start},
-};
+use consumer::view::{Feed, Limits, PageQuery, Selector, Since, feed::FeedEvent, page::FeedStart};
 use event_log::{PartitionHandler, Record};
 use inputs::{broken, bytes, json, string, text};
 use model::{Action, Cursor, NotificationId};
@@ -17,7 +13,7 @@ use crate::{Bench, NOW, user};
 
 const ACTIONS: [Action; 3] = [Action::Read, Action::Unread, Action::Dismissed];
 
-/// A record of either topic, for one of two users; ids are few, so that they meet.
+/// A record of either topic, for one of two users. There are few ids, so that they collide.
 #[derive(Debug, Clone)]
 struct Made {
     receipt: bool,
@@ -25,7 +21,7 @@ struct Made {
     id: Vec<u8>,
     time: Vec<u8>,
     timestamp_ms: i64,
-    /// How many offsets are left out before it.
+    /// Number of offsets that the log skips before it.
     skipped: i64,
 }
 
@@ -100,7 +96,7 @@ fn since() -> impl Strategy<Value = Since> {
     ]
 }
 
-/// What is read in one piece, on one line.
+/// Fails unless the text is one line of JSON.
 fn is_one_line_of_json(json: &str) -> Result<(), TestCaseError> {
     prop_assert!(!json.contains(['\n', '\r']), "{}", json);
     let read = serde_json::from_str::<Value>(json);
@@ -108,7 +104,7 @@ fn is_one_line_of_json(json: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn fold(bench: &mut Bench, made: &[Made]) {
+fn apply_records(bench: &mut Bench, made: &[Made]) {
     let mut offsets = [-1, -1];
     for one in made {
         let offset = &mut offsets[usize::from(one.receipt)];
@@ -133,12 +129,12 @@ fn fold(bench: &mut Bench, made: &[Made]) {
 
 async fn is_readable(
     bench: &Bench,
-    query: &Query,
-    start: &Start,
+    query: &PageQuery,
+    start: &FeedStart,
     which: &Selector,
 ) -> Result<(), TestCaseError> {
     for to in 1..3 {
-        // What is ahead of the view is answered after all that waiting, or refused.
+        // A query ahead of the view fails after its timeout, which is 0 here.
         if let Ok(page) = bench.read(to, query).await {
             is_one_line_of_json(&page.to_json())?;
             prop_assert!(page.items.len() <= query.limit.unwrap_or(usize::MAX));
@@ -152,8 +148,8 @@ async fn is_readable(
         else {
             continue;
         };
-        // The last of what there is, is that there is no more.
-        while !matches!(events.last(), Some(Event::Heartbeat(_))) {
+        // The feed sends a heartbeat once it has sent every entry.
+        while !matches!(events.last(), Some(FeedEvent::Heartbeat(_))) {
             events.extend(feed.heartbeat());
             prop_assert!(events.len() < 100);
         }
@@ -170,7 +166,7 @@ async fn is_readable(
 
 proptest! {
     #[test]
-    fn whatever_is_folded_every_page_and_event_is_one_line_of_json(
+    fn for_any_records_every_page_and_event_is_one_line_of_json(
         before in vec(made(), 0..6), after in vec(made(), 0..4),
         since in since(), limit in option::of(prop_oneof![0..4_usize, any::<usize>()]),
         unread in any::<bool>(), category in option::of(text()),
@@ -185,20 +181,20 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let mut bench = Bench::live(Limits { entries: 5, age: Duration::from_secs(3600) });
-            let query = Query {
+            let query = PageQuery {
                 since, limit, unread, category: category.clone(),
                 at_least: at_least.map(|offset| Cursor::new(0, offset)), wait: NOW,
             };
-            let start = Start { since, limit, category: category.map(Into::into) };
-            fold(&mut bench, &before);
+            let start = FeedStart { since, limit, category: category.map(Into::into) };
+            apply_records(&mut bench, &before);
             is_readable(&bench, &query, &start, &which).await?;
-            bench.view.expire();
+            bench.view.expire_entries();
             is_readable(&bench, &query, &start, &which).await?;
             let more: Vec<_> = before.iter().chain(&after).cloned().collect();
             let mut bench = Bench::live(Limits::default());
-            fold(&mut bench, &more);
-            bench.view.expire();
-            prop_assert!(bench.read(1, &Query::default()).await.is_ok());
+            apply_records(&mut bench, &more);
+            bench.view.expire_entries();
+            prop_assert!(bench.read(1, &PageQuery::default()).await.is_ok());
             Ok(())
         })?;
     }

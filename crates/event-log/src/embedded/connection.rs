@@ -1,4 +1,4 @@
-//! The one connection that writes: made anew after a failure, and who is told of it.
+//! The one connection that writes, which is replaced after a failure.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -6,36 +6,36 @@ use sqlx::{Connection as _, SqliteConnection};
 
 use super::{schema, topics::Topics};
 
-pub(super) struct Connection {
+pub(super) struct WriteConnection {
     path: PathBuf,
     topics: Arc<Topics>,
-    /// None after a failure: a connection that has failed is not trusted again.
+    /// `None` after a failure: a failed connection is not used again.
     file: Option<SqliteConnection>,
-    /// Whether the last write failed, so that a full disk is logged once and not once a batch.
+    /// The last write failed. A full disk is logged once, not once a batch.
     failing: bool,
 }
 
-impl Connection {
+impl WriteConnection {
     pub(super) fn new(path: PathBuf, topics: Arc<Topics>, file: SqliteConnection) -> Self {
         Self { path, topics, file: Some(file), failing: false }
     }
 
-    /// The connection, or a new one. A new one reads from the file where the partitions end, so
-    /// that what is known here is never ahead of it or behind.
-    pub(super) async fn get(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
+    /// The connection, or a new one. A new one reads the ends of the partitions from the file, because
+    /// the outcome of the last transaction is not known.
+    pub(super) async fn get_or_connect(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
         let file = match self.file.take() {
             Some(file) => file,
             None => {
                 let mut file = schema::connect_to_write(&self.path).await?;
-                self.topics.load(&mut file).await?;
+                self.topics.load_topics(&mut file).await?;
                 file
             }
         };
         Ok(self.file.insert(file))
     }
 
-    /// To be told after each attempt to write.
-    pub(super) async fn heard<T>(&mut self, outcome: &Result<T, sqlx::Error>) {
+    /// Must be called after each attempt to write.
+    pub(super) async fn record_outcome<T>(&mut self, outcome: &Result<T, sqlx::Error>) {
         match outcome {
             Ok(_) if self.failing => {
                 tracing::info!("the log can be written again");
@@ -44,7 +44,7 @@ impl Connection {
             Ok(_) => {}
             Err(error) => {
                 if !self.failing {
-                    tracing::error!(%error, "the log cannot be written; records are refused until it can");
+                    tracing::error!(%error, "the log cannot be written; rejecting records");
                 }
                 self.failing = true;
                 self.close().await;
@@ -52,31 +52,34 @@ impl Connection {
         }
     }
 
-    /// Whether the file answers; after a failure, whether it can be written again.
-    pub(super) async fn ping(&mut self) -> Result<(), sqlx::Error> {
+    /// Reads from the file; after a failed write, writes to it.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub(super) async fn ping_file(&mut self) -> Result<(), sqlx::Error> {
         let failing = self.failing;
-        let asked = match self.get().await {
-            Ok(file) if failing => schema::touch(file).await,
+        let asked = match self.get_or_connect().await {
+            Ok(file) if failing => schema::write_nothing(file).await,
             Ok(file) => sqlx::query("SELECT 1 FROM topics LIMIT 1").execute(file).await.map(drop),
             Err(error) => Err(error),
         };
-        self.heard(&asked).await;
+        self.record_outcome(&asked).await;
         asked
     }
 
     pub(super) async fn close(&mut self) {
         if let Some(file) = self.file.take() {
-            // Closing rolls back whatever was left open.
+            // Closing rolls an open transaction back.
             let _ = file.close().await;
         }
     }
 
-    /// Moves everything into the one file, so that a copy of that file is a copy of the log.
-    pub(super) async fn end(&mut self) {
+    /// Empties the write-ahead log, so that a copy of the one file is a copy of the log, and closes.
+    pub(super) async fn checkpoint_and_close(&mut self) {
         if let Some(file) = &mut self.file
             && let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(file).await
         {
-            tracing::warn!(%error, "the log's write-ahead log stays until it is opened again");
+            tracing::warn!(%error, "the write-ahead log is not emptied");
         }
         self.close().await;
     }

@@ -1,39 +1,39 @@
-//! Headers as one column: for each header, the length of its name, the name, the length of its
-//! value, the value. A length is a LEB128 variable-length integer: one byte below 128.
+//! The encoding of a record's headers in one column: for each header, the length of its name, the
+//! name, the length of its value, the value. A length is a LEB128 variable-length integer.
 
 use smallvec::SmallVec;
 
-/// What a record borrows; see [`Record::headers`](crate::Record::headers).
+/// Borrowed from the row; see [`Record::headers`](crate::Record::headers).
 pub(super) type Headers<'a> = SmallVec<[(&'a str, &'a [u8]); 8]>;
 
-/// The bytes are not headers: the file was damaged.
+/// The column holds no headers: the file is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(super) struct MalformedHeaders;
 
-pub(super) fn encode<N: AsRef<str>, V: AsRef<[u8]>>(headers: &[(N, V)]) -> Vec<u8> {
+pub(super) fn encode_headers<N: AsRef<str>, V: AsRef<[u8]>>(headers: &[(N, V)]) -> Vec<u8> {
     let size =
         headers.iter().map(|(name, value)| name.as_ref().len() + value.as_ref().len() + 4).sum();
     let mut bytes = Vec::with_capacity(size);
     for (name, value) in headers {
-        put(&mut bytes, name.as_ref().as_bytes());
-        put(&mut bytes, value.as_ref());
+        push_field(&mut bytes, name.as_ref().as_bytes());
+        push_field(&mut bytes, value.as_ref());
     }
     bytes
 }
 
-pub(super) fn decode(mut bytes: &[u8]) -> Result<Headers<'_>, Malformed> {
+pub(super) fn decode_headers(mut bytes: &[u8]) -> Result<Headers<'_>, MalformedHeaders> {
     let mut headers = Headers::new();
     while !bytes.is_empty() {
-        let name = std::str::from_utf8(take(&mut bytes)?).map_err(|_| Malformed)?;
-        headers.push((name, take(&mut bytes)?));
+        let name = std::str::from_utf8(take_field(&mut bytes)?).map_err(|_| MalformedHeaders)?;
+        headers.push((name, take_field(&mut bytes)?));
     }
     Ok(headers)
 }
 
-fn put(bytes: &mut Vec<u8>, field: &[u8]) {
+fn push_field(bytes: &mut Vec<u8>, field: &[u8]) {
     let mut length = field.len();
     while length >= 0x80 {
-        // The low seven bits, and the mark that more follow.
+        // Seven bits, and a bit that says that more follow.
         bytes.push((length & 0x7f) as u8 | 0x80);
         length >>= 7;
     }
@@ -41,20 +41,20 @@ fn put(bytes: &mut Vec<u8>, field: &[u8]) {
     bytes.extend_from_slice(field);
 }
 
-fn take<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
+fn take_field<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], MalformedHeaders> {
     let mut length = 0_usize;
-    // Four groups of seven bits are 256 MiB, more than any record may have.
+    // Four groups of seven bits are 256 MiB; a record has at most 1 MiB.
     for group in 0..4 {
-        let (&byte, rest) = bytes.split_first().ok_or(Malformed)?;
+        let (&byte, rest) = bytes.split_first().ok_or(MalformedHeaders)?;
         *bytes = rest;
         length |= usize::from(byte & 0x7f) << (7 * group);
         if byte & 0x80 == 0 {
-            let (field, rest) = bytes.split_at_checked(length).ok_or(Malformed)?;
+            let (field, rest) = bytes.split_at_checked(length).ok_or(MalformedHeaders)?;
             *bytes = rest;
             return Ok(field);
         }
     }
-    Err(Malformed)
+    Err(MalformedHeaders)
 }
 
 #[cfg(test)]
@@ -69,16 +69,16 @@ mod fuzz {
         fn a_damaged_column_is_malformed_or_is_read_again_as_it_was_written(
             column in prop_oneof![
                 bytes(),
-                broken(vec((text(), bytes()), 0..6).prop_map(|headers| encode(&headers))),
+                broken(vec((text(), bytes()), 0..6).prop_map(|headers| encode_headers(&headers))),
             ],
         ) {
-            let Ok(read) = decode(&column) else { return Ok(()) };
-            // All of it is borrowed: nothing is there that the column does not hold.
+            let Ok(read) = decode_headers(&column) else { return Ok(()) };
+            // The headers borrow from the column, so they cannot be longer.
             let held: usize = read.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
             prop_assert!(held <= column.len());
             let read: Vec<_> = read.iter().map(|(name, value)| (*name, value.to_vec())).collect();
-            let written = encode(&read);
-            let again = decode(&written).map_err(|_| TestCaseError::fail("malformed"))?;
+            let written = encode_headers(&read);
+            let again = decode_headers(&written).map_err(|_| TestCaseError::fail("malformed"))?;
             let again: Vec<_> =
                 again.iter().map(|(name, value)| (*name, value.to_vec())).collect();
             prop_assert_eq!(again, read);
@@ -101,17 +101,17 @@ mod tests {
     proptest! {
         #[test]
         fn headers_are_read_back_as_they_were_written(headers in any_headers()) {
-            let bytes = encode(&headers);
-            let read = decode(&bytes).map_err(|_| TestCaseError::fail("malformed"))?;
+            let bytes = encode_headers(&headers);
+            let read = decode_headers(&bytes).map_err(|_| TestCaseError::fail("malformed"))?;
             let read: Vec<_> = read.iter().map(|(name, value)| (*name, value.to_vec())).collect();
             prop_assert_eq!(read, headers);
         }
 
         #[test]
         fn a_cut_off_column_is_malformed_or_a_shorter_list(headers in any_headers(), cut in 1_usize..100) {
-            let bytes = encode(&headers);
+            let bytes = encode_headers(&headers);
             let cut = &bytes[..bytes.len().saturating_sub(cut)];
-            if let Ok(read) = decode(cut) {
+            if let Ok(read) = decode_headers(cut) {
                 prop_assert!(read.len() < headers.len() || headers.is_empty());
             }
         }
@@ -120,12 +120,12 @@ mod tests {
     #[test]
     fn a_value_of_a_mebibyte_is_read_back() {
         let headers = [("big", vec![7; 1 << 20])];
-        let bytes = encode(&headers);
-        assert_eq!(decode(&bytes).map(|read| read[0].1.len()), Ok(1 << 20));
+        let bytes = encode_headers(&headers);
+        assert_eq!(decode_headers(&bytes).map(|read| read[0].1.len()), Ok(1 << 20));
     }
 
     #[test]
     fn a_length_without_end_is_malformed() {
-        assert_eq!(decode(&[0xff; 64]), Err(Malformed));
+        assert_eq!(decode_headers(&[0xff; 64]), Err(MalformedHeaders));
     }
 }

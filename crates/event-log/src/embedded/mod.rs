@@ -1,22 +1,18 @@
 //! The embedded driver: the log in one SQLite file, for one process.
 //!
 //! It owns the file, the lock that keeps other processes out, one thread that writes and one for
-//! each reader. It keeps the seam's promises and nothing more: it never learns what a broker can
-//! (several members of a group, transactions of its callers, several processes); whoever needs
-//! those needs Kafka.
+//! each reader. It offers no more than the seam: several members of a group, transactions and
+//! several processes need Kafka.
 //!
-//! What it promises, and where that is kept:
+//! Invariants, and the modules that keep them:
 //! - An acknowledged record is on the disk: `insert` commits with `synchronous=FULL` before
 //!   `writer` answers.
-//! - Offsets of a partition are 0, 1, 2 and so on, in the order of the appends; `retention` takes
-//!   records away, never offsets: the file's `start_offset` remembers them.
-//! - A reader sees every record that is committed, in order, at once: the writer wakes it through
-//!   `topics`, it reads its own snapshot in `folding`, and neither blocks the other.
-//! - Poison is set aside once for a group: `progress` writes the copy and how far the group is in
-//!   one transaction.
-//! - Poison is copied to the dead-letter topic once for each group: a group's progress is in the
-//!   file (`progress`), written with the copies, and never passes what is not copied (`member`).
-//! - Memory is bounded: `queue` by records and bytes, `member` likewise, a reader by its row buffer.
+//! - Offsets of a partition are 0, 1, 2 and so on, in the order of the appends. `retention` removes
+//!   records and never reuses their offsets: the file's `start_offset` keeps them.
+//! - A reader sees every committed record in order, at once: the writer wakes it through `topics`,
+//!   it reads a snapshot of its own in `driver`, and neither blocks the other.
+//! - A group's committed offsets are in the file: `progress`.
+//! - Memory is bounded: `queue` by records and bytes, a reader by its row buffer.
 //!
 //! The file needs a local disk: SQLite's write-ahead log does not work over a network.
 //!
@@ -32,9 +28,8 @@ mod headers;
 mod insert;
 mod retention;
 mod progress;
-mod member;
 mod reader;
-mod folding;
+mod driver;
 mod rows;
 
 use std::{
@@ -49,125 +44,146 @@ pub use open::OpenError;
 pub use queue::{EmbeddedAck, EmbeddedWriter};
 
 use crate::{
-    LogUnreachable, PartitionHandler, Topic, TopicError,
+    LogUnreachable, PartitionHandler, Topic, TopicError, Writer as LogWriter,
+    dlq::DlqWriter,
+    offset_tracker::OffsetTracker,
     reader::{Follower, Reader, ReaderStatus},
 };
-use member::Membership;
-use open::Lock;
-use queue::Item;
-use schema::Unfit;
+use open::FileLock;
+use progress::FileOffsets;
+use queue::WriterRequest;
+use reader::Membership;
+use schema::UnfitFile;
 use topics::Topics;
-use writer::Writer;
+use writer::WriterThread;
 
 /// A log in one SQLite file. A cheap handle, to be cloned; the file is open until
-/// [`close`](Self::close), or until the last handle, writer and reader is gone.
+/// [`close`](Self::close), or until the last handle, writer and reader is dropped.
 #[derive(Clone)]
-pub struct Embedded(Arc<Shared>);
+pub struct Embedded(Arc<SharedLog>);
 
-struct Shared {
+struct SharedLog {
     path: PathBuf,
     topics: Arc<Topics>,
     writer: EmbeddedWriter,
-    /// Held by those who use the file: the writer and each reader.
-    lock: Weak<Lock>,
+    /// The writer and each reader hold it.
+    lock: Weak<FileLock>,
 }
 
 impl Embedded {
-    /// Opens the log, or makes it and the folder that it is to be in.
+    /// Opens the log, or creates it and its folder.
     ///
     /// # Errors
-    /// [`OpenError`] says why not, and what to do.
+    /// [`OpenError`] says why it cannot be opened, and what to do.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
-        let lock = Arc::new(Lock::take(path)?);
-        let unfit = |unfit| OpenError::of(path, unfit);
+        let lock = Arc::new(FileLock::acquire(path)?);
+        let unfit = |unfit| OpenError::new(path, unfit);
         let mut file = schema::connect_to_write(path).await.map_err(|error| unfit(error.into()))?;
-        schema::migrate(&mut file).await.map_err(unfit)?;
+        schema::migrate_file(&mut file).await.map_err(unfit)?;
         let topics = Arc::new(Topics::default());
-        topics.load(&mut file).await.map_err(|error| unfit(Unfit::Sqlite(error)))?;
-        let (writer, items) = EmbeddedWriter::new(Arc::clone(&topics));
+        topics.load_topics(&mut file).await.map_err(|error| unfit(UnfitFile::Sqlite(error)))?;
+        let (writer, requests) = EmbeddedWriter::new(Arc::clone(&topics));
         let held = Arc::downgrade(&lock);
-        Writer::new(path.to_owned(), Arc::clone(&topics), file).start(items, lock).map_err(
-            |error| OpenError::Failed { path: path.to_owned(), reason: error.to_string() },
-        )?;
-        Ok(Self(Arc::new(Shared { path: path.to_owned(), topics, writer, lock: held })))
+        WriterThread::new(path.to_owned(), Arc::clone(&topics), file)
+            .spawn_thread(requests, lock)
+            .map_err(|error| OpenError::Failed {
+                path: path.to_owned(),
+                reason: error.to_string(),
+            })?;
+        Ok(Self(Arc::new(SharedLog { path: path.to_owned(), topics, writer, lock: held })))
     }
 
-    /// Makes the topics that are missing, checks those that exist, and starts to forget what each
-    /// may: now, and once an hour.
+    /// Creates the topics that are missing, checks those that exist, and starts their cleanup: now,
+    /// and once an hour.
     ///
     /// # Errors
-    /// [`TopicError::Partitions`], when one exists with another number of partitions.
+    /// [`TopicError::Partitions`] if one exists with another number of partitions.
     pub async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
         let (answer, answered) = oneshot::channel();
-        self.0.writer.ask(Item::Ensure(topics.to_vec(), answer)).map_err(LogUnreachable)?;
-        answered.await.map_err(|_| ended())?
+        let request = WriterRequest::Ensure(topics.to_vec(), answer);
+        self.0.writer.send_request(request).map_err(LogUnreachable)?;
+        answered.await.map_err(|_| closed_error())?
     }
 
-    /// The handle to append with.
+    /// A handle to append with.
     #[must_use]
     pub fn writer(&self) -> EmbeddedWriter {
         self.0.writer.clone()
     }
 
-    /// Folds all partitions of the topic, each from its beginning, on a thread of its own. A topic
-    /// that does not exist yet is waited for. The group has this one member; poison goes to the
-    /// topic `quarantine`, see [`Log::join`](crate::Log::join).
-    pub fn join<F: PartitionHandler>(
+    /// Reads all partitions of the topic, each from where the handler says, on a thread of its own.
+    /// A missing topic is waited for. This reader is the group's only member; poison records are
+    /// copied to the topic `dlq`, see [`Log::join_group`](crate::Log::join_group).
+    pub fn join_group<H: PartitionHandler>(
         &self,
         topic: &str,
         group: &str,
-        quarantine: Option<&str>,
-        fold: F,
+        dlq: Option<&str>,
+        handler: H,
     ) -> Reader {
-        let (group, quarantine) = (group.to_owned(), quarantine.map(str::to_owned));
-        let (writer, signs) = (self.0.writer.clone(), Arc::new(ReaderStatus::default()));
-        let membership = Membership { group, quarantine, writer, signs };
-        reader::join(self.source(topic), membership, fold)
+        let status = Arc::new(ReaderStatus::default());
+        let tracker = OffsetTracker::new(topic, group, dlq.is_some(), Arc::clone(&status));
+        let membership = Membership {
+            tracker: Arc::new(tracker),
+            offsets: FileOffsets {
+                group: group.to_owned(),
+                topic: topic.to_owned(),
+                topics: Arc::clone(&self.0.topics),
+                writer: self.writer(),
+            },
+            dlq: dlq.map(|topic| DlqWriter::new(LogWriter::Embedded(self.writer()), topic)),
+            status,
+        };
+        reader::join_group(self.topic_source(topic), membership, handler)
     }
 
-    /// Folds those partitions of the topic that the follower is told to, each from its beginning,
-    /// on a thread of its own. A topic that does not exist yet is waited for.
-    pub fn follow<F: PartitionHandler>(&self, topic: &str, fold: F) -> Follower {
-        reader::follow(self.source(topic), fold)
+    /// Reads those partitions of the topic that the follower is assigned, on a thread of its own. A
+    /// missing topic is waited for.
+    pub fn follow_topic<H: PartitionHandler>(&self, topic: &str, handler: H) -> Follower {
+        reader::follow_topic(self.topic_source(topic), handler)
     }
 
-    pub(crate) fn ends(&self, topic: &str, partitions: &[i32]) -> Result<Vec<i64>, LogUnreachable> {
-        let end =
-            |number: &i32| self.0.topics.partition(topic, *number).map(|partition| partition.end());
-        partitions.iter().map(end).collect::<Result<_, _>>().map_err(LogUnreachable)
+    pub(crate) fn fetch_end_offsets(
+        &self,
+        topic: &str,
+        partitions: &[i32],
+    ) -> Result<Vec<i64>, LogUnreachable> {
+        let topics = &self.0.topics;
+        let ends =
+            partitions.iter().map(|number| Ok(topics.find_partition(topic, *number)?.end_offset()));
+        ends.collect::<Result<_, _>>().map_err(LogUnreachable)
     }
 
-    fn source(&self, topic: &str) -> reader::Source {
-        let Shared { path, topics, lock, .. } = &*self.0;
+    fn topic_source(&self, topic: &str) -> reader::TopicSource {
+        let SharedLog { path, topics, lock, .. } = &*self.0;
         let (path, topics, topic) = (path.clone(), Arc::clone(topics), topic.to_owned());
-        reader::Source { path, topics, lock: lock.upgrade(), topic }
+        reader::TopicSource { path, topics, lock: lock.upgrade(), topic }
     }
 
-    /// Whether the file answers, asked for at most `deadline`. While appends fail, it is asked to
-    /// take a write.
+    /// Checks that the file answers within `deadline`. While appends fail, the check is a write.
     ///
     /// # Errors
-    /// [`Unreachable`], when it does not.
+    /// [`LogUnreachable`] if it does not answer.
     pub async fn ping(&self, deadline: Duration) -> Result<(), LogUnreachable> {
         let (answer, answered) = oneshot::channel();
-        self.0.writer.ask(Item::Ping(answer)).map_err(LogUnreachable)?;
+        self.0.writer.send_request(WriterRequest::Ping(answer)).map_err(LogUnreachable)?;
         match timeout(deadline, answered).await {
             Ok(Ok(answer)) => answer.map_err(LogUnreachable),
-            Ok(Err(_)) => Err(ended()),
+            Ok(Err(_)) => Err(closed_error()),
             Err(_) => Err(LogUnreachable("the log's disk does not answer in time".into())),
         }
     }
 
-    /// Writes what is queued, moves everything into the one file and closes it. Stop the readers
-    /// first: the file is in use as long as one runs. Whoever appends afterwards is refused.
+    /// Writes the queued records, moves the write-ahead log into the file and closes it. Stop the
+    /// readers first: the file is in use while one runs. Later appends are rejected.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
-        if self.0.writer.ask(Item::Close(done)).is_ok() {
+        if self.0.writer.send_request(WriterRequest::Close(done)).is_ok() {
             let _ = closed.await;
         }
     }
 }
 
-fn ended() -> LogUnreachable {
+fn closed_error() -> LogUnreachable {
     LogUnreachable("the log was closed".into())
 }

@@ -1,5 +1,4 @@
-//! The file's place on the disk: its folder, the lock that keeps other processes out, and what to
-//! tell a person when it cannot be used.
+//! The file's folder, the lock that excludes other processes, and the errors of opening the file.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -7,12 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::schema::Unfit;
+use super::schema::UnfitFile;
 
-/// Why a log was not opened, and what to do.
+/// The reason for which the log cannot be opened, and what the operator can do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The folder or the file cannot be made.
+    /// The folder or the file cannot be created.
     #[error(
         "the log {} cannot be created: {source}. Choose a folder on a local disk that this user \
          may write to", path.display()
@@ -20,34 +19,34 @@ pub enum OpenError {
     Create {
         /// The log's file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// Another process, or another handle of this one, has it open.
     #[error(
-        "the log {} is in use by {holder}. An embedded log belongs to one process: stop that one, or \
-         choose another folder. To run several processes, use Kafka", path.display()
+        "the log {} is in use by {holder}. Only one process can use an embedded log: stop the other \
+         process, or choose another folder. To run several processes, use Kafka", path.display()
     )]
     Held {
         /// The log's file.
         path: PathBuf,
-        /// `process 1234`, or `another process` where that is not known.
+        /// `process 1234`, or `another process` if its id is not known.
         holder: String,
     },
-    /// The file is not what was once written there.
+    /// The file is damaged, or is not a log.
     #[error(
-        "the log {} is damaged or not a log: {reason}. Move it away together with the files beside \
-         it that begin with its name, then restore a copy, or start with an empty log", path.display()
+        "the log {} is damaged or not a log: {reason}. Move it away, with the files beside it that \
+         begin with its name, then restore a copy, or start with an empty log", path.display()
     )]
     Damaged {
         /// The log's file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The damage.
         reason: String,
     },
     /// A later version of this program has written it.
     #[error(
-        "the log {} was made by a newer version (format {found}; this one knows up to {known}). \
+        "the log {} was written by a newer version (format {found}; this one reads up to {known}). \
          Start the newer version, or choose another folder", path.display()
     )]
     Newer {
@@ -55,32 +54,32 @@ pub enum OpenError {
         path: PathBuf,
         /// Its format.
         found: i64,
-        /// The latest format that this version knows.
+        /// The latest format that this version reads.
         known: i64,
     },
-    /// Something else, in the words of SQLite or the system.
+    /// Any other error of SQLite or the system.
     #[error("the log {} cannot be opened: {reason}", path.display())]
     Failed {
         /// The log's file.
         path: PathBuf,
-        /// What was said.
+        /// The error.
         reason: String,
     },
 }
 
 impl OpenError {
-    pub(super) fn of(path: &Path, unfit: Unfit) -> Self {
+    pub(super) fn new(path: &Path, unfit: UnfitFile) -> Self {
         let path = path.to_owned();
         match unfit {
-            Unfit::Newer { found, known } => Self::Newer { path, found, known },
-            Unfit::Foreign => {
-                Self::Damaged { path, reason: "it is the database of something else".into() }
+            UnfitFile::Newer { found, known } => Self::Newer { path, found, known },
+            UnfitFile::Foreign => {
+                Self::Damaged { path, reason: "it is the database of another program".into() }
             }
-            Unfit::NoWal => Self::Create {
+            UnfitFile::NoWal => Self::Create {
                 path,
                 source: io::Error::other("its file system does not allow a write-ahead log"),
             },
-            Unfit::Sqlite(error) => match primary_code(&error) {
+            UnfitFile::Sqlite(error) => match primary_code(&error) {
                 // SQLITE_CORRUPT and SQLITE_NOTADB.
                 Some(11 | 26) => Self::Damaged { path, reason: error.to_string() },
                 // SQLITE_PERM, SQLITE_READONLY, SQLITE_FULL and SQLITE_CANTOPEN.
@@ -97,16 +96,16 @@ pub(super) fn primary_code(error: &sqlx::Error) -> Option<i32> {
     code.parse::<i32>().ok().map(|code| code & 0xff)
 }
 
-/// The exclusive lock on a file of its own beside the log, held for as long as this lives. The
-/// system takes it back from a process that is killed.
+/// The exclusive lock on a file beside the log, held until this is dropped. The system releases the
+/// lock of a killed process.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(super) struct FileLock {
     _file: File,
 }
 
-impl Lock {
-    /// Makes the log's folder where it is missing, and takes the lock.
-    pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
+impl FileLock {
+    /// Creates the log's folder if it is missing, and takes the lock.
+    pub(super) fn acquire(path: &Path) -> Result<Self, OpenError> {
         let create = |source| OpenError::Create { path: path.to_owned(), source };
         if let Some(folder) = path.parent() {
             create_folder(folder).map_err(create)?;
@@ -123,18 +122,21 @@ impl Lock {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(OpenError::Held { path: path.to_owned(), holder: holder(&mut file) });
+                return Err(OpenError::Held {
+                    path: path.to_owned(),
+                    holder: read_holder(&mut file),
+                });
             }
             Err(TryLockError::Error(error)) => return Err(create(error)),
         }
-        // Who holds it is only told to people: the lock does not depend on it.
+        // Only for the error message of other processes.
         let _ = file.set_len(0).and_then(|()| file.rewind());
         let _ = write!(file, "{}", std::process::id());
         Ok(Self { _file: file })
     }
 }
 
-fn holder(file: &mut File) -> String {
+fn read_holder(file: &mut File) -> String {
     let mut id = String::new();
     match file.read_to_string(&mut id) {
         Ok(_) if !id.is_empty() => format!("process {id}"),
@@ -142,8 +144,8 @@ fn holder(file: &mut File) -> String {
     }
 }
 
-/// Makes a folder and what is missing above it, each entered durably in the one above: a record is
-/// not on the disk as long as the folder of its file is not.
+/// Creates a folder and the missing folders above it, and flushes each parent: without that, a power
+/// cut can remove the folder, and the log in it.
 fn create_folder(folder: &Path) -> io::Result<()> {
     if folder.as_os_str().is_empty() || folder.is_dir() {
         return Ok(());
@@ -155,7 +157,7 @@ fn create_folder(folder: &Path) -> io::Result<()> {
     {
         return Err(error);
     }
-    // Not every system can open a folder; on those that can, it can be flushed.
+    // Some systems cannot open a folder.
     let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
     if let Ok(above) = File::open(above) {
         let _ = above.sync_all();

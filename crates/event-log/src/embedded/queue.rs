@@ -1,4 +1,5 @@
-//! The queue between those who append and the writer: bounded, never waited for.
+//! The bounded queue of the writer's thread. Callers never wait for it: a full queue rejects
+//! appends.
 
 use std::{
     future::Future,
@@ -14,69 +15,72 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    progress::Settle,
-    topics::{Partition, Topics},
+    headers,
+    progress::ProgressRequest,
+    topics::{EmbeddedPartition, Topics},
 };
-use crate::{AppendError, NewRecord, Position, Topic, TopicError};
+use crate::{AppendError, NewRecord, Position, Topic, TopicError, poison::PoisonRecord};
 
-/// How much may be unacknowledged: as much as librdkafka's default number of records, and as many
-/// bytes as a small machine can spare.
-const MOST_RECORDS: usize = 100_000;
-const MOST_BYTES: usize = 64 << 20;
+/// Bounds of the unacknowledged records: as many as librdkafka's default, and the bytes that a small
+/// machine can spare.
+const MAX_QUEUED_RECORDS: usize = 100_000;
+const MAX_QUEUED_BYTES: usize = 64 << 20;
 
-/// Kafka's own default for `message.max.bytes`, so that a record which works here works there.
-const LARGEST_RECORD: usize = 1_048_576;
+/// Kafka's default of `message.max.bytes`, so that Kafka accepts the same records.
+const MAX_RECORD_BYTES: usize = 1_048_576;
 
-/// What the writer is asked for, in order.
-pub(super) enum Item {
-    Append(Append),
-    /// A group's progress.
-    Settle(Settle),
+/// Requests to the writer, in the order in which it answers them.
+pub(super) enum WriterRequest {
+    Append(QueuedAppend),
+    Progress(ProgressRequest),
     Ensure(Vec<Topic>, oneshot::Sender<Result<(), TopicError>>),
     Ping(oneshot::Sender<Result<(), String>>),
-    /// Answered when everything before it is settled.
+    /// Answered when all requests before it are.
     Flush(oneshot::Sender<()>),
     Close(oneshot::Sender<()>),
 }
 
-/// A record on its way.
-pub(super) struct Append {
-    pub(super) partition: Arc<Partition>,
-    pub(super) record: NewRecord,
+/// A record to append.
+pub(super) struct QueuedAppend {
+    pub(super) partition: Arc<EmbeddedPartition>,
+    pub(super) key: Vec<u8>,
+    pub(super) value: Option<Vec<u8>>,
+    /// Encoded by `headers`.
+    pub(super) headers: Vec<u8>,
     pub(super) ack: oneshot::Sender<Result<Position, AppendError>>,
-    /// Gives its room in the queue back when the record is settled.
-    room: Room,
+    /// Held until the record is acknowledged or refused.
+    permit: QueuePermit,
 }
 
-impl Append {
-    pub(super) fn bytes(&self) -> usize {
-        self.room.bytes
+impl QueuedAppend {
+    pub(super) fn size_bytes(&self) -> usize {
+        self.permit.bytes
     }
 }
 
-/// What is unacknowledged at the moment.
+/// The unacknowledged records.
 #[derive(Default)]
-struct Load {
+struct QueueLoad {
     records: AtomicUsize,
     bytes: AtomicUsize,
 }
 
-struct Room {
-    load: Arc<Load>,
+struct QueuePermit {
+    load: Arc<QueueLoad>,
     bytes: usize,
 }
 
-impl Room {
-    fn take(load: &Arc<Load>, bytes: usize) -> Option<Self> {
+impl QueuePermit {
+    fn acquire_from(load: &Arc<QueueLoad>, bytes: usize) -> Option<Self> {
         let records = load.records.fetch_add(1, Ordering::AcqRel) + 1;
         let all_bytes = load.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
-        // Dropped, and so given back, when it was too much.
-        let room = Self { load: Arc::clone(load), bytes };
-        (records <= MOST_RECORDS && all_bytes <= MOST_BYTES).then_some(room)
+        // Dropped if the queue is full, which undoes the additions.
+        let permit = Self { load: Arc::clone(load), bytes };
+        (records <= MAX_QUEUED_RECORDS && all_bytes <= MAX_QUEUED_BYTES).then_some(permit)
     }
 }
 
-impl Drop for Room {
+impl Drop for QueuePermit {
     fn drop(&mut self) {
         self.load.records.fetch_sub(1, Ordering::AcqRel);
         self.load.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
@@ -87,63 +91,89 @@ impl Drop for Room {
 #[derive(Clone)]
 pub struct EmbeddedWriter {
     topics: Arc<Topics>,
-    load: Arc<Load>,
-    /// Its length is bounded by `load`.
-    queue: mpsc::UnboundedSender<Item>,
+    load: Arc<QueueLoad>,
+    /// Bounded by `load`.
+    queue: mpsc::UnboundedSender<WriterRequest>,
 }
 
 impl EmbeddedWriter {
-    pub(super) fn new(topics: Arc<Topics>) -> (Self, mpsc::UnboundedReceiver<Item>) {
+    pub(super) fn new(topics: Arc<Topics>) -> (Self, mpsc::UnboundedReceiver<WriterRequest>) {
         let (queue, items) = mpsc::unbounded_channel();
         (Self { topics, load: Arc::default(), queue }, items)
     }
 
-    /// Puts the record in the queue, at once and without waiting. Records of one partition are
-    /// written in the order of these calls.
+    /// Queues the record without waiting. Records of one partition are written in the order of these
+    /// calls.
     ///
     /// # Errors
-    /// [`AppendError::Refused`], when there is no such topic or partition;
-    /// [`AppendError::TooLarge`] above 1 MiB (key, value and headers together);
-    /// [`AppendError::Full`], when 100,000 records or 64 MiB are unacknowledged;
-    /// [`AppendError::Unreachable`], when the log was closed.
+    /// [`AppendError::Refused`] if there is no such topic or partition; [`AppendError::TooLarge`] above
+    /// 1 MiB (key, value and headers together); [`AppendError::Full`] while 100,000 records or 64 MiB
+    /// are unacknowledged; [`AppendError::Unreachable`] after the log was closed.
     pub fn append(&self, topic: &str, record: NewRecord) -> Result<EmbeddedAck, AppendError> {
+        let NewRecord { partition, key, value, headers } = record;
+        self.append_parts(topic, partition, key, Some(value), &headers)
+    }
+
+    /// Appends a copy of a poison record to the partition of the same number.
+    pub(crate) fn append_copy(
+        &self,
+        topic: &str,
+        poison: &PoisonRecord,
+        with_value: bool,
+    ) -> Result<EmbeddedAck, AppendError> {
+        let (value, headers) = poison.copied_parts(with_value);
+        let (key, value) = (poison.key.clone().into_bytes(), value.map(<[u8]>::to_vec));
+        self.append_parts(topic, poison.partition, key, value, &headers)
+    }
+
+    fn append_parts(
+        &self,
+        topic: &str,
+        partition: i32,
+        key: Vec<u8>,
+        value: Option<Vec<u8>>,
+        headers: &[(impl AsRef<str>, impl AsRef<[u8]>)],
+    ) -> Result<EmbeddedAck, AppendError> {
         let partition =
-            self.topics.partition(topic, record.partition).map_err(AppendError::Refused)?;
-        let bytes = size(&record);
-        if bytes > LARGEST_RECORD {
+            self.topics.find_partition(topic, partition).map_err(AppendError::Refused)?;
+        let lengths =
+            headers.iter().map(|(name, value)| name.as_ref().len() + value.as_ref().len());
+        let bytes = key.len() + value.as_ref().map_or(0, Vec::len) + lengths.sum::<usize>();
+        if bytes > MAX_RECORD_BYTES {
             return Err(AppendError::TooLarge);
         }
-        let room = Room::take(&self.load, bytes).ok_or(AppendError::Full)?;
+        let permit = QueuePermit::acquire_from(&self.load, bytes).ok_or(AppendError::Full)?;
         let (ack, answer) = oneshot::channel();
-        self.ask(Item::Append(Append { partition, record, ack, room }))
-            .map_err(AppendError::Unreachable)?;
+        self.send_request(WriterRequest::Append(QueuedAppend {
+            partition,
+            key,
+            value,
+            headers: headers::encode_headers(headers),
+            ack,
+            permit,
+        }))
+        .map_err(AppendError::Unreachable)?;
         Ok(EmbeddedAck(answer))
     }
 
-    /// Waits for every record in the queue, for at most `deadline`. True: all were acknowledged
-    /// or refused.
+    /// Waits for the queued records, for at most `deadline`. Returns true if all are acknowledged or
+    /// refused.
     pub async fn flush(&self, deadline: Duration) -> bool {
         let (done, answer) = oneshot::channel();
-        match self.ask(Item::Flush(done)) {
+        match self.send_request(WriterRequest::Flush(done)) {
             Ok(()) => matches!(tokio::time::timeout(deadline, answer).await, Ok(Ok(()))),
-            // Closing has settled every record already.
+            // Closing has answered all records.
             Err(_) => true,
         }
     }
 
-    /// Asks the writer for something, after everything that was asked before.
-    pub(super) fn ask(&self, item: Item) -> Result<(), String> {
-        self.queue.send(item).map_err(|_| "the log was closed".to_owned())
+    pub(super) fn send_request(&self, request: WriterRequest) -> Result<(), String> {
+        self.queue.send(request).map_err(|_| "the log was closed".to_owned())
     }
 }
 
-fn size(record: &NewRecord) -> usize {
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    record.key.len() + record.value.len() + headers
-}
-
-/// Resolves to the record's position when it is on the disk. Dropping it does not take the record
-/// back.
+/// Resolves to the record's position once the record is on the disk. Dropping it does not cancel the
+/// append.
 #[derive(Debug)]
 pub struct EmbeddedAck(oneshot::Receiver<Result<Position, AppendError>>);
 
@@ -152,7 +182,7 @@ impl Future for EmbeddedAck {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = ready!(Pin::new(&mut self.0).poll(cx));
-        // The writer answers every record; it is silent only when it was ended in the middle.
+        // The writer answers all records, unless its thread has panicked.
         let silent = |_| Err(AppendError::TimedOut("the log's writer has ended".into()));
         Poll::Ready(answer.unwrap_or_else(silent))
     }

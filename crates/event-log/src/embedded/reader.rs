@@ -1,4 +1,4 @@
-//! Readers: a thread and a runtime for each, for as long as it is wanted.
+//! Readers: each has a thread and a runtime of its own until it is stopped.
 
 use std::{
     path::PathBuf,
@@ -12,87 +12,105 @@ use std::{
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
-    folding::Folding,
-    member::{Member, Membership},
-    open::Lock,
+    driver::EmbeddedDriver,
+    open::FileLock,
+    progress::FileOffsets,
     topics::{TopicState, Topics},
 };
 use crate::{
     PartitionHandler,
-    reader::{Command, Follower, Reader},
+    assigned_partitions::AssignedPartitions,
+    commits,
+    dlq::DlqWriter,
+    offset_tracker::OffsetTracker,
+    reader::{Follower, FollowerCommand, Reader, ReaderStatus},
 };
 
-/// How often a topic that does not exist is looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often a reader looks for a topic that does not exist.
+const TOPIC_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a stop waits for the last copies and commits.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// See [`Log::join`](crate::Log::join).
-pub(super) fn join<F: PartitionHandler>(source: Source, membership: Membership, fold: F) -> Reader {
-    let signs = Arc::clone(&membership.signs);
-    Reader::spawn("log-reader", &signs, move |stop| {
-        source.run(fold, Role::Member(membership), stop);
+/// See [`Log::join_group`](crate::Log::join_group).
+pub(super) fn join_group<H: PartitionHandler>(
+    source: TopicSource,
+    membership: Membership,
+    handler: H,
+) -> Reader {
+    let Membership { tracker, offsets, dlq, status } = membership;
+    Reader::spawn("embedded-reader", &status, move |stop| {
+        if let Err(error) = commits::start_workers(&tracker, offsets, dlq) {
+            tracing::error!(%error, "cannot start the threads that commit offsets and copy poison records");
+        }
+        source.run_driver(handler, ReaderRole::Member(Arc::clone(&tracker)), stop);
+        tracker.close(CLOSE_TIMEOUT);
     })
 }
 
-/// See [`Log::follow`](crate::Log::follow).
-pub(super) fn follow<F: PartitionHandler>(source: Source, fold: F) -> Follower {
-    Follower::spawn("log-follower", move |stop, commands| {
-        source.run(fold, Role::Follower(commands), stop);
+/// See [`Log::follow_topic`](crate::Log::follow_topic).
+pub(super) fn follow_topic<H: PartitionHandler>(source: TopicSource, handler: H) -> Follower {
+    Follower::spawn("embedded-follower", move |stop, commands| {
+        source.run_driver(handler, ReaderRole::Follower(commands), stop);
     })
 }
 
-/// Who reads.
-enum Role {
-    /// Every partition.
-    Member(Membership),
-    /// What it is told.
-    Follower(UnboundedReceiver<Command>),
+/// The one member of a group.
+pub(super) struct Membership {
+    pub(super) tracker: Arc<OffsetTracker>,
+    pub(super) offsets: FileOffsets,
+    pub(super) dlq: Option<DlqWriter>,
+    pub(super) status: Arc<ReaderStatus>,
 }
 
-/// What is read.
-pub(super) struct Source {
+enum ReaderRole {
+    /// Reads every partition.
+    Member(Arc<OffsetTracker>),
+    /// Reads the partitions that its commands assign.
+    Follower(UnboundedReceiver<FollowerCommand>),
+}
+
+/// The topic to read, and the file that holds it.
+pub(super) struct TopicSource {
     pub(super) path: PathBuf,
     pub(super) topics: Arc<Topics>,
-    /// The file is in use for as long as this lives.
-    pub(super) lock: Option<Arc<Lock>>,
+    /// Keeps the file locked while the reader runs.
+    pub(super) lock: Option<Arc<FileLock>>,
     pub(super) topic: String,
 }
 
-impl Source {
-    fn run<F: PartitionHandler>(self, fold: F, role: Role, stop: &AtomicBool) {
-        // A runtime of its own: folding blocks its thread, and must not wait for anyone else.
+impl TopicSource {
+    fn run_driver<H: PartitionHandler>(self, handler: H, role: ReaderRole, stop: &AtomicBool) {
+        // A runtime of its own: the handler keeps the thread busy, and other tasks must not wait.
         match tokio::runtime::Builder::new_current_thread().enable_time().build() {
             Ok(runtime) => runtime.block_on(async {
-                if let Some(state) = find(&self.topics, &self.topic, stop).await {
-                    let (member, commands) = match role {
-                        Role::Follower(commands) => (None, Some(commands)),
-                        Role::Member(membership) => {
-                            let topics = Arc::clone(&self.topics);
-                            (Some(Member::new(membership, &self.topic, topics)), None)
-                        }
+                if let Some(state) = await_topic(&self.topics, &self.topic, stop).await {
+                    let (tracker, commands) = match role {
+                        ReaderRole::Follower(commands) => (None, Some(commands)),
+                        ReaderRole::Member(tracker) => (Some(tracker), None),
                     };
-                    let (path, topic) = (self.path, self.topic);
-                    Folding::new(path, topic, state, fold, member, commands, stop).run().await;
+                    let partitions = AssignedPartitions::new(&self.topic, handler, tracker);
+                    EmbeddedDriver::new(self.path, state, partitions, commands, stop).run().await;
                 }
             }),
-            Err(error) => tracing::error!(%error, "no runtime for the reader of the log"),
+            Err(error) => tracing::error!(%error, "cannot start a runtime for a reader"),
         }
-        // The file was in use until now.
+        // Only now may another process open the file.
         drop(self.lock);
     }
 }
 
-/// The topic; waited for, should it not be there yet.
-async fn find(topics: &Topics, name: &str, stop: &AtomicBool) -> Option<Arc<TopicState>> {
-    let mut told = false;
+/// Waits until the topic exists. `None` if the reader is stopped before.
+async fn await_topic(topics: &Topics, name: &str, stop: &AtomicBool) -> Option<Arc<TopicState>> {
+    let mut logged = false;
     while !stop.load(Ordering::Acquire) {
-        if let Some(topic) = topics.get(name) {
+        if let Some(topic) = topics.find_topic(name) {
             return Some(topic);
         }
-        if !told {
-            tracing::warn!(log.topic = name, "there is no such topic; waiting for it");
-            told = true;
+        if !logged {
+            tracing::warn!(log.topic = name, "the topic does not exist; waiting for it");
+            logged = true;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(TOPIC_CHECK_INTERVAL).await;
     }
     None
 }

@@ -1,5 +1,5 @@
-//! Forgetting: records that are too old, and those that a newer one of their key replaces. Done by
-//! the writer between batches, a few records at a time, so that nobody waits for it.
+//! Deletes records that are too old, and compacts topics. The writer's thread does it between batches,
+//! a few records at a time, so that appends do not wait for it.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -9,48 +9,53 @@ use std::{
 
 use sqlx::{Connection as _, SqliteConnection};
 
-use super::topics::{Partition, Topics};
+use super::topics::{EmbeddedPartition, Topics};
 use crate::topic::Cleanup;
 
-/// Records that one step looks at: about a millisecond's work.
-const STEP: i64 = 500;
-/// Bytes of keys that are remembered while a partition is compacted. A partition with more keeps
-/// some records that it could forget.
-const MOST_KEY_BYTES: usize = 16 << 20;
-/// Pages that are given back to the file system in one step.
-const PAGES: &str = "PRAGMA incremental_vacuum(200)";
-/// Free pages that stay in the file for the records to come: 16 MiB.
-const SPARE_PAGES: i64 = 4096;
+/// Records of one step, which takes about a millisecond.
+const STEP_RECORDS: i64 = 500;
+/// Keys that are remembered while a partition is compacted. A partition with more keys keeps some
+/// records that have newer ones.
+const MAX_KEY_BYTES: usize = 16 << 20;
+/// Returns pages to the file system in one step.
+const VACUUM_STEP: &str = "PRAGMA incremental_vacuum(200)";
+/// Free pages that stay in the file for new records: 16 MiB.
+const MAX_FREE_PAGES: i64 = 4096;
 
-/// What is left to do.
+/// The remaining work of a run.
 #[derive(Default)]
-pub(super) struct Sweep(VecDeque<Work>);
+pub(super) struct Sweep(VecDeque<SweepTask>);
 
-enum Work {
-    /// Forget what is older.
-    Expire { partition: Arc<Partition>, before_ms: i64 },
-    /// Forget what is replaced; from the newest to the oldest, remembering each key.
-    Compact { partition: Arc<Partition>, below: i64, seen: HashSet<Vec<u8>>, seen_bytes: usize },
-    /// Give free pages back.
+enum SweepTask {
+    /// Delete older records.
+    Expire { partition: Arc<EmbeddedPartition>, before_ms: i64 },
+    /// Delete records with a newer one of the same key, from the newest to the oldest.
+    Compact {
+        partition: Arc<EmbeddedPartition>,
+        below: i64,
+        seen: HashSet<Vec<u8>>,
+        seen_bytes: usize,
+    },
+    /// Return free pages to the file system.
     Shrink,
 }
 
 impl Sweep {
-    /// Starts anew, over every topic that forgets something.
-    pub(super) fn begin(&mut self, topics: &Topics, now_ms: i64) {
+    /// Starts again with all topics.
+    pub(super) fn restart(&mut self, topics: &Topics, now_ms: i64) {
         self.0 = topics
-            .forgetful()
+            .list_cleanups()
             .into_iter()
             .map(|(partition, cleanup)| match cleanup {
                 Cleanup::After(age) => {
-                    Work::Expire { partition, before_ms: now_ms.saturating_sub(millis(age)) }
+                    SweepTask::Expire { partition, before_ms: now_ms.saturating_sub(age_ms(age)) }
                 }
                 Cleanup::Compact => {
-                    let below = partition.place(partition.end());
-                    Work::Compact { partition, below, seen: HashSet::new(), seen_bytes: 0 }
+                    let below = partition.row_place(partition.end_offset());
+                    SweepTask::Compact { partition, below, seen: HashSet::new(), seen_bytes: 0 }
                 }
             })
-            .chain([Work::Shrink])
+            .chain([SweepTask::Shrink])
             .collect();
     }
 
@@ -58,21 +63,23 @@ impl Sweep {
         self.0.is_empty()
     }
 
-    /// Leaves the rest until the next time.
-    pub(super) fn give_up(&mut self) {
+    pub(super) fn cancel(&mut self) {
         self.0.clear();
     }
 
-    pub(super) async fn step(&mut self, file: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    pub(super) async fn run_step(
+        &mut self,
+        file: &mut SqliteConnection,
+    ) -> Result<(), sqlx::Error> {
         let done = match self.0.front_mut() {
             None => return Ok(()),
-            Some(Work::Expire { partition, before_ms }) => {
-                expire(file, partition, *before_ms).await?
+            Some(SweepTask::Expire { partition, before_ms }) => {
+                expire_records(file, partition, *before_ms).await?
             }
-            Some(Work::Compact { partition, below, seen, seen_bytes }) => {
-                compact(file, partition, below, seen, seen_bytes).await?
+            Some(SweepTask::Compact { partition, below, seen, seen_bytes }) => {
+                compact_records(file, partition, below, seen, seen_bytes).await?
             }
-            Some(Work::Shrink) => shrink(file).await?,
+            Some(SweepTask::Shrink) => shrink_file(file).await?,
         };
         if done {
             self.0.pop_front();
@@ -81,33 +88,33 @@ impl Sweep {
     }
 }
 
-fn millis(age: Duration) -> i64 {
+fn age_ms(age: Duration) -> i64 {
     i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Deletes from the start of the partition up to the first record that is young enough. True: that
-/// record was reached.
-async fn expire(
+/// Deletes records from the start of the partition. Returns true when the first record that is young
+/// enough is reached.
+async fn expire_records(
     file: &mut SqliteConnection,
-    partition: &Partition,
+    partition: &EmbeddedPartition,
     before_ms: i64,
 ) -> Result<bool, sqlx::Error> {
-    let (start, end) = (partition.start(), partition.end());
+    let (start, end) = (partition.start_offset(), partition.end_offset());
     let oldest: Vec<(i64, i64)> = sqlx::query_as(
         "SELECT place, timestamp FROM records WHERE place >= ? AND place < ? ORDER BY place LIMIT ?",
     )
-    .bind(partition.place(start))
-    .bind(partition.place(end))
-    .bind(STEP)
+    .bind(partition.row_place(start))
+    .bind(partition.row_place(end))
+    .bind(STEP_RECORDS)
     .fetch_all(&mut *file)
     .await?;
     let old = oldest.iter().take_while(|(_, timestamp)| *timestamp < before_ms);
     let Some((last, _)) = old.last().copied() else { return Ok(true) };
-    let start = Partition::offset(last) + 1;
-    // The start is written with the deletion, so that offsets go on from there in any case.
+    let start = EmbeddedPartition::offset_from_place(last) + 1;
+    // In one transaction: the start also gives the next offset of an empty partition.
     let mut transaction = file.begin_with("BEGIN IMMEDIATE").await?;
     sqlx::query("DELETE FROM records WHERE place >= ? AND place <= ?")
-        .bind(partition.place(0))
+        .bind(partition.row_place(0))
         .bind(last)
         .execute(&mut *transaction)
         .await?;
@@ -117,15 +124,15 @@ async fn expire(
         .execute(&mut *transaction)
         .await?;
     transaction.commit().await?;
-    partition.set_start(start);
+    partition.set_start_offset(start);
     Ok(oldest.last().is_some_and(|(place, _)| *place != last) || start == end)
 }
 
-/// Deletes records whose key was seen in a later one, and goes on below them the next time. True:
-/// the first record was reached. The last record of a partition always stays.
-async fn compact(
+/// Deletes records with a newer one of the same key; the next step continues below them. Returns true
+/// when the first record is reached. The last record of a partition always stays.
+async fn compact_records(
     file: &mut SqliteConnection,
-    partition: &Partition,
+    partition: &EmbeddedPartition,
     below: &mut i64,
     seen: &mut HashSet<Vec<u8>>,
     seen_bytes: &mut usize,
@@ -133,19 +140,19 @@ async fn compact(
     let newest: Vec<(i64, Option<Vec<u8>>)> = sqlx::query_as(
         "SELECT place, key FROM records WHERE place >= ? AND place < ? ORDER BY place DESC LIMIT ?",
     )
-    .bind(partition.place(0))
+    .bind(partition.row_place(0))
     .bind(*below)
-    .bind(STEP)
+    .bind(STEP_RECORDS)
     .fetch_all(&mut *file)
     .await?;
-    let done = (newest.len() as i64) < STEP;
+    let done = (newest.len() as i64) < STEP_RECORDS;
     let mut replaced = Vec::new();
     for (place, key) in newest {
         *below = place;
         let Some(key) = key else { continue };
         if seen.contains(&key) {
             replaced.push(place.to_string());
-        } else if *seen_bytes < MOST_KEY_BYTES {
+        } else if *seen_bytes < MAX_KEY_BYTES {
             *seen_bytes += key.len();
             seen.insert(key);
         }
@@ -159,12 +166,12 @@ async fn compact(
     Ok(done)
 }
 
-/// Gives some free pages back. True: there are not many left.
-async fn shrink(file: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+/// Returns some free pages to the file system. Returns true when few are left.
+async fn shrink_file(file: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
     let free: i64 = sqlx::query_scalar("PRAGMA freelist_count").fetch_one(&mut *file).await?;
-    if free <= SPARE_PAGES {
+    if free <= MAX_FREE_PAGES {
         return Ok(true);
     }
-    sqlx::query(PAGES).execute(file).await?;
+    sqlx::query(VACUUM_STEP).execute(file).await?;
     Ok(false)
 }

@@ -1,22 +1,22 @@
-//! Records out of the file's rows, borrowed from them.
+//! Reads records from the file's rows, borrowed from them.
 
 use futures_util::stream::BoxStream;
 use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     headers::{self, Headers},
-    topics::Partition,
+    topics::EmbeddedPartition,
 };
 use crate::Record;
 
-/// Records that are read in one statement. Between two of them the write-ahead log can be emptied,
-/// and live partitions get their turn.
-pub(super) const CHUNK: i64 = 1024;
+/// How many records one statement reads. Between two statements SQLite can empty the write-ahead
+/// log, and the driver reads live partitions.
+pub(super) const MAX_CHUNK: i64 = 1024;
 
-/// The partition's rows from one offset up to, not including, another one; a chunk at most.
-pub(super) fn fetch<'f>(
+/// The partition's rows from offset `from` up to, not including, `to`; [`MAX_CHUNK`] at most.
+pub(super) fn fetch_rows<'f>(
     file: &'f mut SqliteConnection,
-    partition: &Partition,
+    partition: &EmbeddedPartition,
     from: i64,
     to: i64,
 ) -> BoxStream<'f, Result<SqliteRow, sqlx::Error>> {
@@ -24,19 +24,19 @@ pub(super) fn fetch<'f>(
         "SELECT place, timestamp, key, headers, value FROM records
          WHERE place >= ? AND place < ? ORDER BY place LIMIT ?",
     )
-    .bind(partition.place(from))
-    .bind(partition.place(to))
-    .bind(CHUNK)
+    .bind(partition.row_place(from))
+    .bind(partition.row_place(to))
+    .bind(MAX_CHUNK)
     .fetch(file)
 }
 
-/// The record of a row that [`fetch`] found.
-pub(super) fn record<'r>(
+/// The record of a row that [`fetch_rows`] found.
+pub(super) fn read_record<'r>(
     row: &'r SqliteRow,
-    partition: &Partition,
+    partition: &EmbeddedPartition,
 ) -> Result<Record<'r>, sqlx::Error> {
-    let offset = Partition::offset(row.try_get(0)?);
-    let headers = headers::decode(row.try_get(3)?).unwrap_or_else(|_| {
+    let offset = EmbeddedPartition::offset_from_place(row.try_get(0)?);
+    let headers = headers::decode_headers(row.try_get(3)?).unwrap_or_else(|_| {
         tracing::error!(
             log.partition = partition.number,
             log.offset = offset,

@@ -1,4 +1,5 @@
-//! The topics of the file: read once, then known. The writer moves their ends, readers follow.
+//! The topics of the file, read once and kept in memory. The writer moves the ends of their
+//! partitions and wakes the readers.
 
 use std::{
     collections::HashMap,
@@ -14,96 +15,101 @@ use tokio::sync::watch;
 
 use crate::{LogUnreachable, Topic, TopicError, topic::Cleanup};
 
-/// Bits of a place that are the offset: a million records a second for twelve days, in each of
-/// eight million partitions.
+/// The low bits of a row's place hold the offset: enough for a million records a second for twelve
+/// days, in each of eight million partitions.
 const OFFSET_BITS: u32 = 40;
 
-/// More than anyone needs in one process, and few enough to be opened at once.
-const MOST_PARTITIONS: u32 = 10_000;
+const MAX_PARTITIONS: u32 = 10_000;
 
-/// Every topic by its name.
+/// The topics by name.
 #[derive(Default)]
 pub(super) struct Topics(RwLock<HashMap<String, Arc<TopicState>>>);
 
 pub(super) struct TopicState {
-    pub(super) partitions: Vec<Arc<Partition>>,
-    /// Tells the readers that one of the partitions has moved.
+    pub(super) partitions: Vec<Arc<EmbeddedPartition>>,
+    /// Wakes the readers when the end of a partition has moved.
     moved: Arc<watch::Sender<()>>,
-    /// What it forgets, as was said when it was asked for in this process.
+    /// `None` until this process has ensured the topic.
     cleanup: Mutex<Option<Cleanup>>,
 }
 
-/// A partition: where it starts and where it ends.
-pub(super) struct Partition {
+pub(super) struct EmbeddedPartition {
     pub(super) id: i64,
     pub(super) number: i32,
     start: AtomicI64,
     end: AtomicI64,
-    /// The topic's own.
+    /// The same as the topic's.
     moved: Arc<watch::Sender<()>>,
 }
 
-impl Partition {
-    /// The key of the row that has this offset.
-    pub(super) fn place(&self, offset: i64) -> i64 {
+impl EmbeddedPartition {
+    /// The key of the row that holds this offset.
+    pub(super) fn row_place(&self, offset: i64) -> i64 {
         (self.id << OFFSET_BITS) + offset
     }
 
-    pub(super) fn offset(place: i64) -> i64 {
+    pub(super) fn offset_from_place(place: i64) -> i64 {
         place & ((1 << OFFSET_BITS) - 1)
     }
 
-    /// The first offset that may still be there.
-    pub(super) fn start(&self) -> i64 {
+    /// Retention removed every offset below this one.
+    pub(super) fn start_offset(&self) -> i64 {
         self.start.load(Ordering::Acquire)
     }
 
-    /// One beyond the last offset that is durable.
-    pub(super) fn end(&self) -> i64 {
+    /// One beyond the last durable offset.
+    pub(super) fn end_offset(&self) -> i64 {
         self.end.load(Ordering::Acquire)
     }
 
-    /// Called when everything below `start` was deleted.
-    pub(super) fn set_start(&self, start: i64) {
+    /// To be called once everything below `start` is deleted.
+    pub(super) fn set_start_offset(&self, start: i64) {
         self.start.fetch_max(start, Ordering::AcqRel);
     }
 
-    /// Called when everything below `end` is durable; [`wake`](Self::wake) tells the readers. An
-    /// end never goes back, because offsets are never given twice.
-    pub(super) fn set_end(&self, end: i64) {
+    /// To be called once everything below `end` is durable;
+    /// [`wake_readers`](Self::wake_readers) follows. An end never moves back, because offsets are
+    /// never given twice.
+    pub(super) fn set_end_offset(&self, end: i64) {
         self.end.fetch_max(end, Ordering::AcqRel);
     }
 
-    pub(super) fn wake(&self) {
+    pub(super) fn wake_readers(&self) {
         self.moved.send_replace(());
     }
 }
 
 impl TopicState {
-    pub(super) fn watch(&self) -> watch::Receiver<()> {
+    pub(super) fn find_partition(&self, number: i32) -> Option<Arc<EmbeddedPartition>> {
+        usize::try_from(number).ok().and_then(|number| self.partitions.get(number)).cloned()
+    }
+
+    pub(super) fn watch_ends(&self) -> watch::Receiver<()> {
         self.moved.subscribe()
     }
 }
 
 impl Topics {
-    pub(super) fn get(&self, name: &str) -> Option<Arc<TopicState>> {
+    pub(super) fn find_topic(&self, name: &str) -> Option<Arc<TopicState>> {
         self.0.read().get(name).cloned()
     }
 
-    /// The partition, or why there is none.
-    pub(super) fn partition(&self, topic: &str, number: i32) -> Result<Arc<Partition>, String> {
-        let topics = self.0.read();
-        let Some(known) = topics.get(topic) else {
-            return Err(format!("there is no topic {topic}"));
-        };
-        let found = usize::try_from(number).ok().and_then(|number| known.partitions.get(number));
-        found.cloned().ok_or_else(|| {
-            format!("topic {topic} has {} partitions, and none {number}", known.partitions.len())
+    /// The partition, or the reason why it does not exist.
+    pub(super) fn find_partition(
+        &self,
+        topic: &str,
+        number: i32,
+    ) -> Result<Arc<EmbeddedPartition>, String> {
+        let known =
+            self.find_topic(topic).ok_or_else(|| format!("topic {topic} does not exist"))?;
+        known.find_partition(number).ok_or_else(|| {
+            let count = known.partitions.len();
+            format!("topic {topic} has {count} partitions and no partition {number}")
         })
     }
 
-    /// Every partition of a topic that forgets something, and what.
-    pub(super) fn forgetful(&self) -> Vec<(Arc<Partition>, Cleanup)> {
+    /// The partitions of all topics that have a cleanup, with that cleanup.
+    pub(super) fn list_cleanups(&self) -> Vec<(Arc<EmbeddedPartition>, Cleanup)> {
         let topics = self.0.read();
         let topics = topics.values().filter_map(|topic| Some((topic, (*topic.cleanup.lock())?)));
         topics
@@ -113,9 +119,9 @@ impl Topics {
             .collect()
     }
 
-    /// Reads the topics, and where each partition starts and ends, from the file. Those that are
-    /// known already move to where the file says.
-    pub(super) async fn load(&self, file: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    /// Reads the topics and the start and end of each partition from the file. Known partitions are
+    /// moved forward to these.
+    pub(super) async fn load_topics(&self, file: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         let rows: Vec<(String, i64, i32, i64, Option<i64>)> = sqlx::query_as(
             "SELECT topics.name, partitions.id, partitions.number, start_offset,
                     (SELECT max(place) FROM records
@@ -127,12 +133,13 @@ impl Topics {
         .await?;
         let mut read: HashMap<String, TopicState> = HashMap::new();
         for (topic, id, number, start, last) in rows {
-            let end = last.map_or(start, |last| start.max(Partition::offset(last) + 1));
-            if let Ok(known) = self.partition(&topic, number) {
-                known.set_start(start);
-                if end > known.end() {
-                    known.set_end(end);
-                    known.wake();
+            let end = last
+                .map_or(start, |last| start.max(EmbeddedPartition::offset_from_place(last) + 1));
+            if let Ok(known) = self.find_partition(&topic, number) {
+                known.set_start_offset(start);
+                if end > known.end_offset() {
+                    known.set_end_offset(end);
+                    known.wake_readers();
                 }
                 continue;
             }
@@ -143,25 +150,25 @@ impl Topics {
             });
             let (start, end) = (AtomicI64::new(start), AtomicI64::new(end));
             let moved = Arc::clone(&state.moved);
-            state.partitions.push(Arc::new(Partition { id, number, start, end, moved }));
+            state.partitions.push(Arc::new(EmbeddedPartition { id, number, start, end, moved }));
         }
         self.0.write().extend(read.into_iter().map(|(topic, state)| (topic, Arc::new(state))));
         Ok(())
     }
 
-    /// Makes the topic, or checks the one that is there.
-    pub(super) async fn ensure(
+    /// Creates the topic, or checks the existing one.
+    pub(super) async fn ensure_topic(
         &self,
         file: &mut SqliteConnection,
         topic: &Topic,
     ) -> Result<(), TopicError> {
-        check(topic)?;
-        if self.get(&topic.name).is_none() {
-            create(file, topic).await.map_err(|error| unreachable(&error))?;
-            self.load(file).await.map_err(|error| unreachable(&error))?;
+        check_topic(topic)?;
+        if self.find_topic(&topic.name).is_none() {
+            create_topic(file, topic).await.map_err(|error| unreachable_error(&error))?;
+            self.load_topics(file).await.map_err(|error| unreachable_error(&error))?;
         }
-        let Some(known) = self.get(&topic.name) else {
-            return Err(unreachable(&sqlx::Error::RowNotFound));
+        let Some(known) = self.find_topic(&topic.name) else {
+            return Err(unreachable_error(&sqlx::Error::RowNotFound));
         };
         let found = known.partitions.len() as u32;
         if found != topic.partitions {
@@ -173,12 +180,12 @@ impl Topics {
     }
 }
 
-fn unreachable(error: &sqlx::Error) -> TopicError {
+fn unreachable_error(error: &sqlx::Error) -> TopicError {
     TopicError::Unreachable(LogUnreachable(error.to_string()))
 }
 
-/// Kafka's own rules, so that a topic that works here works there.
-fn check(topic: &Topic) -> Result<(), TopicError> {
+/// Applies Kafka's rules, so that a topic of the embedded log is valid in Kafka too.
+fn check_topic(topic: &Topic) -> Result<(), TopicError> {
     let refuse = |reason: &str| {
         Err(TopicError::Refused { topic: topic.name.clone(), reason: reason.to_owned() })
     };
@@ -186,13 +193,13 @@ fn check(topic: &Topic) -> Result<(), TopicError> {
     if !(1..=249).contains(&topic.name.len()) || !topic.name.bytes().all(allowed) {
         return refuse("a name has 1 to 249 of the characters a-z A-Z 0-9 . _ -");
     }
-    if !(1..=MOST_PARTITIONS).contains(&topic.partitions) {
+    if !(1..=MAX_PARTITIONS).contains(&topic.partitions) {
         return refuse("an embedded topic has 1 to 10000 partitions");
     }
     Ok(())
 }
 
-async fn create(file: &mut SqliteConnection, topic: &Topic) -> Result<(), sqlx::Error> {
+async fn create_topic(file: &mut SqliteConnection, topic: &Topic) -> Result<(), sqlx::Error> {
     let mut transaction = file.begin().await?;
     let id: i64 = sqlx::query_scalar("INSERT INTO topics (name) VALUES (?) RETURNING id")
         .bind(&topic.name)

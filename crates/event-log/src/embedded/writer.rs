@@ -1,6 +1,5 @@
-//! The one who writes: a thread with the one connection that does. It takes whatever has queued up
-//! while the disk was busy, writes it in one transaction, and so shares one `fsync` between all
-//! that wait for one.
+//! The writer's thread, which owns the one connection that writes. It appends all records that queued
+//! up during the last `fsync` in one transaction, so that they share one `fsync`.
 
 use std::{
     collections::HashMap,
@@ -16,48 +15,47 @@ use tokio::{
 };
 
 use super::{
-    connection::Connection,
-    insert::insert,
-    open::{Lock, primary_code},
-    progress::{self, Settle},
-    queue::{Append, Item},
+    connection::WriteConnection,
+    insert::insert_records,
+    open::{FileLock, primary_code},
+    progress::{self, ProgressRequest},
+    queue::{QueuedAppend, WriterRequest},
     retention::Sweep,
-    topics::{Partition, Topics},
+    topics::{EmbeddedPartition, Topics},
 };
 use crate::{AppendError, LogUnreachable, Position, Topic, TopicError};
 
-/// How many items are taken from the queue at once, and so written in one transaction at most.
-const BATCH: usize = 4096;
-/// How often old records are looked for.
-const SWEEP_EVERY: Duration = Duration::from_secs(3600);
-/// The pause between the steps of a sweep, so that appends hardly notice it.
-const SWEEP_PACE: Duration = Duration::from_millis(20);
+/// Requests taken from the queue at once, and so records of one transaction.
+const MAX_BATCH: usize = 4096;
+/// How often retention runs.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+/// Pause between the steps of retention, which delay appends.
+const SWEEP_STEP_DELAY: Duration = Duration::from_millis(20);
 
-pub(super) struct Writer {
+pub(super) struct WriterThread {
     topics: Arc<Topics>,
-    connection: Connection,
+    connection: WriteConnection,
     sweep: Sweep,
     closing: Option<oneshot::Sender<()>>,
 }
 
-impl Writer {
+impl WriterThread {
     pub(super) fn new(path: PathBuf, topics: Arc<Topics>, file: SqliteConnection) -> Self {
-        let connection = Connection::new(path, Arc::clone(&topics), file);
+        let connection = WriteConnection::new(path, Arc::clone(&topics), file);
         Self { topics, connection, sweep: Sweep::default(), closing: None }
     }
 
-    /// Starts its thread, which ends when the log is closed or the last handle is dropped.
-    pub(super) fn start(
+    /// Starts the thread, which ends when the log is closed or the last handle is dropped.
+    pub(super) fn spawn_thread(
         self,
-        items: mpsc::UnboundedReceiver<Item>,
-        lock: Arc<Lock>,
+        requests: mpsc::UnboundedReceiver<WriterRequest>,
+        lock: Arc<FileLock>,
     ) -> std::io::Result<()> {
-        // A runtime of its own, so that an acknowledgement does not wait for whatever else the
-        // process does.
+        // A runtime of its own, so that an acknowledgement does not wait for other tasks.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         std::thread::Builder::new().name("log-writer".into()).spawn(move || {
-            let closing = runtime.block_on(self.run(items));
-            // Whoever waits for the end may open the log again at once.
+            let closing = runtime.block_on(self.run_requests(requests));
+            // The caller of `close` may open the log again at once.
             drop(lock);
             if let Some(closing) = closing {
                 let _ = closing.send(());
@@ -66,101 +64,101 @@ impl Writer {
         Ok(())
     }
 
-    async fn run(
+    async fn run_requests(
         mut self,
-        mut queue: mpsc::UnboundedReceiver<Item>,
+        mut queue: mpsc::UnboundedReceiver<WriterRequest>,
     ) -> Option<oneshot::Sender<()>> {
         let mut last = 0;
-        let mut items = Vec::with_capacity(BATCH);
-        let mut batch = Vec::with_capacity(BATCH);
-        let mut hourly = interval(SWEEP_EVERY);
-        let mut pace = interval(SWEEP_PACE);
+        let mut requests = Vec::with_capacity(MAX_BATCH);
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        let mut hourly = interval(SWEEP_INTERVAL);
+        let mut pace = interval(SWEEP_STEP_DELAY);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            wait_for_company(&queue, last);
+            wait_for_appenders(&queue, last);
             tokio::select! {
-                taken = queue.recv_many(&mut items, BATCH) => {
+                taken = queue.recv_many(&mut requests, MAX_BATCH) => {
                     if taken == 0 {
                         break;
                     }
                 }
-                _ = hourly.tick() => self.sweep.begin(&self.topics, now_ms()),
-                _ = pace.tick(), if !self.sweep.is_over() => self.sweep().await,
+                _ = hourly.tick() => self.sweep.restart(&self.topics, now_ms()),
+                _ = pace.tick(), if !self.sweep.is_over() => self.step_sweep().await,
             }
-            last = items.len();
-            for item in items.drain(..) {
-                match item {
-                    Item::Append(append) => batch.push(append),
-                    item => {
-                        self.commit(&mut batch).await;
-                        if let Item::Close(done) = item {
-                            // Nobody can append any more; what is in the queue is still written.
+            last = requests.len();
+            for request in requests.drain(..) {
+                match request {
+                    WriterRequest::Append(append) => batch.push(append),
+                    request => {
+                        self.append_batch(&mut batch).await;
+                        if let WriterRequest::Close(done) = request {
+                            // Later requests fail; the queued ones are still answered.
                             queue.close();
                             self.closing = Some(done);
                         } else {
-                            self.answer(item).await;
+                            self.answer_request(request).await;
                         }
                     }
                 }
             }
-            self.commit(&mut batch).await;
+            self.append_batch(&mut batch).await;
         }
-        self.connection.end().await;
+        self.connection.checkpoint_and_close().await;
         self.closing
     }
 
-    async fn answer(&mut self, item: Item) {
-        match item {
-            Item::Settle(settle) => self.settle(settle).await,
-            Item::Ensure(topics, answer) => {
-                let _ = answer.send(self.ensure(&topics).await);
+    async fn answer_request(&mut self, request: WriterRequest) {
+        match request {
+            WriterRequest::Progress(request) => self.answer_progress(request).await,
+            WriterRequest::Ensure(topics, answer) => {
+                let _ = answer.send(self.ensure_topics(&topics).await);
             }
-            Item::Ping(answer) => {
-                let _ =
-                    answer.send(self.connection.ping().await.map_err(|error| error.to_string()));
+            WriterRequest::Ping(answer) => {
+                let _ = answer
+                    .send(self.connection.ping_file().await.map_err(|error| error.to_string()));
             }
-            Item::Flush(done) => {
+            WriterRequest::Flush(done) => {
                 let _ = done.send(());
             }
-            Item::Append(_) | Item::Close(_) => {}
+            WriterRequest::Append(_) | WriterRequest::Close(_) => {}
         }
     }
 
-    /// Writes the batch and acknowledges its records, or fails all of them.
-    async fn commit(&mut self, batch: &mut Vec<Append>) {
+    /// Appends the batch and acknowledges its records, or fails all of them.
+    async fn append_batch(&mut self, batch: &mut Vec<QueuedAppend>) {
         if batch.is_empty() {
             return;
         }
-        // Ends are only moved when the transaction is durable, so that a failed one leaves no trace.
-        let mut ends: HashMap<i64, (Arc<Partition>, i64)> = HashMap::new();
+        // The ends move only once the transaction is durable.
+        let mut ends: HashMap<i64, (Arc<EmbeddedPartition>, i64)> = HashMap::new();
         let mut offsets = Vec::with_capacity(batch.len());
-        let written = match self.connection.get().await {
+        let written = match self.connection.get_or_connect().await {
             Ok(file) => {
                 for append in batch.iter() {
                     let partition = &append.partition;
                     let (_, end) = ends
                         .entry(partition.id)
-                        .or_insert_with(|| (Arc::clone(partition), partition.end()));
+                        .or_insert_with(|| (Arc::clone(partition), partition.end_offset()));
                     offsets.push(*end);
                     *end += 1;
                 }
-                insert(file, batch, &offsets, now_ms()).await
+                insert_records(file, batch, &offsets, now_ms()).await
             }
             Err(error) => Err(error),
         };
-        self.connection.heard(&written).await;
-        // Nothing was begun where there was no connection to begin with.
+        self.connection.record_outcome(&written).await;
+        // Without a connection, no transaction began.
         let begun = !offsets.is_empty();
         match written {
             Ok(()) => {
-                publish(ends.values());
+                publish_ends(ends.values());
                 for (append, offset) in batch.drain(..).zip(offsets) {
                     let partition = append.partition.number;
                     let _ = append.ack.send(Ok(Position { partition, offset }));
                 }
             }
             Err(error) => {
-                let answer = not_written(&error, begun);
+                let answer = append_error(&error, begun);
                 for append in batch.drain(..) {
                     let _ = append.ack.send(Err(answer.clone()));
                 }
@@ -168,51 +166,50 @@ impl Writer {
         }
     }
 
-    /// Writes a group's progress and the poison below it.
-    async fn settle(&mut self, settle: Settle) {
-        let written = match self.connection.get().await {
-            Ok(file) => progress::settle(file, &settle, now_ms()).await,
+    async fn answer_progress(&mut self, request: ProgressRequest) {
+        let ProgressRequest { group, offsets, answer } = request;
+        let outcome = match self.connection.get_or_connect().await {
+            Ok(file) => progress::advance_progress(file, &group, &offsets).await,
             Err(error) => Err(error),
         };
-        self.connection.heard(&written).await;
-        let done = written.map(|ends| publish(&ends)).map_err(|error| error.to_string());
-        let _ = settle.done.send(done);
+        self.connection.record_outcome(&outcome).await;
+        let _ = answer.send(outcome.map_err(|error| error.to_string()));
     }
 
-    async fn ensure(&mut self, topics: &[Topic]) -> Result<(), TopicError> {
-        let file = match self.connection.get().await {
+    async fn ensure_topics(&mut self, topics: &[Topic]) -> Result<(), TopicError> {
+        let file = match self.connection.get_or_connect().await {
             Ok(file) => file,
             Err(error) => return Err(LogUnreachable(error.to_string()).into()),
         };
         for topic in topics {
-            if let Err(error) = self.topics.ensure(file, topic).await {
+            if let Err(error) = self.topics.ensure_topic(file, topic).await {
                 if matches!(error, TopicError::Unreachable(_)) {
                     self.connection.close().await;
                 }
                 return Err(error);
             }
         }
-        self.sweep.begin(&self.topics, now_ms());
+        self.sweep.restart(&self.topics, now_ms());
         Ok(())
     }
 
-    async fn sweep(&mut self) {
-        let swept = match self.connection.get().await {
-            Ok(file) => self.sweep.step(file).await,
+    async fn step_sweep(&mut self) {
+        let swept = match self.connection.get_or_connect().await {
+            Ok(file) => self.sweep.run_step(file).await,
             Err(error) => Err(error),
         };
         if let Err(error) = swept {
-            tracing::warn!(%error, "old records of the log stay for another hour");
-            self.sweep.give_up();
+            tracing::warn!(%error, "retention failed; the next attempt is in an hour");
+            self.sweep.cancel();
             self.connection.close().await;
         }
     }
 }
 
-/// Gives those who were acknowledged just now a moment to append again: one commit for all of them
-/// instead of one for the first and another for the rest, which is half as fast. It takes a few
-/// microseconds at most, and nothing where few wait for each other.
-fn wait_for_company(queue: &mpsc::UnboundedReceiver<Item>, last: usize) {
+/// Lets the senders of the last batch append again before the next transaction begins. Otherwise the
+/// first of them would get a transaction alone, which halves the throughput. It takes a few
+/// microseconds at most, and returns at once after a small batch.
+fn wait_for_appenders(queue: &mpsc::UnboundedReceiver<WriterRequest>, last: usize) {
     for _ in 0..20 {
         if last < 4 || queue.len() >= last {
             return;
@@ -221,20 +218,19 @@ fn wait_for_company(queue: &mpsc::UnboundedReceiver<Item>, last: usize) {
     }
 }
 
-/// Tells the partitions where they end now, then their readers.
-fn publish<'a>(ends: impl IntoIterator<Item = &'a (Arc<Partition>, i64)> + Clone) {
+/// Moves the ends of the partitions, then wakes their readers.
+fn publish_ends<'a>(ends: impl IntoIterator<Item = &'a (Arc<EmbeddedPartition>, i64)> + Clone) {
     for (partition, end) in ends.clone() {
-        partition.set_end(*end);
+        partition.set_end_offset(*end);
     }
     for (partition, _) in ends {
-        partition.wake();
+        partition.wake_readers();
     }
 }
 
-/// What a failed transaction means for its records. After an error of the disk nobody can say
-/// whether a later start finds them: the commit may have arrived there while its `fsync` failed.
-/// After any other one the transaction was rolled back.
-fn not_written(error: &sqlx::Error, begun: bool) -> AppendError {
+/// The error for the records of a failed transaction. After an I/O error they may be in the file: the
+/// commit may be written although its `fsync` failed. After any other error they were rolled back.
+fn append_error(error: &sqlx::Error, begun: bool) -> AppendError {
     const SQLITE_IOERR: i32 = 10;
     match primary_code(error) {
         Some(SQLITE_IOERR) | None if begun => AppendError::TimedOut(error.to_string()),

@@ -1,136 +1,92 @@
-//! The thread that tells the group what the [`Ledger`] has to tell. One thing after the other, so
-//! that a commit and a transaction of the same partition cannot overtake each other.
+//! The group's committed offsets, as Kafka keeps them: asked for and committed through the
+//! member's consumer.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext},
-    error::KafkaResult,
+    error::{KafkaError, KafkaResult},
+    types::RDKafkaErrorCode,
 };
 
-use super::{
-    offset_tracker::{OffsetTracker, Work},
-    quarantine::Copier,
-    questions::AssignmentEpoch,
-};
+use crate::commits::GroupOffsets;
 
-/// How long an answer may take.
-const DEADLINE: Duration = Duration::from_secs(5);
-/// How long to wait after a failure, at first and at most.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+/// How long a broker may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Starts the thread. It ends some time after [`Ledger::close`]; whoever is last to let go of the
-/// consumer closes it.
-pub(super) fn start<C: ConsumerContext + 'static>(
-    consumer: Arc<BaseConsumer<C>>,
-    ledger: Arc<OffsetTracker>,
-    copier: Option<Copier>,
-) -> std::io::Result<()> {
-    let commits = Commits { consumer, ledger, copier, failing: false };
-    std::thread::Builder::new().name("kafka-commits".into()).spawn(move || commits.run())?;
-    Ok(())
+pub(super) struct ConsumerOffsets<C: ConsumerContext + 'static> {
+    /// Not kept alive by this: the consumer leaves the group as soon as the reading thread drops
+    /// it.
+    consumer: Weak<BaseConsumer<C>>,
+    topic: String,
 }
 
-struct Commits<C: ConsumerContext> {
-    consumer: Arc<BaseConsumer<C>>,
-    ledger: Arc<OffsetTracker>,
-    /// None: poison is not set aside.
-    copier: Option<Copier>,
-    failing: bool,
+impl<C: ConsumerContext> ConsumerOffsets<C> {
+    pub(super) fn new(consumer: &Arc<BaseConsumer<C>>, topic: &str) -> Self {
+        Self { consumer: Arc::downgrade(consumer), topic: topic.to_owned() }
+    }
+
+    fn call_consumer<T>(
+        &self,
+        call: impl FnOnce(&BaseConsumer<C>) -> KafkaResult<T>,
+    ) -> Result<T, String> {
+        let consumer = self.consumer.upgrade().ok_or("the consumer is closed")?;
+        call(&consumer).map_err(|error| error.to_string())
+    }
+
+    /// Returns 0 if the group has committed nothing, or an offset above the end of the log.
+    fn check_committed(
+        &self,
+        consumer: &BaseConsumer<C>,
+        partition: i32,
+        offset: Offset,
+    ) -> KafkaResult<i64> {
+        let Offset::Offset(committed @ 1..) = offset else { return Ok(0) };
+        let (_, high) = consumer.fetch_watermarks(&self.topic, partition, ANSWER_TIMEOUT)?;
+        if committed <= high {
+            return Ok(committed);
+        }
+        tracing::error!(
+            kafka.topic = self.topic,
+            kafka.partition = partition,
+            "the group has committed offset {committed}, but the log ends at {high}: the topic was \
+             created again, or brokers lost records. The group starts again from offset 0 in this \
+             partition",
+        );
+        Ok(0)
+    }
 }
 
-impl<C: ConsumerContext> Commits<C> {
-    fn run(mut self) {
-        let mut backoff = BACKOFF.0;
-        loop {
-            let done = match self.ledger.work() {
-                Work::End => break,
-                Work::Ask(assignments) => self.ask(&assignments).map_err(|error| error.to_string()),
-                Work::Copy(batch) => match &mut self.copier {
-                    Some(copier) => copier.copy(&self.consumer, &self.ledger, &batch),
-                    None => {
-                        self.ledger.copied(&batch);
-                        Ok(())
-                    }
-                },
-                Work::Commit(positions) => {
-                    let done = self.commit(&positions);
-                    self.ledger.committed(&positions, done.is_ok());
-                    done.map_err(|error| error.to_string())
-                }
-            };
-            match done {
-                Ok(()) => {
-                    if self.failing {
-                        tracing::info!(
-                            kafka.topic = self.ledger.topic(),
-                            "the group's progress can be kept again",
-                        );
-                    }
-                    (self.failing, backoff) = (false, BACKOFF.0);
-                }
-                Err(error) => {
-                    if !self.failing {
-                        tracing::warn!(
-                            kafka.topic = self.ledger.topic(),
-                            error,
-                            "the group's progress cannot be kept at the moment; trying again",
-                        );
-                    }
-                    self.failing = true;
-                    if self.ledger.pause(backoff) {
-                        break;
-                    }
-                    backoff = (backoff * 2).min(BACKOFF.1);
-                }
+impl<C: ConsumerContext + 'static> GroupOffsets for ConsumerOffsets<C> {
+    fn fetch_committed(&self, partitions: &[i32]) -> Result<Vec<i64>, String> {
+        self.call_consumer(|consumer| {
+            let mut list = TopicPartitionList::new();
+            for partition in partitions {
+                list.add_partition(&self.topic, *partition);
             }
-        }
-        let Self { consumer, ledger, copier, .. } = self;
-        drop(copier);
-        drop(consumer);
-        ledger.ended();
+            let list = consumer.committed_offsets(list, ANSWER_TIMEOUT)?;
+            let committed = partitions.iter().map(|partition| {
+                let element = list.find_partition(&self.topic, *partition);
+                let element =
+                    element.ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))?;
+                element.error()?;
+                self.check_committed(consumer, *partition, element.offset())
+            });
+            committed.collect()
+        })
     }
 
-    /// Asks where the group is. Kafka answers when no transaction of a former owner is open.
-    fn ask(&self, assignments: &[AssignmentEpoch]) -> KafkaResult<()> {
-        let topic = self.ledger.topic();
-        let mut list = TopicPartitionList::new();
-        for AssignmentEpoch { partition, .. } in assignments {
-            list.add_partition(topic, *partition);
-        }
-        let list = self.consumer.committed_offsets(list, DEADLINE)?;
-        for assignment in assignments {
-            let partition = assignment.partition;
-            let Some(element) = list.find_partition(topic, partition) else { continue };
-            element.error()?;
-            let mut committed = match element.offset() {
-                Offset::Offset(offset) => offset,
-                _ => 0,
-            };
-            if committed > 0 {
-                let (_, high) = self.consumer.fetch_watermarks(topic, partition, DEADLINE)?;
-                if committed > high {
-                    tracing::error!(
-                        kafka.topic = topic,
-                        kafka.partition = partition,
-                        "the group has committed offset {committed}, but the log ends at {high}: \
-                         the topic was made again, or brokers lost records. The group starts \
-                         over in this partition",
-                    );
-                    committed = 0;
-                }
+    fn commit_offsets(&self, offsets: &[(i32, i64)]) -> Result<(), String> {
+        self.call_consumer(|consumer| {
+            let mut list = TopicPartitionList::new();
+            for (partition, offset) in offsets {
+                list.add_partition_offset(&self.topic, *partition, Offset::Offset(*offset))?;
             }
-            self.ledger.known(*assignment, committed);
-        }
-        Ok(())
-    }
-
-    fn commit(&self, positions: &[(AssignmentEpoch, i64)]) -> KafkaResult<()> {
-        let mut list = TopicPartitionList::new();
-        for (AssignmentEpoch { partition, .. }, position) in positions {
-            list.add_partition_offset(self.ledger.topic(), *partition, Offset::Offset(*position))?;
-        }
-        self.consumer.commit(&list, CommitMode::Sync)
+            consumer.commit(&list, CommitMode::Sync)
+        })
     }
 }

@@ -1,137 +1,137 @@
-//! What librdkafka says, brought into our own log.
+//! Passes librdkafka's logs, errors and statistics on, and derives from them why brokers refuse a
+//! client.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
-use super::statistics::{Role, Told};
+use super::statistics::{ClientMetrics, ClientRole};
 use parking_lot::Mutex;
 use rdkafka::{
     ClientContext, Statistics, config::RDKafkaLogLevel, error::KafkaError, types::RDKafkaErrorCode,
 };
 
-/// Connection trouble is said at most this often: librdkafka repeats it for every broker, thread
+/// Connection errors are logged at most this often: librdkafka repeats them for each broker, thread
 /// and attempt.
-const SAY_AGAIN: Duration = Duration::from_secs(10);
+const MIN_WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Why brokers that are there turn us away, as far as it can be told.
+/// Why a reachable broker refuses the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// They do not know the user, or the password is another.
-    User,
-    /// Their certificate is not what it should be.
-    TheirCertificate,
-    /// Ours is not, or there is none.
-    OurCertificate,
-    /// They expect TLS, or SASL, or neither.
+pub(super) enum BrokerRefusal {
+    /// The user name or the password is wrong.
+    Login,
+    /// The client does not trust the broker's certificate.
+    BrokerCertificate,
+    /// The broker does not trust the client's certificate, or requires one.
+    ClientCertificate,
+    /// The security protocol is not the listener's.
     Protocol,
 }
 
-impl Refusal {
-    /// By what librdkafka says of it: for some of them there is nothing but the text.
-    fn of(code: Option<RDKafkaErrorCode>, reason: &str) -> Option<Self> {
+impl BrokerRefusal {
+    /// librdkafka reports some of them only in the text of its error.
+    fn from_client_error(code: Option<RDKafkaErrorCode>, reason: &str) -> Option<Self> {
         if reason.contains(" alert ") {
-            Some(Self::OurCertificate)
-        } else if reason.contains("listener?") || hung_up(reason) {
+            Some(Self::ClientCertificate)
+        } else if reason.contains("listener?") || is_early_close(reason) {
             Some(Self::Protocol)
         } else {
             match code {
-                Some(RDKafkaErrorCode::Authentication) => Some(Self::User),
-                Some(RDKafkaErrorCode::SSL) => Some(Self::TheirCertificate),
+                Some(RDKafkaErrorCode::Authentication) => Some(Self::Login),
+                Some(RDKafkaErrorCode::SSL) => Some(Self::BrokerCertificate),
                 _ => None,
             }
         }
     }
 
-    /// What a person can do.
-    pub(super) fn advice(self) -> &'static str {
+    /// Tells the operator which settings to check.
+    pub(super) fn to_advice(self) -> &'static str {
         match self {
-            Self::User => {
-                "it refuses the login: check --kafka-username, its password and \
+            Self::Login => {
+                "the broker refuses the login: check --kafka-username, its password and \
                  --kafka-sasl-mechanism"
             }
-            Self::TheirCertificate => {
-                "its certificate is not trusted: --kafka-ca must be the authority that has signed \
-                 it, and it must be for the host names by which the brokers are reached; the log \
-                 says more"
+            Self::BrokerCertificate => {
+                "the broker's certificate is not trusted: --kafka-ca must have signed it, and it \
+                 must be valid for the host names in --kafka-brokers; see the log"
             }
-            Self::OurCertificate => {
-                "it refuses our certificate, or wants one: check --kafka-cert and --kafka-key"
+            Self::ClientCertificate => {
+                "the broker requires a trusted client certificate: check --kafka-cert and \
+                 --kafka-key"
             }
             Self::Protocol => {
-                "it closes the connection at once: check --kafka-security, as its listener may \
-                 expect TLS or a login"
+                "the broker closes the connection: check --kafka-security, because its listener may \
+                 require TLS or a login"
             }
         }
     }
 }
 
-/// Whether the connection was closed before anything was said: librdkafka ends such a text with
-/// `(after 0ms in state APIVERSION_QUERY, 1 identical error(s) suppressed)`.
-fn hung_up(reason: &str) -> bool {
+/// Returns true if the broker closed the connection before its first response. librdkafka ends such
+/// a text with `(after 0ms in state APIVERSION_QUERY, 1 identical error(s) suppressed)`.
+fn is_early_close(reason: &str) -> bool {
     let Some((what, after)) = reason.rsplit_once("(after ") else { return false };
     let Some((span, state)) = after.split_once("ms in state ") else { return false };
-    // A listener that expects a login lets TLS come about first. Two seconds, as librdkafka has it
-    // where it suspects the same: a busy broker takes its time.
+    // A listener that requires a login completes the TLS handshake first. librdkafka uses the same
+    // two seconds for its own hint.
     let at_once = span.parse::<u32>().is_ok_and(|span| span < 2000);
     what.contains("Disconnected")
         && (["APIVERSION_QUERY", "SSL_HANDSHAKE"].iter().any(|early| state.starts_with(early))
             || (at_once && state.starts_with("UP")))
 }
 
-/// Passes a client's words and numbers on, and remembers whether something looked wrong.
+/// The context of one client, which remembers signs of trouble.
 pub(super) struct ClientLog {
-    told: Told,
-    /// Set when the client lost its brokers or failed for good; whoever looks after the client
-    /// takes it.
+    metrics: ClientMetrics,
+    /// The client lost its brokers or had a fatal error, and its supervisor has not checked it yet.
     suspect: AtomicBool,
-    said: Mutex<Option<Instant>>,
-    /// The last one since a broker answered.
-    refusal: Mutex<Option<Refusal>>,
+    warned_at: Mutex<Option<Instant>>,
+    /// The last refusal since a broker answered.
+    refusal: Mutex<Option<BrokerRefusal>>,
 }
 
 impl ClientLog {
-    pub(super) fn of(role: Role) -> Self {
-        let (told, suspect) = (Told::by(role), AtomicBool::new(false));
-        Self { told, suspect, said: Mutex::default(), refusal: Mutex::default() }
+    pub(super) fn new(role: ClientRole) -> Self {
+        let (metrics, suspect) = (ClientMetrics::new(role), AtomicBool::new(false));
+        Self { metrics, suspect, warned_at: Mutex::default(), refusal: Mutex::default() }
     }
 
-    /// Says that the client should be looked at.
-    pub(super) fn suspect(&self) {
+    /// Asks the supervisor to check the client.
+    pub(super) fn set_suspect(&self) {
         self.suspect.store(true, Ordering::Release);
     }
 
-    /// Whether the client should be looked at; asked once per suspicion.
-    pub(super) fn take_suspicion(&self) -> bool {
+    /// Returns true once after each [`set_suspect`](Self::set_suspect).
+    pub(super) fn take_suspect(&self) -> bool {
         self.suspect.swap(false, Ordering::AcqRel)
     }
 
-    /// Why the brokers turn us away, if they do.
-    pub(super) fn refusal(&self) -> Option<Refusal> {
+    /// Why the brokers refuse the client, if they do.
+    pub(super) fn last_refusal(&self) -> Option<BrokerRefusal> {
         *self.refusal.lock()
     }
 
-    /// Says that a broker has answered.
-    pub(super) fn answered(&self) {
+    /// A broker has answered.
+    pub(super) fn clear_refusal(&self) {
         *self.refusal.lock() = None;
     }
 
-    fn note(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
+    fn record_error(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
         let mut refusal = self.refusal.lock();
-        if let Some(new) = Refusal::of(code, reason) {
+        if let Some(new) = BrokerRefusal::from_client_error(code, reason) {
             *refusal = Some(new);
-        } else if *refusal == Some(Refusal::Protocol) && reason.contains("Connect to ") {
-            // It hung up because it was about to end.
+        } else if *refusal == Some(BrokerRefusal::Protocol) && reason.contains("Connect to ") {
+            // The broker closed the connection because it was shutting down.
             *refusal = None;
         }
     }
 
-    fn may_say(&self) -> bool {
-        let mut said = self.said.lock();
-        let may = said.is_none_or(|at| at.elapsed() >= SAY_AGAIN);
+    fn may_warn(&self) -> bool {
+        let mut warned_at = self.warned_at.lock();
+        let may = warned_at.is_none_or(|at| at.elapsed() >= MIN_WARNING_INTERVAL);
         if may {
-            *said = Some(Instant::now());
+            *warned_at = Some(Instant::now());
         }
         may
     }
@@ -145,7 +145,7 @@ impl ClientContext for ClientLog {
             | RDKafkaLogLevel::Critical
             | RDKafkaLogLevel::Error
             | RDKafkaLogLevel::Warning => {
-                // Broken connections come by `error` too, which counts them.
+                // librdkafka reports these to `error` too.
                 if matches!(facility, "FAIL" | "REQTMOUT" | "ERROR") {
                     tracing::debug!(target: "librdkafka", { kafka.facility = facility }, "{message}");
                 } else {
@@ -153,9 +153,10 @@ impl ClientContext for ClientLog {
                 }
             }
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
-                // A closed connection comes in no other way.
+                // librdkafka logs a closed connection (a TLS listener's answer to plaintext) at INFO
+                // only.
                 if facility == "FAIL" {
-                    self.note(None, message);
+                    self.record_error(None, message);
                 }
                 tracing::debug!(target: "librdkafka", { kafka.facility = facility }, "{message}");
             }
@@ -163,14 +164,14 @@ impl ClientContext for ClientLog {
     }
 
     fn stats(&self, statistics: Statistics) {
-        self.told.take(&statistics);
+        self.metrics.record_statistics(&statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
-        self.note(code, reason);
+        self.record_error(code, reason);
         match code {
-            // Nothing is wrong: the end of a partition was reached.
+            // Not an error.
             Some(RDKafkaErrorCode::PartitionEOF) => {}
             Some(
                 RDKafkaErrorCode::AllBrokersDown
@@ -180,15 +181,15 @@ impl ClientContext for ClientLog {
                 | RDKafkaErrorCode::Authentication
                 | RDKafkaErrorCode::SSL,
             ) => {
-                self.suspect();
-                if self.may_say() {
+                self.set_suspect();
+                if self.may_warn() {
                     tracing::warn!(target: "librdkafka", "{reason}");
                 } else {
                     tracing::debug!(target: "librdkafka", "{reason}");
                 }
             }
             _ => {
-                self.suspect();
+                self.set_suspect();
                 tracing::warn!(target: "librdkafka", %error, "{reason}");
             }
         }
@@ -200,38 +201,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn why_a_broker_turns_us_away_is_told_from_what_librdkafka_says() {
+    fn the_cause_of_a_refusal_is_derived_from_librdkafka_s_errors() {
         let transport = Some(RDKafkaErrorCode::BrokerTransportFailure);
         for (code, reason, expected) in [
             (
                 Some(RDKafkaErrorCode::Authentication),
                 "sasl_ssl://b:1/bootstrap: SASL authentication error: Authentication failed \
                  (after 359ms in state AUTH_REQ)",
-                Some(Refusal::User),
+                Some(BrokerRefusal::Login),
             ),
             (
                 Some(RDKafkaErrorCode::SSL),
                 "ssl://b:1/bootstrap: SSL handshake failed: error:0A000086:SSL routines::\
                  certificate verify failed: broker certificate could not be verified",
-                Some(Refusal::TheirCertificate),
+                Some(BrokerRefusal::BrokerCertificate),
             ),
             (
                 transport,
                 "ssl://b:1/bootstrap: Receive failed: error:0A000412:SSL routines::sslv3 alert bad \
                  certificate: SSL alert number 42 (after 0ms in state APIVERSION_QUERY)",
-                Some(Refusal::OurCertificate),
+                Some(BrokerRefusal::ClientCertificate),
             ),
             (
                 None,
                 "b:1/bootstrap: Disconnected: connection closed by peer: receive 0 after POLLIN \
                  (after 0ms in state APIVERSION_QUERY, 1 identical error(s) suppressed)",
-                Some(Refusal::Protocol),
+                Some(BrokerRefusal::Protocol),
             ),
             (
                 None,
                 "ssl://b:1/bootstrap: Disconnected: SSL connection closed by peer (after 0ms in \
                  state UP)",
-                Some(Refusal::Protocol),
+                Some(BrokerRefusal::Protocol),
             ),
             (
                 None,
@@ -246,26 +247,29 @@ mod tests {
                 None,
             ),
         ] {
-            assert_eq!(Refusal::of(code, reason), expected, "{reason}");
+            assert_eq!(BrokerRefusal::from_client_error(code, reason), expected, "{reason}");
         }
     }
 
     #[test]
-    fn what_a_broker_said_counts_until_one_answers() {
-        let log = ClientLog::of(Role::Writer);
-        log.note(Some(RDKafkaErrorCode::Authentication), "no");
-        log.note(Some(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
-        assert_eq!(log.refusal(), Some(Refusal::User));
-        log.answered();
-        assert_eq!(log.refusal(), None);
+    fn a_refusal_is_remembered_until_a_broker_answers() {
+        let log = ClientLog::new(ClientRole::Writer);
+        log.record_error(Some(RDKafkaErrorCode::Authentication), "no");
+        log.record_error(Some(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        assert_eq!(log.last_refusal(), Some(BrokerRefusal::Login));
+        log.clear_refusal();
+        assert_eq!(log.last_refusal(), None);
     }
 
     #[test]
-    fn a_broker_that_hung_up_because_it_ended_is_only_away() {
-        let log = ClientLog::of(Role::Writer);
-        log.note(None, "b:1: Disconnected (after 0ms in state APIVERSION_QUERY)");
-        assert_eq!(log.refusal(), Some(Refusal::Protocol));
-        log.note(None, "b:1: Connect to ipv4#127.0.0.1:1 failed (after 0ms in state CONNECT)");
-        assert_eq!(log.refusal(), None);
+    fn a_broker_that_closes_connections_because_it_shuts_down_is_unreachable() {
+        let log = ClientLog::new(ClientRole::Writer);
+        log.record_error(None, "b:1: Disconnected (after 0ms in state APIVERSION_QUERY)");
+        assert_eq!(log.last_refusal(), Some(BrokerRefusal::Protocol));
+        log.record_error(
+            None,
+            "b:1: Connect to ipv4#127.0.0.1:1 failed (after 0ms in state CONNECT)",
+        );
+        assert_eq!(log.last_refusal(), None);
     }
 }

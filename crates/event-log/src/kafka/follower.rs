@@ -1,4 +1,5 @@
-//! A reader of partitions that it is told, in no group: it never subscribes and never commits.
+//! Reads the partitions that it is told to, outside any group: it never subscribes and never
+//! commits.
 
 use std::{
     collections::BTreeSet,
@@ -17,117 +18,117 @@ use rdkafka::{
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{KafkaSettings, context::ClientLog, folding::PartitionDriver, statistics::Role};
+use super::{KafkaSettings, context::ClientLog, driver::PartitionDriver, statistics::ClientRole};
 use crate::{
     Follower, LogUnreachable, PartitionHandler,
-    reader::{Command, ReaderStatus},
+    reader::{FollowerCommand, ReaderStatus},
 };
 
-/// How long a poll waits for a record, and so how soon a command is noticed at the latest.
-const POLL: Duration = Duration::from_millis(20);
-/// How long after a fatal error a new client is made.
-const AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// How long a poll waits for a record. A command is noticed after this at the latest.
+const POLL_TIMEOUT: Duration = Duration::from_millis(20);
+/// How long to wait before a new client replaces one that failed for good.
+const RECONNECT_DELAY: Duration = Duration::from_secs(2);
 
-type Client = BaseConsumer<ClientLog>;
+type FollowerClient = BaseConsumer<ClientLog>;
 
 impl ConsumerContext for ClientLog {}
 
-/// See [`Log::follow`](crate::Log::follow).
-pub(super) fn follow<F: PartitionHandler>(
+/// See [`Log::follow_topic`](crate::Log::follow_topic).
+pub(super) fn follow_topic<H: PartitionHandler>(
     settings: &KafkaSettings,
     admin: Arc<AdminClient<ClientLog>>,
     topic: &str,
-    fold: F,
+    handler: H,
 ) -> Result<Follower, LogUnreachable> {
-    let config = settings.follower();
-    let folding = PartitionDriver::new(admin, topic, Arc::new(ReaderStatus::default()), fold)?;
-    // Made here, so that a wrong setting is an error at start.
-    let first = connect(&config)?;
+    let config = settings.follower_config();
+    let driver = PartitionDriver::new(admin, topic, Arc::new(ReaderStatus::default()), handler)?;
+    // Here and not on the thread, so that a wrong setting is an error at the start.
+    let first = create_client(&config)?;
     let topic = topic.to_owned();
     Ok(Follower::spawn("kafka-follower", move |stop, commands| {
-        let mut following = Following { topic, folding, commands, wanted: BTreeSet::new() };
+        let mut thread = FollowerThread { topic, driver, commands, wanted: BTreeSet::new() };
         let mut client = Some(first);
         while !stop.load(Ordering::Acquire) {
-            match client.take().map_or_else(|| connect(&config), Ok) {
-                Ok(consumer) => following.poll(&consumer, stop),
+            match client.take().map_or_else(|| create_client(&config), Ok) {
+                Ok(consumer) => thread.poll_until_stopped(&consumer, stop),
                 Err(error) => tracing::error!(%error, "cannot follow the topic again"),
             }
-            let all = following.folding.assigned();
-            following.folding.revoke(&all);
+            let assigned = thread.driver.partitions.numbers();
+            thread.driver.revoke_partitions(&assigned);
             if !stop.load(Ordering::Acquire) {
-                std::thread::sleep(AGAIN_AFTER);
+                std::thread::sleep(RECONNECT_DELAY);
             }
         }
     }))
 }
 
-fn connect(config: &ClientConfig) -> Result<Client, LogUnreachable> {
-    BaseConsumer::from_config_and_context(config, ClientLog::of(Role::Follower))
+fn create_client(config: &ClientConfig) -> Result<FollowerClient, LogUnreachable> {
+    BaseConsumer::from_config_and_context(config, ClientLog::new(ClientRole::Follower))
         .map_err(|error| LogUnreachable(format!("Kafka consumer: {error}")))
 }
 
-struct Following<F> {
+struct FollowerThread<H> {
     topic: String,
-    folding: PartitionDriver<F>,
-    commands: UnboundedReceiver<Command>,
-    /// What is to be read, by this client and by one that replaces it.
+    driver: PartitionDriver<H>,
+    commands: UnboundedReceiver<FollowerCommand>,
+    /// The partitions to read, with this client and with one that replaces it.
     wanted: BTreeSet<i32>,
 }
 
-impl<F: PartitionHandler> Following<F> {
-    /// Polls until told to stop, or until the client failed for good.
-    fn poll(&mut self, consumer: &Client, stop: &AtomicBool) {
+impl<H: PartitionHandler> FollowerThread<H> {
+    /// Polls until told to stop, or until the client has failed for good.
+    fn poll_until_stopped(&mut self, consumer: &FollowerClient, stop: &AtomicBool) {
         for partition in self.wanted.clone() {
-            self.assign(consumer, partition);
+            self.assign_partition(consumer, partition);
         }
         while !stop.load(Ordering::Acquire) {
             while let Ok(command) = self.commands.try_recv() {
                 match command {
-                    Command::Assign(partition) => {
+                    FollowerCommand::Assign(partition) => {
                         if self.wanted.insert(partition) {
-                            self.assign(consumer, partition);
+                            self.assign_partition(consumer, partition);
                         }
                     }
-                    Command::Revoke(partition) => {
+                    FollowerCommand::Revoke(partition) => {
                         if self.wanted.remove(&partition) {
-                            self.revoke(consumer, partition);
+                            self.revoke_partition(consumer, partition);
                         }
                     }
                 }
             }
-            if let Err(code) = self.folding.take(consumer.poll(POLL)) {
-                tracing::error!(%code, "the Kafka consumer failed for good; making a new one");
+            if let Err(code) = self.driver.handle_polled(consumer.poll(POLL_TIMEOUT)) {
+                tracing::error!(%code, "the Kafka consumer failed for good; creating a new one");
                 return;
             }
-            self.folding.watch(consumer);
+            self.driver.run_checks(consumer);
         }
     }
 
-    fn assign(&mut self, consumer: &Client, partition: i32) {
-        let start = self.folding.assign(partition);
+    fn assign_partition(&mut self, consumer: &FollowerClient, partition: i32) {
+        let start = self.driver.assign_partition(partition);
         let mut list = TopicPartitionList::new();
         let added = list.add_partition_offset(&self.topic, partition, start);
         if let Err(error) = added.and_then(|()| consumer.incremental_assign(&list)) {
             tracing::error!(
                 kafka.topic = self.topic, kafka.partition = partition, %error,
-                "the partition cannot be followed",
+                "cannot assign the partition",
             );
-            self.folding.revoke(&[partition]);
+            self.driver.revoke_partitions(&[partition]);
         }
     }
 
-    fn revoke(&mut self, consumer: &Client, partition: i32) {
-        if !self.folding.is_assigned(partition) {
+    fn revoke_partition(&mut self, consumer: &FollowerClient, partition: i32) {
+        if !self.driver.partitions.is_assigned(partition) {
             return;
         }
-        // First nobody may be answered from it any more.
-        self.folding.revoke(&[partition]);
+        // The handler first: it must stop answering from the partition.
+        self.driver.revoke_partitions(&[partition]);
         let mut list = TopicPartitionList::new();
         list.add_partition(&self.topic, partition);
         if let Err(error) = consumer.incremental_unassign(&list) {
             tracing::error!(
                 kafka.topic = self.topic, kafka.partition = partition, %error,
-                "the partition is still fetched",
+                "cannot unassign the partition; the client still fetches it",
             );
         }
     }

@@ -1,6 +1,5 @@
-//! The Kafka driver. The only place in the project that names rdkafka.
-//!
-//! It owns the clients and their settings; it never knows what a record means.
+//! The Kafka driver, the only module of the project that names rdkafka. It owns the clients and
+//! their settings. It never knows what a record means.
 
 pub mod security;
 mod config;
@@ -8,11 +7,10 @@ mod context;
 mod statistics;
 mod topics;
 mod writer;
-mod questions;
-mod folding;
-mod offset_tracker;
+mod metadata;
+mod message;
+mod driver;
 mod commits;
-mod quarantine;
 mod reader;
 mod follower;
 
@@ -23,31 +21,36 @@ use rdkafka::{admin::AdminClient, config::FromClientConfigAndContext};
 pub use config::KafkaSettings;
 pub use writer::{KafkaAck, KafkaWriter};
 
-use crate::{Follower, Group, LogUnreachable, PartitionHandler, Reader, Topic, TopicError};
+use crate::{
+    Follower, Group, LogUnreachable, PartitionHandler, Reader, Topic, TopicError, Writer,
+    dlq::DlqWriter,
+};
 use context::ClientLog;
-use statistics::Role;
+use statistics::ClientRole;
 
 /// Apache Kafka, reached through librdkafka. A cheap handle, to be cloned.
 #[derive(Clone)]
 pub struct Kafka {
     settings: Arc<KafkaSettings>,
-    /// Asks for metadata and watermarks and makes topics: a client of its own, so that such
-    /// questions never wait behind records.
+    /// Fetches metadata and watermarks and creates topics. A client of its own, so that these
+    /// requests never wait behind records.
     admin: Arc<AdminClient<ClientLog>>,
     writer: KafkaWriter,
 }
 
 impl Kafka {
-    /// Makes the clients. It does not wait for a broker: Kafka may come later than we do.
+    /// Creates the clients. It does not wait for a broker, so Kafka may start later.
     ///
     /// # Errors
-    /// [`Unreachable`], when a setting is wrong; it says which.
+    /// [`LogUnreachable`] names the setting that is wrong.
     pub fn new(settings: KafkaSettings) -> Result<Self, LogUnreachable> {
-        settings.check()?;
-        let admin =
-            AdminClient::from_config_and_context(&settings.admin(), ClientLog::of(Role::Admin))
-                .map_err(|error| LogUnreachable(format!("Kafka client: {error}")))?;
-        let writer = KafkaWriter::start(&settings)?;
+        settings.check_build()?;
+        let admin = AdminClient::from_config_and_context(
+            &settings.admin_config(),
+            ClientLog::new(ClientRole::Admin),
+        )
+        .map_err(|error| LogUnreachable(format!("Kafka client: {error}")))?;
+        let writer = KafkaWriter::new(&settings)?;
         Ok(Self { settings: Arc::new(settings), admin: Arc::new(admin), writer })
     }
 
@@ -56,51 +59,53 @@ impl Kafka {
     }
 
     pub(crate) async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
-        topics::ensure(&self.admin, &self.settings.brokers, topics).await.map_err(|error| {
+        topics::ensure_topics(&self.admin, &self.settings.brokers, topics).await.map_err(|error| {
             match error {
-                TopicError::Unreachable(error) => self.advise(error).into(),
+                TopicError::Unreachable(error) => self.add_advice(error).into(),
                 other => other,
             }
         })
     }
 
-    pub(crate) async fn ends(
+    pub(crate) async fn fetch_end_offsets(
         &self,
         topic: &str,
         partitions: &[i32],
         deadline: Duration,
     ) -> Result<Vec<i64>, LogUnreachable> {
-        topics::ends(&self.admin, &self.settings.brokers, topic, partitions, deadline).await
+        topics::fetch_end_offsets(&self.admin, &self.settings.brokers, topic, partitions, deadline)
+            .await
     }
 
     pub(crate) async fn ping(&self, deadline: Duration) -> Result<(), LogUnreachable> {
-        let pinged = topics::ping(&self.admin, &self.settings.brokers, deadline).await;
-        pinged.map_err(|error| self.advise(error))
+        let pinged = topics::ping_brokers(&self.admin, &self.settings.brokers, deadline).await;
+        pinged.map_err(|error| self.add_advice(error))
     }
 
-    /// Adds what a person can do, where the brokers are there and turn us away.
-    fn advise(&self, error: LogUnreachable) -> LogUnreachable {
-        match self.writer.refusal() {
-            Some(refusal) => LogUnreachable(format!("{error}: {}", refusal.advice())),
+    /// Adds what a person can do if the brokers refuse the connection.
+    fn add_advice(&self, error: LogUnreachable) -> LogUnreachable {
+        match self.writer.last_refusal() {
+            Some(refusal) => LogUnreachable(format!("{error}: {}", refusal.to_advice())),
             None => error,
         }
     }
 
-    pub(crate) fn join<F: PartitionHandler>(
+    pub(crate) fn join_group<H: PartitionHandler>(
         &self,
         topic: &str,
         group: &Group,
-        quarantine: Option<&str>,
-        fold: F,
+        dlq: Option<&str>,
+        handler: H,
     ) -> Result<Reader, LogUnreachable> {
-        reader::join(&self.settings, Arc::clone(&self.admin), topic, group, quarantine, fold)
+        let dlq = dlq.map(|topic| DlqWriter::new(Writer::Kafka(self.writer()), topic));
+        reader::join_group(&self.settings, Arc::clone(&self.admin), topic, group, dlq, handler)
     }
 
-    pub(crate) fn follow<F: PartitionHandler>(
+    pub(crate) fn follow_topic<H: PartitionHandler>(
         &self,
         topic: &str,
-        fold: F,
+        handler: H,
     ) -> Result<Follower, LogUnreachable> {
-        follower::follow(&self.settings, Arc::clone(&self.admin), topic, fold)
+        follower::follow_topic(&self.settings, Arc::clone(&self.admin), topic, handler)
     }
 }

@@ -1,5 +1,5 @@
-//! A group member on a polling thread of its own. Callbacks and records arrive on that one thread,
-//! so the fold sees everything in order.
+//! A group member on a polling thread of its own. librdkafka runs its callbacks on that thread too,
+//! so the handler sees assignments, records and revocations in order.
 
 use std::{
     sync::{
@@ -22,163 +22,179 @@ use rdkafka::{
 };
 
 use super::{
-    KafkaSettings, commits, context::ClientLog, folding::PartitionDriver,
-    offset_tracker::OffsetTracker, quarantine::Copier, statistics::Role,
+    KafkaSettings, commits::ConsumerOffsets, context::ClientLog, driver::PartitionDriver,
+    statistics::ClientRole,
 };
-use crate::{Group, LogUnreachable, PartitionHandler, Reader, reader::ReaderStatus};
+use crate::{
+    Group, LogUnreachable, PartitionHandler, Reader, commits, dlq::DlqWriter,
+    offset_tracker::OffsetTracker, reader::ReaderStatus,
+};
 
-/// How long a poll waits for a record, and so how soon a stop is noticed at the latest.
-const POLL: Duration = Duration::from_millis(100);
-/// How often what is not about a record is looked at. The lease of the view is hundreds of times as long.
-const TICK: Duration = Duration::from_millis(10);
-/// How often progress is committed. It is only told to lag tools, so seconds do.
-const COMMIT_EVERY: Duration = Duration::from_secs(5);
-/// How long a stop waits for what the group is still to be told.
-const GOODBYE: Duration = Duration::from_secs(3);
-/// After how long a stop of this thread, or of the whole process, the partitions may be another's:
-/// the group's session of 10 s, less the second by which the last heartbeat may be older than the
-/// stop, less what is needed to be sure on a busy machine.
-const LAPSE: Duration = Duration::from_secs(6);
-/// How long after a fatal error a new client is made.
-const REJOIN_AFTER: Duration = Duration::from_secs(2);
+/// How long a poll waits for a record. A stop is noticed after this at the latest.
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+/// How often the lease is renewed and the driver's checks run. The view's lease is far longer.
+const TICK_INTERVAL: Duration = Duration::from_millis(10);
+/// How often progress is committed. Only lag tools depend on it.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a stop waits for the last commits.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// After a pause of this thread of this length (a stopped process, a suspended machine) the group
+/// may have given the partitions to another member: the session timeout of 10 s, less 1 s by which
+/// the last heartbeat may precede the pause, less a margin for a busy machine.
+const MAX_POLL_PAUSE: Duration = Duration::from_secs(6);
+/// How long to wait before a new client replaces one that failed for good.
+const REJOIN_DELAY: Duration = Duration::from_secs(2);
 
-/// See [`Log::join`](crate::Log::join).
-pub(super) fn join<F: PartitionHandler>(
+/// See [`Log::join_group`](crate::Log::join_group).
+pub(super) fn join_group<H: PartitionHandler>(
     settings: &KafkaSettings,
     admin: Arc<AdminClient<ClientLog>>,
     topic: &str,
     group: &Group,
-    quarantine: Option<&str>,
-    fold: F,
+    dlq: Option<DlqWriter>,
+    handler: H,
 ) -> Result<Reader, LogUnreachable> {
-    let signs = Arc::new(ReaderStatus::default());
-    let folding = PartitionDriver::new(admin, topic, Arc::clone(&signs), fold)?;
-    let member = Member {
-        consumer: settings.consumer(group),
-        copier: quarantine.map(|topic| (settings.quarantine(group), topic.to_owned())),
+    let status = Arc::new(ReaderStatus::default());
+    let driver = PartitionDriver::new(admin, topic, Arc::clone(&status), handler)?;
+    let member = GroupMember {
+        consumer: settings.consumer_config(group),
+        dlq,
         topic: topic.to_owned(),
         group: group.id.clone(),
-        signs: Arc::clone(&signs),
-        folder: Arc::new(Folder { log: ClientLog::of(Role::Reader), folding: Mutex::new(folding) }),
+        status: Arc::clone(&status),
+        shared: Arc::new(SharedDriver {
+            log: ClientLog::new(ClientRole::Reader),
+            driver: Mutex::new(driver),
+        }),
     };
-    // Made here, so that a wrong setting is an error at start.
+    // Here and not on the thread, so that a wrong setting is an error at the start.
     let first = member.connect()?;
-    Ok(Reader::spawn("kafka-reader", &signs, move |stop| {
+    Ok(Reader::spawn("kafka-reader", &status, move |stop| {
         let mut client = Some(first);
         while !stop.load(Ordering::Acquire) {
             match client.take().map_or_else(|| member.connect(), Ok) {
-                Ok((consumer, ledger)) => member.run(consumer, &ledger, stop),
+                Ok((consumer, tracker)) => member.run_client(consumer, &tracker, stop),
                 Err(error) => tracing::error!(%error, "cannot join the group again"),
             }
             if !stop.load(Ordering::Acquire) {
-                std::thread::sleep(REJOIN_AFTER);
+                std::thread::sleep(REJOIN_DELAY);
             }
         }
     }))
 }
 
-type Client<F> = BaseConsumer<Shared<F>>;
+type MemberClient<H> = BaseConsumer<MemberContext<H>>;
 
-/// What it takes to join, once and again.
-struct Member<F: PartitionHandler> {
+/// Creates the clients that join the group: the first one, and those that replace it.
+struct GroupMember<H: PartitionHandler> {
     consumer: ClientConfig,
-    /// And the dead-letter topic's name.
-    copier: Option<(ClientConfig, String)>,
+    dlq: Option<DlqWriter>,
     topic: String,
     group: String,
-    signs: Arc<ReaderStatus>,
-    folder: Arc<Folder<F>>,
+    status: Arc<ReaderStatus>,
+    shared: Arc<SharedDriver<H>>,
 }
 
-impl<F: PartitionHandler> Member<F> {
-    fn connect(&self) -> Result<(Client<F>, Arc<OffsetTracker>), LogUnreachable> {
+impl<H: PartitionHandler> GroupMember<H> {
+    fn connect(&self) -> Result<(MemberClient<H>, Arc<OffsetTracker>), LogUnreachable> {
         let wrong = |error: KafkaError| LogUnreachable(format!("Kafka consumer: {error}"));
-        let copies = self.copier.is_some();
-        let ledger = OffsetTracker::new(&self.topic, &self.group, copies, Arc::clone(&self.signs));
-        let ledger = Arc::new(ledger);
-        self.folder.folding.lock().tell(Arc::clone(&ledger));
-        let shared = Shared { folder: Arc::clone(&self.folder), ledger: Arc::clone(&ledger) };
+        let (has_dlq, status) = (self.dlq.is_some(), Arc::clone(&self.status));
+        let tracker = OffsetTracker::new(&self.topic, &self.group, has_dlq, status);
+        let tracker = Arc::new(tracker);
+        self.shared.driver.lock().partitions.set_tracker(Arc::clone(&tracker));
+        let context =
+            MemberContext { shared: Arc::clone(&self.shared), tracker: Arc::clone(&tracker) };
         let consumer =
-            BaseConsumer::from_config_and_context(&self.consumer, shared).map_err(wrong)?;
+            BaseConsumer::from_config_and_context(&self.consumer, context).map_err(wrong)?;
         consumer.subscribe(&[&self.topic]).map_err(wrong)?;
-        Ok((consumer, ledger))
+        Ok((consumer, tracker))
     }
 
-    fn run(&self, consumer: Client<F>, ledger: &Arc<OffsetTracker>, stop: &AtomicBool) {
+    fn run_client(
+        &self,
+        consumer: MemberClient<H>,
+        tracker: &Arc<OffsetTracker>,
+        stop: &AtomicBool,
+    ) {
         let consumer = Arc::new(consumer);
-        let copier = self.copier.as_ref().map(|(config, topic)| Copier::new(config.clone(), topic));
-        match commits::start(Arc::clone(&consumer), Arc::clone(ledger), copier) {
-            Ok(()) => self.poll(&consumer, stop),
-            Err(error) => tracing::error!(%error, "no thread to commit"),
+        let offsets = ConsumerOffsets::new(&consumer, &self.topic);
+        match commits::start_workers(tracker, offsets, self.dlq.clone()) {
+            Ok(()) => self.poll_until_stopped(&consumer, stop),
+            Err(error) => {
+                tracing::error!(%error, "cannot start the threads that commit offsets and copy poison records");
+            }
         }
-        let mut folding = self.folder.folding.lock();
+        let mut driver = self.shared.driver.lock();
         if stop.load(Ordering::Acquire) {
-            folding.tell_progress();
-            ledger.close(GOODBYE);
+            driver.partitions.record_progress();
+            tracker.close(CLOSE_TIMEOUT);
         }
-        // Whatever comes now, nobody may be answered from partitions that may be another's.
-        let all = folding.assigned();
-        if !stop.load(Ordering::Acquire) && !all.is_empty() {
-            rebalanced("lost");
+        // The partitions may be another member's now, so the handler must stop answering from them.
+        let partitions = driver.partitions.numbers();
+        if !stop.load(Ordering::Acquire) && !partitions.is_empty() {
+            count_rebalance("lost");
         }
-        let told = folding.revoke(&all);
-        commit(&consumer, &self.topic, &told);
-        ledger.close(Duration::ZERO);
-        // The callbacks of the goodbye take the lock.
-        drop(folding);
+        let positions = driver.revoke_partitions(&partitions);
+        commit_positions(&consumer, &self.topic, &positions);
+        tracker.close(Duration::ZERO);
+        // Dropping the consumer runs callbacks that take the lock.
+        drop(driver);
         drop(consumer);
     }
 
-    /// Polls until told to stop, or until the client failed for good.
-    fn poll(&self, consumer: &Client<F>, stop: &AtomicBool) {
+    /// Polls until told to stop, or until the client has failed for good.
+    fn poll_until_stopped(&self, consumer: &MemberClient<H>, stop: &AtomicBool) {
         let now = Instant::now();
-        let (mut told, mut ticked, mut polled_at) = (now, now, now);
+        let (mut recorded_at, mut ticked_at, mut polled_at) = (now, now, now);
         while !stop.load(Ordering::Acquire) {
-            // The callbacks of the poll take the lock too, so it is taken after the poll.
-            let polled = consumer.poll(POLL);
+            // The poll's callbacks take the lock too, so it is taken after the poll.
+            let polled = consumer.poll(POLL_TIMEOUT);
             let now = Instant::now();
-            let mut folding = self.folder.folding.lock();
-            if now - polled_at > LAPSE {
-                tracing::warn!("this process was stopped for long; joining the group again");
+            let mut driver = self.shared.driver.lock();
+            if now - polled_at > MAX_POLL_PAUSE {
+                tracing::warn!("this process was paused for too long; rejoining the group");
                 return;
             }
             polled_at = now;
-            // What is not about a record is done now and then: a replay has millions of them.
-            let due = now - ticked >= TICK || polled.is_none();
-            if due {
-                ticked = now;
-                folding.tick();
+            // Not at each record: a replay has millions of them.
+            let is_due = now - ticked_at >= TICK_INTERVAL || polled.is_none();
+            if is_due {
+                ticked_at = now;
+                driver.partitions.renew_lease();
             }
-            if let Err(code) = folding.take(polled) {
-                tracing::error!(%code, "the Kafka consumer failed for good; joining again");
+            if let Err(code) = driver.handle_polled(polled) {
+                tracing::error!(%code, "the Kafka consumer failed for good; rejoining the group");
                 return;
             }
-            if due {
-                folding.watch(consumer);
+            if is_due {
+                driver.run_checks(consumer);
             }
-            if now - told >= COMMIT_EVERY {
-                told = now;
-                folding.tell_progress();
+            if now - recorded_at >= COMMIT_INTERVAL {
+                recorded_at = now;
+                driver.partitions.record_progress();
             }
         }
     }
 }
 
-/// The context of each client of a reader: clients may come and go, the fold stays.
-struct Shared<F: PartitionHandler> {
-    folder: Arc<Folder<F>>,
-    /// Of this client alone.
-    ledger: Arc<OffsetTracker>,
+/// The context of one client. Clients are replaced; the driver and its handler stay.
+struct MemberContext<H: PartitionHandler> {
+    shared: Arc<SharedDriver<H>>,
+    tracker: Arc<OffsetTracker>,
 }
 
-struct Folder<F: PartitionHandler> {
+struct SharedDriver<H: PartitionHandler> {
     log: ClientLog,
-    /// Taken by the polling thread alone: by its loop between polls, by callbacks within one.
-    folding: Mutex<PartitionDriver<F>>,
+    /// Locked by the polling thread alone: between polls by its loop, within them by callbacks.
+    driver: Mutex<PartitionDriver<H>>,
 }
 
-/// Commits these positions, without waiting.
-fn commit<F: PartitionHandler>(consumer: &Client<F>, topic: &str, positions: &[(i32, i64)]) {
+/// Commits these positions without waiting.
+fn commit_positions<H: PartitionHandler>(
+    consumer: &MemberClient<H>,
+    topic: &str,
+    positions: &[(i32, i64)],
+) {
     let mut list = TopicPartitionList::new();
     for (partition, position) in positions {
         let _ = list.add_partition_offset(topic, *partition, Offset::Offset(*position));
@@ -186,58 +202,57 @@ fn commit<F: PartitionHandler>(consumer: &Client<F>, topic: &str, positions: &[(
     if list.count() > 0
         && let Err(error) = consumer.commit(&list, CommitMode::Async)
     {
-        uncommitted(&error);
+        log_failed_commit(&error);
     }
 }
 
-fn rebalanced(kind: &'static str) {
+fn count_rebalance(kind: &'static str) {
     counter!(REBALANCES, "kind" => kind).increment(1);
 }
 
-fn uncommitted(error: &KafkaError) {
-    tracing::debug!(%error, "progress was not committed; the next commit covers it");
+fn log_failed_commit(error: &KafkaError) {
+    tracing::debug!(%error, "commit failed; the next commit covers it");
 }
 
-impl<F: PartitionHandler> ClientContext for Shared<F> {
+impl<H: PartitionHandler> ClientContext for MemberContext<H> {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.folder.log.log(level, facility, message);
+        self.shared.log.log(level, facility, message);
     }
 
     fn stats(&self, statistics: Statistics) {
-        self.folder.log.stats(statistics);
+        self.shared.log.stats(statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.folder.log.error(error, reason);
+        self.shared.log.error(error, reason);
     }
 }
 
-impl<F: PartitionHandler> ConsumerContext for Shared<F> {
+impl<H: PartitionHandler> ConsumerContext for MemberContext<H> {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        let mut folding = self.folder.folding.lock();
-        if !folding.tells(&self.ledger) {
-            // The goodbye of a client that was replaced: its partitions were revoked long ago.
+        let mut driver = self.shared.driver.lock();
+        if !driver.partitions.uses_tracker(&self.tracker) {
+            // A replaced client leaves the group; its partitions were revoked before.
             return;
         }
         match rebalance {
             Rebalance::Assign(list) => {
-                rebalanced("assigned");
+                count_rebalance("assigned");
                 for element in &mut list.elements() {
-                    // The fold knows where, whatever the group has committed: from the beginning,
-                    // or from what it has from an earlier time.
-                    let start = folding.assign(element.partition());
+                    // The handler decides where to start, not the group's committed offset.
+                    let start = driver.assign_partition(element.partition());
                     if let Err(error) = element.set_offset(start) {
-                        tracing::error!(%error, "cannot start a partition where it is to be read");
+                        tracing::error!(%error, "cannot set the start offset of a partition");
                     }
                 }
             }
             Rebalance::Revoke(list) => {
-                rebalanced(if consumer.assignment_lost() { "lost" } else { "revoked" });
+                count_rebalance(if consumer.assignment_lost() { "lost" } else { "revoked" });
                 let elements = list.elements();
                 let partitions: Vec<_> =
                     elements.iter().map(TopicPartitionListElem::partition).collect();
-                let told = folding.revoke(&partitions);
-                commit(consumer, self.ledger.topic(), &told);
+                let positions = driver.revoke_partitions(&partitions);
+                commit_positions(consumer, driver.partitions.topic(), &positions);
             }
             Rebalance::Error(error) => tracing::warn!(%error, "rebalance"),
         }
@@ -245,7 +260,7 @@ impl<F: PartitionHandler> ConsumerContext for Shared<F> {
 
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
         if let Err(error) = result {
-            uncommitted(&error);
+            log_failed_commit(&error);
         }
     }
 }

@@ -1,59 +1,57 @@
-//! How a client and a broker make sure of each other: TLS and SASL, as librdkafka's settings. What
-//! flags there are for it is for [`crate::settings`].
+//! TLS and SASL, as librdkafka's settings. Their flags are in [`crate::settings`].
 
 use std::{fmt, path::PathBuf};
 
 use clap::ValueEnum;
 use rdkafka::ClientConfig;
 
-/// How to speak with the brokers. The default is neither TLS nor SASL.
+/// TLS and SASL. The default is neither.
 #[derive(Clone, Debug, Default)]
 pub struct Security {
-    /// Encrypt, and make sure that the broker is who it should be.
+    /// Encrypts, and authenticates the broker.
     pub tls: Option<Tls>,
-    /// Say who we are, with a password.
+    /// Authenticates the client with a password.
     pub sasl: Option<Sasl>,
 }
 
-/// TLS. The brokers' certificates are always checked, and so are their names.
+/// TLS. The brokers' certificates and host names are always verified.
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
-    /// PEM file with the authorities that may have signed the brokers' certificates; none: those
-    /// that the system trusts.
+    /// PEM file with the trusted certificate authorities; `None`: the system's.
     pub ca: Option<PathBuf>,
-    /// Who we are, for brokers that ask for a certificate.
+    /// The client certificate, for brokers that require one.
     pub identity: Option<Identity>,
 }
 
-/// A certificate of our own.
+/// A client certificate.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// PEM file with the certificate, and with those between it and the authority.
+    /// PEM file with the certificate and its intermediate certificates.
     pub certificate: PathBuf,
     /// PEM file with its key.
     pub key: PathBuf,
-    /// What the key is encrypted with.
+    /// The password of an encrypted key.
     pub password: Option<Password>,
 }
 
-/// SASL.
+/// A SASL login.
 #[derive(Clone, Debug)]
 pub struct Sasl {
-    /// How the password is proven.
+    /// The mechanism.
     pub mechanism: Mechanism,
-    /// Who we are.
+    /// The user name.
     pub username: String,
-    /// That it is us.
+    /// The password.
     pub password: Password,
 }
 
-/// How SASL proves that a client knows its password.
+/// SASL mechanisms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mechanism {
-    /// It is told to the broker.
+    /// The client sends the password to the broker.
     #[value(name = "PLAIN")]
     Plain,
-    /// It is never told.
+    /// The client proves that it knows the password (RFC 7677).
     #[value(name = "SCRAM-SHA-256")]
     ScramSha256,
     /// The same with a longer hash.
@@ -61,7 +59,7 @@ pub enum Mechanism {
     ScramSha512,
 }
 
-/// A password, which shows itself to nobody.
+/// A password, which its `Debug` output hides.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);
 
@@ -72,7 +70,7 @@ impl From<String> for Password {
 }
 
 impl Password {
-    /// Whether there is nothing in it.
+    /// Returns true if it is the empty text.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -86,7 +84,7 @@ impl fmt::Debug for Password {
 }
 
 impl Mechanism {
-    fn name(self) -> &'static str {
+    fn sasl_name(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
             Self::ScramSha256 => "SCRAM-SHA-256",
@@ -96,7 +94,7 @@ impl Mechanism {
 }
 
 impl Security {
-    pub(crate) fn configure(&self, config: &mut ClientConfig) {
+    pub(crate) fn add_to(&self, config: &mut ClientConfig) {
         let protocol = match (&self.tls, &self.sasl) {
             (None, None) => return,
             (Some(_), None) => "ssl",
@@ -105,11 +103,11 @@ impl Security {
         };
         config.set("security.protocol", protocol);
         if let Some(tls) = &self.tls {
-            tls.configure(config);
+            tls.add_to(config);
         }
         if let Some(sasl) = &self.sasl {
             config
-                .set("sasl.mechanism", sasl.mechanism.name())
+                .set("sasl.mechanism", sasl.mechanism.sasl_name())
                 .set("sasl.username", &sasl.username)
                 .set("sasl.password", &sasl.password.0);
         }
@@ -117,9 +115,8 @@ impl Security {
 }
 
 impl Tls {
-    fn configure(&self, config: &mut ClientConfig) {
-        // The defaults of this librdkafka, but not of every one before it: a certificate counts only
-        // for the broker whose name it has.
+    fn add_to(&self, config: &mut ClientConfig) {
+        // The defaults of this librdkafka, but not of older ones.
         config
             .set("enable.ssl.certificate.verification", "true")
             .set("ssl.endpoint.identification.algorithm", "https");

@@ -1,4 +1,4 @@
-//! Topics: looked at first, made where they are missing. And the question whether Kafka is there.
+//! Checks and creates topics, and asks brokers for end offsets and for a sign of life.
 
 use std::{
     sync::Arc,
@@ -13,27 +13,27 @@ use rdkafka::{
 use super::context::ClientLog;
 use crate::{LogUnreachable, Topic, TopicError, topic::Cleanup};
 
-const DEADLINE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Admin = Arc<AdminClient<ClientLog>>;
 
 /// See [`Log::ensure_topics`](crate::Log::ensure_topics).
-pub(super) async fn ensure(
+pub(super) async fn ensure_topics(
     admin: &Admin,
     brokers: &str,
     topics: &[Topic],
 ) -> Result<(), TopicError> {
     let mut missing = Vec::new();
     for topic in topics {
-        match partitions(admin, brokers, &topic.name).await? {
-            Some(found) => compare(topic, found)?,
+        match fetch_partition_count(admin, brokers, &topic.name).await? {
+            Some(found) => check_partition_count(topic, found)?,
             None => missing.push(topic),
         }
     }
     if missing.is_empty() {
         return Ok(());
     }
-    let configs: Vec<_> = missing.iter().map(|topic| configuration(topic)).collect();
+    let configs: Vec<_> = missing.iter().map(|topic| topic_config(topic)).collect();
     let new = missing.iter().zip(&configs).map(|(topic, config)| {
         let copies = i32::try_from(topic.replication).unwrap_or(i32::MAX);
         let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
@@ -41,12 +41,13 @@ pub(super) async fn ensure(
         config.iter().fold(new, |new, (key, value)| new.set(key, value))
     });
     let new: Vec<_> = new.collect();
-    let options =
-        AdminOptions::new().operation_timeout(Some(DEADLINE)).request_timeout(Some(DEADLINE));
+    let options = AdminOptions::new()
+        .operation_timeout(Some(REQUEST_TIMEOUT))
+        .request_timeout(Some(REQUEST_TIMEOUT));
     let results = admin
         .create_topics(&new, &options)
         .await
-        .map_err(|error| away(brokers, &error.to_string()))?;
+        .map_err(|error| unreachable_error(brokers, &error.to_string()))?;
     for (topic, result) in missing.iter().zip(results) {
         match result {
             Ok(_) => tracing::info!(
@@ -55,10 +56,10 @@ pub(super) async fn ensure(
                 kafka.replication = topic.replication,
                 "created a topic",
             ),
-            // Another instance was quicker; what it made is to be looked at like any other.
+            // Another instance has created it.
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {
-                if let Some(found) = partitions(admin, brokers, &topic.name).await? {
-                    compare(topic, found)?;
+                if let Some(found) = fetch_partition_count(admin, brokers, &topic.name).await? {
+                    check_partition_count(topic, found)?;
                 }
             }
             Err((
@@ -67,7 +68,7 @@ pub(super) async fn ensure(
                 | RDKafkaErrorCode::OperationTimedOut
                 | RDKafkaErrorCode::NotController),
             )) => {
-                return Err(away(brokers, &code.to_string()).into());
+                return Err(unreachable_error(brokers, &code.to_string()).into());
             }
             Err((_, code)) => {
                 return Err(TopicError::Refused {
@@ -80,14 +81,14 @@ pub(super) async fn ensure(
     Ok(())
 }
 
-fn compare(topic: &Topic, found: u32) -> Result<(), TopicError> {
+fn check_partition_count(topic: &Topic, found: u32) -> Result<(), TopicError> {
     if found == topic.partitions {
         return Ok(());
     }
     Err(TopicError::Partitions { topic: topic.name.clone(), found, expected: topic.partitions })
 }
 
-fn configuration(topic: &Topic) -> Vec<(&'static str, String)> {
+fn topic_config(topic: &Topic) -> Vec<(&'static str, String)> {
     let mut config = match topic.cleanup {
         Cleanup::After(age) => vec![
             ("cleanup.policy", "delete".to_owned()),
@@ -96,58 +97,58 @@ fn configuration(topic: &Topic) -> Vec<(&'static str, String)> {
         Cleanup::Compact => vec![("cleanup.policy", "compact".to_owned())],
     };
     if topic.replication >= 3 {
-        // An acknowledgement by all means at least two copies, and a late replica never leads.
+        // `acks=all` then means at least two copies, and an out-of-sync replica never leads.
         config.push(("min.insync.replicas", "2".to_owned()));
         config.push(("unclean.leader.election.enable", "false".to_owned()));
     }
     config
 }
 
-/// How many partitions the topic has; none where it does not exist.
-async fn partitions(
+/// `None` if the topic does not exist.
+async fn fetch_partition_count(
     admin: &Admin,
     brokers: &str,
     topic: &str,
 ) -> Result<Option<u32>, LogUnreachable> {
     let (client, name, servers) = (Arc::clone(admin), topic.to_owned(), brokers.to_owned());
-    // librdkafka's metadata request blocks its thread.
+    // librdkafka's metadata request blocks.
     let asked = tokio::task::spawn_blocking(move || {
         let metadata = client
             .inner()
-            .fetch_metadata(Some(&name), DEADLINE)
-            .map_err(|error| away(&servers, &error.to_string()))?;
+            .fetch_metadata(Some(&name), REQUEST_TIMEOUT)
+            .map_err(|error| unreachable_error(&servers, &error.to_string()))?;
         let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
             return Ok(None);
         };
         match topic.error().map(RDKafkaErrorCode::from) {
             None => Ok(Some(u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX))),
             Some(RDKafkaErrorCode::UnknownTopicOrPartition) => Ok(None),
-            Some(code) => Err(away(&servers, &code.to_string())),
+            Some(code) => Err(unreachable_error(&servers, &code.to_string())),
         }
     });
     asked.await.unwrap_or_else(|error| Err(LogUnreachable(error.to_string())))
 }
 
 /// See [`Log::ping`](crate::Log::ping).
-pub(super) async fn ping(
+pub(super) async fn ping_brokers(
     admin: &Admin,
     brokers: &str,
     deadline: Duration,
 ) -> Result<(), LogUnreachable> {
     let (client, servers) = (Arc::clone(admin), brokers.to_owned());
-    // A topic that hardly exists keeps the answer small on a cluster with thousands of them.
+    // One topic keeps the response small on a cluster with thousands of topics.
     let asked = tokio::task::spawn_blocking(move || {
         client
             .inner()
             .fetch_metadata(Some("__consumer_offsets"), deadline)
             .map(|_| ())
-            .map_err(|error| away(&servers, &error.to_string()))
+            .map_err(|error| unreachable_error(&servers, &error.to_string()))
     });
     asked.await.unwrap_or_else(|error| Err(LogUnreachable(error.to_string())))
 }
 
-/// See [`Log::ends`](crate::Log::ends).
-pub(super) async fn ends(
+/// See [`Log::fetch_end_offsets`](crate::Log::fetch_end_offsets).
+pub(super) async fn fetch_end_offsets(
     admin: &Admin,
     brokers: &str,
     topic: &str,
@@ -164,13 +165,13 @@ pub(super) async fn ends(
                 .inner()
                 .fetch_watermarks(&topic, partition, left)
                 .map(|(_, high)| high)
-                .map_err(|error| away(&servers, &error.to_string()))
+                .map_err(|error| unreachable_error(&servers, &error.to_string()))
         };
         partitions.into_iter().map(end).collect()
     });
     asked.await.unwrap_or_else(|error| Err(LogUnreachable(error.to_string())))
 }
 
-fn away(brokers: &str, reason: &str) -> LogUnreachable {
+fn unreachable_error(brokers: &str, reason: &str) -> LogUnreachable {
     LogUnreachable(format!("Kafka at {brokers} does not answer ({reason})"))
 }

@@ -1,4 +1,5 @@
-//! Appending to Kafka: an idempotent producer with `acks=all`, and someone who looks after it.
+//! Appends to Kafka with an idempotent producer (`acks=all`), and a supervisor that replaces the
+//! producer after a fatal error.
 
 use std::{
     future::Future,
@@ -23,39 +24,38 @@ use rdkafka::{
 
 use super::{
     KafkaSettings,
-    context::{ClientLog, Refusal},
-    statistics::Role,
+    context::{BrokerRefusal, ClientLog},
+    statistics::ClientRole,
 };
-use crate::{AppendError, LogUnreachable, NewRecord, Position};
+use crate::{AppendError, LogUnreachable, NewRecord, Position, poison::PoisonRecord};
 
-/// How often the supervisor looks, and how long it lets a broker think about an answer.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-const PING_DEADLINE: Duration = Duration::from_secs(2);
-/// How long records that an old client still holds may take, when it is replaced.
-const REPLACED_FLUSH: Duration = Duration::from_secs(10);
+/// How often the supervisor checks the producer, and how long a broker may take to answer it.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a replaced producer may take for the records in its queue.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Client = FutureProducer<Watched>;
+type ProducerClient = FutureProducer<WriterContext>;
 
 /// Appends to Kafka. A cheap handle, to be cloned; all clones share one client.
 #[derive(Clone)]
-pub struct KafkaWriter(Arc<Shared>);
+pub struct KafkaWriter(Arc<WriterShared>);
 
-struct Shared {
+struct WriterShared {
     config: ClientConfig,
-    /// Replaced as a whole after a fatal error. Held only for as long as a record takes to be
-    /// queued, which never blocks.
-    client: RwLock<Client>,
-    watch: Arc<ClientLog>,
-    /// Whether the brokers answered when somebody last looked. While they do not, a record is
-    /// refused at once, because one that waits in the queue may be written after its sender gave up.
+    /// Replaced after a fatal error. The lock is held while a record is queued, which never blocks.
+    client: RwLock<ProducerClient>,
+    log: Arc<ClientLog>,
+    /// The brokers answered the last check. While they do not, appends fail at once: a record that
+    /// waits in the queue might be written after its sender gave up.
     reachable: AtomicBool,
 }
 
-/// The context of each client: they come and go, what they have seen stays.
+/// The context of a producer and of its replacements, which share one log.
 #[derive(Clone)]
-struct Watched(Arc<ClientLog>);
+struct WriterContext(Arc<ClientLog>);
 
-impl rdkafka::ClientContext for Watched {
+impl rdkafka::ClientContext for WriterContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.0.log(level, facility, message);
     }
@@ -70,22 +70,22 @@ impl rdkafka::ClientContext for Watched {
 }
 
 impl KafkaWriter {
-    pub(super) fn start(settings: &KafkaSettings) -> Result<Self, LogUnreachable> {
-        let mut config = settings.producer();
-        // That a broker hung up on us, as one does that expects TLS, is said no louder.
+    pub(super) fn new(settings: &KafkaSettings) -> Result<Self, LogUnreachable> {
+        let mut config = settings.producer_config();
+        // librdkafka logs a closed connection (a TLS listener's answer to plaintext) at INFO only.
         config.set_log_level(RDKafkaLogLevel::Info);
-        let watch = Arc::new(ClientLog::of(Role::Writer));
-        let client = connect(&config, &watch)?;
-        let shared = Arc::new(Shared {
+        let log = Arc::new(ClientLog::new(ClientRole::Writer));
+        let client = new_producer(&config, &log)?;
+        let shared = Arc::new(WriterShared {
             config,
             client: RwLock::new(client),
-            watch,
+            log,
             reachable: AtomicBool::new(true),
         });
         let weak = Arc::downgrade(&shared);
         std::thread::Builder::new()
             .name("kafka-writer".into())
-            .spawn(move || supervise(&weak))
+            .spawn(move || supervise_writer(&weak))
             .map_err(|error| {
                 LogUnreachable(format!("no thread for the Kafka producer: {error}"))
             })?;
@@ -93,83 +93,111 @@ impl KafkaWriter {
     }
 
     pub(crate) fn append(&self, topic: &str, record: &NewRecord) -> Result<KafkaAck, AppendError> {
+        let headers = record.headers.iter().map(|(name, value)| (*name, &**value));
+        self.send_message(
+            FutureRecord::to(topic)
+                .partition(record.partition)
+                .key(&*record.key)
+                .payload(&*record.value)
+                .headers(owned_headers(headers)),
+        )
+    }
+
+    /// Appends a copy of a poison record to the partition of the same number.
+    pub(crate) fn append_copy(
+        &self,
+        topic: &str,
+        poison: &PoisonRecord,
+        with_value: bool,
+    ) -> Result<KafkaAck, AppendError> {
+        let (value, headers) = poison.copied_parts(with_value);
+        self.send_message(FutureRecord {
+            topic,
+            partition: Some(poison.partition),
+            payload: value,
+            key: Some(poison.key.as_bytes()),
+            timestamp: None,
+            headers: Some(owned_headers(headers.into_iter())),
+        })
+    }
+
+    fn send_message(&self, message: FutureRecord<'_, [u8], [u8]>) -> Result<KafkaAck, AppendError> {
         if !self.0.reachable.load(Ordering::Acquire) {
             return Err(AppendError::Unreachable("no broker answers".into()));
         }
-        let headers = OwnedHeaders::new_with_capacity(record.headers.len());
-        let headers = record.headers.iter().fold(headers, |headers, (key, value)| {
-            headers.insert(Header { key, value: Some(&**value) })
-        });
-        let message = FutureRecord::to(topic)
-            .partition(record.partition)
-            .key(&record.key)
-            .payload(&record.value)
-            .headers(headers);
         match self.0.client.read().send_result(message) {
-            Ok(delivery) => Ok(KafkaAck { delivery, watch: Arc::clone(&self.0.watch) }),
+            Ok(delivery) => Ok(KafkaAck { delivery, log: Arc::clone(&self.0.log) }),
             Err((error, _)) => {
-                let error = refused(&error);
+                let error = queue_error(&error);
                 if error != AppendError::Full {
-                    self.0.watch.suspect();
+                    self.0.log.set_suspect();
                 }
                 Err(error)
             }
         }
     }
 
-    /// Why the brokers turn us away, if they do.
-    pub(super) fn refusal(&self) -> Option<Refusal> {
-        self.0.watch.refusal()
+    /// Why the brokers refuse the client, if they do.
+    pub(super) fn last_refusal(&self) -> Option<BrokerRefusal> {
+        self.0.log.last_refusal()
     }
 
     pub(crate) async fn flush(&self, deadline: Duration) -> bool {
         let client = self.0.client.read().clone();
-        // librdkafka's flush blocks its thread.
+        // librdkafka's flush blocks.
         let flushed = tokio::task::spawn_blocking(move || client.flush(deadline).is_ok());
         flushed.await.unwrap_or(false)
     }
 }
 
-fn connect(config: &ClientConfig, watch: &Arc<ClientLog>) -> Result<Client, LogUnreachable> {
-    FutureProducer::from_config_and_context(config, Watched(Arc::clone(watch)))
+fn owned_headers<'h>(headers: impl ExactSizeIterator<Item = (&'h str, &'h [u8])>) -> OwnedHeaders {
+    let owned = OwnedHeaders::new_with_capacity(headers.len());
+    headers.fold(owned, |owned, (key, value)| owned.insert(Header { key, value: Some(value) }))
+}
+
+fn new_producer(
+    config: &ClientConfig,
+    log: &Arc<ClientLog>,
+) -> Result<ProducerClient, LogUnreachable> {
+    FutureProducer::from_config_and_context(config, WriterContext(Arc::clone(log)))
         .map_err(|error| LogUnreachable(format!("Kafka producer: {error}")))
 }
 
-/// Finds out whether the brokers answer, whenever something looked wrong, and puts a new client
-/// in the place of one that failed for good. Ends with the last handle.
-fn supervise(shared: &Weak<Shared>) {
+/// Checks after each sign of trouble if the brokers answer, and replaces a producer that had a fatal
+/// error. Ends with the last handle.
+fn supervise_writer(shared: &Weak<WriterShared>) {
     loop {
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(CHECK_INTERVAL);
         let Some(shared) = shared.upgrade() else { return };
         let was_reachable = shared.reachable.load(Ordering::Acquire);
-        if !shared.watch.take_suspicion() && was_reachable {
+        if !shared.log.take_suspect() && was_reachable {
             continue;
         }
         let client = shared.client.read().clone();
         if let Some((code, reason)) = client.client().fatal_error() {
-            tracing::error!(%code, reason, "the Kafka producer failed for good; making a new one");
-            match connect(&shared.config, &shared.watch) {
+            tracing::error!(%code, reason, "fatal error of the Kafka producer; replacing it");
+            match new_producer(&shared.config, &shared.log) {
                 Ok(new) => {
                     let old = std::mem::replace(&mut *shared.client.write(), new);
-                    // What it still held is answered with an error each, which frees its senders.
-                    let _ = old.flush(REPLACED_FLUSH);
+                    // Each record in its queue fails, which answers its sender.
+                    let _ = old.flush(FLUSH_TIMEOUT);
                 }
-                Err(error) => tracing::error!(%error, "no new Kafka producer"),
+                Err(error) => tracing::error!(%error, "cannot replace the Kafka producer"),
             }
-            shared.watch.suspect();
+            shared.log.set_suspect();
             continue;
         }
         let answers =
-            client.client().fetch_metadata(Some("__consumer_offsets"), PING_DEADLINE).is_ok();
+            client.client().fetch_metadata(Some("__consumer_offsets"), PING_TIMEOUT).is_ok();
         shared.reachable.store(answers, Ordering::Release);
         if answers {
-            shared.watch.answered();
+            shared.log.clear_refusal();
         }
         if answers != was_reachable {
             if answers {
-                tracing::info!("Kafka is reachable again; records are accepted");
+                tracing::info!("Kafka is reachable again; accepting records");
             } else {
-                tracing::warn!("Kafka is not reachable; records are refused until it is");
+                tracing::warn!("Kafka is unreachable; rejecting records");
             }
         }
     }
@@ -178,7 +206,7 @@ fn supervise(shared: &Weak<Shared>) {
 /// Resolves when all in-sync replicas have the record.
 pub struct KafkaAck {
     delivery: DeliveryFuture,
-    watch: Arc<ClientLog>,
+    log: Arc<ClientLog>,
 }
 
 impl std::fmt::Debug for KafkaAck {
@@ -196,16 +224,16 @@ impl Future for KafkaAck {
                 Ok(Position { partition: delivery.partition, offset: delivery.offset })
             }
             Ok(Err((error, _))) => {
-                self.watch.suspect();
-                Err(undelivered(&error))
+                self.log.set_suspect();
+                Err(delivery_error(&error))
             }
             Err(_) => Err(AppendError::TimedOut("the Kafka client was closed".into())),
         })
     }
 }
 
-/// What it means when a record is not even queued.
-fn refused(error: &KafkaError) -> AppendError {
+/// The error of a record that was not queued.
+fn queue_error(error: &KafkaError) -> AppendError {
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::QueueFull) => AppendError::Full,
         Some(RDKafkaErrorCode::MessageSizeTooLarge) => AppendError::TooLarge,
@@ -221,8 +249,8 @@ fn refused(error: &KafkaError) -> AppendError {
     }
 }
 
-/// What it means when a queued record was not acknowledged.
-fn undelivered(error: &KafkaError) -> AppendError {
+/// The error of a queued record that was not acknowledged.
+fn delivery_error(error: &KafkaError) -> AppendError {
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
             AppendError::TooLarge
@@ -240,7 +268,7 @@ fn undelivered(error: &KafkaError) -> AppendError {
             | RDKafkaErrorCode::InvalidRecord
             | RDKafkaErrorCode::PolicyViolation),
         ) => AppendError::Refused(code.to_string()),
-        // For anything else, a time-out above all, nobody can say whether a broker has the record.
+        // After any other error, a time-out above all, a broker may have the record.
         _ => AppendError::TimedOut(error.to_string()),
     }
 }

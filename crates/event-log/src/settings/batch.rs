@@ -1,38 +1,37 @@
-//! How records that are appended are gathered into batches, as flags and environment variables. What
-//! a batch is to librdkafka, its configuration says; here are the bounds and the words for it.
+//! Flags of batching and compression, and their bounds.
 
 use std::{fmt, time::Duration};
 
 use clap::{Args, ValueEnum};
 use service::cli::settings::parse_precise_duration;
 
-/// Bounds the linger: a sender waits for its acknowledgement at least as long.
+/// A sender waits as long as its record.
 const MAX_LINGER: Duration = Duration::from_secs(1);
 
-/// How appended records are put together.
+/// Batching of appended records.
 #[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
 #[command(next_help_heading = "Kafka")]
 pub struct BatchArgs {
-    /// How long an appended record waits for others to share a batch with, such as 1ms or 500us, up
-    /// to 1s. More makes batches larger under load; each send waits as long
+    /// How long an appended record waits for its batch to fill, such as 1ms or 500us; at most 1s.
+    /// More gives larger batches under load; every send waits this long
     #[arg(long, env = "KAFKA_LINGER", default_value = "1ms", value_name = "DURATION", value_parser = parse_linger)]
     pub linger: Duration,
 
-    /// How batches are compressed
+    /// Compression of batches
     #[arg(long, env = "KAFKA_COMPRESSION", value_enum, default_value_t = Compression::Lz4)]
     pub compression: Compression,
 }
 
-/// What every build of ours can compress with; zstd needs a library that it does not have.
+/// The codecs of every build; zstd needs a library that they do not have.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
+    /// Uncompressed.
     None,
-    /// Quick, and smaller by much where records are alike.
+    /// Fast, and effective on similar records.
     Lz4,
-    /// Much the same, for brokers and readers that prefer it.
+    /// Similar to lz4, for brokers and readers that prefer it.
     Snappy,
-    /// The smallest of these, and the slowest.
+    /// The smallest and the slowest.
     Gzip,
 }
 
@@ -43,13 +42,13 @@ impl Default for BatchArgs {
 }
 
 impl BatchArgs {
-    /// In milliseconds, as librdkafka wants it.
+    /// In milliseconds, the unit of librdkafka.
     pub(crate) fn linger_ms(&self) -> String {
         (self.linger.as_secs_f64() * 1000.0).to_string()
     }
 }
 
-/// librdkafka's word.
+/// librdkafka's name of the codec.
 impl fmt::Display for Compression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

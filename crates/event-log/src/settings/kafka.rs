@@ -1,4 +1,4 @@
-//! Where Kafka is, as flags and environment variables.
+//! Flags and environment variables of the connection to Kafka.
 
 use std::fmt;
 
@@ -10,27 +10,27 @@ use crate::{
     kafka::{Kafka, KafkaSettings},
 };
 
-/// Where Kafka is.
+/// The connection to Kafka.
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Kafka")]
 pub struct KafkaArgs {
-    /// Brokers to start from, as host:port, separated by commas
+    /// Bootstrap brokers, as host:port, separated by commas
     #[arg(long, env = "KAFKA_BROKERS", default_value = "localhost:9092", value_name = "HOST:PORT")]
     pub kafka_brokers: String,
 
-    /// How to speak with it
+    /// TLS and SASL
     #[command(flatten)]
     pub security: SecurityArgs,
 
-    /// How it is appended to
+    /// Batching and compression
     #[command(flatten)]
     pub batch: BatchArgs,
 
-    /// Any other setting of librdkafka, which wins over ours; may be repeated. As an environment variable: separated by
-    /// commas
+    /// Any other librdkafka setting, which overrides ours; may be repeated. In the environment
+    /// variable: separated by commas
     #[arg(
         long = "kafka-property", env = "KAFKA_PROPERTIES", hide_env_values = true,
-        value_name = "NAME=VALUE", value_delimiter = ',', value_parser = property,
+        value_name = "NAME=VALUE", value_delimiter = ',', value_parser = parse_property,
     )]
     pub kafka_properties: Vec<(String, String)>,
 }
@@ -39,12 +39,12 @@ impl KafkaArgs {
     /// Makes the clients; does not wait for a broker.
     ///
     /// # Errors
-    /// [`Unreachable`], when a setting is wrong.
+    /// [`LogUnreachable`], if a setting is invalid.
     pub fn connect(&self, client_id: &str) -> Result<Log, LogUnreachable> {
         Kafka::new(KafkaSettings {
             brokers: self.kafka_brokers.clone(),
             client_id: client_id.to_owned(),
-            security: self.security.security()?,
+            security: self.security.to_security()?,
             batch: self.batch,
             properties: self.kafka_properties.clone(),
         })
@@ -52,7 +52,7 @@ impl KafkaArgs {
     }
 }
 
-/// Without the values of properties, which may be secrets.
+/// Omits the values of properties, which may be secrets.
 impl fmt::Debug for KafkaArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.kafka_properties.iter().map(|(name, _)| name).collect();
@@ -65,7 +65,7 @@ impl fmt::Debug for KafkaArgs {
     }
 }
 
-fn property(text: &str) -> Result<(String, String), String> {
+fn parse_property(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.trim().is_empty() => {
             Ok((name.trim().to_owned(), value.trim().to_owned()))

@@ -10,7 +10,7 @@ use std::{
 use event_log::{AppendError, Position};
 
 use crate::harness::{
-    DEADLINE, FOREVER, Memory, TOPIC, Told, World, append, eventually, join, open, record,
+    Call, DEADLINE, FOREVER, Memory, TOPIC, World, append, eventually, join, open, record,
 };
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn everything_that_was_acknowledged_before_kill_9_is_there_once() {
     let log = world.open(PARTITIONS, FOREVER).await;
     let memory = Memory::default();
     let reader = join(&log, memory.clone());
-    let live = || (0..PARTITIONS as i32).all(|partition| memory.has(&Told::Live(partition)));
+    let live = || (0..PARTITIONS as i32).all(|partition| memory.has(&Call::Live(partition)));
     eventually("all are live", live).await;
     let mut names = HashSet::new();
     for seen in memory.records() {

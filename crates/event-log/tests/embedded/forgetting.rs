@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use event_log::{Watermarks, topic::Cleanup};
 
 use crate::harness::{
-    DEADLINE, FOREVER, Memory, Told, World, append, eventually, join, push, record, topic,
+    Call, DEADLINE, FOREVER, Memory, World, append, eventually, join, push, record, topic,
 };
 
 /// Every record is older than this a moment later.
@@ -47,8 +47,8 @@ async fn old_records_go_and_offsets_go_on() {
     let reader = join(&log, memory.clone());
     eventually("both are read", || memory.count() == 2).await;
     assert_eq!(memory.of(0), [(1200, "new".to_owned())]);
-    assert!(memory.has(&Told::Extent(0, Watermarks { low: 1200, high: 1201 })));
-    assert!(memory.has(&Told::Extent(1, Watermarks { low: 1, high: 2 })));
+    assert!(memory.has(&Call::Watermarks(0, Watermarks { low: 1200, high: 1201 })));
+    assert!(memory.has(&Call::Watermarks(1, Watermarks { low: 1, high: 2 })));
     reader.stop().await;
 }
 
@@ -98,7 +98,7 @@ async fn a_reader_is_not_disturbed_by_records_that_go() {
         read.iter().all(|(offset, value)| offset.to_string() == *value),
         "each where it belongs"
     );
-    assert_eq!(memory.told().iter().filter(|told| matches!(told, Told::Live(_))).count(), 1);
+    assert_eq!(memory.calls().iter().filter(|call| matches!(call, Call::Live(_))).count(), 1);
     reader.stop().await;
 }
 
@@ -119,7 +119,7 @@ async fn a_compacted_topic_keeps_the_newest_record_of_each_key() {
     eventually_rows(&world, 4).await;
     let memory = Memory::default();
     let reader = join(&log, memory.clone());
-    eventually("all are live", || memory.has(&Told::Live(0)) && memory.has(&Told::Live(1))).await;
+    eventually("all are live", || memory.has(&Call::Live(0)) && memory.has(&Call::Live(1))).await;
     let newest = [1697, 1698, 1699].map(|number| (number, number.to_string()));
     assert_eq!(memory.of(0), newest);
     assert_eq!(memory.of(1), [(0, "of another partition".to_owned())]);

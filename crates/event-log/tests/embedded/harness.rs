@@ -1,4 +1,4 @@
-//! A folder, a fold that remembers what it was told, and waiting for a condition.
+//! A folder, a handler that records its calls, and waiting for a condition.
 
 use std::{
     path::{Path, PathBuf},
@@ -62,8 +62,8 @@ pub(crate) async fn open(path: &Path, partitions: u32, cleanup: Cleanup) -> Embe
 }
 
 /// Reads the topic's every partition.
-pub(crate) fn join(log: &Embedded, fold: impl PartitionHandler) -> Reader {
-    log.join(TOPIC, GROUP, None, fold)
+pub(crate) fn join(log: &Embedded, handler: impl PartitionHandler) -> Reader {
+    log.join_group(TOPIC, GROUP, None, handler)
 }
 
 pub(crate) fn topic(partitions: u32, cleanup: Cleanup) -> Topic {
@@ -95,42 +95,42 @@ pub(crate) struct Seen {
     pub(crate) headers: Vec<(String, Vec<u8>)>,
 }
 
-/// What a fold was told.
+/// A call of the handler.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum Call {
     Assigned(i32),
-    Extent(i32, Watermarks),
+    Watermarks(i32, Watermarks),
     Record(Seen),
     Live(i32),
     Revoked(i32),
-    Idle,
+    RenewLease,
 }
 
-/// A fold that remembers, in order.
+/// A handler that records its calls, in order.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Memory(Arc<Mutex<Vec<Told>>>);
+pub(crate) struct Memory(Arc<Mutex<Vec<Call>>>);
 
 impl Memory {
-    /// Without the idle calls.
-    pub(crate) fn told(&self) -> Vec<Told> {
-        self.0.lock().iter().filter(|told| **told != Told::Idle).cloned().collect()
+    /// Without the renewals of the lease.
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.0.lock().iter().filter(|call| **call != Call::RenewLease).cloned().collect()
     }
 
-    pub(crate) fn has(&self, wanted: &Told) -> bool {
+    pub(crate) fn has(&self, wanted: &Call) -> bool {
         self.0.lock().contains(wanted)
     }
 
-    pub(crate) fn idles(&self) -> usize {
-        self.0.lock().iter().filter(|told| **told == Told::Idle).count()
+    pub(crate) fn renewals(&self) -> usize {
+        self.0.lock().iter().filter(|call| **call == Call::RenewLease).count()
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.0.lock().iter().filter(|told| matches!(told, Told::Record(_))).count()
+        self.0.lock().iter().filter(|call| matches!(call, Call::Record(_))).count()
     }
 
     pub(crate) fn records(&self) -> Vec<Seen> {
-        let record = |told| if let Told::Record(seen) = told { Some(seen) } else { None };
-        self.told().into_iter().filter_map(record).collect()
+        let record = |call| if let Call::Record(seen) = call { Some(seen) } else { None };
+        self.calls().into_iter().filter_map(record).collect()
     }
 
     /// What was read of a partition: offsets and values, in order.
@@ -142,12 +142,12 @@ impl Memory {
 
 impl PartitionHandler for Memory {
     fn on_assigned(&mut self, partition: i32) -> StartAt {
-        self.0.lock().push(Told::Assigned(partition));
+        self.0.lock().push(Call::Assigned(partition));
         StartAt::Beginning
     }
 
-    fn on_watermarks(&mut self, partition: i32, extent: Watermarks) {
-        self.0.lock().push(Told::Extent(partition, extent));
+    fn on_watermarks(&mut self, partition: i32, watermarks: Watermarks) {
+        self.0.lock().push(Call::Watermarks(partition, watermarks));
     }
 
     fn on_record(&mut self, record: &Record<'_>) -> RecordOutcome {
@@ -165,20 +165,20 @@ impl PartitionHandler for Memory {
                 .collect(),
         };
         let poison = seen.value.contains("poison");
-        self.0.lock().push(Told::Record(seen));
+        self.0.lock().push(Call::Record(seen));
         if poison { RecordOutcome::Poison("it is poison".into()) } else { RecordOutcome::Applied }
     }
 
     fn on_live(&mut self, partition: i32) {
-        self.0.lock().push(Told::Live(partition));
+        self.0.lock().push(Call::Live(partition));
     }
 
     fn on_revoked(&mut self, partition: i32) {
-        self.0.lock().push(Told::Revoked(partition));
+        self.0.lock().push(Call::Revoked(partition));
     }
 
     fn renew_lease(&mut self) {
-        self.0.lock().push(Told::Idle);
+        self.0.lock().push(Call::RenewLease);
     }
 }
 

@@ -5,7 +5,7 @@ mod opening;
 mod appending;
 mod reading;
 mod following;
-mod quarantine;
+mod dlq;
 mod durability;
 mod forgetting;
 mod measure;

@@ -1,11 +1,11 @@
-//! Reading: what a fold is told, in which order, and what it is spared.
+//! Reading: which calls a handler gets, and in which order.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use event_log::{NewRecord, Watermarks, embedded::Embedded};
 
 use crate::harness::{
-    FOREVER, Memory, TOPIC, Told, World, append, eventually, join, push, record, topic,
+    Call, FOREVER, Memory, TOPIC, World, append, eventually, join, push, record, topic,
 };
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn empty_keys_and_values_are_empty_and_not_missing() {
 }
 
 #[tokio::test]
-async fn a_fold_is_told_of_each_partition_in_the_order_that_the_seam_promises() {
+async fn a_handler_is_called_for_each_partition_in_the_promised_order() {
     let world = World::new();
     let log = world.open(2, FOREVER).await;
     let writer = log.writer();
@@ -64,27 +64,31 @@ async fn a_fold_is_told_of_each_partition_in_the_order_that_the_seam_promises() 
     append(&writer, record(0, "1", "3000")).await;
     let memory = Memory::default();
     let reader = join(&log, memory.clone());
-    let live = |partition| memory.has(&Told::Live(partition));
+    let live = |partition| memory.has(&Call::Live(partition));
     eventually("both are live", || live(0) && live(1)).await;
     append(&writer, record(1, "1", "later")).await;
     eventually("the later one is read", || memory.count() == 3002).await;
     reader.stop().await;
 
-    let told = memory.told();
-    let at = |wanted: &Told| {
-        let found: Vec<_> =
-            told.iter().enumerate().filter(|(_, told)| *told == wanted).map(|(at, _)| at).collect();
-        assert_eq!(found.len(), 1, "{wanted:?} is told once");
+    let calls = memory.calls();
+    let at = |wanted: &Call| {
+        let found: Vec<_> = calls
+            .iter()
+            .enumerate()
+            .filter(|(_, call)| *call == wanted)
+            .map(|(at, _)| at)
+            .collect();
+        assert_eq!(found.len(), 1, "{wanted:?} is called once");
         found[0]
     };
     for (partition, high) in [(0, 3001), (1, 0)] {
-        let assigned = at(&Told::Assigned(partition));
-        let extent = at(&Told::Extent(partition, Watermarks { low: 0, high }));
-        let live = at(&Told::Live(partition));
-        let revoked = at(&Told::Revoked(partition));
-        assert!(assigned < extent && extent < live && live < revoked);
-        for (index, told) in told.iter().enumerate() {
-            if let Told::Record(seen) = told
+        let assigned = at(&Call::Assigned(partition));
+        let watermarks = at(&Call::Watermarks(partition, Watermarks { low: 0, high }));
+        let live = at(&Call::Live(partition));
+        let revoked = at(&Call::Revoked(partition));
+        assert!(assigned < watermarks && watermarks < live && live < revoked);
+        for (index, call) in calls.iter().enumerate() {
+            if let Call::Record(seen) = call
                 && seen.partition == partition
             {
                 assert!(assigned < index && index < revoked);
@@ -142,12 +146,12 @@ async fn a_reader_waits_for_a_topic_that_is_made_later() {
 }
 
 #[tokio::test]
-async fn a_fold_with_nothing_to_do_is_told_so_again_and_again() {
+async fn the_lease_of_an_idle_handler_is_renewed_again_and_again() {
     let world = World::new();
     let log = world.open(1, FOREVER).await;
     let memory = Memory::default();
     let reader = join(&log, memory.clone());
-    eventually("it is idle", || memory.idles() > 3).await;
+    eventually("it is idle", || memory.renewals() > 3).await;
     reader.stop().await;
 }
 
@@ -157,9 +161,9 @@ async fn a_dropped_reader_ends_and_revokes() {
     let log = world.open(1, FOREVER).await;
     let memory = Memory::default();
     let reader = join(&log, memory.clone());
-    eventually("it is live", || memory.has(&Told::Live(0))).await;
+    eventually("it is live", || memory.has(&Call::Live(0))).await;
     drop(reader);
-    eventually("it is revoked", || memory.has(&Told::Revoked(0))).await;
+    eventually("it is revoked", || memory.has(&Call::Revoked(0))).await;
 }
 
 #[tokio::test]
@@ -193,11 +197,11 @@ async fn a_reader_that_cannot_read_at_first_reads_everything_when_it_can() {
     world.shell("ALTER TABLE records RENAME TO hidden").await;
     let memory = Memory::default();
     let reader = join(&log, memory.clone());
-    // Failing, it is still called, and can still be told to stop.
-    eventually("it goes on", || memory.idles() > 2).await;
-    assert!(!memory.has(&Told::Live(0)), "what cannot be read is not live");
+    // While reads fail, the driver still renews the lease and obeys a stop.
+    eventually("it goes on", || memory.renewals() > 2).await;
+    assert!(!memory.has(&Call::Live(0)), "what cannot be read is not live");
     world.shell("ALTER TABLE hidden RENAME TO records").await;
-    eventually("it is live", || memory.has(&Told::Live(0))).await;
+    eventually("it is live", || memory.has(&Call::Live(0))).await;
     assert_eq!(memory.count(), 10);
     reader.stop().await;
 }

@@ -1,11 +1,11 @@
-//! Reading what one is told, in no group.
+//! Followers: readers of assigned partitions, outside any group.
 
 use event_log::Watermarks;
 
-use crate::harness::{Memory, TOPIC, Told, World, eventually};
+use crate::harness::{Call, Memory, TOPIC, World, eventually};
 
 #[tokio::test]
-async fn a_follower_reads_what_it_is_told_from_its_beginning_again_and_again() {
+async fn a_follower_reads_an_assigned_partition_from_its_beginning_each_time() {
     let world = World::mock(3);
     for partition in 0..3 {
         world.append(partition, "first").await;
@@ -17,11 +17,14 @@ async fn a_follower_reads_what_it_is_told_from_its_beginning_again_and_again() {
     world.append(0, "not for it").await;
     world.append(1, "second").await;
     eventually("both", || memory.since_assigned(1) == ["first", "second"]).await;
-    let extents = memory.told().into_iter().filter(|told| matches!(told, Told::Extent(..)));
-    assert_eq!(extents.collect::<Vec<_>>(), [Told::Extent(1, Watermarks { low: 0, high: 1 })]);
+    let watermarks = memory.calls().into_iter().filter(|call| matches!(call, Call::Watermarks(..)));
+    assert_eq!(
+        watermarks.collect::<Vec<_>>(),
+        [Call::Watermarks(1, Watermarks { low: 0, high: 1 })]
+    );
 
     follower.revoke(1);
-    eventually("revoked", || memory.told().last() == Some(&Told::Revoked(1))).await;
+    eventually("revoked", || memory.calls().last() == Some(&Call::Revoked(1))).await;
     world.append(1, "third").await;
     let assigner = follower.assigner();
     assigner.assign(1);

@@ -1,6 +1,7 @@
-//! A broker, a fold that remembers what it was told, and waiting for a condition.
+//! A broker, a handler that records its calls, and waiting for a condition.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -74,22 +75,30 @@ impl World {
         append(&self.log, &self.topic, partition, value).await;
     }
 
-    /// Everything in the dead-letter topic, in order.
-    pub(crate) async fn letters(&self) -> Vec<Seen> {
+    /// Everything in the dead-letter queue, in order: each key once.
+    pub(crate) async fn dead_letters(&self) -> Vec<Seen> {
+        let mut keys = HashSet::new();
+        let mut copies = self.copies().await;
+        copies.retain(|seen| keys.insert(seen.key.clone()));
+        copies
+    }
+
+    /// Everything in the dead-letter queue, second copies too.
+    pub(crate) async fn copies(&self) -> Vec<Seen> {
         let memory = Memory::default();
         let follower = self.log.follow_topic(&self.dlq, memory.clone()).expect("a follower");
         for partition in 0..self.partitions {
             follower.assign(partition);
         }
-        let live = || (0..self.partitions).all(|partition| memory.has(&Told::Live(partition)));
-        eventually("the dead-letter topic is read", live).await;
+        let live = || (0..self.partitions).all(|partition| memory.has(&Call::Live(partition)));
+        eventually("the dead-letter queue is read", live).await;
         follower.stop().await;
         memory.records()
     }
 
-    /// The values in a partition of the dead-letter topic.
-    pub(crate) async fn letters_of(&self, partition: i32) -> Vec<String> {
-        let letters = self.letters().await.into_iter();
+    /// The values in a partition of the dead-letter queue: each key once.
+    pub(crate) async fn dead_letters_of(&self, partition: i32) -> Vec<String> {
+        let letters = self.dead_letters().await.into_iter();
         letters.filter(|seen| seen.partition == partition).map(|seen| seen.value).collect()
     }
 
@@ -141,45 +150,45 @@ pub(crate) struct Seen {
     pub(crate) headers: Vec<(String, String)>,
 }
 
-/// What a fold was told.
+/// A call of the handler.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum Call {
     Assigned(i32),
-    Extent(i32, Watermarks),
+    Watermarks(i32, Watermarks),
     Record(Seen),
     Live(i32),
     Revoked(i32),
 }
 
-/// A fold that remembers, in order. What says that it is poison is.
+/// A handler that records its calls, in order. What says that it is poison is.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Memory(Arc<Mutex<Vec<Told>>>);
+pub(crate) struct Memory(Arc<Mutex<Vec<Call>>>);
 
 impl Memory {
-    pub(crate) fn told(&self) -> Vec<Told> {
+    pub(crate) fn calls(&self) -> Vec<Call> {
         self.0.lock().clone()
     }
 
-    pub(crate) fn has(&self, wanted: &Told) -> bool {
+    pub(crate) fn has(&self, wanted: &Call) -> bool {
         self.0.lock().contains(wanted)
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.0.lock().iter().filter(|told| matches!(told, Told::Record(_))).count()
+        self.0.lock().iter().filter(|call| matches!(call, Call::Record(_))).count()
     }
 
     pub(crate) fn records(&self) -> Vec<Seen> {
-        let record = |told| if let Told::Record(seen) = told { Some(seen) } else { None };
-        self.told().into_iter().filter_map(record).collect()
+        let record = |call| if let Call::Record(seen) = call { Some(seen) } else { None };
+        self.calls().into_iter().filter_map(record).collect()
     }
 
     /// The values that were read of a partition since it was last assigned.
     pub(crate) fn since_assigned(&self, partition: i32) -> Vec<String> {
-        let told = self.told();
-        let start = told.iter().rposition(|told| *told == Told::Assigned(partition));
-        let told = start.map_or(&[][..], |start| &told[start..]);
-        let values = told.iter().filter_map(|told| match told {
-            Told::Record(seen) if seen.partition == partition => Some(seen.value.clone()),
+        let calls = self.calls();
+        let start = calls.iter().rposition(|call| *call == Call::Assigned(partition));
+        let calls = start.map_or(&[][..], |start| &calls[start..]);
+        let values = calls.iter().filter_map(|call| match call {
+            Call::Record(seen) if seen.partition == partition => Some(seen.value.clone()),
             _ => None,
         });
         values.collect()
@@ -188,13 +197,13 @@ impl Memory {
     /// Which partitions are assigned and live.
     pub(crate) fn live(&self) -> Vec<i32> {
         let mut live = Vec::new();
-        for told in &*self.0.lock() {
-            match told {
-                Told::Live(partition) => live.push(*partition),
-                Told::Assigned(partition) | Told::Revoked(partition) => {
+        for call in &*self.0.lock() {
+            match call {
+                Call::Live(partition) => live.push(*partition),
+                Call::Assigned(partition) | Call::Revoked(partition) => {
                     live.retain(|live| live != partition);
                 }
-                Told::Extent(..) | Told::Record(_) => {}
+                Call::Watermarks(..) | Call::Record(_) => {}
             }
         }
         live
@@ -203,12 +212,12 @@ impl Memory {
 
 impl PartitionHandler for Memory {
     fn on_assigned(&mut self, partition: i32) -> StartAt {
-        self.0.lock().push(Told::Assigned(partition));
+        self.0.lock().push(Call::Assigned(partition));
         StartAt::Beginning
     }
 
-    fn on_watermarks(&mut self, partition: i32, extent: Watermarks) {
-        self.0.lock().push(Told::Extent(partition, extent));
+    fn on_watermarks(&mut self, partition: i32, watermarks: Watermarks) {
+        self.0.lock().push(Call::Watermarks(partition, watermarks));
     }
 
     fn on_record(&mut self, record: &Record<'_>) -> RecordOutcome {
@@ -222,16 +231,16 @@ impl PartitionHandler for Memory {
             headers: headers.map(|(name, value)| ((*name).to_owned(), text(value))).collect(),
         };
         let poison = seen.value.contains("poison") || seen.value == "null";
-        self.0.lock().push(Told::Record(seen));
+        self.0.lock().push(Call::Record(seen));
         if poison { RecordOutcome::Poison("it is poison".into()) } else { RecordOutcome::Applied }
     }
 
     fn on_live(&mut self, partition: i32) {
-        self.0.lock().push(Told::Live(partition));
+        self.0.lock().push(Call::Live(partition));
     }
 
     fn on_revoked(&mut self, partition: i32) {
-        self.0.lock().push(Told::Revoked(partition));
+        self.0.lock().push(Call::Revoked(partition));
     }
 }
 

@@ -4,5 +4,5 @@
 
 mod harness;
 mod following;
-mod quarantine;
+mod dlq;
 mod real;

@@ -1,5 +1,5 @@
-//! A fold that has something from an earlier time, on both drivers: it is given what follows, when
-//! the log proves it right, and everything when not.
+//! A handler that starts after an anchor, on both drivers: it is given what follows if the log has
+//! the anchor, and everything if not.
 
 use std::{
     sync::Arc,
@@ -29,7 +29,7 @@ const DLQ: &str = "notifications.dlq";
 /// A log with four records in its one partition; the second is poison.
 struct World {
     log: Log,
-    /// What the log stands on.
+    /// Kept alive for the log.
     _cluster: Option<Cluster>,
     _folder: Option<tempfile::TempDir>,
 }
@@ -84,29 +84,29 @@ impl World {
         self.log.writer().append(TOPIC, record).expect("queued").await.expect("acknowledged");
     }
 
-    fn join(&self, group: &str, fold: &Later) -> Reader {
+    fn join(&self, group: &str, handler: &ResumingHandler) -> Reader {
         let group = Group { id: group.to_owned(), instance: None };
-        self.log.join_group(TOPIC, &group, Some(DLQ), fold.clone()).expect("a member")
+        self.log.join_group(TOPIC, &group, Some(DLQ), handler.clone()).expect("a member")
     }
 
-    /// Reads all of it, and stops when the group was told so.
+    /// Reads the whole log, and stops once the group has committed its end.
     async fn read_once(&self, group: &str) -> Vec<RecordAnchor> {
-        let fold = Later::default();
-        let reader = self.join(group, &fold);
-        let settling = reader.committed_offsets();
-        eventually("the group is told", || settling.committed(0) == Some(4)).await;
+        let handler = ResumingHandler::default();
+        let reader = self.join(group, &handler);
+        let committed = reader.committed_offsets();
+        eventually("the end is committed", || committed.committed(0) == Some(4)).await;
         reader.stop().await;
-        assert_eq!(fold.told(), ["assigned", "a", "poison", "c", "d", "live", "revoked"]);
-        std::mem::take(&mut fold.0.lock().marks)
+        assert_eq!(handler.calls(), ["assigned", "a", "poison", "c", "d", "live", "revoked"]);
+        std::mem::take(&mut handler.0.lock().anchors)
     }
 
     async fn letters(&self) -> usize {
-        let fold = Later::default();
-        let follower = self.log.follow_topic(DLQ, fold.clone()).expect("a follower");
+        let handler = ResumingHandler::default();
+        let follower = self.log.follow_topic(DLQ, handler.clone()).expect("a follower");
         follower.assign(0);
-        eventually("the dead letters are read", || fold.told().contains(&"live".into())).await;
+        eventually("the dead letters are read", || handler.calls().contains(&"live".into())).await;
         follower.stop().await;
-        fold.0.lock().marks.len()
+        handler.0.lock().anchors.len()
     }
 }
 
@@ -115,45 +115,44 @@ fn topic(name: &str) -> Topic {
     Topic { name, partitions: 1, replication: 1, cleanup }
 }
 
-/// A fold that remembers what it was told, and may have something already.
+/// A handler that records its calls, and may start after an anchor.
 #[derive(Clone, Default)]
-struct Later(Arc<Mutex<State>>);
+struct ResumingHandler(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    has: Option<RecordAnchor>,
-    stale: Option<i32>,
-    told: Vec<String>,
-    marks: Vec<RecordAnchor>,
+    anchor: Option<RecordAnchor>,
+    invalidated: Option<i32>,
+    calls: Vec<String>,
+    anchors: Vec<RecordAnchor>,
 }
 
-impl Later {
-    fn has(mark: RecordAnchor) -> Self {
-        Self(Arc::new(Mutex::new(State { has: Some(mark), ..State::default() })))
+impl ResumingHandler {
+    fn with_anchor(anchor: RecordAnchor) -> Self {
+        Self(Arc::new(Mutex::new(State { anchor: Some(anchor), ..State::default() })))
     }
 
-    /// In order, the end of liveness first where it comes with the last record.
-    fn told(&self) -> Vec<String> {
-        self.0.lock().told.clone()
+    fn calls(&self) -> Vec<String> {
+        self.0.lock().calls.clone()
     }
 
-    fn tell(&self, what: &str) {
-        self.0.lock().told.push(what.to_owned());
+    fn record_call(&self, call: &str) {
+        self.0.lock().calls.push(call.to_owned());
     }
 }
 
-impl PartitionHandler for Later {
+impl PartitionHandler for ResumingHandler {
     fn on_assigned(&mut self, _: i32) -> StartAt {
-        self.tell("assigned");
-        StartAt::from_anchor(self.0.lock().has.take())
+        self.record_call("assigned");
+        StartAt::from_anchor(self.0.lock().anchor.take())
     }
 
     fn on_watermarks(&mut self, _: i32, _: Watermarks) {}
 
     fn on_record(&mut self, record: &Record<'_>) -> RecordOutcome {
         let value = String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned();
-        self.tell(&value);
-        self.0.lock().marks.push(record.anchor());
+        self.record_call(&value);
+        self.0.lock().anchors.push(record.anchor());
         if value == "poison" {
             RecordOutcome::Poison("it says so".into())
         } else {
@@ -162,19 +161,19 @@ impl PartitionHandler for Later {
     }
 
     fn on_live(&mut self, _: i32) {
-        self.tell("live");
+        self.record_call("live");
     }
 
     fn on_revoked(&mut self, _: i32) {
-        self.tell("revoked");
+        self.record_call("revoked");
     }
 
     fn on_reset(&mut self, _: i32, _: &str) {
-        self.tell("void");
+        self.record_call("reset");
     }
 
     fn take_invalidated(&mut self) -> Option<i32> {
-        self.0.lock().stale.take()
+        self.0.lock().invalidated.take()
     }
 }
 
@@ -186,94 +185,94 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-async fn until_told(fold: &Later, expected: &[&str]) {
+async fn until_calls(handler: &ResumingHandler, expected: &[&str]) {
     let until = Instant::now() + DEADLINE;
-    while fold.told() != expected {
-        assert!(Instant::now() < until, "{:?} instead of {expected:?}", fold.told());
+    while handler.calls() != expected {
+        assert!(Instant::now() < until, "{:?} instead of {expected:?}", handler.calls());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-const ALL_AFTER_ALL: [&str; 9] =
-    ["assigned", "void", "revoked", "assigned", "a", "poison", "c", "d", "live"];
+const RESET_CALLS: [&str; 9] =
+    ["assigned", "reset", "revoked", "assigned", "a", "poison", "c", "d", "live"];
 
-async fn what_follows(world: World) {
-    let marks = world.read_once("group").await;
-    let fold = Later::has(marks[1]);
-    let reader = world.join("group", &fold);
-    until_told(&fold, &["assigned", "c", "d", "live"]).await;
+async fn resume_after_anchor(world: World) {
+    let anchors = world.read_once("group").await;
+    let handler = ResumingHandler::with_anchor(anchors[1]);
+    let reader = world.join("group", &handler);
+    until_calls(&handler, &["assigned", "c", "d", "live"]).await;
     world.append("e").await;
-    until_told(&fold, &["assigned", "c", "d", "live", "e"]).await;
+    until_calls(&handler, &["assigned", "c", "d", "live", "e"]).await;
     reader.stop().await;
     // With nothing after it, it is live at once.
-    let fold = Later::has(marks[3]);
-    let follower = world.log.follow_topic(TOPIC, fold.clone()).expect("a follower");
+    let handler = ResumingHandler::with_anchor(anchors[3]);
+    let follower = world.log.follow_topic(TOPIC, handler.clone()).expect("a follower");
     follower.assign(0);
-    until_told(&fold, &["assigned", "e", "live"]).await;
+    until_calls(&handler, &["assigned", "e", "live"]).await;
     follower.stop().await;
     assert_eq!(world.letters().await, 1, "dead letters are copied once");
 }
 
-async fn nothing_follows(world: World) {
-    let marks = world.read_once("group").await;
-    let fold = Later::has(marks[3]);
-    let reader = world.join("group", &fold);
-    until_told(&fold, &["assigned", "live"]).await;
+async fn resume_at_end(world: World) {
+    let anchors = world.read_once("group").await;
+    let handler = ResumingHandler::with_anchor(anchors[3]);
+    let reader = world.join("group", &handler);
+    until_calls(&handler, &["assigned", "live"]).await;
     reader.stop().await;
-    // What is told of the group's progress is no less than before.
-    let fold = Later::has(marks[3]);
-    let reader = world.join("group", &fold);
-    until_told(&fold, &["assigned", "live"]).await;
+    // The committed offset has not gone back.
+    let handler = ResumingHandler::with_anchor(anchors[3]);
+    let reader = world.join("group", &handler);
+    until_calls(&handler, &["assigned", "live"]).await;
     reader.stop().await;
 }
 
 async fn another_log(world: World) {
-    let marks = world.read_once("group").await;
-    let other = |offset, checksum| Later::has(RecordAnchor { offset, checksum });
+    let anchors = world.read_once("group").await;
+    let other = |offset, checksum| ResumingHandler::with_anchor(RecordAnchor { offset, checksum });
     let wrong = [
-        other(1, marks[1].checksum ^ 1),
-        // The place of the next record, and one that the log has not come to.
-        other(4, marks[1].checksum),
-        other(1000, marks[1].checksum),
+        other(1, anchors[1].checksum ^ 1),
+        // The next offset, and one far beyond the end.
+        other(4, anchors[1].checksum),
+        other(1000, anchors[1].checksum),
     ];
-    for fold in wrong {
-        let follower = world.log.follow_topic(TOPIC, fold.clone()).expect("a follower");
+    for handler in wrong {
+        let follower = world.log.follow_topic(TOPIC, handler.clone()).expect("a follower");
         follower.assign(0);
-        until_told(&fold, &ALL_AFTER_ALL).await;
+        until_calls(&handler, &RESET_CALLS).await;
         follower.stop().await;
     }
-    let fold = other(2, marks[1].checksum);
-    let reader = world.join("group", &fold);
-    until_told(&fold, &ALL_AFTER_ALL).await;
+    let handler = other(2, anchors[1].checksum);
+    let reader = world.join("group", &handler);
+    until_calls(&handler, &RESET_CALLS).await;
     world.append("e").await;
-    eventually("it goes on", || fold.told().last().map(String::as_str) == Some("e")).await;
+    eventually("it goes on", || handler.calls().last().map(String::as_str) == Some("e")).await;
     reader.stop().await;
     assert_eq!(world.letters().await, 1, "dead letters are copied once");
 }
 
 async fn group_behind(world: World) {
-    let marks = world.read_once("group").await;
-    // To this group nothing was told, and the dead letter is its own to copy.
-    let fold = Later::has(marks[2]);
-    let reader = world.join("another group", &fold);
-    let settling = reader.committed_offsets();
-    eventually("the group is told", || settling.committed(0) == Some(4)).await;
-    let told = fold.told();
-    let again = told.iter().rposition(|told| told == "assigned").expect("an assignment");
-    assert_eq!(told[again..], ALL_AFTER_ALL[3..]);
-    assert!(told[..again].iter().any(|told| told == "void"), "{told:?}");
+    let anchors = world.read_once("group").await;
+    // This group has committed nothing, and copies the poison record itself.
+    let handler = ResumingHandler::with_anchor(anchors[2]);
+    let reader = world.join("another group", &handler);
+    let committed = reader.committed_offsets();
+    eventually("the end is committed", || committed.committed(0) == Some(4)).await;
+    let calls = handler.calls();
+    let again = calls.iter().rposition(|call| call == "assigned").expect("an assignment");
+    assert_eq!(calls[again..], RESET_CALLS[3..]);
+    assert!(calls[..again].iter().any(|call| call == "reset"), "{calls:?}");
     reader.stop().await;
     assert_eq!(world.letters().await, 2, "once for each group");
 }
 
-async fn stale(world: World) {
-    let marks = world.read_once("group").await;
-    let fold = Later::has(marks[2]);
-    let reader = world.join("group", &fold);
-    until_told(&fold, &["assigned", "d", "live"]).await;
-    fold.0.lock().stale = Some(0);
-    let whole = [&["assigned", "d", "live"], &ALL_AFTER_ALL[1..]].concat();
-    until_told(&fold, &whole).await;
+async fn invalidated(world: World) {
+    let anchors = world.read_once("group").await;
+    let handler = ResumingHandler::with_anchor(anchors[2]);
+    let reader = world.join("group", &handler);
+    until_calls(&handler, &["assigned", "d", "live"]).await;
+    handler.0.lock().invalidated = Some(0);
+    let whole = [&["assigned", "d", "live"], &RESET_CALLS[1..]].concat();
+    until_calls(&handler, &whole).await;
     reader.stop().await;
 }
 
@@ -289,24 +288,24 @@ macro_rules! on_both {
 }
 
 on_both! {
-    super::what_follows as a_fold_that_has_something_is_given_what_follows,
-    super::nothing_follows as a_fold_that_has_everything_is_live_without_a_record,
-    super::another_log as what_the_log_does_not_prove_is_void_and_read_from_the_beginning,
-    super::group_behind as a_start_beyond_what_the_group_was_told_is_void,
-    super::stale as a_fold_may_have_a_partition_started_over,
+    super::resume_after_anchor as a_handler_with_an_anchor_is_given_what_follows,
+    super::resume_at_end as a_handler_that_holds_everything_is_live_without_a_record,
+    super::another_log as a_partition_without_its_anchor_is_reset_and_read_from_the_beginning,
+    super::group_behind as a_start_above_the_committed_offset_is_reset,
+    super::invalidated as a_handler_may_have_a_partition_reset,
 }
 
-/// What only a real broker can do to a topic. One after the other, because the names are the same.
+/// Needs what only a real broker can do to a topic. One test, because the topic's name is the same.
 #[tokio::test]
 #[ignore = "needs a real broker"]
-async fn what_retention_removed_or_a_new_topic_does_not_have_is_void() {
+async fn an_anchor_that_retention_removed_or_a_new_topic_lacks_resets_the_partition() {
     let world = World::real().await;
     let group = || format!("group-{}", uuid::Uuid::now_v7());
     let name = group();
-    let marks = world.read_once(&name).await;
-    let fold = Later::has(marks[1]);
-    let reader = world.join(&name, &fold);
-    until_told(&fold, &["assigned", "c", "d", "live"]).await;
+    let anchors = world.read_once(&name).await;
+    let handler = ResumingHandler::with_anchor(anchors[1]);
+    let reader = world.join(&name, &handler);
+    until_calls(&handler, &["assigned", "c", "d", "live"]).await;
     reader.stop().await;
 
     let brokers = std::env::var("TEST_KAFKA_BROKERS").expect("TEST_KAFKA_BROKERS");
@@ -315,25 +314,25 @@ async fn what_retention_removed_or_a_new_topic_does_not_have_is_void() {
     let mut until = TopicPartitionList::new();
     until.add_partition_offset(TOPIC, 0, Offset::Offset(2)).expect("a place");
     admin.delete_records(&until, &AdminOptions::new()).await.expect("removed");
-    let fold = Later::has(marks[1]);
-    let reader = world.join(&name, &fold);
-    until_told(&fold, &["assigned", "void", "revoked", "assigned", "c", "d", "live"]).await;
+    let handler = ResumingHandler::with_anchor(anchors[1]);
+    let reader = world.join(&name, &handler);
+    until_calls(&handler, &["assigned", "reset", "revoked", "assigned", "c", "d", "live"]).await;
     reader.stop().await;
-    let fold = Later::has(marks[2]);
-    let reader = world.join(&name, &fold);
-    until_told(&fold, &["assigned", "d", "live"]).await;
+    let handler = ResumingHandler::with_anchor(anchors[2]);
+    let reader = world.join(&name, &handler);
+    until_calls(&handler, &["assigned", "d", "live"]).await;
     reader.stop().await;
 
     admin.delete_topics(&[TOPIC], &AdminOptions::new()).await.expect("deleted");
     let deadline = Instant::now() + DEADLINE;
-    // A client that knew it may still find it for a moment.
+    // A client with cached metadata may still find it for a moment.
     while world.log.ensure_topics(&[topic(TOPIC)]).await.is_err() {
         assert!(Instant::now() < deadline, "the topic is not made again");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // Shorter than what is kept, as long, and longer.
+    // Shorter than the log before, as long, and longer.
     let new = ["x", "y", "z", "1", "2", "3"];
-    let mut expected = vec!["assigned", "void", "revoked", "assigned"];
+    let mut expected = vec!["assigned", "reset", "revoked", "assigned"];
     for value in new {
         let headers = vec![("ce_id", value.as_bytes().to_vec().into())];
         let record = NewRecord { partition: 0, key: b"7".to_vec(), value: value.into(), headers };
@@ -341,10 +340,10 @@ async fn what_retention_removed_or_a_new_topic_does_not_have_is_void() {
         let log = Log::Kafka(Kafka::new(settings).expect("the clients"));
         log.writer().append(TOPIC, record).expect("queued").await.expect("acknowledged");
         expected.push(value);
-        let fold = Later::has(marks[2]);
-        let follower = log.follow_topic(TOPIC, fold.clone()).expect("a follower");
+        let handler = ResumingHandler::with_anchor(anchors[2]);
+        let follower = log.follow_topic(TOPIC, handler.clone()).expect("a follower");
         follower.assign(0);
-        until_told(&fold, &[&expected[..], &["live"]].concat()).await;
+        until_calls(&handler, &[&expected[..], &["live"]].concat()).await;
         follower.stop().await;
     }
 }

@@ -1,6 +1,6 @@
 //! Records that other producers wrote.
 
-use consumer::dead_letters::{self, DeadLetter};
+use consumer::dlq::{self, DlqRecord};
 use e2e::{
     World,
     world::{PARTITIONS, home, messages},
@@ -33,33 +33,32 @@ pub(crate) async fn poison(mut world: World) {
     world.send(2, 1, "after").await;
     world.expect_inbox(1, &["before".into(), "after".into()]).await;
 
-    // Each was set aside, with where it came from and why; a replay does so no second time.
-    expect_dead_letters(&world, 5).await;
+    // Each is copied, with its origin and the reason, and shown once after a replay.
+    expect_dlq(&world, 5).await;
     world.stop_consumer(0).await;
     world.start_consumer(0, &[]).await;
     world.expect_inbox(1, &["before".into(), "after".into()]).await;
-    let letters = expect_dead_letters(&world, 5).await;
+    let records = expect_dlq(&world, 5).await;
     let mut shown = Vec::new();
-    dead_letters::list(&letters, &mut shown).expect("written");
+    dlq::write_list(&records, &mut shown).expect("written");
     let shown = String::from_utf8(shown).expect("text");
     assert!(shown.contains(&format!("from {} {}-", world.topic, home(1))), "{shown}");
     assert!(shown.contains("not json") && shown.contains("expected ident"), "{shown}");
 
-    // Put back, it is read again: still no notification, so it is set aside again.
+    // Replayed, it is still no notification, so it is copied again.
     let (log, names) = (world.parts.log("test-operator"), TopicNames::of(&world.topic));
-    let one = &letters[..1];
-    let replayed =
-        dead_letters::replay(&log, &names, Partitioner::default(), PARTITIONS, one).await;
-    replayed.expect("put back");
-    expect_dead_letters(&world, 6).await;
+    let one = &records[..1];
+    let replayed = dlq::replay_records(&log, &names, Partitioner::default(), PARTITIONS, one).await;
+    replayed.expect("replayed");
+    expect_dlq(&world, 6).await;
 }
 
-pub(crate) async fn expect_dead_letters(world: &World, count: usize) -> Vec<DeadLetter> {
+pub(crate) async fn expect_dlq(world: &World, count: usize) -> Vec<DlqRecord> {
     let (log, topic) = (world.parts.log("test-operator"), TopicNames::of(&world.topic).dlq);
     e2e::until(|| async {
-        match dead_letters::read(&log, &topic, PARTITIONS).await {
-            Ok(letters) if letters.len() == count => Ok(letters),
-            other => Err(other.map(|letters| letters.len())),
+        match dlq::read_records(&log, &topic, PARTITIONS).await {
+            Ok(records) if records.len() == count => Ok(records),
+            other => Err(other.map(|records| records.len())),
         }
     })
     .await

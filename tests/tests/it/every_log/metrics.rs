@@ -3,8 +3,8 @@
 //! much as happened here, or more.
 
 use consumer::metrics::{
-    DELIVERY_SECONDS, ENTRIES, ENTRY_BYTES, FOLDED, INBOXES, LAG, PARTITIONS as STATES,
-    REBUILD_RECORDS, REBUILD_SECONDS, STREAMS,
+    DELIVERY_SECONDS, ENTRIES, ENTRY_BYTES, INBOXES, LAG, PARTITIONS as STATES, REBUILD_RECORDS,
+    REBUILD_SECONDS, RECORDS_FOLDED, STREAMS,
 };
 use e2e::{
     World,
@@ -85,7 +85,7 @@ pub(crate) async fn counted(world: World) {
     let (producer, consumer) = until(|| async {
         let (producer, consumer) = scrapes(&world).await;
         let poison = [("topic", "notifications"), ("outcome", "poison")];
-        let set_aside = consumer.sum(FOLDED, &poison) >= 1.0
+        let set_aside = consumer.sum(RECORDS_FOLDED, &poison) >= 1.0
             && consumer.sum(DEAD_LETTERS, &[]) > consumer_before.sum(DEAD_LETTERS, &[]);
         if set_aside { Ok((producer, consumer)) } else { Err(consumer) }
     })
@@ -107,7 +107,7 @@ pub(crate) async fn counted(world: World) {
 
     let before = &consumer_before;
     let applied = [("topic", "notifications"), ("outcome", "applied")];
-    assert!(consumer.sum(FOLDED, &applied) >= 3.0, "{}", consumer.text);
+    assert!(consumer.sum(RECORDS_FOLDED, &applied) >= 3.0, "{}", consumer.text);
     // States are of this consumer alone, so they are exact.
     assert_eq!((consumer.sum(INBOXES, &[]), consumer.sum(ENTRIES, &[])), (1.0, 3.0));
     assert!(consumer.sum(ENTRY_BYTES, &[]) > 300.0);

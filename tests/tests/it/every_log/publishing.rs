@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-use consumer::dead_letters;
+use consumer::dlq;
 use e2e::{World, until};
 use futures_util::{StreamExt as _, stream};
 use reqwest::{Body, Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::foreign::expect_dead_letters;
+use super::foreign::expect_dlq;
 
 /// Posts this JSON with this key, and returns the status and the answer.
 async fn keyed(world: &World, key: &str, body: &Value) -> (StatusCode, Value) {
@@ -75,9 +75,9 @@ pub(crate) async fn reused_key(mut world: World) {
         if status == 200 { Ok(()) } else { Err(answer) }
     })
     .await;
-    let letters = expect_dead_letters(&world, 1).await;
+    let records = expect_dlq(&world, 1).await;
     let mut shown = Vec::new();
-    dead_letters::list(&letters, &mut shown).expect("written");
+    dlq::write_list(&records, &mut shown).expect("written");
     assert!(String::from_utf8_lossy(&shown).contains("its Idempotency-Key was used before"));
     world.expect_inbox(2, &["first".into(), "one".into()]).await;
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use consumer::metrics::{FOLDED, RESTORED, SNAPSHOTS_REFUSED};
+use consumer::metrics::{RECORDS_FOLDED, RESTORED, SNAPSHOTS_REFUSED};
 use e2e::{
     World,
     parts::Parts,
@@ -59,7 +59,7 @@ fn file(folder: &Path, world: &World, user: i64) -> std::path::PathBuf {
 
 /// How many notifications this consumer has read from the log.
 fn folded(scrape: &Scrape) -> f64 {
-    scrape.sum(FOLDED, &[("topic", "notifications"), ("outcome", "applied")])
+    scrape.sum(RECORDS_FOLDED, &[("topic", "notifications"), ("outcome", "applied")])
 }
 
 pub(crate) async fn restart(mut world: World) {

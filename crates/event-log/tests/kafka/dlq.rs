@@ -1,18 +1,16 @@
-//! Poison, set aside exactly once. The in-memory broker keeps no offsets of transactions, so in
-//! each partition a good record comes last here, whose ordinary commit covers the poison before it;
-//! `real` has what needs more.
+//! Poison records are copied at least once, and a second copy has the same key.
 
 use crate::harness::{Memory, TOPIC, World, connect, eventually};
 
 #[tokio::test]
-async fn poison_is_set_aside_once_over_a_restart_and_a_replay() {
+async fn poison_is_copied_once_over_a_restart_and_a_replay() {
     let world = World::mock(2);
     for value in ["good", "poison 1", "good", "poison 2", "good"] {
         world.append(1, value).await;
     }
     let memory = Memory::default();
     let reader = world.join(&memory);
-    eventually("set aside", || reader.dlq_copied() == 2).await;
+    eventually("copied", || reader.dlq_copied() == 2).await;
     reader.stop().await;
     assert_eq!(world.committed(1), 5);
 
@@ -21,13 +19,13 @@ async fn poison_is_set_aside_once_over_a_restart_and_a_replay() {
     eventually("replayed", || memory.live().len() == 2 && memory.count() == 5).await;
     world.append(1, "poison 3").await;
     world.append(1, "good").await;
-    eventually("set aside", || reader.dlq_copied() == 1).await;
+    eventually("copied", || reader.dlq_copied() == 1).await;
     reader.stop().await;
 
-    let letters = world.letters().await;
+    let letters = world.copies().await;
     let values: Vec<_> = letters.iter().map(|seen| seen.value.as_str()).collect();
     assert_eq!(values, ["poison 1", "poison 2", "poison 3"]);
-    assert_eq!((letters[2].partition, letters[2].key.as_str()), (1, "7"));
+    assert_eq!((letters[2].partition, letters[2].key.as_str()), (1, "notifications/1/5"));
     let headers: Vec<_> =
         letters[2].headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let expected = [
@@ -40,16 +38,17 @@ async fn poison_is_set_aside_once_over_a_restart_and_a_replay() {
     ];
     assert_eq!(headers[..6], expected);
     assert!(headers[6].0 == "dlq.time" && headers[6].1.parse::<u64>().is_ok(), "{headers:?}");
+    assert_eq!(headers[7], ("dlq.key", "7"));
 }
 
 #[tokio::test]
-async fn poison_that_cannot_be_set_aside_delays_no_record_and_no_commit_passes_it() {
+async fn poison_that_cannot_be_copied_delays_no_record_and_no_commit_passes_it() {
     let world = World::mock(1);
     for value in ["good", "poison", "good", "good"] {
         world.append(0, value).await;
     }
     let mock = world.mock.as_ref().expect("the in-memory broker");
-    mock.refuse_transactions(true);
+    mock.set_rejecting(true);
     let memory = Memory::default();
     let reader = world.join(&memory);
     eventually("all is read", || memory.count() == 4 && memory.live() == [0]).await;
@@ -59,12 +58,12 @@ async fn poison_that_cannot_be_set_aside_delays_no_record_and_no_commit_passes_i
     reader.stop().await;
     assert_eq!(world.committed(0), 1);
 
-    mock.refuse_transactions(false);
+    mock.set_rejecting(false);
     let reader = world.join(&Memory::default());
-    eventually("set aside", || reader.dlq_copied() == 1).await;
+    eventually("copied", || reader.dlq_copied() == 1).await;
     reader.stop().await;
     assert_eq!(world.committed(0), 4);
-    assert_eq!(world.letters_of(0).await, ["poison"]);
+    assert_eq!(world.dead_letters_of(0).await, ["poison"]);
 }
 
 #[tokio::test]
@@ -77,7 +76,7 @@ async fn a_second_member_takes_partitions_over_and_copies_nothing_again() {
     }
     let (first, second) = (Memory::default(), Memory::default());
     let one = world.join(&first);
-    eventually("set aside", || one.dlq_copied() == 4).await;
+    eventually("copied", || one.dlq_copied() == 4).await;
     let other = world.join_with(&connect(&world.brokers), &second);
     eventually("shared", || first.live().len() == 2 && second.live().len() == 2).await;
     for partition in 0..4 {
@@ -86,11 +85,11 @@ async fn a_second_member_takes_partitions_over_and_copies_nothing_again() {
         }
     }
     let copied = || one.dlq_copied() + other.dlq_copied();
-    eventually("set aside by their owners", || copied() == 8).await;
+    eventually("copied by their owners", || copied() == 8).await;
     assert_eq!(other.dlq_copied(), 2);
     one.stop().await;
     other.stop().await;
     for partition in 0..4 {
-        assert_eq!(world.letters_of(partition).await, ["poison", "poison again"]);
+        assert_eq!(world.dead_letters_of(partition).await, ["poison", "poison again"]);
     }
 }

@@ -1,5 +1,5 @@
-//! Files that somebody made on purpose: every checksum is right, the content is anything. They are
-//! refused, or give inboxes that can be read; either way in little memory.
+//! Forged files: every checksum is right, the content is anything. Each is rejected or yields inboxes
+//! that can be read, either way in little memory.
 
 use std::time::Duration;
 
@@ -11,15 +11,19 @@ use model::{
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    SnapshotKey, decode,
-    format::{END, HEADER, INBOXES, MAGIC, VERSION, checksum},
-    taking,
+    decode::read_snapshot,
+    format::{
+        FOOTER_BLOCK, HEADER_BLOCK, INBOXES_BLOCK, MAGIC, SnapshotKey, VERSION, block_checksum,
+    },
+    writer::write_all,
 };
-use crate::view::{entry::Entry, inbox::Limits, inboxes::Inboxes, page::Query, rebuild::Source};
+use crate::view::{
+    entry::Entry, inbox::Limits, inboxes::Inboxes, page::PageQuery, rebuild::SourceTopic,
+};
 
 const LIMITS: Limits = Limits { entries: 3, age: Duration::from_secs(3600) };
 
-fn about() -> SnapshotKey {
+fn key() -> SnapshotKey {
     SnapshotKey {
         notifications: "n".into(),
         receipts: "r".into(),
@@ -52,9 +56,9 @@ fn inboxes() -> Inboxes {
         let sent_at = Timestamp::now();
         let headers = Headers { id, sent_at, traceparent: None, fingerprint };
         let entry = Entry::new(offset, &notification, headers).expect("JSON");
-        inboxes.add(notification.to.id, entry, LIMITS, sent_at.as_millisecond());
-        let mark = Some(RecordAnchor { offset, checksum: 1 });
-        inboxes.advance(Source::Notifications, offset, mark);
+        inboxes.add_entry(notification.to.id, entry, LIMITS, sent_at.as_millisecond());
+        let anchor = Some(RecordAnchor { offset, checksum: 1 });
+        inboxes.advance_to(SourceTopic::Notifications, offset, anchor);
     }
     for (offset, action) in
         [Action::Read, Action::Unread, Action::Dismissed].into_iter().enumerate()
@@ -62,14 +66,18 @@ fn inboxes() -> Inboxes {
         let ids =
             vec![NotificationId::from_text(&format!("id-{}", offset * 3 + 1)).expect("short")];
         let (user_id, offset) = (user(1 + (offset as i64) % 2), offset as i64);
-        inboxes.mark(&model::Receipt { user_id, action, ids }, offset, LIMITS);
-        inboxes.advance(Source::Receipts, offset, Some(RecordAnchor { offset, checksum: 2 }));
+        inboxes.apply_receipt(&model::Receipt { user_id, action, ids }, offset, LIMITS);
+        inboxes.advance_to(
+            SourceTopic::Receipts,
+            offset,
+            Some(RecordAnchor { offset, checksum: 2 }),
+        );
     }
     inboxes
 }
 
 fn written() -> Vec<u8> {
-    taking::whole(&inboxes(), &about(), 0, Vec::new(), || true).expect("memory").0
+    write_all(&inboxes(), &key(), 0, Vec::new(), || false).expect("memory").0
 }
 
 /// The kinds and contents of a file's blocks.
@@ -89,56 +97,59 @@ fn file(blocks: &[(u8, Vec<u8>)]) -> Vec<u8> {
     let mut file = [&MAGIC[..], &VERSION.to_le_bytes()].concat();
     for (kind, content) in blocks {
         let mut content = content.clone();
-        if *kind == END && content.len() >= 4 {
+        if *kind == FOOTER_BLOCK && content.len() >= 4 {
             let place = content.len() - 4;
             content[place..].copy_from_slice(&crc32fast::hash(&file).to_le_bytes());
         }
         file.extend((content.len() as u32).to_le_bytes());
-        file.extend(checksum(*kind, &content).to_le_bytes());
+        file.extend(block_checksum(*kind, &content).to_le_bytes());
         file.push(*kind);
         file.extend(content);
     }
     file
 }
 
-/// It is refused, or it can be read like any other.
-fn holds(bytes: &[u8]) {
-    let Ok(restored) = decode::read(bytes, &about(), 0) else { return };
+/// Fails unless the file is rejected or yields inboxes that can be read.
+fn check_file(bytes: &[u8]) {
+    let Ok(restored) = read_snapshot(bytes, &key(), 0) else { return };
     let mut inboxes = restored.inboxes;
     let now = Timestamp::now().as_millisecond();
     for user in inboxes.users.keys().copied().collect::<Vec<_>>() {
-        let page = inboxes.page(0, user, &Query::default(), i64::MIN);
+        let page = inboxes.read_page(0, user, &PageQuery::default(), i64::MIN);
         assert!(page.items.len() <= LIMITS.entries);
         let _ = page.to_json();
     }
-    inboxes.set_low(Source::Notifications, 5);
-    inboxes.expire(LIMITS, now);
+    inboxes.set_low_watermark(SourceTopic::Notifications, 5);
+    inboxes.expire_entries(LIMITS, now);
 }
 
 #[test]
-fn what_was_written_is_made_of_the_blocks_that_these_tests_change() {
+fn a_written_file_is_made_of_the_blocks_that_these_tests_change() {
     let written = written();
     let blocks = blocks(&written);
-    assert_eq!(blocks.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), [HEADER, INBOXES, END]);
+    assert_eq!(
+        blocks.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(),
+        [HEADER_BLOCK, INBOXES_BLOCK, FOOTER_BLOCK]
+    );
     assert_eq!(file(&blocks), written);
-    let restored = decode::read(&*written, &about(), 0).expect("as it was written");
-    assert_eq!((restored.inboxes.users(), restored.entries), (2, 6));
-    assert_eq!(restored.inboxes.tally().bytes, inboxes().tally().bytes);
+    let restored = read_snapshot(&*written, &key(), 0).expect("as it was written");
+    assert_eq!((restored.inboxes.user_count(), restored.entries), (2, 6));
+    assert_eq!(restored.inboxes.totals().bytes, inboxes().totals().bytes);
 }
 
 #[test]
-fn a_length_that_is_not_there_takes_no_memory() {
+fn a_false_length_takes_no_memory() {
     let mut lying = written();
     let at = MAGIC.len() + 4;
     for length in [u32::MAX, 60 << 20] {
         lying[at..at + 4].copy_from_slice(&length.to_le_bytes());
-        assert!(decode::read(&*lying, &about(), 0).is_err());
+        assert!(read_snapshot(&*lying, &key(), 0).is_err());
     }
 }
 
 proptest! {
     #[test]
-    fn any_content_with_the_right_checksums_is_refused_or_can_be_read(
+    fn any_content_with_the_right_checksums_is_rejected_or_can_be_read(
         changes in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
         let mut blocks = blocks(&written());
@@ -147,22 +158,22 @@ proptest! {
             let index = byte.index(content.len());
             content[index] = value;
         }
-        holds(&file(&blocks));
+        check_file(&file(&blocks));
     }
 
     #[test]
-    fn any_items_are_refused_or_can_be_read(items in vec(any::<u8>(), 0..200), kind in 0..5_u8) {
+    fn any_items_are_rejected_or_can_be_read(items in vec(any::<u8>(), 0..200), kind in 0..5_u8) {
         let mut blocks = blocks(&written());
         blocks.insert(1, (kind, items.clone()));
-        holds(&file(&blocks));
+        check_file(&file(&blocks));
         blocks[2].1 = items;
-        holds(&file(&blocks));
+        check_file(&file(&blocks));
     }
 
     #[test]
-    fn any_bytes_are_refused(bytes in vec(any::<u8>(), 0..300)) {
-        prop_assert!(decode::read(&*bytes, &about(), 0).is_err());
+    fn any_bytes_are_rejected(bytes in vec(any::<u8>(), 0..300)) {
+        prop_assert!(read_snapshot(&*bytes, &key(), 0).is_err());
         let begun = [&MAGIC[..], &VERSION.to_le_bytes(), &bytes].concat();
-        prop_assert!(decode::read(&*begun, &about(), 0).is_err());
+        prop_assert!(read_snapshot(&*begun, &key(), 0).is_err());
     }
 }

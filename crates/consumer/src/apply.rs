@@ -1,0 +1,322 @@
+//! Applies the records of the two topics to the view. Each topic has an applier, which runs on a
+//! thread of the log's own.
+
+use std::{
+    collections::HashSet,
+    fmt::Display,
+    sync::{Arc, atomic::Ordering},
+};
+
+use event_log::{PartitionHandler, Record, RecordAnchor, RecordOutcome, StartAt, Watermarks};
+use jiff::Timestamp;
+use metrics::{Histogram, histogram};
+use model::{Cursor, record};
+use service::ops::trace;
+use tokio::runtime::Handle;
+
+use crate::{
+    metrics::{DELIVERY_SECONDS, REBUILD_SECONDS},
+    snapshot::SnapshotManager,
+    view::{
+        PartitionView, View,
+        entry::Entry,
+        inbox::AddOutcome,
+        partition::{Applied, RevokedInboxes},
+        rebuild::SourceTopic,
+    },
+};
+
+/// Gets told which partitions this instance owns. Called on the log's threads, so it must not block.
+pub trait AssignmentListener: Send + 'static {
+    /// The partition was assigned to this instance, and is being rebuilt.
+    fn on_assigned(&self, partition: i32);
+    /// The partition answers. Either of the two appliers may be the one to report it.
+    fn on_live(&self, partition: i32);
+    /// The partition was revoked from this instance.
+    fn on_revoked(&self, partition: i32);
+}
+
+/// Why a notification goes to the dead-letter queue although it can be decoded.
+const KEY_REUSED: &str =
+    "its Idempotency-Key was used before, for a notification with another content";
+
+/// Applies the notifications' topic. It also holds the snapshots, because a partition is restored
+/// when its notifications are assigned and saved when they are revoked.
+pub struct NotificationApplier<L> {
+    view: Arc<View>,
+    topic: String,
+    listener: L,
+    snapshots: Option<Arc<SnapshotManager>>,
+    /// Frees the memory of revoked partitions, so that the polling thread need not.
+    runtime: Handle,
+    /// Partitions for which a misplaced record was logged.
+    misplaced_logged: HashSet<i32>,
+    delivery_seconds: Histogram,
+}
+
+impl<L: AssignmentListener> NotificationApplier<L> {
+    /// An applier for this view and topic. Must be called within a tokio runtime.
+    #[must_use]
+    pub fn new(
+        view: Arc<View>,
+        topic: String,
+        listener: L,
+        snapshots: Option<Arc<SnapshotManager>>,
+    ) -> Self {
+        Self {
+            view,
+            topic,
+            listener,
+            snapshots,
+            runtime: Handle::current(),
+            misplaced_logged: HashSet::new(),
+            delivery_seconds: histogram!(DELIVERY_SECONDS, "stage" => "applied"),
+        }
+    }
+
+    /// Advances the view over a record that changes no inbox.
+    fn skip_record(&self, record: &Record<'_>) {
+        if let Some(partition) = self.view.partition(record.partition) {
+            let anchor = anchor_if(self.snapshots.is_some(), record);
+            partition.apply_record(SourceTopic::Notifications, record.offset, anchor, |_| ());
+        }
+    }
+
+    fn add_notification(
+        &mut self,
+        record: &Record<'_>,
+    ) -> Result<Option<AddOutcome>, record::Poison> {
+        let at = Cursor::new(record.partition, record.offset);
+        let time = Timestamp::from_millisecond(record.timestamp_ms).unwrap_or_default();
+        let (notification, headers) =
+            record::decode(record.value, record.headers.iter().copied(), at, time)?;
+        let user = notification.to.id;
+        let traceparent = trace::is_recording().then(|| headers.traceparent.clone()).flatten();
+        let entry = Entry::new(record.offset, &notification, headers)?;
+        let is_misplaced = self.view.home_partition(user) != record.partition;
+        if is_misplaced && self.misplaced_logged.insert(record.partition) {
+            tracing::warn!(
+                kafka.topic = self.topic, kafka.partition = record.partition,
+                kafka.offset = record.offset, user.id = user.get(),
+                partitioner = %self.view.partitioner(),
+                "record is not in its recipient's partition: its producer uses another \
+                 partitioner, see --partitioner. Logged once a partition",
+            );
+        }
+        let sent_at_ms = entry.sent_at_ms;
+        let (limits, now_ms) = (self.view.limits(), Timestamp::now().as_millisecond());
+        let age_ms = now_ms.saturating_sub(sent_at_ms).max(0);
+        let Some(partition) = self.view.partition(record.partition) else { return Ok(None) };
+        let anchor = anchor_if(self.snapshots.is_some(), record);
+        let applied =
+            partition.apply_record(SourceTopic::Notifications, record.offset, anchor, |inboxes| {
+                inboxes.add_entry(user, entry, limits, now_ms)
+            });
+        let Some(Applied { result, is_live }) = applied else { return Ok(None) };
+        if result == AddOutcome::New {
+            let counters = self.view.counters();
+            if is_misplaced {
+                counters.misplaced.fetch_add(1, Ordering::Relaxed);
+                self.view.set_has_misplaced();
+            } else {
+                counters.applied.fetch_add(1, Ordering::Relaxed);
+            }
+            // The age of a replayed record is no delivery time, and a replay has no time to lose.
+            if is_live {
+                self.delivery_seconds.record(age_ms as f64 / 1000.0);
+                if let Some(traceparent) = traceparent {
+                    trace::record_delivery(
+                        &traceparent,
+                        sent_at_ms,
+                        record.partition,
+                        record.offset,
+                    );
+                }
+            }
+            partition.wake_readers(user);
+        }
+        Ok(Some(result))
+    }
+}
+
+impl<L: AssignmentListener> PartitionHandler for NotificationApplier<L> {
+    fn on_assigned(&mut self, number: i32) -> StartAt {
+        let Some(partition) = self.view.partition(number) else { return StartAt::Beginning };
+        let restored = self.snapshots.as_ref().and_then(|snapshots| snapshots.take_loaded(number));
+        if restored.as_ref().is_some_and(|restored| restored.has_misplaced) {
+            self.view.set_has_misplaced();
+        }
+        let (inboxes, entries) =
+            restored.map(|restored| (restored.inboxes, restored.entries)).unwrap_or_default();
+        let start = partition.assign(inboxes, entries);
+        self.listener.on_assigned(number);
+        start
+    }
+
+    fn on_watermarks(&mut self, partition: i32, watermarks: Watermarks) {
+        if let Some(partition) = self.view.partition(partition) {
+            partition.set_watermarks(SourceTopic::Notifications, watermarks);
+        }
+    }
+
+    fn on_record(&mut self, record: &Record<'_>) -> RecordOutcome {
+        if record::is_canary(record.key, record.headers.iter().copied()) {
+            self.skip_record(record);
+            return RecordOutcome::Applied;
+        }
+        match self.add_notification(record) {
+            Ok(Some(AddOutcome::Duplicate)) => {
+                self.view.counters().duplicates.fetch_add(1, Ordering::Relaxed);
+                RecordOutcome::Applied
+            }
+            Ok(Some(AddOutcome::Conflict)) => {
+                self.view.counters().conflicts.fetch_add(1, Ordering::Relaxed);
+                log_poison(&self.topic, record, &KEY_REUSED);
+                RecordOutcome::Poison(KEY_REUSED.into())
+            }
+            Ok(Some(AddOutcome::New | AddOutcome::AlreadyApplied) | None) => RecordOutcome::Applied,
+            Err(poison) => {
+                self.view.counters().poison.fetch_add(1, Ordering::Relaxed);
+                self.skip_record(record);
+                log_poison(&self.topic, record, &poison);
+                RecordOutcome::Poison(poison.to_string())
+            }
+        }
+    }
+
+    fn on_live(&mut self, number: i32) {
+        mark_caught_up(&self.view, SourceTopic::Notifications, number, &self.listener);
+    }
+
+    fn on_revoked(&mut self, number: i32) {
+        let revoked = self.view.partition(number).and_then(PartitionView::revoke);
+        self.listener.on_revoked(number);
+        let Some(RevokedInboxes { inboxes, is_complete }) = revoked else { return };
+        match &self.snapshots {
+            Some(snapshots) if is_complete => {
+                snapshots.write_revoked(number, inboxes, &self.runtime);
+            }
+            _ => drop(self.runtime.spawn_blocking(move || drop(inboxes))),
+        }
+    }
+
+    fn on_reset(&mut self, number: i32, _: &str) {
+        let partition = self.view.partition(number);
+        let was_restored =
+            partition.is_some_and(|partition| partition.invalidate(SourceTopic::Notifications));
+        if let Some(snapshots) = &self.snapshots {
+            snapshots.invalidate(number, was_restored);
+        }
+    }
+
+    fn take_invalidated(&mut self) -> Option<i32> {
+        let mut partitions = self.view.partitions();
+        partitions.find(|(_, partition)| partition.is_invalid()).map(|(number, _)| number)
+    }
+
+    fn renew_lease(&mut self) {
+        self.view.renew_lease();
+    }
+}
+
+/// Applies the receipts' topic. Its partitions follow those of the notifications.
+pub struct ReceiptApplier<L> {
+    view: Arc<View>,
+    topic: String,
+    listener: L,
+    keeps_anchors: bool,
+}
+
+impl<L: AssignmentListener> ReceiptApplier<L> {
+    /// An applier for this view and topic. `keeps_anchors` if snapshots are kept.
+    #[must_use]
+    pub fn new(view: Arc<View>, topic: String, listener: L, keeps_anchors: bool) -> Self {
+        Self { view, topic, listener, keeps_anchors }
+    }
+}
+
+impl<L: AssignmentListener> PartitionHandler for ReceiptApplier<L> {
+    fn on_assigned(&mut self, partition: i32) -> StartAt {
+        let partition = self.view.partition(partition);
+        partition
+            .map_or(StartAt::Beginning, |partition| partition.start_topic(SourceTopic::Receipts))
+    }
+
+    fn on_watermarks(&mut self, partition: i32, watermarks: Watermarks) {
+        if let Some(partition) = self.view.partition(partition) {
+            partition.set_watermarks(SourceTopic::Receipts, watermarks);
+        }
+    }
+
+    fn on_record(&mut self, record: &Record<'_>) -> RecordOutcome {
+        let Some(partition) = self.view.partition(record.partition) else {
+            return RecordOutcome::Applied;
+        };
+        let (source, offset, limits) = (SourceTopic::Receipts, record.offset, self.view.limits());
+        let anchor = anchor_if(self.keeps_anchors, record);
+        match record::decode_receipt(record.value) {
+            Ok(receipt) => {
+                let applied = partition.apply_record(source, offset, anchor, |inboxes| {
+                    inboxes.apply_receipt(&receipt, offset, limits);
+                });
+                if applied.is_some() {
+                    self.view.counters().receipts.fetch_add(1, Ordering::Relaxed);
+                }
+                partition.push_receipt(receipt, offset);
+                RecordOutcome::Applied
+            }
+            Err(poison) => {
+                self.view.counters().poison_receipts.fetch_add(1, Ordering::Relaxed);
+                partition.apply_record(source, offset, anchor, |_| ());
+                log_poison(&self.topic, record, &poison);
+                RecordOutcome::Poison(poison.to_string())
+            }
+        }
+    }
+
+    fn on_live(&mut self, number: i32) {
+        mark_caught_up(&self.view, SourceTopic::Receipts, number, &self.listener);
+    }
+
+    fn on_revoked(&mut self, _: i32) {
+        // The notifications' applier has revoked the partition already.
+    }
+
+    fn on_reset(&mut self, partition: i32, _: &str) {
+        // An inbox does not tell apart what it has from which topic, so the notifications' applier
+        // must start the whole partition over: see `take_invalidated`.
+        if let Some(partition) = self.view.partition(partition) {
+            partition.invalidate(SourceTopic::Receipts);
+        }
+    }
+}
+
+/// The record's anchor, which only snapshots need.
+fn anchor_if(keeps_anchors: bool, record: &Record<'_>) -> Option<RecordAnchor> {
+    keeps_anchors.then(|| record.anchor())
+}
+
+fn mark_caught_up(
+    view: &View,
+    source: SourceTopic,
+    number: i32,
+    listener: &impl AssignmentListener,
+) {
+    let partition = view.partition(number);
+    if let Some(took) = partition.and_then(|partition| partition.mark_caught_up(source)) {
+        histogram!(REBUILD_SECONDS).record(took);
+        tracing::info!(
+            kafka.partition = number,
+            rebuild_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            "partition is live",
+        );
+        listener.on_live(number);
+    }
+}
+
+fn log_poison(topic: &str, record: &Record<'_>, reason: &dyn Display) {
+    tracing::warn!(
+        kafka.topic = topic, kafka.partition = record.partition, kafka.offset = record.offset,
+        %reason, "poison record",
+    );
+}

@@ -1,0 +1,253 @@
+//! `consumer dlq`: lists the records of the dead-letter queue, and appends them to their topic
+//! again. It reads the queue once, in no group, and commits nothing.
+
+use std::{
+    borrow::Cow,
+    collections::HashSet,
+    io::{self, Write},
+    sync::Arc,
+    time::Duration,
+};
+
+use event_log::{
+    Log, LogUnreachable, NewRecord, PartitionHandler, Position, Record, RecordOutcome, StartAt,
+    Watermarks,
+};
+use model::{Cursor, Partitioner, TopicNames, headers};
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time::timeout};
+
+/// How long the log may take to answer at all.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long reading the whole queue may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// How much of a value `list` shows.
+const MAX_SHOWN_CHARS: usize = 100;
+
+/// The copy of a poison record.
+#[derive(Debug, Clone)]
+pub struct DlqRecord {
+    /// The position of the copy.
+    pub at: Cursor,
+    /// The original's topic, partition and offset.
+    pub from: String,
+    /// The reason for which it is a poison record.
+    pub reason: String,
+    /// The original's partition and offset: its id, if it has no id of its own.
+    place: String,
+    key: Vec<u8>,
+    value: Vec<u8>,
+    headers: Vec<(&'static str, Cow<'static, [u8]>)>,
+}
+
+/// The dead-letter queue cannot be read or replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum DlqError {
+    /// The log is unreachable, or has no such topic.
+    #[error(transparent)]
+    Log(#[from] LogUnreachable),
+    /// An append failed.
+    #[error(
+        "{done} records were replayed, then the log did not acknowledge: {error}. It is safe to \
+         retry"
+    )]
+    Append {
+        /// How many were acknowledged.
+        done: usize,
+        /// The log's error.
+        error: event_log::AppendError,
+    },
+    /// Standard output is closed.
+    #[error(transparent)]
+    Output(#[from] io::Error),
+}
+
+/// Reads the queue, in the order of positions. Copies are at least once: of several copies of one
+/// record, only the first is returned.
+///
+/// # Errors
+/// [`DlqError::Log`], when they cannot be read within a minute.
+pub async fn read_records(
+    log: &Log,
+    topic: &str,
+    partitions: u32,
+) -> Result<Vec<DlqRecord>, DlqError> {
+    log.ping(PING_TIMEOUT).await?;
+    let found = Arc::new(Found::default());
+    let follower = log.follow_topic(topic, Collector(Arc::clone(&found)))?;
+    let all = i32::try_from(partitions).unwrap_or(i32::MAX);
+    (0..all).for_each(|partition| follower.assign(partition));
+    let complete = async {
+        while found.live.lock().len() < partitions as usize {
+            found.changed.notified().await;
+        }
+    };
+    let complete = timeout(READ_TIMEOUT, complete).await;
+    follower.stop().await;
+    if complete.is_err() {
+        let text =
+            format!("topic {topic} could not be read: is it there, with {partitions} partitions?");
+        return Err(LogUnreachable(text).into());
+    }
+    let mut records = std::mem::take(&mut *found.records.lock());
+    records.sort_by_key(|record| record.at);
+    // The value too: a topic that was created again has other records at the same offsets.
+    let mut seen = HashSet::new();
+    records.retain(|record| seen.insert((record.from.clone(), record.value.clone())));
+    Ok(records)
+}
+
+/// Writes a line for each record.
+///
+/// # Errors
+/// [`DlqError::Output`].
+pub fn write_list(records: &[DlqRecord], out: &mut impl Write) -> Result<(), DlqError> {
+    for DlqRecord { at, from, reason, value, .. } in records {
+        let value = String::from_utf8_lossy(value);
+        let printable = value.chars().map(|c| if c.is_control() { ' ' } else { c });
+        let shown: String = printable.take(MAX_SHOWN_CHARS).collect();
+        writeln!(out, "{at}\tfrom {from}\t{reason}\t{shown}")?;
+    }
+    writeln!(out, "{} records in the dead-letter queue", records.len())?;
+    Ok(())
+}
+
+/// Appends the records to the notifications' topic, with their original keys. A record without an
+/// id gets its original position as one, so that a second replay does not show it twice.
+///
+/// # Errors
+/// [`DlqError::Append`].
+pub async fn replay_records(
+    log: &Log,
+    names: &TopicNames,
+    partitioner: Partitioner,
+    partitions: u32,
+    records: &[DlqRecord],
+) -> Result<(), DlqError> {
+    let writer = log.writer();
+    for (done, record) in records.iter().enumerate() {
+        let mut headers = record.headers.clone();
+        if !headers.iter().any(|(name, _)| *name == headers::ID) {
+            headers.push((headers::ID, record.place.clone().into_bytes().into()));
+        }
+        let replayed = NewRecord {
+            partition: partitioner.partition(&record.key, partitions),
+            key: record.key.clone(),
+            value: record.value.clone(),
+            headers,
+        };
+        let appended = match writer.append(&names.notifications, replayed) {
+            Ok(ack) => ack.await,
+            Err(error) => Err(error),
+        };
+        let Position { partition, offset } =
+            appended.map_err(|error| DlqError::Append { done, error })?;
+        tracing::info!(dlq.position = %record.at, position = %Cursor::new(partition, offset), "replayed");
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Found {
+    records: Mutex<Vec<DlqRecord>>,
+    /// Partitions that are read to their end.
+    live: Mutex<HashSet<i32>>,
+    changed: Notify,
+}
+
+struct Collector(Arc<Found>);
+
+impl PartitionHandler for Collector {
+    fn on_assigned(&mut self, _: i32) -> StartAt {
+        StartAt::Beginning
+    }
+
+    fn on_watermarks(&mut self, _: i32, _: Watermarks) {}
+
+    fn on_record(&mut self, record: &Record<'_>) -> RecordOutcome {
+        // The last of a name: the original's own headers come first, and may have any name.
+        let header = |name: &str| {
+            let named = record.headers.iter().rev().find(|(header, _)| *header == name);
+            named.map(|(_, value)| *value)
+        };
+        let text = |name| String::from_utf8_lossy(header(name).unwrap_or(b"?")).into_owned();
+        let known =
+            |(name, value): &(&str, &[u8])| Some((headers::known(name)?, value.to_vec().into()));
+        let place = format!("{}-{}", text("dlq.partition"), text("dlq.offset"));
+        self.0.records.lock().push(DlqRecord {
+            at: Cursor::new(record.partition, record.offset),
+            from: format!("{} {place}", text("dlq.topic")),
+            place,
+            reason: text("dlq.reason"),
+            key: header("dlq.key").unwrap_or_default().to_vec(),
+            value: record.value.unwrap_or_default().to_vec(),
+            headers: record.headers.iter().filter_map(known).collect(),
+        });
+        RecordOutcome::Applied
+    }
+
+    fn on_live(&mut self, partition: i32) {
+        self.0.live.lock().insert(partition);
+        self.0.changed.notify_one();
+    }
+
+    fn on_revoked(&mut self, _: i32) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use event_log::{Topic, embedded::Embedded, topic::Cleanup};
+
+    use super::*;
+
+    fn copy(partition: i32, offset: &'static str, value: &str) -> NewRecord {
+        let headers = [
+            ("dlq.topic", "notifications"),
+            ("dlq.partition", "0"),
+            ("dlq.offset", offset),
+            ("dlq.reason", "it is poison"),
+            ("dlq.key", "1"),
+        ];
+        NewRecord {
+            partition,
+            key: format!("notifications/0/{offset}").into_bytes(),
+            value: value.as_bytes().to_vec(),
+            headers: headers.map(|(name, text)| (name, text.as_bytes().into())).to_vec(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_that_was_copied_twice_is_listed_once_and_replayed_once_with_its_own_key() {
+        const PARTITIONS: u32 = 8;
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = Embedded::open(&folder.path().join("log.db")).await.expect("the log opens");
+        let log = Log::Embedded(log);
+        let names = TopicNames::of("notifications");
+        let topics = [&names.dlq, &names.notifications].map(|name| {
+            let cleanup = Cleanup::After(Duration::from_secs(3600));
+            Topic { name: name.clone(), partitions: PARTITIONS, replication: 1, cleanup }
+        });
+        log.ensure_topics(&topics).await.expect("the topics are there");
+        for (offset, value) in [("5", "a"), ("6", "b"), ("5", "a"), ("6", "b"), ("5", "new")] {
+            let ack = log.writer().append(&names.dlq, copy(0, offset, value)).expect("queued");
+            ack.await.expect("acknowledged");
+        }
+
+        let records = read_records(&log, &names.dlq, PARTITIONS).await.expect("read");
+        let mut list = Vec::new();
+        write_list(&records, &mut list).expect("written");
+        let expected = "0-0\tfrom notifications 0-5\tit is poison\ta\n\
+                        0-1\tfrom notifications 0-6\tit is poison\tb\n\
+                        0-4\tfrom notifications 0-5\tit is poison\tnew\n\
+                        3 records in the dead-letter queue\n";
+        assert_eq!(String::from_utf8(list).expect("text"), expected);
+
+        let partitioner = Partitioner::default();
+        let replayed = replay_records(&log, &names, partitioner, PARTITIONS, &records[..2]).await;
+        replayed.expect("replayed");
+        let home = partitioner.partition(b"1", PARTITIONS);
+        let ends = log.fetch_end_offsets(&names.notifications, &[home], READ_TIMEOUT).await;
+        assert_eq!(ends.expect("the end"), [2]);
+        assert_eq!(records[0].key, b"1");
+    }
+}

@@ -1,0 +1,265 @@
+//! All partitions of the topic, the lease under which they may answer, and the reads that name a
+//! user instead of a partition.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use model::{Action, NotificationId, Partitioner, UserId};
+
+use super::{
+    inbox::Limits,
+    inboxes::Inboxes,
+    page::{GapReason, Page, PageQuery, Selector, Since},
+    partition::{NotLive, PartitionView},
+};
+
+/// How long the view answers after the log's thread has last renewed the lease: half of the group's
+/// session timeout (10 s), after which the group may assign the partitions to another instance. A
+/// process that was stopped for longer must not answer from memory.
+const LEASE_TTL: Duration = Duration::from_secs(5);
+
+/// All partitions of the topic. Those that another instance owns are empty here.
+#[derive(Debug)]
+pub struct View {
+    partitions: Box<[PartitionView]>,
+    partitioner: Partitioner,
+    limits: Limits,
+    counters: Counters,
+    started_at: Instant,
+    /// When the lease was last renewed, in milliseconds since `started_at`.
+    lease_renewed_ms: AtomicU64,
+    /// True once a partition has held a notification whose recipient's home is another partition.
+    has_misplaced: AtomicBool,
+}
+
+/// Counts of records since the process began.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Notifications applied in their recipient's home partition, replays included.
+    pub applied: AtomicU64,
+    /// Notifications whose id their inbox had already.
+    pub duplicates: AtomicU64,
+    /// Notifications with a reused Idempotency-Key, which went to the dead-letter queue.
+    pub conflicts: AtomicU64,
+    /// Poison records of the notifications' topic.
+    pub poison: AtomicU64,
+    /// Notifications applied in another partition than their recipient's home.
+    pub misplaced: AtomicU64,
+    /// Receipts applied, replays included.
+    pub receipts: AtomicU64,
+    /// Poison records of the receipts' topic.
+    pub poison_receipts: AtomicU64,
+}
+
+impl View {
+    /// An empty view of a topic with this many unassigned partitions.
+    #[must_use]
+    pub fn new(partitions: u32, partitioner: Partitioner, limits: Limits) -> Self {
+        Self {
+            partitions: (0..partitions.max(1)).map(|_| PartitionView::default()).collect(),
+            partitioner,
+            limits,
+            counters: Counters::default(),
+            started_at: Instant::now(),
+            lease_renewed_ms: AtomicU64::new(0),
+            has_misplaced: AtomicBool::new(false),
+        }
+    }
+
+    /// The partition with this user's inbox.
+    #[must_use]
+    pub fn home_partition(&self, user: UserId) -> i32 {
+        let partitions = u32::try_from(self.partitions.len()).unwrap_or(u32::MAX);
+        self.partitioner.partition(user.key().as_bytes(), partitions)
+    }
+
+    /// Every partition with its number.
+    pub fn partitions(&self) -> impl Iterator<Item = (i32, &PartitionView)> {
+        (0..).zip(&self.partitions)
+    }
+
+    /// The partition with this number.
+    #[must_use]
+    pub fn partition(&self, number: i32) -> Option<&PartitionView> {
+        usize::try_from(number).ok().and_then(|index| self.partitions.get(index))
+    }
+
+    /// How a recipient's id becomes a partition.
+    #[must_use]
+    pub fn partitioner(&self) -> Partitioner {
+        self.partitioner
+    }
+
+    /// The bounds of every inbox.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Counts of records since the process began.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Answers a query about this user's inbox. Waits for at most `wait_timeout` until its partition
+    /// is live and has caught up to the query's cursors, then for at most the query's own `wait`
+    /// until there is an entry.
+    ///
+    /// # Errors
+    /// [`NotLive`], if this instance cannot know what the inbox holds.
+    pub async fn read_page(
+        &self,
+        user: UserId,
+        query: &PageQuery,
+        wait_timeout: Duration,
+    ) -> Result<Page, NotLive> {
+        let (home, partition) = self.find_home(user)?;
+        let read = |inboxes: &Inboxes| inboxes.read_page(home, user, query, self.oldest_ms());
+        let at_least = query.at_least.map_or(-1, |cursor| cursor.offset);
+        let mut page = partition
+            .read_when(home, wait_timeout, |inboxes| {
+                (inboxes.last_offset() >= at_least).then(|| read(inboxes))
+            })
+            .await?;
+        // The cursor of an answer to a send may be a moment ahead of the view.
+        let is_ahead = |page: &Page| page.gap.is_some_and(|gap| gap.reason == GapReason::Unknown);
+        if matches!(query.since, Since::Cursor(cursor) if cursor.partition == home)
+            && is_ahead(&page)
+        {
+            let caught_up = |inboxes: &Inboxes| Some(read(inboxes)).filter(|page| !is_ahead(page));
+            page = partition.read_when(home, wait_timeout, caught_up).await.unwrap_or(page);
+        }
+        if page.items.is_empty() && page.gap.is_none() && !query.wait.is_zero() {
+            let waited = tokio::time::timeout(query.wait, async {
+                let mut watcher = partition.watch_user(user);
+                loop {
+                    let next =
+                        partition.read_if_live(read).ok_or_else(|| partition.not_live(home))?;
+                    if !next.items.is_empty() {
+                        return Ok(next);
+                    }
+                    if !watcher.wait_for_change().await {
+                        return Err(partition.not_live(home));
+                    }
+                }
+            });
+            page = match waited.await {
+                Ok(page) => page?,
+                Err(_) => partition.read_if_live(read).unwrap_or(page),
+            };
+        }
+        if self.has_misplaced.load(Ordering::Relaxed) {
+            self.add_misplaced(user, home, query, &mut page);
+        }
+        // Checked again after all waiting: the lease must cover the moment of the read.
+        self.check_lease(home)?;
+        Ok(page)
+    }
+
+    /// The ids of this user's selected entries that an action would change.
+    ///
+    /// # Errors
+    /// [`NotLive`], if this instance cannot know what the inbox holds.
+    pub async fn would_change(
+        &self,
+        user: UserId,
+        action: Action,
+        selector: &Selector,
+        wait_timeout: Duration,
+    ) -> Result<Vec<NotificationId>, NotLive> {
+        let (home, partition) = self.find_home(user)?;
+        let read = |inboxes: &Inboxes| {
+            Some(inboxes.would_change(user, action, selector, self.oldest_ms()))
+        };
+        partition.read_when(home, wait_timeout, read).await
+    }
+
+    /// Waits until the receipt at this offset of this user's partition is applied.
+    ///
+    /// # Errors
+    /// [`NotLive`] after `wait_timeout`.
+    pub async fn wait_for_receipt(
+        &self,
+        user: UserId,
+        offset: i64,
+        wait_timeout: Duration,
+    ) -> Result<(), NotLive> {
+        let (home, partition) = self.find_home(user)?;
+        let applied = |inboxes: &Inboxes| (inboxes.last_receipt_offset() >= offset).then_some(());
+        partition.read_when(home, wait_timeout, applied).await
+    }
+
+    /// Waits until the notification record at this offset of a partition is applied.
+    ///
+    /// # Errors
+    /// [`NotLive`] after `wait_timeout`.
+    pub async fn wait_for_offset(
+        &self,
+        number: i32,
+        offset: i64,
+        wait_timeout: Duration,
+    ) -> Result<(), NotLive> {
+        let partition = self.partition(number).ok_or(NotLive::Unowned { partition: number })?;
+        let applied = |inboxes: &Inboxes| (inboxes.last_offset() >= offset).then_some(());
+        partition.read_when(number, wait_timeout, applied).await
+    }
+
+    /// Evicts entries that are too old, in every live partition.
+    pub fn expire_entries(&self) {
+        let now_ms = Timestamp::now().as_millisecond();
+        for (_, partition) in self.partitions() {
+            partition.update_if_live(|inboxes| inboxes.expire_entries(self.limits, now_ms));
+        }
+    }
+
+    /// Notes that the group's assignment holds now.
+    pub(crate) fn renew_lease(&self) {
+        let ms = u64::try_from(self.started_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.lease_renewed_ms.store(ms, Ordering::Release);
+    }
+
+    /// Fails if the lease has expired, so that another instance may own this partition by now.
+    pub(super) fn check_lease(&self, partition: i32) -> Result<(), NotLive> {
+        let renewed = Duration::from_millis(self.lease_renewed_ms.load(Ordering::Acquire));
+        if self.started_at.elapsed().saturating_sub(renewed) <= LEASE_TTL {
+            return Ok(());
+        }
+        Err(NotLive::Unowned { partition })
+    }
+
+    pub(super) fn find_home(&self, user: UserId) -> Result<(i32, &PartitionView), NotLive> {
+        let home = self.home_partition(user);
+        let partition = self.partition(home).ok_or(NotLive::Unowned { partition: home })?;
+        self.check_lease(home)?;
+        Ok((home, partition))
+    }
+
+    /// Notes that a partition has a notification whose recipient's home is another one.
+    pub(crate) fn set_has_misplaced(&self) {
+        self.has_misplaced.store(true, Ordering::Relaxed);
+    }
+
+    /// Adds this user's entries in other partitions, as far as this instance owns those. Cursors
+    /// are offsets of the home partition, so a page that begins at a cursor omits them.
+    fn add_misplaced(&self, user: UserId, home: i32, query: &PageQuery, page: &mut Page) {
+        if matches!(query.since, Since::Cursor(_)) {
+            return;
+        }
+        for (number, partition) in self.partitions().filter(|(number, _)| *number != home) {
+            let misplaced = partition
+                .read_if_live(|inboxes| inboxes.read_page(number, user, query, self.oldest_ms()));
+            if let Some(misplaced) = misplaced {
+                page.merge_page(misplaced);
+            }
+        }
+    }
+
+    /// The time before which an entry is too old now.
+    pub(super) fn oldest_ms(&self) -> i64 {
+        self.limits.oldest_ms(Timestamp::now().as_millisecond())
+    }
+}

@@ -1,0 +1,237 @@
+//! Reads from the inboxes of one partition. They only clone handles, because the caller holds the
+//! partition's lock meanwhile.
+
+use model::{Action, Cursor, NotificationId, UserId};
+
+use super::{
+    entry::Entry,
+    inbox::{Eviction, Inbox},
+    inboxes::Inboxes,
+    page::{FeedStart, Gap, GapReason, Page, PageItem, PageQuery, Selector, Since},
+};
+
+/// The start of a feed.
+#[derive(Debug)]
+pub(super) struct FeedPosition {
+    /// The position after which the client gets every event.
+    pub(super) at: Cursor,
+    /// Offset after which to read entries: that of `at`, or a later one if every entry between the
+    /// two was evicted.
+    pub(super) after: i64,
+    /// Set if entries that were asked for may be missing.
+    pub(super) gap: Option<Gap>,
+}
+
+/// The next entries of a feed.
+#[derive(Debug, Default)]
+pub(super) struct FeedBatch {
+    pub(super) items: Vec<PageItem>,
+    /// Number of entries in the whole inbox that are not read.
+    pub(super) unread: usize,
+    /// True if the inbox has further entries after these.
+    pub(super) more: bool,
+    /// Set if an entry that belongs before these was evicted.
+    pub(super) eviction: Option<Eviction>,
+}
+
+/// The entries up to an offset by whether the user has read them.
+#[derive(Debug, Default)]
+pub(super) struct ReadIds {
+    pub(super) read: Vec<NotificationId>,
+    pub(super) unread: Vec<NotificationId>,
+    /// Number of entries in the whole inbox that are not read.
+    pub(super) unread_count: usize,
+}
+
+impl Inboxes {
+    /// The ids of the selected entries that this action would change.
+    #[must_use]
+    pub fn would_change(
+        &self,
+        user: UserId,
+        action: Action,
+        selector: &Selector,
+        oldest_ms: i64,
+    ) -> Vec<NotificationId> {
+        let Some(inbox) = self.users.get(&user) else { return Vec::new() };
+        let selected = |entry: &&Entry| match selector {
+            Selector::Ids(ids) => ids.contains(&entry.id),
+            Selector::Through(offset) => entry.offset <= *offset,
+            Selector::All => true,
+        };
+        inbox
+            .shown_after(-1, oldest_ms)
+            .filter(|entry| entry.state.is_changed_by(action))
+            .filter(selected)
+            .map(|entry| entry.id.clone())
+            .collect()
+    }
+
+    /// Answers a query about this user's inbox. Entries that were sent before `oldest_ms` are too
+    /// old to be shown.
+    #[must_use]
+    pub fn read_page(
+        &self,
+        partition: i32,
+        user: UserId,
+        query: &PageQuery,
+        oldest_ms: i64,
+    ) -> Page {
+        let here = Cursor::new(partition, self.last_offset());
+        let Some(inbox) = self.users.get(&user) else {
+            let gap = self.find_gap(partition, None, query.since, oldest_ms);
+            let (items, version) = (Vec::new(), (-1, -1, 0));
+            return Page { items, unread: 0, cursor: here, more: false, gap, version };
+        };
+        let gap = self.find_gap(partition, Some(inbox), query.since, oldest_ms);
+        let after = start_offset(query.since, gap);
+        let matches = |entry: &&Entry| {
+            entry.offset > after
+                && !matches!(query.since, Since::Time(from) if entry.sent_at_ms < from)
+                && !(query.unread && entry.state.read)
+                && query
+                    .category
+                    .as_deref()
+                    .is_none_or(|wanted| entry.category.as_deref() == Some(wanted))
+        };
+        let limit = query.limit.unwrap_or(usize::MAX);
+        let (mut unread, mut matching, mut items) = (0, 0, Vec::new());
+        for entry in inbox.shown_after(-1, oldest_ms) {
+            unread += usize::from(!entry.state.read);
+            if matches(&entry) {
+                matching += 1;
+                if query.since == Since::Newest || items.len() < limit {
+                    items.extend(page_item(partition, entry));
+                }
+            }
+        }
+        let more = query.since != Since::Newest && matching > limit;
+        if query.since == Since::Newest && items.len() > limit {
+            items.drain(..items.len() - limit);
+        }
+        let cursor = if more { items.last().map_or(here, |item| item.at) } else { here };
+        Page { items, unread, cursor, more, gap, version: inbox.version(oldest_ms) }
+    }
+
+    /// Finds the start of a feed of this user.
+    pub(super) fn begin_feed(
+        &self,
+        partition: i32,
+        user: UserId,
+        start: &FeedStart,
+        oldest_ms: i64,
+    ) -> FeedPosition {
+        let inbox = self.users.get(&user);
+        let gap = self.find_gap(partition, inbox, start.since, oldest_ms);
+        let shown = || inbox.into_iter().flat_map(|inbox| inbox.shown_after(-1, oldest_ms));
+        let offset = match start.since {
+            Since::Cursor(_) | Since::Beginning => start_offset(start.since, gap),
+            Since::Newest => {
+                let before = start.limit.and_then(|limit| shown().rev().nth(limit));
+                before.map_or(-1, |entry| entry.offset)
+            }
+            Since::Time(from) => {
+                let first = shown().find(|entry| entry.sent_at_ms >= from);
+                first.map_or(self.last_offset(), |entry| entry.offset - 1)
+            }
+        };
+        let eviction = inbox.and_then(|inbox| inbox.last_eviction(oldest_ms));
+        let after = eviction.map_or(offset, |eviction| offset.max(eviction.through));
+        FeedPosition { at: Cursor::new(partition, offset), after, gap }
+    }
+
+    /// At most `max_items` entries of this user after an offset, oldest first, whose category
+    /// `is_wanted`.
+    pub(super) fn read_batch(
+        &self,
+        partition: i32,
+        user: UserId,
+        after: i64,
+        max_items: usize,
+        is_wanted: impl Fn(Option<&str>) -> bool,
+        oldest_ms: i64,
+    ) -> FeedBatch {
+        let Some(inbox) = self.users.get(&user) else { return FeedBatch::default() };
+        let mut wanted = inbox
+            .shown_after(after, oldest_ms)
+            .filter(|entry| is_wanted(entry.category.as_deref()));
+        let items: Vec<_> = wanted
+            .by_ref()
+            .take(max_items)
+            .filter_map(|entry| page_item(partition, entry))
+            .collect();
+        let more = wanted.next().is_some();
+        let unread = inbox.count_unread(oldest_ms);
+        let eviction = inbox.last_eviction(oldest_ms).filter(|eviction| eviction.through > after);
+        FeedBatch { items, unread, more, eviction }
+    }
+
+    /// The ids of this user's shown entries at or before an offset, by what was read.
+    pub(super) fn read_ids(&self, user: UserId, through: i64, oldest_ms: i64) -> ReadIds {
+        let Some(inbox) = self.users.get(&user) else { return ReadIds::default() };
+        let held = inbox.shown_after(-1, oldest_ms).take_while(|entry| entry.offset <= through);
+        let (read, unread): (Vec<_>, Vec<_>) = held.partition(|entry| entry.state.read);
+        let ids = |entries: Vec<&Entry>| entries.iter().map(|entry| entry.id.clone()).collect();
+        let unread_count = inbox.count_unread(oldest_ms);
+        ReadIds { read: ids(read), unread: ids(unread), unread_count }
+    }
+
+    /// Set if entries that a reader asks for with `since` may be missing.
+    fn find_gap(
+        &self,
+        partition: i32,
+        inbox: Option<&Inbox>,
+        since: Since,
+        oldest_ms: i64,
+    ) -> Option<Gap> {
+        let eviction = inbox.and_then(|inbox| inbox.last_eviction(oldest_ms));
+        let through = |offset| Cursor::new(partition, offset);
+        match since {
+            Since::Newest | Since::Beginning => None,
+            Since::Time(from) => {
+                eviction.filter(|eviction| eviction.sent_at_ms >= from).map(|eviction| Gap {
+                    reason: eviction.reason.into(),
+                    after: None,
+                    through: through(eviction.through),
+                })
+            }
+            Since::Cursor(cursor) => {
+                let gap = |reason, offset| {
+                    Some(Gap { reason, after: Some(cursor), through: through(offset) })
+                };
+                if cursor.partition != partition || cursor.offset > self.last_offset() {
+                    return gap(GapReason::Unknown, self.last_offset());
+                }
+                match eviction {
+                    Some(eviction) if eviction.through > cursor.offset => {
+                        gap(eviction.reason.into(), eviction.through)
+                    }
+                    _ if cursor.offset + 1 < self.complete_from => {
+                        gap(GapReason::Retention, self.complete_from - 1)
+                    }
+                    _ => None,
+                }
+            }
+        }
+    }
+}
+
+/// The offset after which to read: that of the cursor, or −1 without one. A cursor of another log
+/// says nothing about this one, so it is ignored.
+fn start_offset(since: Since, gap: Option<Gap>) -> i64 {
+    match since {
+        Since::Cursor(cursor) if gap.is_none_or(|gap| gap.reason != GapReason::Unknown) => {
+            cursor.offset
+        }
+        Since::Cursor(_) | Since::Newest | Since::Beginning | Since::Time(_) => -1,
+    }
+}
+
+fn page_item(partition: i32, entry: &Entry) -> Option<PageItem> {
+    Some(PageItem {
+        at: Cursor::new(partition, entry.offset),
+        sent_at_ms: entry.sent_at_ms,
+        state: entry.state,
+        json: entry.json.clone()?,
+    })
+}

@@ -1,0 +1,204 @@
+//! Reads of a view: assignments, filters, gaps, counts and the lease.
+
+use super::*;
+
+#[tokio::test]
+async fn a_partition_that_is_not_live_never_says_that_there_is_nothing() {
+    let mut bench = Bench::new(Limits::default());
+    let all = PageQuery::default();
+    assert!(matches!(bench.read(1, &all).await, Err(NotLive::Unowned { partition: 0 })));
+
+    bench.notifications.on_assigned(0);
+    bench.notifications.on_watermarks(0, Watermarks { low: 10, high: 14 });
+    bench.receipts.on_assigned(0);
+    bench.notify(10, 1, id(0), 0);
+    let progress = match bench.read(1, &all).await {
+        Err(NotLive::Rebuilding { progress, .. }) => Some((progress.records, progress.total)),
+        _ => None,
+    };
+    assert_eq!(progress, Some((1, None)));
+    bench.receipts.on_watermarks(0, Watermarks { low: 0, high: 0 });
+
+    // Both topics must be read to their end before a read is answered.
+    bench.notifications.on_live(0);
+    assert!(matches!(bench.read(1, &all).await, Err(NotLive::Rebuilding { .. })));
+    bench.receipts.on_live(0);
+    assert_eq!(bench.offsets(1, &all).await, [10]);
+
+    bench.notifications.on_revoked(0);
+    assert!(matches!(bench.read(1, &all).await, Err(NotLive::Unowned { partition: 0 })));
+}
+
+#[tokio::test]
+async fn a_report_about_an_earlier_assignment_does_not_make_a_partition_live() {
+    let mut bench = Bench::live(Limits::default());
+    bench.notifications.on_revoked(0);
+    bench.notifications.on_assigned(0);
+    // The receipts' thread reports this for the previous assignment.
+    bench.receipts.on_live(0);
+    bench.notifications.on_live(0);
+    assert!(bench.read(1, &PageQuery::default()).await.is_err());
+    bench.receipts.on_assigned(0);
+    bench.receipts.on_live(0);
+    assert!(bench.read(1, &PageQuery::default()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_record_that_is_no_notification_is_poison_and_moves_the_view_on() {
+    let mut bench = Bench::live(Limits::default());
+    let outcome = bench.notifications.on_record(&Record {
+        partition: 0,
+        offset: 5,
+        timestamp_ms: 0,
+        key: None,
+        value: Some(b"rubbish"),
+        headers: smallvec::SmallVec::new(),
+    });
+    assert!(matches!(outcome, RecordOutcome::Poison(_)));
+    assert_eq!(bench.read(1, &PageQuery::default()).await.expect("live").cursor, Cursor::new(0, 5));
+}
+
+#[tokio::test]
+async fn a_read_with_at_least_shows_the_notification_that_was_sent() {
+    let mut bench = Bench::live(Limits::default());
+    let query = PageQuery { at_least: Some(Cursor::new(0, 3)), ..PageQuery::default() };
+    bench.notify(2, 1, id(2), 0);
+    assert!(matches!(bench.read(1, &query).await, Err(NotLive::Behind { position: 2, .. })));
+    bench.notify(3, 1, id(3), 0);
+    assert_eq!(bench.offsets(1, &query).await, [2, 3]);
+}
+
+#[tokio::test]
+async fn a_waiting_reader_is_answered_when_something_comes() {
+    let mut bench = Bench::live(Limits::default());
+    bench.notify(0, 1, id(0), 0);
+    let view = Arc::clone(&bench.view);
+    let waiting = tokio::spawn(async move {
+        let query = PageQuery { wait: Duration::from_secs(60), ..since(0) };
+        view.read_page(user(1), &query, NOW).await.map(|page| page.items.len())
+    });
+    tokio::task::yield_now().await;
+    // Another user's notification does not wake the reader.
+    bench.notify(1, 2, id(1), 0);
+    bench.notify(2, 1, id(2), 0);
+    assert_eq!(waiting.await.expect("no panic"), Ok(1));
+}
+
+#[tokio::test]
+async fn filters_choose_and_the_unread_count_is_of_the_whole_inbox() {
+    let mut bench = Bench::live(Limits::default());
+    for offset in 0..6 {
+        bench.notify(offset, 1, id(usize::try_from(offset).expect("small")), 100 - offset);
+    }
+    bench.receipt(0, 1, Action::Read, vec![id(0), id(1)]);
+    bench.receipt(1, 1, Action::Dismissed, vec![id(5)]);
+    let even = PageQuery { category: Some("even".into()), ..PageQuery::default() };
+    assert_eq!(bench.offsets(1, &even).await, [0, 2, 4]);
+    let unread = PageQuery { unread: true, ..PageQuery::default() };
+    assert_eq!(bench.offsets(1, &unread).await, [2, 3, 4]);
+    let newest = PageQuery { limit: Some(2), ..PageQuery::default() };
+    let page = bench.read(1, &newest).await.expect("live");
+    assert_eq!((page.items.len(), page.unread, page.more), (2, 3, false));
+    assert_eq!(page.items[0].at.offset, 3);
+    let from = Timestamp::now().as_millisecond() - 97_500;
+    let recent = PageQuery { since: Since::Time(from), ..PageQuery::default() };
+    assert_eq!(bench.offsets(1, &recent).await, [3, 4]);
+}
+
+#[tokio::test]
+async fn entries_that_are_missing_after_a_cursor_are_a_gap_with_its_reason() {
+    let limits = Limits { entries: 2, age: Duration::from_secs(3600) };
+    let gap = |page: Page| page.gap.map(|gap| (gap.reason, gap.through.offset));
+
+    let mut bench = Bench::live(limits);
+    for offset in 0..5 {
+        bench.notify(offset, 1, id(usize::try_from(offset).expect("small")), 0);
+    }
+    assert_eq!(gap(bench.read(1, &since(0)).await.expect("live")), Some((GapReason::Evicted, 2)));
+    assert_eq!(gap(bench.read(1, &since(2)).await.expect("live")), None);
+    assert_eq!(gap(bench.read(1, &since(9)).await.expect("live")), Some((GapReason::Unknown, 4)));
+    let other = PageQuery { since: Since::Cursor(Cursor::new(7, 0)), ..PageQuery::default() };
+    let page = bench.read(1, &other).await.expect("live");
+    assert_eq!(page.items.len(), 2, "everything, since nothing is known of that place");
+    assert_eq!(page.gap.map(|gap| gap.reason), Some(GapReason::Unknown));
+
+    bench.notify(5, 2, id(50), 7200);
+    assert_eq!(gap(bench.read(2, &since(4)).await.expect("live")), Some((GapReason::Expired, 5)));
+
+    let mut bench = Bench::new(limits);
+    bench.assign(100);
+    bench.go_live();
+    assert_eq!(
+        gap(bench.read(1, &since(50)).await.expect("live")),
+        Some((GapReason::Retention, 99))
+    );
+    assert_eq!(gap(bench.read(1, &since(99)).await.expect("live")), None);
+}
+
+#[tokio::test]
+async fn an_inbox_of_which_everything_is_too_old_takes_no_memory_and_its_gap_is_still_said() {
+    let limits = Limits { entries: 10, age: Duration::from_secs(3600) };
+    let mut bench = Bench::live(limits);
+    bench.notify(0, 1, id(0), 3599);
+    assert_eq!(bench.offsets(1, &PageQuery::default()).await, [0]);
+    bench.notify(1, 2, id(1), 7200);
+    bench.view.expire_entries();
+    let page = bench.read(2, &since(0)).await.expect("live");
+    assert_eq!(page.gap.map(|gap| gap.reason), Some(GapReason::Retention));
+    assert_eq!(bench.offsets(1, &PageQuery::default()).await, [0]);
+}
+
+#[tokio::test]
+async fn evictions_are_counted_by_their_reason_over_all_assignments() {
+    let limits = Limits { entries: 2, age: Duration::from_secs(3600) };
+    let mut bench = Bench::live(limits);
+    let replay = |bench: &mut Bench| {
+        for offset in 0..5 {
+            bench.notify(offset, 1, id(usize::try_from(offset).expect("small")), 0);
+        }
+        bench.notify(5, 2, id(5), 7200);
+        // A dismissed entry is not counted when it leaves.
+        bench.notify(6, 3, id(6), 0);
+        bench.receipt(0, 3, Action::Dismissed, vec![id(6)]);
+    };
+    replay(&mut bench);
+    let gone = |totals: PartitionTotals| {
+        (totals.inboxes.entries, totals.inboxes.evicted, totals.inboxes.expired)
+    };
+    assert_eq!((totals(&bench).users, gone(totals(&bench))), (3, (2, 3, 1)));
+    bench.notifications.on_revoked(0);
+    assert_eq!((totals(&bench).users, gone(totals(&bench))), (0, (0, 3, 1)));
+    bench.assign(0);
+    replay(&mut bench);
+    assert_eq!(gone(totals(&bench)), (2, 6, 2), "rebuilding counts too");
+    bench.go_live();
+    assert_eq!(gone(totals(&bench)), (2, 6, 2));
+}
+
+#[tokio::test]
+async fn an_instance_that_was_stopped_for_long_does_not_answer_from_memory() {
+    // The lease is 5 s of real time.
+    let mut bench = Bench::live(Limits::default());
+    bench.notify(0, 1, id(0), 0);
+    assert!(bench.read(1, &PageQuery::default()).await.is_ok());
+    let start = std::time::Instant::now();
+    while bench.read(1, &PageQuery::default()).await.is_ok() {
+        assert!(start.elapsed() < Duration::from_secs(30), "the lease never ends");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    bench.notifications.renew_lease();
+    assert!(bench.read(1, &PageQuery::default()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_second_copy_is_dropped_and_a_reused_key_is_poison() {
+    let mut bench = Bench::live(Limits::default());
+    let (id, one, other) = (NotificationId::generate(), Fingerprint::new(1), Fingerprint::new(2));
+    assert_eq!(bench.notify_keyed(0, 1, id.clone(), 0, Some(one)), RecordOutcome::Applied);
+    assert_eq!(bench.notify_keyed(1, 1, id.clone(), 0, Some(one)), RecordOutcome::Applied);
+    // A record without a fingerprint counts as a duplicate.
+    assert_eq!(bench.notify_keyed(2, 1, id.clone(), 0, None), RecordOutcome::Applied);
+    let outcome = bench.notify_keyed(3, 1, id, 0, Some(other));
+    assert!(matches!(outcome, RecordOutcome::Poison(why) if why.contains("Idempotency-Key")));
+    assert_eq!(bench.offsets(1, &PageQuery::default()).await, [0]);
+}

@@ -1,0 +1,208 @@
+//! The partitions that one reader is assigned, and the handler that applies their records. Executes
+//! the actions of [`PartitionState`], except for reads and queries of the log: those are the
+//! driver's. It is used by one thread and never blocks on the log.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    PartitionHandler, Record, RecordOutcome, Watermarks,
+    offset_tracker::OffsetTracker,
+    partition_state::{Action, Actions, OffsetGap, PartitionState, ResetReason},
+};
+
+/// One assignment of a partition. A later assignment or reset of the same partition has a higher
+/// epoch, so results that belong to an earlier one can be dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AssignmentEpoch {
+    pub(crate) partition: i32,
+    pub(crate) epoch: u64,
+}
+
+pub(crate) struct AssignedPartitions<H> {
+    handler: H,
+    topic: String,
+    partitions: BTreeMap<i32, (AssignmentEpoch, PartitionState)>,
+    last_epoch: u64,
+    /// `None` for a follower.
+    tracker: Option<Arc<OffsetTracker>>,
+}
+
+impl<H: PartitionHandler> AssignedPartitions<H> {
+    pub(crate) fn new(topic: &str, handler: H, tracker: Option<Arc<OffsetTracker>>) -> Self {
+        let (topic, partitions) = (topic.to_owned(), BTreeMap::new());
+        Self { handler, topic, partitions, last_epoch: 0, tracker }
+    }
+
+    pub(crate) fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    pub(crate) fn is_group_member(&self) -> bool {
+        self.tracker.is_some()
+    }
+
+    /// True if a group member uses this tracker.
+    pub(crate) fn uses_tracker(&self, tracker: &Arc<OffsetTracker>) -> bool {
+        self.tracker.as_ref().is_some_and(|used| Arc::ptr_eq(used, tracker))
+    }
+
+    /// Replaces the tracker while no partition is assigned. Each client of a group member has a
+    /// tracker of its own.
+    pub(crate) fn set_tracker(&mut self, tracker: Arc<OffsetTracker>) {
+        self.tracker = Some(tracker);
+    }
+
+    pub(crate) fn numbers(&self) -> Vec<i32> {
+        self.partitions.keys().copied().collect()
+    }
+
+    pub(crate) fn is_assigned(&self, partition: i32) -> bool {
+        self.partitions.contains_key(&partition)
+    }
+
+    /// The state of each partition, by its number.
+    pub(crate) fn states(&self) -> impl Iterator<Item = (i32, PartitionState)> {
+        self.partitions.iter().map(|(partition, (_, state))| (*partition, *state))
+    }
+
+    pub(crate) fn state(&self, partition: i32) -> Option<PartitionState> {
+        self.partitions.get(&partition).map(|(_, state)| *state)
+    }
+
+    pub(crate) fn epoch(&self, partition: i32) -> Option<AssignmentEpoch> {
+        self.partitions.get(&partition).map(|(epoch, _)| *epoch)
+    }
+
+    /// Assigns a partition that is not assigned. `beginning` is its first offset if the driver
+    /// knows it.
+    pub(crate) fn assign(&mut self, partition: i32, beginning: Option<i64>) -> PartitionState {
+        let state = PartitionState::new(self.handler.on_assigned(partition), beginning);
+        self.begin_epoch(partition, state);
+        state
+    }
+
+    fn begin_epoch(&mut self, partition: i32, state: PartitionState) {
+        self.last_epoch += 1;
+        let epoch = AssignmentEpoch { partition, epoch: self.last_epoch };
+        self.partitions.insert(partition, (epoch, state));
+        if let Some(tracker) = &self.tracker {
+            tracker.begin_assignment(partition, state.anchor().map(|anchor| anchor.offset + 1));
+        }
+    }
+
+    /// Revokes those of these partitions that are assigned. Returns the positions that are still to
+    /// be committed.
+    pub(crate) fn revoke(&mut self, partitions: &[i32]) -> Vec<(i32, i64)> {
+        let revoked = self.revoke_from_handler(partitions);
+        let Some(tracker) = &self.tracker else { return Vec::new() };
+        let end = |(partition, next)| Some((partition, tracker.end_assignment(partition, next)?));
+        revoked.into_iter().filter_map(end).collect()
+    }
+
+    /// Like [`revoke`](Self::revoke), except that the tracker goes on with what it was given.
+    /// Returns the next offset of each.
+    pub(crate) fn revoke_from_handler(&mut self, partitions: &[i32]) -> Vec<(i32, Option<i64>)> {
+        let mut revoked = Vec::new();
+        for partition in partitions {
+            if let Some((_, state)) = self.partitions.remove(partition) {
+                self.handler.on_revoked(*partition);
+                revoked.push((*partition, state.next_offset()));
+            }
+        }
+        revoked
+    }
+
+    pub(crate) fn renew_lease(&mut self) {
+        self.handler.renew_lease();
+    }
+
+    /// Reports to the tracker how far each partition was applied.
+    pub(crate) fn record_progress(&self) {
+        if let Some(tracker) = &self.tracker {
+            let next =
+                |(partition, state): (i32, PartitionState)| Some((partition, state.next_offset()?));
+            tracker.record_progress(self.states().filter_map(next));
+        }
+    }
+
+    /// A partition that the handler or the tracker wants to be reset.
+    pub(crate) fn next_reset(&mut self) -> Option<(i32, ResetReason)> {
+        if let Some(partition) = self.handler.take_invalidated() {
+            return Some((partition, ResetReason::Invalidated));
+        }
+        let behind = self.tracker.as_ref()?.next_behind()?;
+        Some((behind, ResetReason::GroupBehind))
+    }
+
+    pub(crate) fn report_watermarks(&mut self, partition: i32, watermarks: Watermarks) {
+        self.handler.on_watermarks(partition, watermarks);
+        self.transition(partition, None, |state| state.on_watermarks(watermarks));
+    }
+
+    /// Logs an error if retention removed offsets of the gap, given the low watermark.
+    pub(crate) fn log_lost_offsets(&self, partition: i32, gap: OffsetGap, low: i64) {
+        let missing = gap.count_lost(low);
+        if missing > 0 {
+            tracing::error!(
+                kafka.topic = self.topic,
+                kafka.partition = partition,
+                kafka.offset = gap.from,
+                missing,
+                "retention removed {missing} offsets before they were read",
+            );
+        }
+    }
+
+    /// Reports an event of a partition, and the record if it is one. Returns the actions; those
+    /// that concern the handler and the tracker are done.
+    pub(crate) fn transition(
+        &mut self,
+        partition: i32,
+        record: Option<&Record<'_>>,
+        event: impl FnOnce(&mut PartitionState) -> Actions,
+    ) -> Actions {
+        let Some((_, state)) = self.partitions.get_mut(&partition) else { return Actions::new() };
+        let actions = event(state);
+        for action in &actions {
+            match (action, record) {
+                (Action::Reset(reason), _) => self.reset(partition, *reason),
+                (Action::Apply, Some(record)) => self.apply_record(record),
+                (Action::BecomeLive, _) => self.handler.on_live(partition),
+                (Action::Apply | Action::AskAboutGap(_) | Action::ConfirmEndOffset { .. }, _) => {}
+            }
+        }
+        actions
+    }
+
+    fn apply_record(&mut self, record: &Record<'_>) {
+        if let RecordOutcome::Poison(reason) = self.handler.on_record(record)
+            && let Some(tracker) = &self.tracker
+        {
+            tracker.add_poison(record, &reason);
+        }
+    }
+
+    fn reset(&mut self, partition: i32, reason: ResetReason) {
+        let text = reason.text();
+        if reason.is_data_loss() {
+            tracing::error!(
+                kafka.topic = self.topic,
+                kafka.partition = partition,
+                "{text}. Was the topic deleted and created again, or did a broker lose records? \
+                 What was read is dropped, and the partition is read again from its beginning",
+            );
+        } else {
+            tracing::warn!(
+                kafka.topic = self.topic,
+                kafka.partition = partition,
+                "partition is reset and read from its beginning: {text}",
+            );
+        }
+        // The transition has already set the state to go on from.
+        let Some(state) = self.state(partition) else { return };
+        self.handler.on_reset(partition, text);
+        self.revoke(&[partition]);
+        self.handler.on_assigned(partition);
+        self.begin_epoch(partition, state);
+    }
+}

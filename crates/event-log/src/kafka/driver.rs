@@ -1,0 +1,273 @@
+//! Drives the records of each assigned partition into the handler. It reports polled records,
+//! answers of the brokers and seeks to the partitions' states, and executes the actions that need
+//! the brokers. The group member and the follower poll.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Offset,
+    admin::AdminClient,
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
+    error::{KafkaError, KafkaResult},
+    message::BorrowedMessage,
+    types::RDKafkaErrorCode,
+};
+
+use super::{
+    context::ClientLog,
+    message::read_record,
+    metadata::{MetadataAnswer, MetadataQueries, MetadataQuery},
+};
+use crate::{
+    LogUnreachable, PartitionHandler, Record, Watermarks,
+    assigned_partitions::AssignedPartitions,
+    partition_state::{Action, Actions, OffsetGap, PartitionState},
+    reader::ReaderStatus,
+};
+
+/// How often the brokers are asked for the topic's partition count and the partitions' ends.
+const METADATA_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the handler and the tracker are asked for a partition to reset.
+const RESET_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// How often at most the brokers are asked about gaps between offsets.
+const GAP_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// A seek is handled by librdkafka's own thread and needs no broker.
+const SEEK_TIMEOUT: Duration = Duration::from_millis(500);
+
+pub(super) struct PartitionDriver<H> {
+    pub(super) partitions: AssignedPartitions<H>,
+    queries: MetadataQueries,
+    /// The widest gap of each partition that the brokers have not been asked about yet.
+    gaps: HashMap<i32, OffsetGap>,
+    metadata_checked_at: Option<Instant>,
+    resets_checked_at: Instant,
+    gaps_checked_at: Instant,
+    /// The topic's partition count when the brokers first told it.
+    partition_count: Option<usize>,
+    status: Arc<ReaderStatus>,
+}
+
+impl<H: PartitionHandler> PartitionDriver<H> {
+    pub(super) fn new(
+        admin: Arc<AdminClient<ClientLog>>,
+        topic: &str,
+        status: Arc<ReaderStatus>,
+        handler: H,
+    ) -> Result<Self, LogUnreachable> {
+        let queries = MetadataQueries::start_thread(admin, topic.to_owned()).map_err(|error| {
+            LogUnreachable(format!("cannot start the metadata thread: {error}"))
+        })?;
+        Ok(Self {
+            partitions: AssignedPartitions::new(topic, handler, None),
+            queries,
+            gaps: HashMap::new(),
+            metadata_checked_at: None,
+            resets_checked_at: Instant::now(),
+            gaps_checked_at: Instant::now(),
+            partition_count: None,
+            status,
+        })
+    }
+
+    /// Returns where the client has to start reading.
+    pub(super) fn assign_partition(&mut self, partition: i32) -> Offset {
+        self.revoke_partitions(&[partition]);
+        let topic = self.partitions.topic();
+        tracing::info!(kafka.topic = topic, kafka.partition = partition, "partition assigned");
+        let state = self.partitions.assign(partition, None);
+        self.query_watermarks(partition);
+        // With the anchor, to verify that it is there and unchanged.
+        state.anchor().map_or(Offset::Beginning, |anchor| Offset::Offset(anchor.offset))
+    }
+
+    /// Returns the positions that are still to be committed.
+    pub(super) fn revoke_partitions(&mut self, partitions: &[i32]) -> Vec<(i32, i64)> {
+        let topic = self.partitions.topic();
+        for partition in partitions.iter().filter(|number| self.partitions.is_assigned(**number)) {
+            tracing::info!(kafka.topic = topic, kafka.partition = partition, "partition revoked");
+        }
+        self.gaps.retain(|partition, _| !partitions.contains(partition));
+        self.partitions.revoke(partitions)
+    }
+
+    /// Handles what the client's poll returned.
+    ///
+    /// # Errors
+    /// If the client has failed for good.
+    pub(super) fn handle_polled(
+        &mut self,
+        polled: Option<KafkaResult<BorrowedMessage<'_>>>,
+    ) -> Result<(), RDKafkaErrorCode> {
+        match polled {
+            Some(Ok(message)) => {
+                // Of a partition that was revoked since the client fetched it, it has no effect.
+                let record = read_record(&message);
+                self.transition(record.partition, Some(&record), |state| state.on_record(&record));
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                self.transition(partition, None, |state| state.on_end(None));
+            }
+            Some(Err(KafkaError::MessageConsumptionFatal(code))) => return Err(code),
+            Some(Err(error)) => log_consumer_error(&error),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn transition(
+        &mut self,
+        partition: i32,
+        record: Option<&Record<'_>>,
+        event: impl FnOnce(&mut PartitionState) -> Actions,
+    ) {
+        for action in self.partitions.transition(partition, record, event) {
+            match action {
+                Action::Reset(_) => {
+                    self.gaps.remove(&partition);
+                    self.query_watermarks(partition);
+                }
+                Action::AskAboutGap(gap) => {
+                    let widest = self.gaps.entry(partition).or_insert(gap);
+                    if gap.len() > widest.len() {
+                        *widest = gap;
+                    }
+                }
+                Action::ConfirmEndOffset { next } => self.query_end_offset(partition, next, true),
+                Action::Apply | Action::BecomeLive => {}
+            }
+        }
+    }
+
+    /// Does what is due apart from records: answers of the brokers, resets, seeks and queries.
+    pub(super) fn run_checks<C: ConsumerContext>(&mut self, consumer: &BaseConsumer<C>) {
+        while let Some(answer) = self.queries.try_answer() {
+            match answer {
+                MetadataAnswer::PartitionCount(count) => self.check_partition_count(count),
+                MetadataAnswer::Watermarks(query, watermarks) => {
+                    self.handle_watermarks(query, watermarks);
+                }
+            }
+        }
+        if is_due(&mut self.resets_checked_at, RESET_CHECK_INTERVAL)
+            && let Some((partition, reason)) = self.partitions.next_reset()
+        {
+            self.transition(partition, None, |state| state.reset(reason));
+        }
+        self.seek_to_beginning(consumer);
+        if is_due(&mut self.gaps_checked_at, GAP_CHECK_INTERVAL) {
+            for (partition, gap) in self.gaps.drain() {
+                if let Some(assignment) = self.partitions.epoch(partition) {
+                    self.queries.send(MetadataQuery::Gap { assignment, gap });
+                }
+            }
+        }
+        if self.metadata_checked_at.is_none_or(|at| at.elapsed() >= METADATA_CHECK_INTERVAL) {
+            self.metadata_checked_at = Some(Instant::now());
+            if self.partitions.is_group_member() {
+                self.queries.send(MetadataQuery::PartitionCount);
+            }
+            for (partition, state) in self.partitions.states() {
+                if let Some(next) = state.next_offset() {
+                    self.query_end_offset(partition, next, false);
+                }
+            }
+        }
+    }
+
+    /// Has the client seek in those partitions that were reset. A seek fails while the client has
+    /// not begun to fetch after an assignment; the next call tries again.
+    fn seek_to_beginning<C: ConsumerContext>(&mut self, consumer: &BaseConsumer<C>) {
+        let needs_seek = self.partitions.states().filter(|(_, state)| state.needs_seek());
+        for partition in needs_seek.map(|(partition, _)| partition).collect::<Vec<_>>() {
+            let topic = self.partitions.topic();
+            match consumer.seek(topic, partition, Offset::Beginning, SEEK_TIMEOUT) {
+                Ok(()) => self.transition(partition, None, |state| state.on_seek(None)),
+                Err(error) => tracing::debug!(
+                    kafka.topic = topic, kafka.partition = partition, %error,
+                    "cannot seek to the beginning of the partition yet",
+                ),
+            }
+        }
+    }
+
+    fn query_watermarks(&self, partition: i32) {
+        if let Some(assignment) = self.partitions.epoch(partition) {
+            self.queries.send(MetadataQuery::Watermarks(assignment));
+        }
+    }
+
+    fn query_end_offset(&self, partition: i32, next: i64, is_confirmation: bool) {
+        if let Some(assignment) = self.partitions.epoch(partition) {
+            self.queries.send(MetadataQuery::EndOffset { assignment, next, is_confirmation });
+        }
+    }
+
+    fn handle_watermarks(&mut self, query: MetadataQuery, watermarks: Watermarks) {
+        let Some(assignment) = query.assignment() else { return };
+        let partition = assignment.partition;
+        if self.partitions.epoch(partition) != Some(assignment) {
+            return;
+        }
+        match query {
+            MetadataQuery::Watermarks(_) => {
+                self.partitions.report_watermarks(partition, watermarks);
+            }
+            MetadataQuery::EndOffset { next, is_confirmation, .. } => {
+                self.transition(partition, None, |state| {
+                    state.on_end_offset(next, watermarks.high, is_confirmation)
+                });
+            }
+            MetadataQuery::Gap { gap, .. } => {
+                self.partitions.log_lost_offsets(partition, gap, watermarks.low);
+            }
+            MetadataQuery::PartitionCount => {}
+        }
+    }
+
+    fn check_partition_count(&mut self, count: usize) {
+        // 0 if the brokers cannot describe the topic at the moment.
+        if count == 0 {
+            return;
+        }
+        let known = *self.partition_count.get_or_insert(count);
+        if count != known {
+            let topic = self.partitions.topic();
+            let trouble = format!(
+                "topic {topic} had {known} partitions at start and has {count} now. A user's \
+                 inbox lives in a partition that follows from this number: move to a new topic, or \
+                 restart every service with --partitions {count} and lose sight of what is in \
+                 the partitions of before"
+            );
+            let mut reported = self.status.trouble.lock();
+            if reported.as_ref() != Some(&trouble) {
+                tracing::error!(kafka.topic = topic, "{trouble}");
+                *reported = Some(trouble);
+            }
+        }
+    }
+}
+
+/// Returns true once per interval. `last` is the time of the last one.
+fn is_due(last: &mut Instant, interval: Duration) -> bool {
+    let due = last.elapsed() >= interval;
+    if due {
+        *last = Instant::now();
+    }
+    due
+}
+
+fn log_consumer_error(error: &KafkaError) {
+    match error.rdkafka_error_code() {
+        // The client's own log reports these already, for each broker and each attempt.
+        Some(
+            RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::Resolve,
+        ) => tracing::debug!(%error, "Kafka"),
+        _ => tracing::warn!(%error, "Kafka consumer"),
+    }
+}

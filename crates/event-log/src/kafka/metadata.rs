@@ -1,0 +1,142 @@
+//! Queries to the brokers about a topic that is being read: watermarks and the partition count.
+//! They block, and the polling thread must not, so a thread of its own sends them.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, TryRecvError, channel},
+    },
+    time::Duration,
+};
+
+use rdkafka::{admin::AdminClient, error::KafkaResult};
+
+use super::context::ClientLog;
+use crate::{Watermarks, assigned_partitions::AssignmentEpoch, partition_state::OffsetGap};
+
+const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait before a failed query is sent again.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum MetadataQuery {
+    /// The watermarks at an assignment. Sent until the brokers answer.
+    Watermarks(AssignmentEpoch),
+    /// Is the high watermark still at or above `next`? Sent once.
+    EndOffset { assignment: AssignmentEpoch, next: i64, is_confirmation: bool },
+    /// Is the low watermark above the gap's start? Sent once.
+    Gap { assignment: AssignmentEpoch, gap: OffsetGap },
+    /// How many partitions the topic has. Sent once.
+    PartitionCount,
+}
+
+impl MetadataQuery {
+    pub(super) fn assignment(self) -> Option<AssignmentEpoch> {
+        match self {
+            Self::Watermarks(assignment)
+            | Self::EndOffset { assignment, .. }
+            | Self::Gap { assignment, .. } => Some(assignment),
+            Self::PartitionCount => None,
+        }
+    }
+
+    /// True if the older query need not be answered any more.
+    fn replaces(self, older: Self) -> bool {
+        match (self, older) {
+            (Self::Watermarks(newer), Self::Watermarks(older)) => {
+                newer.partition == older.partition
+            }
+            _ => false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum MetadataAnswer {
+    Watermarks(MetadataQuery, Watermarks),
+    /// 0 if the brokers cannot describe the topic.
+    PartitionCount(usize),
+}
+
+/// The two ends of the thread that sends the queries. The thread ends when this is dropped.
+pub(super) struct MetadataQueries {
+    queries: Sender<MetadataQuery>,
+    answers: Receiver<MetadataAnswer>,
+}
+
+impl MetadataQueries {
+    pub(super) fn start_thread(
+        admin: Arc<AdminClient<ClientLog>>,
+        topic: String,
+    ) -> std::io::Result<Self> {
+        let (queries, received) = channel();
+        let (answered, answers) = channel();
+        std::thread::Builder::new()
+            .name("kafka-metadata".into())
+            .spawn(move || run_queries(&admin, &topic, &received, &answered))?;
+        Ok(Self { queries, answers })
+    }
+
+    pub(super) fn send(&self, query: MetadataQuery) {
+        // Cannot fail: the thread lives as long as this sender.
+        let _ = self.queries.send(query);
+    }
+
+    pub(super) fn try_answer(&self) -> Option<MetadataAnswer> {
+        self.answers.try_recv().ok()
+    }
+}
+
+fn run_queries(
+    admin: &AdminClient<ClientLog>,
+    topic: &str,
+    queries: &Receiver<MetadataQuery>,
+    answers: &Sender<MetadataAnswer>,
+) {
+    let mut pending = VecDeque::new();
+    while let Ok(first) = queries.recv() {
+        pending.push_back(first);
+        while let Some(query) = pending.pop_front() {
+            match send_query(admin, topic, query) {
+                Ok(answer) => {
+                    if answers.send(answer).is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(kafka.topic = topic, ?query, %error, "metadata query failed");
+                    if let MetadataQuery::Watermarks(_) = query {
+                        pending.push_back(query);
+                        std::thread::sleep(RETRY_DELAY);
+                    }
+                }
+            }
+            loop {
+                match queries.try_recv() {
+                    Ok(newer) => {
+                        pending.retain(|older| !newer.replaces(*older));
+                        pending.push_back(newer);
+                    }
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return,
+                }
+            }
+        }
+    }
+}
+
+fn send_query(
+    admin: &AdminClient<ClientLog>,
+    topic: &str,
+    query: MetadataQuery,
+) -> KafkaResult<MetadataAnswer> {
+    let Some(AssignmentEpoch { partition, .. }) = query.assignment() else {
+        let metadata = admin.inner().fetch_metadata(Some(topic), METADATA_TIMEOUT)?;
+        let topic = metadata.topics().iter().find(|found| found.name() == topic);
+        let count = topic.filter(|topic| topic.error().is_none()).map(|t| t.partitions().len());
+        return Ok(MetadataAnswer::PartitionCount(count.unwrap_or(0)));
+    };
+    let (low, high) = admin.inner().fetch_watermarks(topic, partition, METADATA_TIMEOUT)?;
+    Ok(MetadataAnswer::Watermarks(query, Watermarks { low, high }))
+}
