@@ -25,10 +25,18 @@ pub mod topic;
 pub mod record;
 pub mod writer;
 pub mod reader;
+#[cfg_attr(
+    not(feature = "kafka"),
+    allow(dead_code, reason = "only the Kafka driver uses all of it")
+)]
 mod partition_state;
 mod poison;
 mod partition_offsets;
 mod offset_tracker;
+#[cfg_attr(
+    not(feature = "kafka"),
+    allow(dead_code, reason = "only the Kafka driver uses all of it")
+)]
 mod assigned_partitions;
 mod dlq;
 mod commits;
