@@ -142,9 +142,14 @@ async fn make_again(world: &World) {
         .create()
         .expect("an admin client");
     admin.delete_topics(&[&world.topic], &AdminOptions::new()).await.expect("deleted");
+    // The broker deletes in the background; until then it takes the new topic for the old one.
+    eventually("the topic is gone", || {
+        let metadata = admin.inner().fetch_metadata(Some(&world.topic), Duration::from_secs(5));
+        metadata.is_ok_and(|found| found.topics().iter().all(|topic| topic.error().is_some()))
+    })
+    .await;
     let again = [topic(&world.topic, 1)];
     let until = Instant::now() + Duration::from_secs(30);
-    // A client that knew it may still find it for a moment.
     while connect(&world.brokers).ensure_topics(&again).await.is_err() {
         assert!(Instant::now() < until, "the topic is not made again");
         tokio::time::sleep(Duration::from_millis(100)).await;
