@@ -10,16 +10,16 @@ use event_log::RecordAnchor;
 use model::{Action, NotificationId, UserId};
 
 use super::{
-    bytes::BlockReader,
-    encode::put_key,
     format::{
         Decoded, ENTRY_ITEM, FOOTER_BLOCK, HEADER_BLOCK, Header, INBOXES_BLOCK, MAGIC,
         MAX_BLOCK_BYTES, OFFSETS_ITEM, PENDING_ITEM, SnapshotKey, SnapshotRejected, USER_ITEM,
         VERSION, block_checksum, damaged,
     },
-    items::{UserItem, take_entry, take_pending, take_user},
+    items::{BlockReader, UserItem, put_key, take_entry, take_pending, take_user},
 };
-use crate::view::{Inboxes, ReplayFilter, entry::Entry, inbox::Inbox, inboxes::MAX_CONFLICTS};
+use crate::view::{
+    Inboxes, entry::Entry, inbox::Inbox, inboxes::MAX_CONFLICTS, rebuild::ReplayFilter,
+};
 
 /// A partition from a snapshot.
 #[derive(Debug)]
@@ -32,9 +32,6 @@ pub struct RestoredPartition {
 }
 
 /// Reads the snapshot of partition `number`.
-///
-/// # Errors
-/// [`SnapshotRejected`] for anything but a file that was written for this key and partition.
 pub fn read_snapshot(
     input: impl Read,
     key: &SnapshotKey,
@@ -275,7 +272,7 @@ impl<'a> Assembler<'a> {
             }
         }
         if expected != [None, None] {
-            let filter = ReplayFilter::new(self.applied, expected);
+            let filter = ReplayFilter { applied: self.applied, expected };
             self.inboxes.replay_filter = Some(Box::new(filter));
         }
         let Self { inboxes, entries, has_misplaced, .. } = self;

@@ -24,7 +24,8 @@ const BUFFER_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 pub struct SnapshotStore {
     folder: PathBuf,
-    key: SnapshotKey,
+    /// The key that all snapshots must match.
+    pub key: SnapshotKey,
     next_sequence: AtomicU64,
     /// For each partition, the sequence number of the draft published last, or of its invalidation.
     /// Older drafts must not be published.
@@ -36,18 +37,14 @@ pub struct SnapshotStore {
 /// A snapshot that is being written. Dropped before it is published, it removes its file.
 #[derive(Debug)]
 pub struct SnapshotDraft {
-    number: i32,
+    pub(super) number: i32,
     sequence: u64,
     path: PathBuf,
-    is_published: bool,
 }
 
 impl SnapshotStore {
     /// Opens the folder of this topic. Creates it if it is missing, and removes the files that a
     /// killed process left unfinished.
-    ///
-    /// # Errors
-    /// The folder cannot be created or written to, or another process uses it.
     pub fn open(folder: &Path, key: SnapshotKey) -> io::Result<Self> {
         let folder = folder.join(format!("topic-{}", key.notifications));
         let mut builder = DirBuilder::new();
@@ -76,22 +73,12 @@ impl SnapshotStore {
         let _ = self.lock.unlock();
     }
 
-    /// The key that all snapshots of the store must match.
-    #[must_use]
-    pub fn key(&self) -> &SnapshotKey {
-        &self.key
-    }
-
     /// The path of this partition's snapshot, whether there is one or not.
-    #[must_use]
     pub fn file_path(&self, number: i32) -> PathBuf {
         self.folder.join(format!("{number}{SUFFIX}"))
     }
 
     /// Reads the snapshot of this partition; `None` if there is none.
-    ///
-    /// # Errors
-    /// [`SnapshotRejected`].
     pub fn read_snapshot(
         &self,
         number: i32,
@@ -106,30 +93,23 @@ impl SnapshotStore {
     }
 
     /// Creates a file for the next snapshot of this partition.
-    ///
-    /// # Errors
-    /// The folder cannot be written to.
     pub fn create_draft(&self, number: i32) -> io::Result<(SnapshotDraft, BufWriter<File>)> {
         let sequence = self.next_sequence.fetch_add(1, Ordering::Relaxed);
         let path = self.folder.join(format!("{number}-{sequence}{UNFINISHED_SUFFIX}"));
         let file = private_file().create_new(true).open(&path)?;
-        let draft = SnapshotDraft { number, sequence, path, is_published: false };
+        let draft = SnapshotDraft { number, sequence, path };
         Ok((draft, BufWriter::with_capacity(BUFFER_BYTES, file)))
     }
 
     /// Makes a finished draft the partition's snapshot. Returns false if a newer one was published,
     /// or if the partition was invalidated since the draft was created.
-    ///
-    /// # Errors
-    /// The folder cannot be written to.
-    pub fn publish_draft(&self, mut draft: SnapshotDraft) -> io::Result<bool> {
+    pub fn publish_draft(&self, draft: SnapshotDraft) -> io::Result<bool> {
         let mut newest = self.newest.lock();
         let newest = newest.entry(draft.number).or_default();
         if *newest > draft.sequence {
             return Ok(false);
         }
         fs::rename(&draft.path, self.file_path(draft.number))?;
-        draft.is_published = true;
         *newest = draft.sequence;
         // The new name survives a crash only once the folder is synced.
         File::open(&self.folder)?.sync_all()?;
@@ -150,20 +130,10 @@ impl SnapshotStore {
     }
 }
 
-impl SnapshotDraft {
-    /// The partition.
-    #[must_use]
-    pub fn partition(&self) -> i32 {
-        self.number
-    }
-}
-
 impl Drop for SnapshotDraft {
     fn drop(&mut self) {
-        if !self.is_published {
-            // If this fails, the next start removes it.
-            let _ = fs::remove_file(&self.path);
-        }
+        // A published draft has another name by now. If this fails, the next start removes it.
+        let _ = fs::remove_file(&self.path);
     }
 }
 

@@ -93,9 +93,6 @@ impl Feed {
     /// Opens a feed for this user, who may have at most `max_feeds`. Returns it with its first
     /// events. Waits for at most `wait_timeout` until the user's partition is live and has caught up
     /// to the position at which the feed begins.
-    ///
-    /// # Errors
-    /// [`OpenFeedError`].
     pub async fn open(
         view: Arc<View>,
         user: UserId,
@@ -123,9 +120,7 @@ impl Feed {
             |inboxes: &Inboxes| (inboxes.last_offset() >= start_offset).then(|| begin(inboxes));
         let (opened_at, receipts_sent_through, state, position) =
             match partition.read_when(home, wait_timeout, caught_up).await {
-                Err(NotLive::Behind { partition: number, position }) => partition
-                    .read_if_live(begin)
-                    .ok_or(NotLive::Behind { partition: number, position })?,
+                Err(behind @ NotLive::Behind(..)) => partition.read_if_live(begin).ok_or(behind)?,
                 found => found?,
             };
         view.check_lease(home)?;
@@ -146,7 +141,6 @@ impl Feed {
     }
 
     /// Returns true if this entry came after the feed was opened.
-    #[must_use]
     pub fn is_new(&self, item: &PageItem) -> bool {
         item.at.offset > self.opened_at
     }
@@ -239,7 +233,6 @@ impl Feed {
 
 impl FeedEvent {
     /// Its name on every transport.
-    #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::State(_) => "state",
@@ -252,7 +245,6 @@ impl FeedEvent {
     }
 
     /// The cursor from which a reader continues after this event; `None` leaves it as it was.
-    #[must_use]
     pub fn cursor(&self) -> Option<Cursor> {
         match self {
             Self::State(state) => Some(state.at),
@@ -266,7 +258,6 @@ impl FeedEvent {
     }
 
     /// Returns true if [`write_data`](Self::write_data) writes something.
-    #[must_use]
     pub fn has_data(&self) -> bool {
         !matches!(self, Self::Heartbeat(_))
     }
@@ -303,7 +294,6 @@ impl FeedEvent {
 
 impl EndReason {
     /// Its name in an event.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Moved => "moved",

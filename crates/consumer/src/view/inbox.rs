@@ -31,7 +31,6 @@ impl Default for Limits {
 
 impl Limits {
     /// The time in milliseconds before which an entry is too old at `now_ms`.
-    #[must_use]
     pub fn oldest_ms(&self, now_ms: i64) -> i64 {
         now_ms.saturating_sub(i64::try_from(self.age.as_millis()).unwrap_or(i64::MAX))
     }
@@ -191,14 +190,7 @@ impl Inbox {
         self.entries.range(expired.max(first)..).filter(|entry| entry.json.is_some())
     }
 
-    /// Number of entries that are shown and not read.
-    #[must_use]
-    pub fn count_unread(&self, oldest_ms: i64) -> usize {
-        self.shown_after(-1, oldest_ms).filter(|entry| !entry.state.read).count()
-    }
-
     /// The newest entry that was evicted, or is due to be.
-    #[must_use]
     pub fn last_eviction(&self, oldest_ms: i64) -> Option<Eviction> {
         let expired = self.entries.iter().take_while(|entry| entry.sent_at_ms < oldest_ms).last();
         expired
@@ -212,7 +204,6 @@ impl Inbox {
 
     /// Three numbers that determine the shown content: the newest offset, the offset of the newest
     /// evicted entry, and one beyond the offset of the last receipt.
-    #[must_use]
     pub fn version(&self, oldest_ms: i64) -> (i64, i64, i64) {
         let newest = self.entries.back().map_or(-1, |entry| entry.offset);
         let evicted = self.last_eviction(oldest_ms).map_or(-1, |eviction| eviction.through);
@@ -220,7 +211,6 @@ impl Inbox {
     }
 
     /// Returns true if the inbox has neither entries nor pending receipts.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.pending.is_none()
     }

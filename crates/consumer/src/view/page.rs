@@ -173,9 +173,6 @@ pub struct ReadState {
     pub at: Cursor,
 }
 
-/// The message of an empty inbox, word for word that of the ancestor tutorial.
-pub const NONE_FOUND: &str = "No notifications found for user";
-
 /// The most bytes that [`PageItem::write_json`] and a comma add to an item's own JSON.
 const ITEM_OVERHEAD_BYTES: usize =
     EntryState::MAX_JSON_BYTES + ",\"cursor\":\"12-1234567890\"},".len();
@@ -199,16 +196,16 @@ impl Page {
         self.unread += other.unread;
     }
 
-    /// `{"notifications":[…],"unread":1,"cursor":"3-1042"}`, with [`NONE_FOUND`] as `message` if
-    /// the page is empty, and with `more` and `gap` if they are set.
-    #[must_use]
+    /// `{"notifications":[…],"unread":1,"cursor":"3-1042"}`, with a `message` if the page is
+    /// empty, and with `more` and `gap` if they are set.
     pub fn to_json(&self) -> String {
         let length =
             self.items.iter().map(|item| item.json.len() + ITEM_OVERHEAD_BYTES).sum::<usize>();
         let mut json = String::with_capacity(length + 160);
         json.push('{');
         if self.items.is_empty() {
-            let _ = write!(json, "\"message\":\"{NONE_FOUND}\",");
+            // Word for word that of the ancestor tutorial.
+            json.push_str("\"message\":\"No notifications found for user\",");
         }
         json.push_str("\"notifications\":[");
         for (index, item) in self.items.iter().enumerate() {

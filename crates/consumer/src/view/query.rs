@@ -36,7 +36,6 @@ pub(super) struct FeedBatch {
 
 impl Inboxes {
     /// The ids of the selected entries that this action would change.
-    #[must_use]
     pub fn would_change(
         &self,
         user: UserId,
@@ -60,7 +59,6 @@ impl Inboxes {
 
     /// Answers a query about this user's inbox. Entries that were sent before `oldest_ms` are too
     /// old to be shown.
-    #[must_use]
     pub fn read_page(
         &self,
         partition: i32,
@@ -152,7 +150,7 @@ impl Inboxes {
             .filter_map(|entry| page_item(partition, entry))
             .collect();
         let more = wanted.next().is_some();
-        let unread = inbox.count_unread(oldest_ms);
+        let unread = inbox.shown_after(-1, oldest_ms).filter(|entry| !entry.state.read).count();
         let eviction = inbox.last_eviction(oldest_ms).filter(|eviction| eviction.through > after);
         FeedBatch { items, unread, more, eviction }
     }
