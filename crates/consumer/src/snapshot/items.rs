@@ -7,7 +7,7 @@ use event_log::RecordAnchor;
 use model::{Action, Cursor, Fingerprint, NotificationId, UserId};
 use uuid::Uuid;
 
-use super::format::{Decoded, SnapshotKey, SnapshotRejected, damaged};
+use super::format::{Decoded, SnapshotKey, damaged};
 use crate::view::{
     EntryState,
     entry::Entry,
@@ -69,35 +69,24 @@ pub(super) fn put_key(block: &mut Vec<u8>, key: &SnapshotKey, number: i32) {
 }
 
 /// The unread rest of a block.
-pub(super) struct BlockReader<'a>(&'a [u8]);
+pub(super) struct BlockReader<'a>(pub(super) &'a [u8]);
 
 impl<'a> BlockReader<'a> {
-    pub(super) fn new(content: &'a [u8]) -> Self {
-        Self(content)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Fails if something is left.
     pub(super) fn expect_end(&self) -> Decoded<()> {
-        if self.is_empty() { Ok(()) } else { damaged("a block is too long") }
+        if self.0.is_empty() { Ok(()) } else { damaged("a block is too long") }
     }
 
     fn take_bytes(&mut self, length: usize) -> Decoded<&'a [u8]> {
-        match self.0.split_at_checked(length) {
-            Some((taken, rest)) => {
-                self.0 = rest;
-                Ok(taken)
-            }
-            None => damaged("a block is too short"),
-        }
+        let Some((taken, rest)) = self.0.split_at_checked(length) else {
+            return damaged("a block is too short");
+        };
+        self.0 = rest;
+        Ok(taken)
     }
 
     pub(super) fn take_array<const N: usize>(&mut self) -> Decoded<[u8; N]> {
-        let taken = self.take_bytes(N)?;
-        taken.try_into().map_err(|_| SnapshotRejected::Damaged("a block is too short"))
+        self.take_bytes(N)?.try_into().or(damaged("a block is too short"))
     }
 
     pub(super) fn take_byte(&mut self) -> Decoded<u8> {
@@ -116,17 +105,15 @@ impl<'a> BlockReader<'a> {
 
     pub(super) fn take_text(&mut self) -> Decoded<&'a str> {
         let length = u32::from_le_bytes(self.take_array()?) as usize;
-        let text = std::str::from_utf8(self.take_bytes(length)?);
-        text.map_err(|_| SnapshotRejected::Damaged("a text is not UTF-8"))
+        std::str::from_utf8(self.take_bytes(length)?).or(damaged("a text is not UTF-8"))
     }
 
     pub(super) fn take_id(&mut self) -> Decoded<NotificationId> {
         match self.take_byte()? {
             0 => Ok(NotificationId::Uuid(Uuid::from_bytes(self.take_array()?))),
             1 => {
-                let partition = i32::try_from(self.take_int_from(0)?);
                 let partition =
-                    partition.map_err(|_| SnapshotRejected::Damaged("an id is wrong"))?;
+                    i32::try_from(self.take_int_from(0)?).or(damaged("an id is wrong"))?;
                 Ok(NotificationId::Position(Cursor::new(partition, self.take_int_from(-1)?)))
             }
             // Ids are compared by variant, so each must have the variant of its spelling.
@@ -160,7 +147,7 @@ pub(super) struct UserItem {
 
 pub(super) fn put_user(block: &mut Vec<u8>, user: UserId, inbox: &Inbox) {
     put_int(block, user.get());
-    put_int(block, inbox.next_receipt_offset());
+    put_int(block, inbox.next_receipt_offset);
     match inbox.last_eviction(i64::MIN) {
         None => block.push(0),
         Some(eviction) => {
@@ -175,21 +162,18 @@ pub(super) fn put_user(block: &mut Vec<u8>, user: UserId, inbox: &Inbox) {
 }
 
 pub(super) fn take_user(block: &mut BlockReader<'_>) -> Decoded<UserItem> {
-    let user = UserId::new(block.take_int()?)
-        .map_err(|_| SnapshotRejected::Damaged("a user's id is not positive"))?;
+    let user = UserId::new(block.take_int()?).or(damaged("a user's id is not positive"))?;
     let next_receipt_offset = block.take_int_from(0)?;
-    let reason = match block.take_byte()? {
-        0 => None,
-        1 => Some(EvictionReason::Evicted),
-        2 => Some(EvictionReason::Expired),
-        _ => return damaged("an eviction of an unknown kind"),
+    let kind = block.take_byte()?;
+    let mut take_eviction = |reason| -> Decoded<_> {
+        let (through, sent_at_ms) = (block.take_int_from(0)?, block.take_int()?);
+        Ok(Some(Eviction { through, sent_at_ms, reason }))
     };
-    let last_eviction = match reason {
-        None => None,
-        Some(reason) => {
-            let (through, sent_at_ms) = (block.take_int_from(0)?, block.take_int()?);
-            Some(Eviction { through, sent_at_ms, reason })
-        }
+    let last_eviction = match kind {
+        0 => None,
+        1 => take_eviction(EvictionReason::Evicted)?,
+        2 => take_eviction(EvictionReason::Expired)?,
+        _ => return damaged("an eviction of an unknown kind"),
     };
     Ok(UserItem { user, next_receipt_offset, last_eviction })
 }
@@ -220,14 +204,10 @@ pub(super) fn take_entry(block: &mut BlockReader<'_>) -> Decoded<Entry> {
     }
     let state = EntryState::from_bits(bits);
     let (offset, sent_at_ms, id) = (block.take_int_from(0)?, block.take_int()?, block.take_id()?);
-    let fingerprint = if bits & FINGERPRINT != 0 {
-        Some(Fingerprint::from_bits(u64::from_le_bytes(block.take_array()?)))
-    } else {
-        None
-    };
-    let mut take_text = |is_there: bool| -> Decoded<Option<Arc<str>>> {
-        if is_there { block.take_text().map(|text| Some(text.into())) } else { Ok(None) }
-    };
+    let fingerprint = (bits & FINGERPRINT != 0).then(|| block.take_array()).transpose()?;
+    let fingerprint = fingerprint.map(|bits| Fingerprint::from_bits(u64::from_le_bytes(bits)));
+    let mut take_text =
+        |is_there: bool| is_there.then(|| block.take_text().map(Arc::<str>::from)).transpose();
     let (category, json) = (take_text(bits & CATEGORY != 0)?, take_text(!state.dismissed)?);
     Ok(Entry { offset, sent_at_ms, id, fingerprint, category, state, json })
 }

@@ -110,7 +110,7 @@ impl SnapshotManager {
                 self.loaded.lock().insert(number, restored);
             }
             Err(rejected) => {
-                count_rejected(rejected.reason());
+                counter!(SNAPSHOTS_REFUSED, "reason" => rejected.reason()).increment(1);
                 match rejected {
                     SnapshotRejected::Settings | SnapshotRejected::Format(_) => tracing::info!(
                         kafka.partition = number, reason = %rejected,
@@ -149,7 +149,7 @@ impl SnapshotManager {
     /// was restored from it.
     pub(crate) fn invalidate(&self, number: i32, was_used: bool) {
         if was_used {
-            count_rejected("log");
+            counter!(SNAPSHOTS_REFUSED, "reason" => "log").increment(1);
         }
         self.published_offsets.lock().remove(&number);
         drop(self.loaded.lock().remove(&number));
@@ -324,10 +324,6 @@ struct UnpublishedSnapshot {
 fn sync_file(out: std::io::BufWriter<std::fs::File>) -> std::io::Result<()> {
     let file = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
     file.sync_all()
-}
-
-fn count_rejected(reason: &'static str) {
-    counter!(SNAPSHOTS_REFUSED, "reason" => reason).increment(1);
 }
 
 fn log_write_error(number: i32, error: &WriteError) {

@@ -198,7 +198,7 @@ impl<W: Write> Encoder<W> {
     fn write_inbox(&mut self, user: UserId, inbox: &Inbox) -> io::Result<()> {
         self.block.push(USER_ITEM);
         put_user(&mut self.block, user, inbox);
-        for entry in inbox.entries() {
+        for entry in &inbox.entries {
             self.block.push(ENTRY_ITEM);
             put_entry(&mut self.block, entry);
             self.write_full_block()?;
@@ -209,7 +209,7 @@ impl<W: Write> Encoder<W> {
             self.write_full_block()?;
         }
         self.counts.users += 1;
-        self.counts.entries += inbox.entries().len() as u64;
+        self.counts.entries += inbox.entries.len() as u64;
         self.write_full_block()
     }
 

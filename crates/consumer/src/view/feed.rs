@@ -7,15 +7,15 @@
 
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
-use model::{Cursor, NotificationId, Receipt, UserId};
+use model::{Cursor, Receipt, UserId};
 
 use super::{
     inboxes::Inboxes,
-    page::{FeedStart, Gap, GapReason, PageItem, ReadState, Since},
+    page::{FeedStart, Gap, GapReason, PageItem, ReadState, Since, append_json},
     partition::NotLive,
     partitions::View,
     query::FeedBatch,
-    watchers::{RecentReceipts, Watcher},
+    watchers::Watcher,
 };
 
 /// The most entries that a feed reads at a time.
@@ -50,7 +50,8 @@ pub enum FeedEvent {
 }
 
 /// Why the server ends a feed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum EndReason {
     /// The user's partition was revoked from this instance.
     Moved,
@@ -176,7 +177,6 @@ impl Feed {
         let oldest_ms = self.view.oldest_ms();
         // Before the inbox is read, so that its unread count includes each of these.
         let receipts = self.watcher.receipts_after(self.receipts_sent_through);
-        let truncated = matches!(receipts, RecentReceipts::Truncated);
         let partition = self.view.partition(self.home)?;
         let (batch, position, state) = partition.read_if_live(|inboxes| {
             let is_wanted = |category: Option<&str>| {
@@ -193,7 +193,7 @@ impl Feed {
             let through = batch.items.last().filter(|_| batch.more).map(|item| item.at.offset);
             let position = through.unwrap_or_else(|| inboxes.last_offset().max(self.sent_through));
             // The state of all entries that the reader has by then.
-            let state = (truncated && !batch.more).then(|| {
+            let state = (receipts.is_none() && !batch.more).then(|| {
                 let at = Cursor::new(self.home, position);
                 (inboxes.last_receipt_offset(), inboxes.read_state(self.user, at, oldest_ms))
             });
@@ -213,18 +213,13 @@ impl Feed {
         self.more = more;
         // While further entries follow, the unread count would be ahead of what the reader has.
         if !more {
-            match (state, receipts) {
-                (Some((last, state)), _) => {
-                    self.receipts_sent_through = last;
-                    events.push(FeedEvent::State(state));
-                }
-                (None, RecentReceipts::Complete(receipts)) => {
-                    for (offset, receipt) in receipts {
-                        self.receipts_sent_through = offset;
-                        events.push(FeedEvent::Receipt { receipt, unread });
-                    }
-                }
-                (None, RecentReceipts::Truncated) => {}
+            if let Some((last, state)) = state {
+                self.receipts_sent_through = last;
+                events.push(FeedEvent::State(state));
+            }
+            for (offset, receipt) in receipts.unwrap_or_default() {
+                self.receipts_sent_through = offset;
+                events.push(FeedEvent::Receipt { receipt, unread });
             }
         }
         Some(events)
@@ -265,13 +260,7 @@ impl FeedEvent {
     /// Appends its data, a JSON object on one line.
     pub fn write_data(&self, json: &mut String) {
         match self {
-            Self::State(state) => {
-                let _ = write!(json, "{{\"unread\":{},\"read_ids\":", state.unread);
-                write_ids(&state.read_ids, json);
-                json.push_str(",\"unread_ids\":");
-                write_ids(&state.unread_ids, json);
-                let _ = write!(json, ",\"cursor\":\"{}\"}}", state.at);
-            }
+            Self::State(state) => append_json(state, json),
             Self::Notification { item, unread } => {
                 item.write_json(json);
                 json.pop();
@@ -280,44 +269,12 @@ impl FeedEvent {
             Self::Receipt { receipt, unread } => {
                 let action = receipt.action.as_str();
                 let _ = write!(json, "{{\"action\":\"{action}\",\"ids\":");
-                write_ids(&receipt.ids, json);
+                append_json(&receipt.ids, json);
                 let _ = write!(json, ",\"unread\":{unread}}}");
             }
-            Self::Gap(gap) => gap.write_json(json),
+            Self::Gap(gap) => append_json(gap, json),
             Self::Heartbeat(_) => {}
-            Self::End(reason) => {
-                let _ = write!(json, "{{\"reason\":\"{}\"}}", reason.as_str());
-            }
+            Self::End(reason) => append_json(&serde_json::json!({ "reason": reason }), json),
         }
     }
-}
-
-impl EndReason {
-    /// Its name in an event.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Moved => "moved",
-            Self::Shutdown => "shutdown",
-            Self::Expired => "expired",
-        }
-    }
-}
-
-fn write_ids(ids: &[NotificationId], json: &mut String) {
-    json.push('[');
-    for (index, id) in ids.iter().enumerate() {
-        if index > 0 {
-            json.push(',');
-        }
-        match id {
-            NotificationId::Uuid(_) | NotificationId::Position(_) => {
-                let _ = write!(json, "\"{id}\"");
-            }
-            // Another producer may have chosen characters that need escapes.
-            NotificationId::Other(text) => {
-                json.push_str(&serde_json::Value::from(text.as_ref()).to_string());
-            }
-        }
-    }
-    json.push(']');
 }

@@ -99,7 +99,8 @@ impl Totals {
 /// One user's inbox.
 #[derive(Debug, Default, Clone)]
 pub struct Inbox {
-    entries: VecDeque<Entry>,
+    /// All entries, dismissed ones too, oldest first.
+    pub(crate) entries: VecDeque<Entry>,
     /// A short hash of each entry's id, in the same order. A search by id reads 4 contiguous bytes
     /// an entry instead of the entries themselves.
     hashes: VecDeque<u32>,
@@ -109,7 +110,7 @@ pub struct Inbox {
     #[allow(clippy::box_collection)] // 8 bytes an inbox instead of 48
     pending: Option<Box<HashMap<NotificationId, (Action, i64)>>>,
     /// One beyond the offset of the last receipt for this inbox; 0 before any.
-    next_receipt_offset: i64,
+    pub(crate) next_receipt_offset: i64,
 }
 
 impl Inbox {
@@ -215,20 +216,10 @@ impl Inbox {
         self.entries.is_empty() && self.pending.is_none()
     }
 
-    /// All entries, dismissed ones too, oldest first.
-    pub(crate) fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> {
-        self.entries.iter()
-    }
-
     /// The receipts that wait for their notifications, each with its offset.
     pub(crate) fn pending_receipts(&self) -> impl Iterator<Item = (&NotificationId, Action, i64)> {
         let pending = self.pending.iter().flat_map(|pending| pending.iter());
         pending.map(|(id, (action, offset))| (id, *action, *offset))
-    }
-
-    /// One beyond the offset of the last receipt; 0 before any.
-    pub(crate) fn next_receipt_offset(&self) -> i64 {
-        self.next_receipt_offset
     }
 
     /// An inbox with this content, which is added to the totals.

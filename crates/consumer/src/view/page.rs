@@ -161,7 +161,7 @@ pub struct PageBody {
 }
 
 /// The read state of the entries that a client may hold from before.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub struct ReadState {
     /// Number of entries in the whole inbox that are not read.
     pub unread: usize,
@@ -170,6 +170,7 @@ pub struct ReadState {
     /// Entries at or before `at` that are shown and not read.
     pub unread_ids: Vec<NotificationId>,
     /// The position after which the client gets every event.
+    #[serde(rename = "cursor")]
     pub at: Cursor,
 }
 
@@ -220,17 +221,15 @@ impl Page {
         }
         if let Some(gap) = &self.gap {
             json.push_str(",\"gap\":");
-            gap.write_json(&mut json);
+            append_json(gap, &mut json);
         }
         json.push('}');
         json
     }
 }
 
-impl Gap {
-    /// Appends this as a JSON object: `{"reason":"evicted","after":"3-7","through":"3-40"}`.
-    pub fn write_json(&self, json: &mut String) {
-        // Serializing to a string cannot fail.
-        json.push_str(&serde_json::to_string(self).unwrap_or_default());
-    }
+/// Appends `value` as JSON on one line.
+pub(super) fn append_json(value: &impl serde::Serialize, json: &mut String) {
+    // Serializing to a string cannot fail.
+    json.push_str(&serde_json::to_string(value).unwrap_or_default());
 }

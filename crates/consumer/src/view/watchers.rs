@@ -41,15 +41,6 @@ struct WatchedUser {
     last_dropped: i64,
 }
 
-/// The receipts of a user after some offset.
-#[derive(Debug)]
-pub(super) enum RecentReceipts {
-    /// All of them, oldest first.
-    Complete(Vec<(i64, Arc<Receipt>)>),
-    /// Some of them were dropped.
-    Truncated,
-}
-
 /// Watches one user until it is dropped.
 #[derive(Debug)]
 pub(super) struct Watcher {
@@ -128,17 +119,12 @@ impl Watcher {
         }
     }
 
-    /// The user's receipts after this offset.
-    pub(super) fn receipts_after(&self, offset: i64) -> RecentReceipts {
+    /// The user's receipts after this offset, oldest first. `None` if some of them were dropped.
+    pub(super) fn receipts_after(&self, offset: i64) -> Option<Vec<(i64, Arc<Receipt>)>> {
         let users = self.watchers.users.lock();
-        let Some(watched) = users.get(&self.user) else {
-            return RecentReceipts::Complete(Vec::new());
-        };
-        if watched.last_dropped > offset {
-            return RecentReceipts::Truncated;
-        }
+        let Some(watched) = users.get(&self.user) else { return Some(Vec::new()) };
         let new = watched.receipts.iter().filter(|(at, _)| *at > offset);
-        RecentReceipts::Complete(new.map(|(at, receipt)| (*at, Arc::clone(receipt))).collect())
+        (watched.last_dropped <= offset).then(|| new.cloned().collect())
     }
 }
 
@@ -198,10 +184,8 @@ mod tests {
         for offset in 0..=MAX_RECEIPTS {
             watchers.push_receipt(receipt(1), offset.try_into().expect("small"));
         }
-        assert!(matches!(watch.receipts_after(-1), RecentReceipts::Truncated));
-        let RecentReceipts::Complete(kept) = watch.receipts_after(0) else {
-            unreachable!("all after the first are kept")
-        };
+        assert!(watch.receipts_after(-1).is_none());
+        let kept = watch.receipts_after(0).expect("all after the first are kept");
         assert_eq!(kept.len(), MAX_RECEIPTS);
     }
 }
