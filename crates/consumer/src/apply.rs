@@ -110,7 +110,7 @@ impl<L: AssignmentListener> NotificationApplier<L> {
             let counters = &self.view.counters;
             if is_misplaced {
                 counters.misplaced.fetch_add(1, Ordering::Relaxed);
-                self.view.set_has_misplaced();
+                self.view.has_misplaced.store(true, Ordering::Relaxed);
             } else {
                 counters.applied.fetch_add(1, Ordering::Relaxed);
             }
@@ -137,7 +137,7 @@ impl<L: AssignmentListener> PartitionHandler for NotificationApplier<L> {
         let Some(partition) = self.view.partition(number) else { return StartAt::Beginning };
         let restored = self.snapshots.as_ref().and_then(|snapshots| snapshots.take_loaded(number));
         if restored.as_ref().is_some_and(|restored| restored.has_misplaced) {
-            self.view.set_has_misplaced();
+            self.view.has_misplaced.store(true, Ordering::Relaxed);
         }
         let (inboxes, entries) =
             restored.map(|restored| (restored.inboxes, restored.entries)).unwrap_or_default();

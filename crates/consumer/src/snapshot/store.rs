@@ -40,6 +40,7 @@ pub struct SnapshotDraft {
     pub(super) number: i32,
     sequence: u64,
     path: PathBuf,
+    is_published: bool,
 }
 
 impl SnapshotStore {
@@ -97,19 +98,20 @@ impl SnapshotStore {
         let sequence = self.next_sequence.fetch_add(1, Ordering::Relaxed);
         let path = self.folder.join(format!("{number}-{sequence}{UNFINISHED_SUFFIX}"));
         let file = private_file().create_new(true).open(&path)?;
-        let draft = SnapshotDraft { number, sequence, path };
+        let draft = SnapshotDraft { number, sequence, path, is_published: false };
         Ok((draft, BufWriter::with_capacity(BUFFER_BYTES, file)))
     }
 
     /// Makes a finished draft the partition's snapshot. Returns false if a newer one was published,
     /// or if the partition was invalidated since the draft was created.
-    pub fn publish_draft(&self, draft: SnapshotDraft) -> io::Result<bool> {
+    pub fn publish_draft(&self, mut draft: SnapshotDraft) -> io::Result<bool> {
         let mut newest = self.newest.lock();
         let newest = newest.entry(draft.number).or_default();
         if *newest > draft.sequence {
             return Ok(false);
         }
         fs::rename(&draft.path, self.file_path(draft.number))?;
+        draft.is_published = true;
         *newest = draft.sequence;
         // The new name survives a crash only once the folder is synced.
         File::open(&self.folder)?.sync_all()?;
@@ -132,8 +134,10 @@ impl SnapshotStore {
 
 impl Drop for SnapshotDraft {
     fn drop(&mut self) {
-        // A published draft has another name by now. If this fails, the next start removes it.
-        let _ = fs::remove_file(&self.path);
+        if !self.is_published {
+            // If this fails, the next start removes it.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 

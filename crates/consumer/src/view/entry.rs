@@ -8,7 +8,6 @@ use serde::ser::Error as _;
 /// Bytes that an entry's JSON usually has beside its message; more than that costs one copy.
 const JSON_OVERHEAD_BYTES: usize = 256;
 
-// Its JSON, its stored bits and its OpenAPI schema are all defined here.
 /// The recipient's actions on a notification.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct EntryState {

@@ -129,9 +129,10 @@ impl Inbox {
             let differ = both.is_some_and(|(one, other)| one != other);
             return if differ { AddOutcome::Conflict } else { AddOutcome::Duplicate };
         }
-        if let Some(action) = self.take_pending(&entry.id) {
+        if let Some((action, _)) = self.pending.as_mut().and_then(|held| held.remove(&entry.id)) {
             entry.apply_action(action);
         }
+        self.pending = self.pending.take().filter(|pending| !pending.is_empty());
         if let Some(json) = &entry.json {
             totals.add_json(json);
         }
@@ -270,15 +271,6 @@ impl Inbox {
             let (through, sent_at_ms) = (entry.offset, entry.sent_at_ms);
             self.last_eviction = Some(Eviction { through, sent_at_ms, reason });
         }
-    }
-
-    fn take_pending(&mut self, id: &NotificationId) -> Option<Action> {
-        let pending = self.pending.as_mut()?;
-        let (action, _) = pending.remove(id)?;
-        if pending.is_empty() {
-            self.pending = None;
-        }
-        Some(action)
     }
 
     /// Keeps a receipt until its notification comes, at least the newest twice as many as an inbox

@@ -24,7 +24,7 @@ use super::{
 };
 
 /// One partition of the view.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct PartitionView {
     /// `None` if the partition is not assigned to this instance.
     assignment: RwLock<Option<AssignedInboxes>>,
@@ -94,17 +94,6 @@ pub enum PartitionStatus {
         /// Offset of the last record applied; −1 before any.
         position: i64,
     },
-}
-
-impl Default for PartitionView {
-    fn default() -> Self {
-        Self {
-            assignment: RwLock::default(),
-            changed: watch::Sender::new(()),
-            watchers: Arc::default(),
-            earlier_evictions: Default::default(),
-        }
-    }
 }
 
 impl PartitionView {

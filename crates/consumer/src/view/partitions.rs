@@ -32,7 +32,7 @@ pub struct View {
     /// When the lease was last renewed, in milliseconds since `started_at`.
     lease_renewed_ms: AtomicU64,
     /// True once a partition has held a notification whose recipient's home is another partition.
-    has_misplaced: AtomicBool,
+    pub(crate) has_misplaced: AtomicBool,
 }
 
 /// Counts of records since the process began.
@@ -201,11 +201,6 @@ impl View {
         let partition = self.partition(home).ok_or(NotLive::Unowned(home))?;
         self.check_lease(home)?;
         Ok((home, partition))
-    }
-
-    /// Notes that a partition has a notification whose recipient's home is another one.
-    pub(crate) fn set_has_misplaced(&self) {
-        self.has_misplaced.store(true, Ordering::Relaxed);
     }
 
     /// Adds this user's entries in other partitions, as far as this instance owns those. Cursors

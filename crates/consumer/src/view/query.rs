@@ -67,12 +67,12 @@ impl Inboxes {
         oldest_ms: i64,
     ) -> Page {
         let here = Cursor::new(partition, self.last_offset());
-        let Some(inbox) = self.users.get(&user) else {
-            let gap = self.find_gap(partition, None, query.since, oldest_ms);
+        let inbox = self.users.get(&user);
+        let gap = self.find_gap(partition, inbox, query.since, oldest_ms);
+        let Some(inbox) = inbox else {
             let (items, version) = (Vec::new(), (-1, -1, 0));
             return Page { items, unread: 0, cursor: here, more: false, gap, version };
         };
-        let gap = self.find_gap(partition, Some(inbox), query.since, oldest_ms);
         let after = start_offset(query.since, gap);
         let matches = |entry: &&Entry| {
             entry.offset > after

@@ -96,12 +96,6 @@ impl Watchers {
         self.user_count.store(0, Ordering::Relaxed);
         drop(ended);
     }
-
-    /// Number of watched users.
-    #[cfg(test)]
-    pub(super) fn user_count(&self) -> usize {
-        self.user_count.load(Ordering::Relaxed)
-    }
 }
 
 impl Watcher {
@@ -170,11 +164,11 @@ mod tests {
     fn a_user_is_watched_until_the_last_reader_leaves() {
         let watchers = Arc::new(Watchers::default());
         let (one, other) = (watchers.watch_user(user(1)), watchers.watch_user(user(1)));
-        assert_eq!((watchers.user_count(), one.reader_count()), (1, 2));
+        assert_eq!((watchers.user_count.load(Ordering::Relaxed), one.reader_count()), (1, 2));
         drop(one);
-        assert_eq!((watchers.user_count(), other.reader_count()), (1, 1));
+        assert_eq!((watchers.user_count.load(Ordering::Relaxed), other.reader_count()), (1, 1));
         drop(other);
-        assert_eq!(watchers.user_count(), 0);
+        assert_eq!(watchers.user_count.load(Ordering::Relaxed), 0);
     }
 
     #[test]
