@@ -254,12 +254,7 @@ impl SnapshotManager {
         view: &Arc<View>,
         number: i32,
     ) -> Result<Option<UnpublishedSnapshot>, WriteError> {
-        let has_changed = |inboxes: &Inboxes| {
-            let published = self.published_offsets.lock().get(&number).copied();
-            inboxes.anchors != [None, None] && published != Some(inboxes.last_offsets)
-        };
-        let partition = view.partition(number);
-        if partition.and_then(|partition| partition.read_if_live(has_changed)) != Some(true) {
+        if view.partition(number).and_then(|partition| partition.read_if_live(|_| ())).is_none() {
             return Ok(None);
         }
         let start = Instant::now();
@@ -268,6 +263,10 @@ impl SnapshotManager {
             return Ok(None);
         };
         let header = writer.header;
+        let published = self.published_offsets.lock().get(&number).copied();
+        if header.anchors == [None, None] || published == Some(header.last_offsets) {
+            return Ok(None);
+        }
         while writer.write_step(MAX_STEP_USERS)? {
             if self.is_cancelled.load(Ordering::Relaxed) {
                 return Err(WriteError::Cancelled);
