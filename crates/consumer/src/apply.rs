@@ -17,13 +17,7 @@ use tokio::runtime::Handle;
 use crate::{
     metrics::{DELIVERY_SECONDS, REBUILD_SECONDS},
     snapshot::SnapshotManager,
-    view::{
-        PartitionView, View,
-        entry::Entry,
-        inbox::AddOutcome,
-        partition::{Applied, RevokedInboxes},
-        rebuild::SourceTopic,
-    },
+    view::{PartitionView, View, entry::Entry, inbox::AddOutcome, rebuild::SourceTopic},
 };
 
 /// Gets told which partitions this instance owns. Called on the log's threads, so it must not block.
@@ -56,7 +50,6 @@ pub struct NotificationApplier<L> {
 
 impl<L: AssignmentListener> NotificationApplier<L> {
     /// An applier for this view and topic. Must be called within a tokio runtime.
-    #[must_use]
     pub fn new(
         view: Arc<View>,
         topic: String,
@@ -98,13 +91,13 @@ impl<L: AssignmentListener> NotificationApplier<L> {
             tracing::warn!(
                 kafka.topic = self.topic, kafka.partition = record.partition,
                 kafka.offset = record.offset, user.id = user.get(),
-                partitioner = %self.view.partitioner(),
+                partitioner = %self.view.partitioner,
                 "record is not in its recipient's partition: its producer uses another \
                  partitioner, see --partitioner. Logged once a partition",
             );
         }
         let sent_at_ms = entry.sent_at_ms;
-        let (limits, now_ms) = (self.view.limits(), Timestamp::now().as_millisecond());
+        let (limits, now_ms) = (self.view.limits, Timestamp::now().as_millisecond());
         let age_ms = now_ms.saturating_sub(sent_at_ms).max(0);
         let Some(partition) = self.view.partition(record.partition) else { return Ok(None) };
         let anchor = anchor_if(self.snapshots.is_some(), record);
@@ -112,12 +105,12 @@ impl<L: AssignmentListener> NotificationApplier<L> {
             partition.apply_record(SourceTopic::Notifications, record.offset, anchor, |inboxes| {
                 inboxes.add_entry(user, entry, limits, now_ms)
             });
-        let Some(Applied { result, is_live }) = applied else { return Ok(None) };
+        let Some((result, is_live)) = applied else { return Ok(None) };
         if result == AddOutcome::New {
-            let counters = self.view.counters();
+            let counters = &self.view.counters;
             if is_misplaced {
                 counters.misplaced.fetch_add(1, Ordering::Relaxed);
-                self.view.set_has_misplaced();
+                self.view.has_misplaced.store(true, Ordering::Relaxed);
             } else {
                 counters.applied.fetch_add(1, Ordering::Relaxed);
             }
@@ -144,7 +137,7 @@ impl<L: AssignmentListener> PartitionHandler for NotificationApplier<L> {
         let Some(partition) = self.view.partition(number) else { return StartAt::Beginning };
         let restored = self.snapshots.as_ref().and_then(|snapshots| snapshots.take_loaded(number));
         if restored.as_ref().is_some_and(|restored| restored.has_misplaced) {
-            self.view.set_has_misplaced();
+            self.view.has_misplaced.store(true, Ordering::Relaxed);
         }
         let (inboxes, entries) =
             restored.map(|restored| (restored.inboxes, restored.entries)).unwrap_or_default();
@@ -166,17 +159,17 @@ impl<L: AssignmentListener> PartitionHandler for NotificationApplier<L> {
         }
         match self.add_notification(record) {
             Ok(Some(AddOutcome::Duplicate)) => {
-                self.view.counters().duplicates.fetch_add(1, Ordering::Relaxed);
+                self.view.counters.duplicates.fetch_add(1, Ordering::Relaxed);
                 RecordOutcome::Applied
             }
             Ok(Some(AddOutcome::Conflict)) => {
-                self.view.counters().conflicts.fetch_add(1, Ordering::Relaxed);
+                self.view.counters.conflicts.fetch_add(1, Ordering::Relaxed);
                 log_poison(&self.topic, record, &KEY_REUSED);
                 RecordOutcome::Poison(KEY_REUSED.into())
             }
             Ok(Some(AddOutcome::New | AddOutcome::AlreadyApplied) | None) => RecordOutcome::Applied,
             Err(poison) => {
-                self.view.counters().poison.fetch_add(1, Ordering::Relaxed);
+                self.view.counters.poison.fetch_add(1, Ordering::Relaxed);
                 self.skip_record(record);
                 log_poison(&self.topic, record, &poison);
                 RecordOutcome::Poison(poison.to_string())
@@ -191,12 +184,12 @@ impl<L: AssignmentListener> PartitionHandler for NotificationApplier<L> {
     fn on_revoked(&mut self, number: i32) {
         let revoked = self.view.partition(number).and_then(PartitionView::revoke);
         self.listener.on_revoked(number);
-        let Some(RevokedInboxes { inboxes, is_complete }) = revoked else { return };
+        let Some(revoked) = revoked else { return };
         match &self.snapshots {
-            Some(snapshots) if is_complete => {
-                snapshots.write_revoked(number, inboxes, &self.runtime);
+            Some(snapshots) if revoked.is_complete() => {
+                snapshots.write_revoked(number, revoked.inboxes, &self.runtime);
             }
-            _ => drop(self.runtime.spawn_blocking(move || drop(inboxes))),
+            _ => drop(self.runtime.spawn_blocking(move || drop(revoked))),
         }
     }
 
@@ -229,7 +222,6 @@ pub struct ReceiptApplier<L> {
 
 impl<L: AssignmentListener> ReceiptApplier<L> {
     /// An applier for this view and topic. `keeps_anchors` if snapshots are kept.
-    #[must_use]
     pub fn new(view: Arc<View>, topic: String, listener: L, keeps_anchors: bool) -> Self {
         Self { view, topic, listener, keeps_anchors }
     }
@@ -252,7 +244,7 @@ impl<L: AssignmentListener> PartitionHandler for ReceiptApplier<L> {
         let Some(partition) = self.view.partition(record.partition) else {
             return RecordOutcome::Applied;
         };
-        let (source, offset, limits) = (SourceTopic::Receipts, record.offset, self.view.limits());
+        let (source, offset, limits) = (SourceTopic::Receipts, record.offset, self.view.limits);
         let anchor = anchor_if(self.keeps_anchors, record);
         match record::decode_receipt(record.value) {
             Ok(receipt) => {
@@ -260,13 +252,13 @@ impl<L: AssignmentListener> PartitionHandler for ReceiptApplier<L> {
                     inboxes.apply_receipt(&receipt, offset, limits);
                 });
                 if applied.is_some() {
-                    self.view.counters().receipts.fetch_add(1, Ordering::Relaxed);
+                    self.view.counters.receipts.fetch_add(1, Ordering::Relaxed);
                 }
                 partition.push_receipt(receipt, offset);
                 RecordOutcome::Applied
             }
             Err(poison) => {
-                self.view.counters().poison_receipts.fetch_add(1, Ordering::Relaxed);
+                self.view.counters.poison_receipts.fetch_add(1, Ordering::Relaxed);
                 partition.apply_record(source, offset, anchor, |_| ());
                 log_poison(&self.topic, record, &poison);
                 RecordOutcome::Poison(poison.to_string())

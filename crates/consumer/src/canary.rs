@@ -49,8 +49,8 @@ impl CanaryProbe {
         {
             Ok(()) => ProbeOutcome::Arrived,
             // The partition moved meanwhile: its next owner probes it.
-            Err(NotLive::Unowned { .. } | NotLive::Rebuilding { .. }) => ProbeOutcome::Skipped,
-            Err(error @ NotLive::Behind { .. }) => ProbeOutcome::Failed(format!(
+            Err(NotLive::Unowned(_) | NotLive::Rebuilding(..)) => ProbeOutcome::Skipped,
+            Err(error @ NotLive::Behind(..)) => ProbeOutcome::Failed(format!(
                 "a record was acknowledged, but is not in the view: {error}"
             )),
         }

@@ -156,7 +156,7 @@ impl Forwarder {
                     let Ok(response) = inner.call(request).await;
                     return Ok(response);
                 }
-                None => return Err(not_live(&NotLive::Unowned { partition: home })),
+                None => return Err(not_live(&NotLive::Unowned(home))),
             };
             let to_websocket = client.is_some();
             match self.proxy.send_request(&owner, &parts, body.clone(), to_websocket, wait).await {

@@ -20,13 +20,13 @@ pub(super) fn parse_user(id: &str) -> Result<UserId, Problem> {
 /// 503 for a partition that cannot answer now; such an inbox is never shown as empty.
 pub(super) fn not_live(error: &NotLive) -> Problem {
     match error {
-        NotLive::Unowned { partition } => Problem::unavailable(
+        NotLive::Unowned(partition) => Problem::unavailable(
             format!("{error}, and its owner is not known yet; try again shortly"),
             RETRY_DELAY,
         )
         .with("partition", partition)
         .with("state", "unowned"),
-        NotLive::Rebuilding { partition, progress } => {
+        NotLive::Rebuilding(partition, progress) => {
             let wait = progress.seconds_left.unwrap_or(1.0).clamp(1.0, 30.0);
             Problem::unavailable(
                 format!("{error}; try again shortly"),
@@ -36,7 +36,7 @@ pub(super) fn not_live(error: &NotLive) -> Problem {
             .with("state", "rebuilding")
             .with("progress", progress)
         }
-        NotLive::Behind { partition, position } => {
+        NotLive::Behind(partition, position) => {
             Problem::unavailable(format!("{error}; try again shortly"), RETRY_DELAY)
                 .with("partition", partition)
                 .with("state", "behind")

@@ -19,7 +19,7 @@ use crate::view::{Counters, PartitionStatus, View};
 pub(super) async fn scrape_state(app: Arc<App>, mut scrape: Scrape) -> Scrape {
     add_partitions(&app.view, &mut scrape);
     add_inboxes(&app.view, &mut scrape);
-    add_records(app.view.counters(), &mut scrape);
+    add_records(&app.view.counters, &mut scrape);
     for kind in StreamKind::ALL {
         scrape.add_sample(STREAMS, &[("kind", kind.as_str())], app.streams.count_open(kind) as f64);
     }

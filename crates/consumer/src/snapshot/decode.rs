@@ -10,16 +10,16 @@ use event_log::RecordAnchor;
 use model::{Action, NotificationId, UserId};
 
 use super::{
-    bytes::BlockReader,
-    encode::put_key,
     format::{
         Decoded, ENTRY_ITEM, FOOTER_BLOCK, HEADER_BLOCK, Header, INBOXES_BLOCK, MAGIC,
         MAX_BLOCK_BYTES, OFFSETS_ITEM, PENDING_ITEM, SnapshotKey, SnapshotRejected, USER_ITEM,
         VERSION, block_checksum, damaged,
     },
-    items::{UserItem, take_entry, take_pending, take_user},
+    items::{BlockReader, UserItem, put_key, take_entry, take_pending, take_user},
 };
-use crate::view::{Inboxes, ReplayFilter, entry::Entry, inbox::Inbox, inboxes::MAX_CONFLICTS};
+use crate::view::{
+    Inboxes, entry::Entry, inbox::Inbox, inboxes::MAX_CONFLICTS, rebuild::ReplayFilter,
+};
 
 /// A partition from a snapshot.
 #[derive(Debug)]
@@ -32,9 +32,6 @@ pub struct RestoredPartition {
 }
 
 /// Reads the snapshot of partition `number`.
-///
-/// # Errors
-/// [`SnapshotRejected`] for anything but a file that was written for this key and partition.
 pub fn read_snapshot(
     input: impl Read,
     key: &SnapshotKey,
@@ -59,17 +56,17 @@ pub fn read_snapshot(
     let Some(header) = content.strip_prefix(&*expected) else {
         return Err(SnapshotRejected::Settings);
     };
-    let header = take_header(BlockReader::new(header))?;
+    let header = take_header(BlockReader(header))?;
     let mut assembler = Assembler::new(key, number, header);
     loop {
         let file_checksum = file.file_hash.clone().finalize();
         match file.read_block()? {
-            (INBOXES_BLOCK, content) => assembler.add_items(BlockReader::new(&content))?,
+            (INBOXES_BLOCK, content) => assembler.add_items(BlockReader(&content))?,
             (FOOTER_BLOCK, content) => {
                 if file.input.read(&mut [0])? != 0 {
                     return damaged("it goes on after its end");
                 }
-                return assembler.finish(BlockReader::new(&content), file_checksum);
+                return assembler.finish(BlockReader(&content), file_checksum);
             }
             _ => return damaged("it has a block of an unknown kind"),
         }
@@ -135,7 +132,7 @@ struct PartialInbox {
 struct Assembler<'a> {
     key: &'a SnapshotKey,
     number: i32,
-    inboxes: Inboxes,
+    restored: RestoredPartition,
     /// The header's offsets.
     header_offsets: [i64; 2],
     /// Offsets up to which the next users' inboxes have every record.
@@ -143,28 +140,25 @@ struct Assembler<'a> {
     /// These offsets by user, for users whose records come again.
     applied: HashMap<UserId, [i64; 2]>,
     partial: Option<PartialInbox>,
-    has_misplaced: bool,
-    entries: u64,
 }
 
 impl<'a> Assembler<'a> {
     fn new(key: &'a SnapshotKey, number: i32, header: Header) -> Self {
         let Header { last_offsets, anchors } = header;
+        let inboxes = Inboxes { last_offsets, anchors, is_restored: true, ..Inboxes::default() };
         Self {
             key,
             number,
-            inboxes: Inboxes { last_offsets, anchors, is_restored: true, ..Inboxes::default() },
+            restored: RestoredPartition { inboxes, entries: 0, has_misplaced: false },
             header_offsets: last_offsets,
             offsets: last_offsets,
             applied: HashMap::new(),
             partial: None,
-            has_misplaced: false,
-            entries: 0,
         }
     }
 
     fn add_items(&mut self, mut block: BlockReader<'_>) -> Decoded<()> {
-        while !block.is_empty() {
+        while !block.0.is_empty() {
             match block.take_byte()? {
                 OFFSETS_ITEM => {
                     self.finish_inbox()?;
@@ -201,7 +195,7 @@ impl<'a> Assembler<'a> {
         }
         let SnapshotKey { partitioner, partitions, .. } = self.key;
         let home = partitioner.partition_for(item.user.record_key().as_bytes(), *partitions);
-        self.has_misplaced |= home != self.number;
+        self.restored.has_misplaced |= home != self.number;
         self.partial = Some(PartialInbox { item, entries: Vec::new(), pending: HashMap::new() });
         Ok(())
     }
@@ -233,10 +227,10 @@ impl<'a> Assembler<'a> {
         if newest > self.header_offsets[0] || next_receipt_offset - 1 > self.header_offsets[1] {
             self.applied.insert(user, self.offsets);
         }
-        self.entries += entries.len() as u64;
-        let totals = &mut self.inboxes.totals;
+        self.restored.entries += entries.len() as u64;
+        let totals = &mut self.restored.inboxes.totals;
         let inbox = Inbox::from_parts(entries, last_eviction, pending, next_receipt_offset, totals);
-        match self.inboxes.users.insert(user, inbox) {
+        match self.restored.inboxes.users.insert(user, inbox) {
             None => Ok(()),
             Some(_) => damaged("a user has two inboxes"),
         }
@@ -249,18 +243,18 @@ impl<'a> Assembler<'a> {
     ) -> Decoded<RestoredPartition> {
         self.finish_inbox()?;
         let (users, entries) = (block.take_int_from(0)?, block.take_int_from(0)?);
-        self.inboxes.complete_from = block.take_int_from(0)?;
+        self.restored.inboxes.complete_from = block.take_int_from(0)?;
         let anchors = [block.take_anchor()?, block.take_anchor()?];
         let conflicts = block.take_int_from(0)?;
         if conflicts > MAX_CONFLICTS as i64 {
             return damaged("it has too many reused keys");
         }
-        self.inboxes.conflict_offsets =
+        self.restored.inboxes.conflict_offsets =
             (0..conflicts).map(|_| block.take_int_from(0)).collect::<Decoded<VecDeque<_>>>()?;
         let written_checksum = block.take_array()?;
         block.expect_end()?;
-        let is_complete = users == self.inboxes.users.len() as i64
-            && entries == self.entries.cast_signed()
+        let is_complete = users == self.restored.inboxes.users.len() as i64
+            && entries == self.restored.entries.cast_signed()
             && u32::from_le_bytes(written_checksum) == file_checksum;
         if !is_complete {
             return damaged("something of it is missing");
@@ -275,10 +269,9 @@ impl<'a> Assembler<'a> {
             }
         }
         if expected != [None, None] {
-            let filter = ReplayFilter::new(self.applied, expected);
-            self.inboxes.replay_filter = Some(Box::new(filter));
+            let filter = ReplayFilter { applied: self.applied, expected };
+            self.restored.inboxes.replay_filter = Some(Box::new(filter));
         }
-        let Self { inboxes, entries, has_misplaced, .. } = self;
-        Ok(RestoredPartition { inboxes, entries, has_misplaced })
+        Ok(self.restored)
     }
 }

@@ -14,7 +14,7 @@ use std::io;
 use event_log::RecordAnchor;
 use model::Partitioner;
 
-use crate::view::Limits;
+use crate::view::{Inboxes, Limits};
 
 /// The first bytes of every file.
 pub(super) const MAGIC: &[u8; 8] = b"ntf-snap";
@@ -62,6 +62,17 @@ pub(super) struct Header {
     pub(super) anchors: [Option<RecordAnchor>; 2],
 }
 
+impl Header {
+    pub(super) fn new(inboxes: &Inboxes) -> Self {
+        Self { last_offsets: inboxes.last_offsets, anchors: inboxes.anchors }
+    }
+
+    /// The offset of the notifications from which on a reader continues.
+    pub(super) fn next_offset(&self) -> i64 {
+        self.anchors[0].map_or(0, |anchor| anchor.offset + 1)
+    }
+}
+
 /// The values that are known only at the end of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Footer {
@@ -93,7 +104,6 @@ pub enum SnapshotRejected {
 
 impl SnapshotRejected {
     /// The value of the metric's label.
-    #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Format(_) => "format",

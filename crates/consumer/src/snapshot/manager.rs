@@ -15,16 +15,16 @@ use crate::metrics::{
     RESTORED, SNAPSHOT_BYTES, SNAPSHOT_LAST_SUCCESS, SNAPSHOT_SECONDS, SNAPSHOTS_REFUSED,
 };
 use event_log::CommittedOffsets;
+use futures_util::{StreamExt as _, stream};
 use metrics::{counter, gauge, histogram};
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
 use super::{
     decode::RestoredPartition,
-    encode::SnapshotCounts,
-    format::{SnapshotKey, SnapshotRejected},
+    format::{Header, SnapshotKey, SnapshotRejected},
     store::{SnapshotDraft, SnapshotStore},
-    writer::{SnapshotWriter, WriteError, write_all},
+    writer::{SnapshotCounts, SnapshotWriter, WriteError, write_all},
 };
 use crate::view::{Inboxes, View};
 
@@ -39,7 +39,8 @@ const COMMIT_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// Reads and writes the snapshots of a view's partitions.
 #[derive(Debug)]
 pub struct SnapshotManager {
-    store: SnapshotStore,
+    /// The files.
+    pub store: SnapshotStore,
     /// Snapshots that were read and whose partition is not assigned yet.
     loaded: Mutex<HashMap<i32, RestoredPartition>>,
     /// Lengths of the files that this process wrote.
@@ -52,9 +53,6 @@ pub struct SnapshotManager {
 
 impl SnapshotManager {
     /// Opens the folder.
-    ///
-    /// # Errors
-    /// See [`SnapshotStore::open`].
     pub fn open(folder: &Path, key: SnapshotKey) -> std::io::Result<Arc<Self>> {
         for reason in ["format", "settings", "damaged", "unreadable", "log"] {
             counter!(SNAPSHOTS_REFUSED, "reason" => reason).increment(0);
@@ -70,33 +68,18 @@ impl SnapshotManager {
         }))
     }
 
-    /// The files.
-    #[must_use]
-    pub fn store(&self) -> &SnapshotStore {
-        &self.store
-    }
-
     /// Reads every snapshot of the folder, on as many threads as there are cores. Must run before
     /// the consumer joins the group: an assignment leaves no time for it.
     pub async fn load_all(self: &Arc<Self>) {
         let start = Instant::now();
-        let partitions = i32::try_from(self.store.key().partitions).unwrap_or(i32::MAX);
-        let left = Arc::new(Mutex::new(0..partitions));
+        let partitions = i32::try_from(self.store.key.partitions).unwrap_or(i32::MAX);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let readers = (0..cores).map(|_| {
-            let (this, left) = (Arc::clone(self), Arc::clone(&left));
-            tokio::task::spawn_blocking(move || {
-                loop {
-                    // The lock ends with this line.
-                    let next = left.lock().next();
-                    let Some(number) = next else { return };
-                    this.load_partition(number);
-                }
-            })
-        });
-        for reader in readers.collect::<Vec<_>>() {
-            let _ = reader.await;
-        }
+        let read = |number| {
+            let this = Arc::clone(self);
+            tokio::task::spawn_blocking(move || this.load_partition(number))
+        };
+        let readers = stream::iter(0..partitions).map(read).buffer_unordered(cores);
+        readers.for_each(|_| std::future::ready(())).await;
         let (partitions, notifications) = {
             let loaded = self.loaded.lock();
             (loaded.len(), loaded.values().map(|restored| restored.entries).sum::<u64>())
@@ -127,7 +110,7 @@ impl SnapshotManager {
                 self.loaded.lock().insert(number, restored);
             }
             Err(rejected) => {
-                count_rejected(rejected.reason());
+                counter!(SNAPSHOTS_REFUSED, "reason" => rejected.reason()).increment(1);
                 match rejected {
                     SnapshotRejected::Settings | SnapshotRejected::Format(_) => tracing::info!(
                         kafka.partition = number, reason = %rejected,
@@ -166,7 +149,7 @@ impl SnapshotManager {
     /// was restored from it.
     pub(crate) fn invalidate(&self, number: i32, was_used: bool) {
         if was_used {
-            count_rejected("log");
+            counter!(SNAPSHOTS_REFUSED, "reason" => "log").increment(1);
         }
         self.published_offsets.lock().remove(&number);
         drop(self.loaded.lock().remove(&number));
@@ -192,7 +175,7 @@ impl SnapshotManager {
                 let is_cancelled = || this.is_cancelled.load(Ordering::Relaxed);
                 let write = || -> Result<_, WriteError> {
                     let (draft, out) = this.store.create_draft(number)?;
-                    let key = this.store.key();
+                    let key = &this.store.key;
                     let (out, counts) = write_all(&inboxes, key, number, out, is_cancelled)?;
                     sync_file(out)?;
                     Ok((draft, counts))
@@ -240,16 +223,16 @@ impl SnapshotManager {
         let until = Instant::now() + COMMIT_TIMEOUT;
         while !unpublished.is_empty() && Instant::now() < until {
             let is_committed = |snapshot: &mut UnpublishedSnapshot| {
-                let offset = committed.committed(snapshot.draft.partition());
-                offset.is_some_and(|offset| offset >= snapshot.next_offset)
+                let offset = committed.committed(snapshot.draft.number);
+                offset.is_some_and(|offset| offset >= snapshot.header.next_offset())
             };
             let ready: Vec<_> = unpublished.extract_if(.., is_committed).collect();
             let this = Arc::clone(self);
             let published = self.tasks.spawn_blocking(move || {
-                for UnpublishedSnapshot { draft, last_offsets, counts, took, .. } in ready {
-                    let number = draft.partition();
+                for UnpublishedSnapshot { draft, header, counts, took } in ready {
+                    let number = draft.number;
                     this.publish_draft(draft, counts, took);
-                    this.published_offsets.lock().insert(number, last_offsets);
+                    this.published_offsets.lock().insert(number, header.last_offsets);
                 }
             });
             let _ = published.await;
@@ -271,18 +254,17 @@ impl SnapshotManager {
         view: &Arc<View>,
         number: i32,
     ) -> Result<Option<UnpublishedSnapshot>, WriteError> {
-        if view.partition(number).is_none_or(|partition| !partition.is_live()) {
+        if view.partition(number).and_then(|partition| partition.read_if_live(|_| ())).is_none() {
             return Ok(None);
         }
         let start = Instant::now();
         let (draft, out) = self.store.create_draft(number)?;
-        let Some(mut writer) = SnapshotWriter::begin(view, self.store.key(), number, out)? else {
+        let Some(mut writer) = SnapshotWriter::begin(view, &self.store.key, number, out)? else {
             return Ok(None);
         };
-        let (next_offset, last_offsets) = (writer.next_offset(), writer.last_offsets());
-        if !writer.has_records()
-            || self.published_offsets.lock().get(&number) == Some(&last_offsets)
-        {
+        let header = writer.header;
+        let published = self.published_offsets.lock().get(&number).copied();
+        if header.anchors == [None, None] || published == Some(header.last_offsets) {
             return Ok(None);
         }
         while writer.write_step(MAX_STEP_USERS)? {
@@ -293,11 +275,11 @@ impl SnapshotManager {
         let (out, counts) = writer.finish()?;
         sync_file(out)?;
         let took = start.elapsed();
-        Ok(Some(UnpublishedSnapshot { draft, next_offset, last_offsets, counts, took }))
+        Ok(Some(UnpublishedSnapshot { draft, header, counts, took }))
     }
 
     fn publish_draft(&self, draft: SnapshotDraft, counts: SnapshotCounts, took: Duration) {
-        let number = draft.partition();
+        let number = draft.number;
         match self.store.publish_draft(draft) {
             Ok(true) => {
                 histogram!(SNAPSHOT_SECONDS).record(took);
@@ -333,10 +315,7 @@ impl SnapshotManager {
 /// A snapshot of a live partition whose offsets the group may not have committed yet.
 struct UnpublishedSnapshot {
     draft: SnapshotDraft,
-    /// Offset from which on its reader continues.
-    next_offset: i64,
-    /// Offsets of the last records applied when it began.
-    last_offsets: [i64; 2],
+    header: Header,
     counts: SnapshotCounts,
     took: Duration,
 }
@@ -344,10 +323,6 @@ struct UnpublishedSnapshot {
 fn sync_file(out: std::io::BufWriter<std::fs::File>) -> std::io::Result<()> {
     let file = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
     file.sync_all()
-}
-
-fn count_rejected(reason: &'static str) {
-    counter!(SNAPSHOTS_REFUSED, "reason" => reason).increment(1);
 }
 
 fn log_write_error(number: i32, error: &WriteError) {

@@ -24,7 +24,8 @@ const BUFFER_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 pub struct SnapshotStore {
     folder: PathBuf,
-    key: SnapshotKey,
+    /// The key that all snapshots must match.
+    pub key: SnapshotKey,
     next_sequence: AtomicU64,
     /// For each partition, the sequence number of the draft published last, or of its invalidation.
     /// Older drafts must not be published.
@@ -36,7 +37,7 @@ pub struct SnapshotStore {
 /// A snapshot that is being written. Dropped before it is published, it removes its file.
 #[derive(Debug)]
 pub struct SnapshotDraft {
-    number: i32,
+    pub(super) number: i32,
     sequence: u64,
     path: PathBuf,
     is_published: bool,
@@ -45,9 +46,6 @@ pub struct SnapshotDraft {
 impl SnapshotStore {
     /// Opens the folder of this topic. Creates it if it is missing, and removes the files that a
     /// killed process left unfinished.
-    ///
-    /// # Errors
-    /// The folder cannot be created or written to, or another process uses it.
     pub fn open(folder: &Path, key: SnapshotKey) -> io::Result<Self> {
         let folder = folder.join(format!("topic-{}", key.notifications));
         let mut builder = DirBuilder::new();
@@ -76,22 +74,12 @@ impl SnapshotStore {
         let _ = self.lock.unlock();
     }
 
-    /// The key that all snapshots of the store must match.
-    #[must_use]
-    pub fn key(&self) -> &SnapshotKey {
-        &self.key
-    }
-
     /// The path of this partition's snapshot, whether there is one or not.
-    #[must_use]
     pub fn file_path(&self, number: i32) -> PathBuf {
         self.folder.join(format!("{number}{SUFFIX}"))
     }
 
     /// Reads the snapshot of this partition; `None` if there is none.
-    ///
-    /// # Errors
-    /// [`SnapshotRejected`].
     pub fn read_snapshot(
         &self,
         number: i32,
@@ -106,9 +94,6 @@ impl SnapshotStore {
     }
 
     /// Creates a file for the next snapshot of this partition.
-    ///
-    /// # Errors
-    /// The folder cannot be written to.
     pub fn create_draft(&self, number: i32) -> io::Result<(SnapshotDraft, BufWriter<File>)> {
         let sequence = self.next_sequence.fetch_add(1, Ordering::Relaxed);
         let path = self.folder.join(format!("{number}-{sequence}{UNFINISHED_SUFFIX}"));
@@ -119,9 +104,6 @@ impl SnapshotStore {
 
     /// Makes a finished draft the partition's snapshot. Returns false if a newer one was published,
     /// or if the partition was invalidated since the draft was created.
-    ///
-    /// # Errors
-    /// The folder cannot be written to.
     pub fn publish_draft(&self, mut draft: SnapshotDraft) -> io::Result<bool> {
         let mut newest = self.newest.lock();
         let newest = newest.entry(draft.number).or_default();
@@ -147,14 +129,6 @@ impl SnapshotStore {
             }
             Ok(()) | Err(_) => {}
         }
-    }
-}
-
-impl SnapshotDraft {
-    /// The partition.
-    #[must_use]
-    pub fn partition(&self) -> i32 {
-        self.number
     }
 }
 

@@ -8,14 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use event_log::RecordAnchor;
 use model::UserId;
 
 use super::{
-    encode::{Encoder, SnapshotCounts},
-    format::{Footer, Header, SnapshotKey},
+    format::{
+        BLOCK_BYTES, ENTRY_ITEM, FOOTER_BLOCK, Footer, HEADER_BLOCK, Header, INBOXES_BLOCK, MAGIC,
+        MAX_BLOCK_BYTES, OFFSETS_ITEM, PENDING_ITEM, SnapshotKey, USER_ITEM, VERSION,
+        block_checksum,
+    },
+    items::{put_anchor, put_entry, put_int, put_key, put_pending, put_user},
 };
-use crate::view::{Inboxes, View, inboxes::MAX_CONFLICTS};
+use crate::view::{Inboxes, View, inbox::Inbox, inboxes::MAX_CONFLICTS};
 
 /// The longest that a step holds the partition's lock: a writer that waits for it makes readers wait
 /// too.
@@ -42,13 +45,24 @@ pub enum WriteError {
     Disk(#[from] io::Error),
 }
 
+/// Counts of a snapshot.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SnapshotCounts {
+    /// Inboxes.
+    pub users: u64,
+    /// Entries of all inboxes, dismissed ones too.
+    pub entries: u64,
+    /// Length of the file.
+    pub bytes: u64,
+}
+
 /// Writes a live partition, step by step.
 pub struct SnapshotWriter<W> {
     view: Arc<View>,
     number: i32,
     /// Epoch of the inboxes that the snapshot began with.
     epoch: u64,
-    header: Header,
+    pub(super) header: Header,
     /// Users that are not written yet.
     users: Vec<UserId>,
     encoder: Encoder<W>,
@@ -56,9 +70,6 @@ pub struct SnapshotWriter<W> {
 
 impl<W: Write> SnapshotWriter<W> {
     /// Begins a snapshot of partition `number`; `None` if that is not live.
-    ///
-    /// # Errors
-    /// Those of `out`.
     pub fn begin(
         view: &Arc<View>,
         key: &SnapshotKey,
@@ -69,7 +80,7 @@ impl<W: Write> SnapshotWriter<W> {
         let started = view.partition(number).and_then(|partition| {
             partition.read_if_live(|inboxes| {
                 let users: Vec<_> = inboxes.users.keys().copied().collect();
-                (inboxes.epoch, header(inboxes), users)
+                (inboxes.epoch, Header::new(inboxes), users)
             })
         });
         let Some((epoch, header, users)) = started else { return Ok(None) };
@@ -77,29 +88,8 @@ impl<W: Write> SnapshotWriter<W> {
         Ok(Some(Self { view: Arc::clone(view), number, epoch, header, users, encoder }))
     }
 
-    /// The offset of the notifications from which on a reader of this snapshot continues.
-    #[must_use]
-    pub fn next_offset(&self) -> i64 {
-        next_offset(&self.header)
-    }
-
-    /// Offsets of the last records applied when it began.
-    #[must_use]
-    pub fn last_offsets(&self) -> [i64; 2] {
-        self.header.last_offsets
-    }
-
-    /// Returns true if the snapshot saves its reader any record.
-    #[must_use]
-    pub fn has_records(&self) -> bool {
-        self.header.anchors != [None, None]
-    }
-
     /// Copies at most `max_users` inboxes within [`MAX_STEP`], then writes them. Returns false after
     /// the last one.
-    ///
-    /// # Errors
-    /// [`WriteError`].
     pub fn write_step(&mut self, max_users: usize) -> Result<bool, WriteError> {
         let (mut copies, users) = (Vec::new(), &mut self.users);
         let last_offsets = read_epoch(&self.view, self.number, self.epoch, |inboxes| {
@@ -124,9 +114,6 @@ impl<W: Write> SnapshotWriter<W> {
     }
 
     /// Writes the footer.
-    ///
-    /// # Errors
-    /// [`WriteError`].
     pub fn finish(self) -> Result<(W, SnapshotCounts), WriteError> {
         let footer = read_epoch(&self.view, self.number, self.epoch, |inboxes| {
             footer(inboxes, &self.header)
@@ -149,9 +136,6 @@ fn read_epoch<R>(
 }
 
 /// Writes a revoked partition at once, unless it `is_cancelled`.
-///
-/// # Errors
-/// [`WriteError`].
 pub(super) fn write_all<W: Write>(
     inboxes: &Inboxes,
     key: &SnapshotKey,
@@ -159,7 +143,7 @@ pub(super) fn write_all<W: Write>(
     out: W,
     is_cancelled: impl Fn() -> bool,
 ) -> Result<(W, SnapshotCounts), WriteError> {
-    let header = header(inboxes);
+    let header = Header::new(inboxes);
     let mut encoder = Encoder::new(out, key, number, &header)?;
     for (count, (user, inbox)) in inboxes.users.iter().enumerate() {
         if count % USERS_PER_CANCEL_CHECK == 0 && is_cancelled() {
@@ -171,20 +155,100 @@ pub(super) fn write_all<W: Write>(
     Ok(encoder.finish(&footer)?)
 }
 
-fn header(inboxes: &Inboxes) -> Header {
-    Header { last_offsets: inboxes.last_offsets, anchors: inboxes.anchors }
-}
-
-fn next_offset(header: &Header) -> i64 {
-    header.anchors[0].map_or(0, |RecordAnchor { offset, .. }| offset + 1)
-}
-
 /// `None` if conflicts since the header were dropped from the inboxes' list.
 fn footer(inboxes: &Inboxes, header: &Header) -> Option<Footer> {
-    let first = next_offset(header);
+    let first = header.next_offset();
     let conflicts = &inboxes.conflict_offsets;
     let dropped = conflicts.len() == MAX_CONFLICTS && conflicts.front() > Some(&first);
     let conflict_offsets = conflicts.iter().copied().filter(|offset| *offset >= first).collect();
     let (anchors, complete_from) = (inboxes.anchors, inboxes.complete_from);
     (!dropped).then_some(Footer { anchors, complete_from, conflict_offsets })
+}
+
+/// Encodes one snapshot, a block at a time.
+struct Encoder<W> {
+    out: W,
+    block: Vec<u8>,
+    /// Checksum of everything written.
+    file_hash: crc32fast::Hasher,
+    counts: SnapshotCounts,
+}
+
+impl<W: Write> Encoder<W> {
+    fn new(out: W, key: &SnapshotKey, number: i32, header: &Header) -> io::Result<Self> {
+        let (block, file_hash) = (Vec::new(), crc32fast::Hasher::new());
+        let mut encoder = Self { out, block, file_hash, counts: SnapshotCounts::default() };
+        encoder.write_bytes(MAGIC)?;
+        encoder.write_bytes(&VERSION.to_le_bytes())?;
+        put_key(&mut encoder.block, key, number);
+        for (last, anchor) in header.last_offsets.iter().zip(header.anchors) {
+            put_int(&mut encoder.block, *last);
+            put_anchor(&mut encoder.block, anchor);
+        }
+        encoder.write_block(HEADER_BLOCK)?;
+        Ok(encoder)
+    }
+
+    /// Notes that the inboxes that follow have the records up to these offsets.
+    fn set_offsets(&mut self, last_offsets: [i64; 2]) {
+        self.block.push(OFFSETS_ITEM);
+        last_offsets.into_iter().for_each(|last| put_int(&mut self.block, last));
+    }
+
+    fn write_inbox(&mut self, user: UserId, inbox: &Inbox) -> io::Result<()> {
+        self.block.push(USER_ITEM);
+        put_user(&mut self.block, user, inbox);
+        for entry in &inbox.entries {
+            self.block.push(ENTRY_ITEM);
+            put_entry(&mut self.block, entry);
+            self.write_full_block()?;
+        }
+        for (id, action, offset) in inbox.pending_receipts() {
+            self.block.push(PENDING_ITEM);
+            put_pending(&mut self.block, id, action, offset);
+            self.write_full_block()?;
+        }
+        self.counts.users += 1;
+        self.counts.entries += inbox.entries.len() as u64;
+        self.write_full_block()
+    }
+
+    fn finish(mut self, footer: &Footer) -> io::Result<(W, SnapshotCounts)> {
+        self.write_block(INBOXES_BLOCK)?;
+        let file_checksum = self.file_hash.clone().finalize();
+        let block = &mut self.block;
+        put_int(block, self.counts.users.cast_signed());
+        put_int(block, self.counts.entries.cast_signed());
+        put_int(block, footer.complete_from);
+        footer.anchors.into_iter().for_each(|anchor| put_anchor(block, anchor));
+        put_int(block, footer.conflict_offsets.len() as i64);
+        footer.conflict_offsets.iter().for_each(|offset| put_int(block, *offset));
+        block.extend(file_checksum.to_le_bytes());
+        self.write_block(FOOTER_BLOCK)?;
+        self.out.flush()?;
+        Ok((self.out, self.counts))
+    }
+
+    fn write_full_block(&mut self) -> io::Result<()> {
+        if self.block.len() < BLOCK_BYTES { Ok(()) } else { self.write_block(INBOXES_BLOCK) }
+    }
+
+    fn write_block(&mut self, kind: u8) -> io::Result<()> {
+        let block = std::mem::take(&mut self.block);
+        let length = u32::try_from(block.len()).ok().filter(|_| block.len() <= MAX_BLOCK_BYTES);
+        let length = length.ok_or_else(|| io::Error::other("an entry is too large"))?;
+        self.write_bytes(&length.to_le_bytes())?;
+        self.write_bytes(&block_checksum(kind, &block).to_le_bytes())?;
+        self.write_bytes(&[kind])?;
+        self.write_bytes(&block)?;
+        self.block = block;
+        self.block.clear();
+        Ok(())
+    }
+
+    fn write_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file_hash.update(bytes);
+        self.counts.bytes += bytes.len() as u64;
+        self.out.write_all(bytes)
+    }
 }

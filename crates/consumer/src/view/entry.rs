@@ -8,7 +8,6 @@ use serde::ser::Error as _;
 /// Bytes that an entry's JSON usually has beside its message; more than that costs one copy.
 const JSON_OVERHEAD_BYTES: usize = 256;
 
-// Its JSON, its stored bits and its OpenAPI schema are all defined here.
 /// The recipient's actions on a notification.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct EntryState {
@@ -38,13 +37,11 @@ impl EntryState {
 
     /// Combines two actions for a notification that has not come yet: the later one counts, except
     /// that a dismissed entry stays dismissed.
-    #[must_use]
     pub fn merge_actions(earlier: Action, later: Action) -> Action {
         if earlier == Action::Dismissed { earlier } else { later }
     }
 
     /// Returns true if this action would change the state.
-    #[must_use]
     pub fn is_changed_by(self, action: Action) -> bool {
         let mut changed = self;
         changed.apply_action(action);
@@ -52,14 +49,12 @@ impl EntryState {
     }
 
     /// The state as bits of a byte; [`from_bits`](Self::from_bits) is the inverse.
-    #[must_use]
     pub fn to_bits(self) -> u8 {
         let bit = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
         bit(self.read, Self::READ) | bit(self.dismissed, Self::DISMISSED)
     }
 
     /// The state in these bits; others are ignored.
-    #[must_use]
     pub fn from_bits(bits: u8) -> Self {
         Self { read: bits & Self::READ != 0, dismissed: bits & Self::DISMISSED != 0 }
     }
@@ -134,9 +129,6 @@ pub struct Entry {
 
 impl Entry {
     /// The entry of this notification, in its initial state.
-    ///
-    /// # Errors
-    /// Serde's, if a field is not JSON. A decoded notification has only JSON fields.
     pub fn new(
         offset: i64,
         notification: &Notification<'_>,

@@ -7,15 +7,15 @@
 
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
-use model::{Cursor, NotificationId, Receipt, UserId};
+use model::{Cursor, Receipt, UserId};
 
 use super::{
     inboxes::Inboxes,
-    page::{FeedStart, Gap, GapReason, PageItem, ReadState, Since},
+    page::{FeedStart, Gap, GapReason, PageItem, ReadState, Since, append_json},
     partition::NotLive,
     partitions::View,
     query::FeedBatch,
-    watchers::{RecentReceipts, Watcher},
+    watchers::Watcher,
 };
 
 /// The most entries that a feed reads at a time.
@@ -50,7 +50,8 @@ pub enum FeedEvent {
 }
 
 /// Why the server ends a feed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum EndReason {
     /// The user's partition was revoked from this instance.
     Moved,
@@ -93,9 +94,6 @@ impl Feed {
     /// Opens a feed for this user, who may have at most `max_feeds`. Returns it with its first
     /// events. Waits for at most `wait_timeout` until the user's partition is live and has caught up
     /// to the position at which the feed begins.
-    ///
-    /// # Errors
-    /// [`OpenFeedError`].
     pub async fn open(
         view: Arc<View>,
         user: UserId,
@@ -123,9 +121,7 @@ impl Feed {
             |inboxes: &Inboxes| (inboxes.last_offset() >= start_offset).then(|| begin(inboxes));
         let (opened_at, receipts_sent_through, state, position) =
             match partition.read_when(home, wait_timeout, caught_up).await {
-                Err(NotLive::Behind { partition: number, position }) => partition
-                    .read_if_live(begin)
-                    .ok_or(NotLive::Behind { partition: number, position })?,
+                Err(behind @ NotLive::Behind(..)) => partition.read_if_live(begin).ok_or(behind)?,
                 found => found?,
             };
         view.check_lease(home)?;
@@ -146,7 +142,6 @@ impl Feed {
     }
 
     /// Returns true if this entry came after the feed was opened.
-    #[must_use]
     pub fn is_new(&self, item: &PageItem) -> bool {
         item.at.offset > self.opened_at
     }
@@ -182,7 +177,6 @@ impl Feed {
         let oldest_ms = self.view.oldest_ms();
         // Before the inbox is read, so that its unread count includes each of these.
         let receipts = self.watcher.receipts_after(self.receipts_sent_through);
-        let truncated = matches!(receipts, RecentReceipts::Truncated);
         let partition = self.view.partition(self.home)?;
         let (batch, position, state) = partition.read_if_live(|inboxes| {
             let is_wanted = |category: Option<&str>| {
@@ -199,7 +193,7 @@ impl Feed {
             let through = batch.items.last().filter(|_| batch.more).map(|item| item.at.offset);
             let position = through.unwrap_or_else(|| inboxes.last_offset().max(self.sent_through));
             // The state of all entries that the reader has by then.
-            let state = (truncated && !batch.more).then(|| {
+            let state = (receipts.is_none() && !batch.more).then(|| {
                 let at = Cursor::new(self.home, position);
                 (inboxes.last_receipt_offset(), inboxes.read_state(self.user, at, oldest_ms))
             });
@@ -219,18 +213,13 @@ impl Feed {
         self.more = more;
         // While further entries follow, the unread count would be ahead of what the reader has.
         if !more {
-            match (state, receipts) {
-                (Some((last, state)), _) => {
-                    self.receipts_sent_through = last;
-                    events.push(FeedEvent::State(state));
-                }
-                (None, RecentReceipts::Complete(receipts)) => {
-                    for (offset, receipt) in receipts {
-                        self.receipts_sent_through = offset;
-                        events.push(FeedEvent::Receipt { receipt, unread });
-                    }
-                }
-                (None, RecentReceipts::Truncated) => {}
+            if let Some((last, state)) = state {
+                self.receipts_sent_through = last;
+                events.push(FeedEvent::State(state));
+            }
+            for (offset, receipt) in receipts.unwrap_or_default() {
+                self.receipts_sent_through = offset;
+                events.push(FeedEvent::Receipt { receipt, unread });
             }
         }
         Some(events)
@@ -239,7 +228,6 @@ impl Feed {
 
 impl FeedEvent {
     /// Its name on every transport.
-    #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::State(_) => "state",
@@ -252,7 +240,6 @@ impl FeedEvent {
     }
 
     /// The cursor from which a reader continues after this event; `None` leaves it as it was.
-    #[must_use]
     pub fn cursor(&self) -> Option<Cursor> {
         match self {
             Self::State(state) => Some(state.at),
@@ -266,7 +253,6 @@ impl FeedEvent {
     }
 
     /// Returns true if [`write_data`](Self::write_data) writes something.
-    #[must_use]
     pub fn has_data(&self) -> bool {
         !matches!(self, Self::Heartbeat(_))
     }
@@ -274,13 +260,7 @@ impl FeedEvent {
     /// Appends its data, a JSON object on one line.
     pub fn write_data(&self, json: &mut String) {
         match self {
-            Self::State(state) => {
-                let _ = write!(json, "{{\"unread\":{},\"read_ids\":", state.unread);
-                write_ids(&state.read_ids, json);
-                json.push_str(",\"unread_ids\":");
-                write_ids(&state.unread_ids, json);
-                let _ = write!(json, ",\"cursor\":\"{}\"}}", state.at);
-            }
+            Self::State(state) => append_json(state, json),
             Self::Notification { item, unread } => {
                 item.write_json(json);
                 json.pop();
@@ -289,45 +269,12 @@ impl FeedEvent {
             Self::Receipt { receipt, unread } => {
                 let action = receipt.action.as_str();
                 let _ = write!(json, "{{\"action\":\"{action}\",\"ids\":");
-                write_ids(&receipt.ids, json);
+                append_json(&receipt.ids, json);
                 let _ = write!(json, ",\"unread\":{unread}}}");
             }
-            Self::Gap(gap) => gap.write_json(json),
+            Self::Gap(gap) => append_json(gap, json),
             Self::Heartbeat(_) => {}
-            Self::End(reason) => {
-                let _ = write!(json, "{{\"reason\":\"{}\"}}", reason.as_str());
-            }
+            Self::End(reason) => append_json(&serde_json::json!({ "reason": reason }), json),
         }
     }
-}
-
-impl EndReason {
-    /// Its name in an event.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Moved => "moved",
-            Self::Shutdown => "shutdown",
-            Self::Expired => "expired",
-        }
-    }
-}
-
-fn write_ids(ids: &[NotificationId], json: &mut String) {
-    json.push('[');
-    for (index, id) in ids.iter().enumerate() {
-        if index > 0 {
-            json.push(',');
-        }
-        match id {
-            NotificationId::Uuid(_) | NotificationId::Position(_) => {
-                let _ = write!(json, "\"{id}\"");
-            }
-            // Another producer may have chosen characters that need escapes.
-            NotificationId::Other(text) => {
-                json.push_str(&serde_json::Value::from(text.as_ref()).to_string());
-            }
-        }
-    }
-    json.push(']');
 }

@@ -31,7 +31,6 @@ impl Default for Limits {
 
 impl Limits {
     /// The time in milliseconds before which an entry is too old at `now_ms`.
-    #[must_use]
     pub fn oldest_ms(&self, now_ms: i64) -> i64 {
         now_ms.saturating_sub(i64::try_from(self.age.as_millis()).unwrap_or(i64::MAX))
     }
@@ -100,7 +99,8 @@ impl Totals {
 /// One user's inbox.
 #[derive(Debug, Default, Clone)]
 pub struct Inbox {
-    entries: VecDeque<Entry>,
+    /// All entries, dismissed ones too, oldest first.
+    pub(crate) entries: VecDeque<Entry>,
     /// A short hash of each entry's id, in the same order. A search by id reads 4 contiguous bytes
     /// an entry instead of the entries themselves.
     hashes: VecDeque<u32>,
@@ -110,7 +110,7 @@ pub struct Inbox {
     #[allow(clippy::box_collection)] // 8 bytes an inbox instead of 48
     pending: Option<Box<HashMap<NotificationId, (Action, i64)>>>,
     /// One beyond the offset of the last receipt for this inbox; 0 before any.
-    next_receipt_offset: i64,
+    pub(crate) next_receipt_offset: i64,
 }
 
 impl Inbox {
@@ -129,9 +129,10 @@ impl Inbox {
             let differ = both.is_some_and(|(one, other)| one != other);
             return if differ { AddOutcome::Conflict } else { AddOutcome::Duplicate };
         }
-        if let Some(action) = self.take_pending(&entry.id) {
+        if let Some((action, _)) = self.pending.as_mut().and_then(|held| held.remove(&entry.id)) {
             entry.apply_action(action);
         }
+        self.pending = self.pending.take().filter(|pending| !pending.is_empty());
         if let Some(json) = &entry.json {
             totals.add_json(json);
         }
@@ -191,14 +192,7 @@ impl Inbox {
         self.entries.range(expired.max(first)..).filter(|entry| entry.json.is_some())
     }
 
-    /// Number of entries that are shown and not read.
-    #[must_use]
-    pub fn count_unread(&self, oldest_ms: i64) -> usize {
-        self.shown_after(-1, oldest_ms).filter(|entry| !entry.state.read).count()
-    }
-
     /// The newest entry that was evicted, or is due to be.
-    #[must_use]
     pub fn last_eviction(&self, oldest_ms: i64) -> Option<Eviction> {
         let expired = self.entries.iter().take_while(|entry| entry.sent_at_ms < oldest_ms).last();
         expired
@@ -212,7 +206,6 @@ impl Inbox {
 
     /// Three numbers that determine the shown content: the newest offset, the offset of the newest
     /// evicted entry, and one beyond the offset of the last receipt.
-    #[must_use]
     pub fn version(&self, oldest_ms: i64) -> (i64, i64, i64) {
         let newest = self.entries.back().map_or(-1, |entry| entry.offset);
         let evicted = self.last_eviction(oldest_ms).map_or(-1, |eviction| eviction.through);
@@ -220,25 +213,14 @@ impl Inbox {
     }
 
     /// Returns true if the inbox has neither entries nor pending receipts.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.pending.is_none()
-    }
-
-    /// All entries, dismissed ones too, oldest first.
-    pub(crate) fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> {
-        self.entries.iter()
     }
 
     /// The receipts that wait for their notifications, each with its offset.
     pub(crate) fn pending_receipts(&self) -> impl Iterator<Item = (&NotificationId, Action, i64)> {
         let pending = self.pending.iter().flat_map(|pending| pending.iter());
         pending.map(|(id, (action, offset))| (id, *action, *offset))
-    }
-
-    /// One beyond the offset of the last receipt; 0 before any.
-    pub(crate) fn next_receipt_offset(&self) -> i64 {
-        self.next_receipt_offset
     }
 
     /// An inbox with this content, which is added to the totals.
@@ -289,15 +271,6 @@ impl Inbox {
             let (through, sent_at_ms) = (entry.offset, entry.sent_at_ms);
             self.last_eviction = Some(Eviction { through, sent_at_ms, reason });
         }
-    }
-
-    fn take_pending(&mut self, id: &NotificationId) -> Option<Action> {
-        let pending = self.pending.as_mut()?;
-        let (action, _) = pending.remove(id)?;
-        if pending.is_empty() {
-            self.pending = None;
-        }
-        Some(action)
     }
 
     /// Keeps a receipt until its notification comes, at least the newest twice as many as an inbox

@@ -11,8 +11,7 @@ use model::{Receipt, UserId};
 use super::{
     entry::Entry,
     inbox::{AddOutcome, Inbox, Limits, Totals},
-    rebuild::SourceTopic,
-    replay::ReplayFilter,
+    rebuild::{ReplayFilter, SourceTopic},
 };
 
 /// The most offsets of conflicts that are remembered: enough for those that come while the inboxes
@@ -64,26 +63,12 @@ impl Default for Inboxes {
 }
 
 impl Inboxes {
-    /// Number of users with an inbox.
-    #[must_use]
-    pub fn user_count(&self) -> usize {
-        self.users.len()
-    }
-
-    /// Counts over all inboxes.
-    #[must_use]
-    pub fn totals(&self) -> Totals {
-        self.totals
-    }
-
     /// Offset of the last notification record applied; −1 before any.
-    #[must_use]
     pub fn last_offset(&self) -> i64 {
         self.last_offsets[SourceTopic::Notifications as usize]
     }
 
     /// Offset of the last receipt record applied; −1 before any.
-    #[must_use]
     pub fn last_receipt_offset(&self) -> i64 {
         self.last_offsets[SourceTopic::Receipts as usize]
     }
@@ -99,7 +84,7 @@ impl Inboxes {
         self.anchors[source as usize] = anchor;
         if let Some(filter) = &mut self.replay_filter {
             self.is_invalid |= !filter.verify_record(source, offset, anchor);
-            if filter.is_done() {
+            if filter.expected == [None, None] {
                 self.replay_filter = None;
             }
         }
@@ -109,7 +94,7 @@ impl Inboxes {
     /// has not met by then is not in the log.
     pub(super) fn mark_caught_up(&mut self, source: SourceTopic) {
         let filter = self.replay_filter.as_ref();
-        self.is_invalid |= filter.is_some_and(|filter| filter.expects_records(source));
+        self.is_invalid |= filter.is_some_and(|filter| filter.expected[source as usize].is_some());
     }
 
     /// The position at which the reader of this topic must start.

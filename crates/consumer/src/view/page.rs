@@ -161,7 +161,7 @@ pub struct PageBody {
 }
 
 /// The read state of the entries that a client may hold from before.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub struct ReadState {
     /// Number of entries in the whole inbox that are not read.
     pub unread: usize,
@@ -170,11 +170,9 @@ pub struct ReadState {
     /// Entries at or before `at` that are shown and not read.
     pub unread_ids: Vec<NotificationId>,
     /// The position after which the client gets every event.
+    #[serde(rename = "cursor")]
     pub at: Cursor,
 }
-
-/// The message of an empty inbox, word for word that of the ancestor tutorial.
-pub const NONE_FOUND: &str = "No notifications found for user";
 
 /// The most bytes that [`PageItem::write_json`] and a comma add to an item's own JSON.
 const ITEM_OVERHEAD_BYTES: usize =
@@ -199,16 +197,16 @@ impl Page {
         self.unread += other.unread;
     }
 
-    /// `{"notifications":[…],"unread":1,"cursor":"3-1042"}`, with [`NONE_FOUND`] as `message` if
-    /// the page is empty, and with `more` and `gap` if they are set.
-    #[must_use]
+    /// `{"notifications":[…],"unread":1,"cursor":"3-1042"}`, with a `message` if the page is
+    /// empty, and with `more` and `gap` if they are set.
     pub fn to_json(&self) -> String {
         let length =
             self.items.iter().map(|item| item.json.len() + ITEM_OVERHEAD_BYTES).sum::<usize>();
         let mut json = String::with_capacity(length + 160);
         json.push('{');
         if self.items.is_empty() {
-            let _ = write!(json, "\"message\":\"{NONE_FOUND}\",");
+            // Word for word that of the ancestor tutorial.
+            json.push_str("\"message\":\"No notifications found for user\",");
         }
         json.push_str("\"notifications\":[");
         for (index, item) in self.items.iter().enumerate() {
@@ -223,17 +221,15 @@ impl Page {
         }
         if let Some(gap) = &self.gap {
             json.push_str(",\"gap\":");
-            gap.write_json(&mut json);
+            append_json(gap, &mut json);
         }
         json.push('}');
         json
     }
 }
 
-impl Gap {
-    /// Appends this as a JSON object: `{"reason":"evicted","after":"3-7","through":"3-40"}`.
-    pub fn write_json(&self, json: &mut String) {
-        // Serializing to a string cannot fail.
-        json.push_str(&serde_json::to_string(self).unwrap_or_default());
-    }
+/// Appends `value` as JSON on one line.
+pub(super) fn append_json(value: &impl serde::Serialize, json: &mut String) {
+    // Serializing to a string cannot fail.
+    json.push_str(&serde_json::to_string(value).unwrap_or_default());
 }

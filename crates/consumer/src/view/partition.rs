@@ -24,9 +24,10 @@ use super::{
 };
 
 /// One partition of the view.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct PartitionView {
-    assignment: RwLock<Assignment>,
+    /// `None` if the partition is not assigned to this instance.
+    assignment: RwLock<Option<AssignedInboxes>>,
     /// Notified after every change that a reader may wait for, if a reader waits.
     changed: watch::Sender<()>,
     watchers: Arc<Watchers>,
@@ -43,58 +44,39 @@ pub struct PartitionTotals {
     pub inboxes: Totals,
 }
 
-/// The result of applying a record.
-pub(crate) struct Applied<R> {
-    pub(crate) result: R,
-    /// True if the partition is live, so that a reader may have waited for the record.
-    pub(crate) is_live: bool,
-}
-
-/// The inboxes of a partition that was revoked.
-pub(crate) struct RevokedInboxes {
+/// The inboxes of an assigned partition.
+#[derive(Debug)]
+pub(crate) struct AssignedInboxes {
     pub(crate) inboxes: Inboxes,
-    /// True if the partition was live, so that these have every record of the log.
-    pub(crate) is_complete: bool,
+    /// Set until both topics are read to their ends. Meanwhile no reader is answered from the inboxes.
+    rebuild: Option<Rebuild>,
 }
 
-#[derive(Debug, Default)]
-enum Assignment {
-    /// Not assigned to this instance.
-    #[default]
-    Unowned,
-    /// Assigned, and being read. No reader is answered from it.
-    Rebuilding(Rebuild, Inboxes),
-    /// Assigned, and read to the log's end.
-    Live(Inboxes),
+impl AssignedInboxes {
+    /// Returns true if this topic's reader has started on this assignment. A record or an end that
+    /// it reports earlier belongs to the previous one.
+    fn has_started(&self, source: SourceTopic) -> bool {
+        self.rebuild.as_ref().is_none_or(|rebuild| rebuild.has_started(source))
+    }
+
+    /// Returns true if these have every record of the log.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.rebuild.is_none() && !self.inboxes.is_invalid
+    }
 }
 
 /// Why a partition cannot answer now.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum NotLive {
     /// It is not assigned to this instance.
-    #[error("partition {partition}, where this inbox lives, is not owned by this instance")]
-    Unowned {
-        /// The partition.
-        partition: i32,
-    },
+    #[error("partition {0}, where this inbox lives, is not owned by this instance")]
+    Unowned(i32),
     /// It is being rebuilt.
-    #[error("partition {partition}, where this inbox lives, is being rebuilt")]
-    Rebuilding {
-        /// The partition.
-        partition: i32,
-        /// How far the rebuild is.
-        progress: RebuildProgress,
-    },
-    /// It has not caught up to the offset that the request needs.
-    #[error(
-        "partition {partition}, where this inbox lives, has not caught up to the requested cursor"
-    )]
-    Behind {
-        /// The partition.
-        partition: i32,
-        /// Offset of its last record applied.
-        position: i64,
-    },
+    #[error("partition {0}, where this inbox lives, is being rebuilt")]
+    Rebuilding(i32, RebuildProgress),
+    /// Its last record applied, at this offset, is before the one that the request needs.
+    #[error("partition {0}, where this inbox lives, has not caught up to the requested cursor")]
+    Behind(i32, i64),
 }
 
 /// The state of a partition, for people and probes.
@@ -114,70 +96,47 @@ pub enum PartitionStatus {
     },
 }
 
-impl Default for PartitionView {
-    fn default() -> Self {
-        Self {
-            assignment: RwLock::default(),
-            changed: watch::Sender::new(()),
-            watchers: Arc::default(),
-            earlier_evictions: Default::default(),
-        }
-    }
-}
-
 impl PartitionView {
     /// The state of the partition.
-    #[must_use]
     pub fn status(&self) -> PartitionStatus {
         match &*self.assignment.read() {
-            Assignment::Unowned => PartitionStatus::Unowned,
-            Assignment::Rebuilding(rebuild, _) => PartitionStatus::Rebuilding(rebuild.progress()),
-            Assignment::Live(inboxes) => PartitionStatus::Live {
-                users: inboxes.user_count(),
+            None => PartitionStatus::Unowned,
+            Some(AssignedInboxes { rebuild: Some(rebuild), .. }) => {
+                PartitionStatus::Rebuilding(rebuild.progress())
+            }
+            Some(AssignedInboxes { inboxes, .. }) => PartitionStatus::Live {
+                users: inboxes.users.len(),
                 position: inboxes.last_offset(),
             },
         }
     }
 
     /// Counts of the partition. Takes the same time however many entries there are.
-    #[must_use]
     pub fn totals(&self) -> PartitionTotals {
         let assignment = self.assignment.read();
-        let mut totals = match &*assignment {
-            Assignment::Unowned => PartitionTotals::default(),
-            Assignment::Rebuilding(_, inboxes) | Assignment::Live(inboxes) => {
-                PartitionTotals { users: inboxes.user_count(), inboxes: inboxes.totals() }
-            }
-        };
+        let mut totals = PartitionTotals::default();
+        if let Some(AssignedInboxes { inboxes, .. }) = &*assignment {
+            totals = PartitionTotals { users: inboxes.users.len(), inboxes: inboxes.totals };
+        }
         totals.inboxes.evicted += self.earlier_evictions[0].load(Ordering::Relaxed);
         totals.inboxes.expired += self.earlier_evictions[1].load(Ordering::Relaxed);
         totals
     }
 
-    /// Returns true if the partition answers.
-    #[must_use]
-    pub fn is_live(&self) -> bool {
-        matches!(&*self.assignment.read(), Assignment::Live(_))
-    }
-
     /// Returns true if the partition is assigned to this instance, live or not.
-    #[must_use]
     pub fn is_owned(&self) -> bool {
-        !matches!(&*self.assignment.read(), Assignment::Unowned)
+        self.assignment.read().is_some()
     }
 
     /// Reads the inboxes if the partition is live now.
     pub fn read_if_live<R>(&self, read: impl FnOnce(&Inboxes) -> R) -> Option<R> {
         match &*self.assignment.read() {
-            Assignment::Live(inboxes) => Some(read(inboxes)),
-            Assignment::Unowned | Assignment::Rebuilding(..) => None,
+            Some(AssignedInboxes { inboxes, rebuild: None }) => Some(read(inboxes)),
+            _ => None,
         }
     }
 
     /// Waits until the partition is live and `read` returns something.
-    ///
-    /// # Errors
-    /// [`NotLive`] after `timeout`.
     pub async fn read_when<R>(
         &self,
         number: i32,
@@ -193,7 +152,7 @@ impl PartitionView {
         self.wait_until(|| self.is_owned().then_some(())).await;
     }
 
-    /// Watches this user; see [`Watchers::watch_user`].
+    /// See [`Watchers::watch_user`].
     pub(super) fn watch_user(&self, user: UserId) -> Watcher {
         self.watchers.watch_user(user)
     }
@@ -208,28 +167,24 @@ impl PartitionView {
             if let Some(found) = check() {
                 return found;
             }
-            if changed.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+            // Fails only if the sender is gone, and `self` has that.
+            let _ = changed.changed().await;
         }
     }
 
-    pub(super) fn not_live(&self, partition: i32) -> NotLive {
-        match &*self.assignment.read() {
-            Assignment::Unowned => NotLive::Unowned { partition },
-            Assignment::Rebuilding(rebuild, _) => {
-                NotLive::Rebuilding { partition, progress: rebuild.progress() }
-            }
-            Assignment::Live(inboxes) => {
-                NotLive::Behind { partition, position: inboxes.last_offset() }
-            }
+    pub(super) fn not_live(&self, number: i32) -> NotLive {
+        match self.status() {
+            PartitionStatus::Unowned => NotLive::Unowned(number),
+            PartitionStatus::Rebuilding(progress) => NotLive::Rebuilding(number, progress),
+            PartitionStatus::Live { position, .. } => NotLive::Behind(number, position),
         }
     }
 
     /// Assigns the partition to this instance, with inboxes that are empty or restored with
     /// `entries` notifications. Returns where the reader of the notifications must start.
     pub(crate) fn assign(&self, inboxes: Inboxes, entries: u64) -> StartAt {
-        self.set_assignment(Assignment::Rebuilding(Rebuild::new(entries), inboxes));
+        let rebuild = Some(Rebuild::new(entries));
+        self.set_assignment(Some(AssignedInboxes { inboxes, rebuild }));
         self.start_topic(SourceTopic::Notifications)
     }
 
@@ -237,7 +192,7 @@ impl PartitionView {
     /// start.
     pub(crate) fn start_topic(&self, source: SourceTopic) -> StartAt {
         match &mut *self.assignment.write() {
-            Assignment::Rebuilding(rebuild, inboxes) => {
+            Some(AssignedInboxes { inboxes, rebuild: Some(rebuild) }) => {
                 let start = inboxes.start_at(source);
                 let offset = match start {
                     StartAt::Beginning => 0,
@@ -246,7 +201,7 @@ impl PartitionView {
                 rebuild.start_topic(source, offset);
                 start
             }
-            Assignment::Live(_) | Assignment::Unowned => StartAt::Beginning,
+            _ => StartAt::Beginning,
         }
     }
 
@@ -255,60 +210,51 @@ impl PartitionView {
     /// assignment.
     pub(crate) fn invalidate(&self, source: SourceTopic) -> bool {
         match &mut *self.assignment.write() {
-            Assignment::Rebuilding(rebuild, _) if !rebuild.has_started(source) => false,
-            Assignment::Rebuilding(_, inboxes) | Assignment::Live(inboxes) => {
-                inboxes.is_invalid = true;
-                inboxes.is_restored
+            Some(assigned) if assigned.has_started(source) => {
+                assigned.inboxes.is_invalid = true;
+                assigned.inboxes.is_restored
             }
-            Assignment::Unowned => false,
+            _ => false,
         }
     }
 
     /// Returns true if the partition must start over.
     pub(crate) fn is_invalid(&self) -> bool {
-        match &*self.assignment.read() {
-            Assignment::Rebuilding(_, inboxes) | Assignment::Live(inboxes) => inboxes.is_invalid,
-            Assignment::Unowned => false,
-        }
+        self.assignment.read().as_ref().is_some_and(|assigned| assigned.inboxes.is_invalid)
     }
 
     /// Notes which offsets the log has of this topic.
     pub(crate) fn set_watermarks(&self, source: SourceTopic, watermarks: Watermarks) {
-        match &mut *self.assignment.write() {
-            Assignment::Rebuilding(rebuild, inboxes) => {
-                rebuild.set_watermarks(source, watermarks);
-                inboxes.set_low_watermark(source, watermarks.low);
+        if let Some(AssignedInboxes { inboxes, rebuild }) = &mut *self.assignment.write() {
+            if let Some(rebuild) = rebuild {
+                rebuild.topics[source as usize].watermarks = Some(watermarks);
             }
-            Assignment::Live(inboxes) => inboxes.set_low_watermark(source, watermarks.low),
-            Assignment::Unowned => {}
+            inboxes.set_low_watermark(source, watermarks.low);
         }
     }
 
-    /// Applies the record at this offset with `apply`. Returns `None` if the partition is not
-    /// assigned to this instance, or if the record was read for an earlier assignment.
+    /// Applies the record at this offset with `apply`. Returns its result, and true if the partition
+    /// is live. Returns `None` if the partition is not assigned to this instance, or if the record
+    /// was read for an earlier assignment.
     pub(crate) fn apply_record<R>(
         &self,
         source: SourceTopic,
         offset: i64,
         anchor: Option<RecordAnchor>,
         apply: impl FnOnce(&mut Inboxes) -> R,
-    ) -> Option<Applied<R>> {
-        let applied = match &mut *self.assignment.write() {
-            Assignment::Rebuilding(rebuild, inboxes) if rebuild.has_started(source) => {
-                rebuild.advance_to(source, offset);
-                let applied = Applied { result: apply(inboxes), is_live: false };
-                inboxes.advance_to(source, offset, anchor);
-                applied
-            }
-            Assignment::Live(inboxes) => {
-                let applied = Applied { result: apply(inboxes), is_live: true };
-                inboxes.advance_to(source, offset, anchor);
-                applied
-            }
-            Assignment::Rebuilding(..) | Assignment::Unowned => return None,
-        };
+    ) -> Option<(R, bool)> {
+        let mut assignment = self.assignment.write();
+        let assigned = assignment.as_mut().filter(|assigned| assigned.has_started(source))?;
+        let AssignedInboxes { inboxes, rebuild } = assigned;
+        let result = apply(inboxes);
+        inboxes.advance_to(source, offset, anchor);
+        if let Some(rebuild) = rebuild {
+            rebuild.topics[source as usize].last_offset = Some(offset);
+        }
+        let is_live = rebuild.is_none();
+        drop(assignment);
         self.notify_changed();
-        Some(applied)
+        Some((result, is_live))
     }
 
     /// Wakes the readers that watch this user.
@@ -323,7 +269,7 @@ impl PartitionView {
 
     /// Changes the inboxes of a live partition without a record.
     pub(super) fn update_if_live(&self, update: impl FnOnce(&mut Inboxes)) {
-        if let Assignment::Live(inboxes) = &mut *self.assignment.write() {
+        if let Some(AssignedInboxes { inboxes, rebuild: None }) = &mut *self.assignment.write() {
             update(inboxes);
         }
     }
@@ -332,49 +278,35 @@ impl PartitionView {
     /// both have, the partition goes live: returns how long its rebuild took.
     pub(crate) fn mark_caught_up(&self, source: SourceTopic) -> Option<Duration> {
         let mut assignment = self.assignment.write();
-        let (next, took) = match std::mem::take(&mut *assignment) {
-            Assignment::Rebuilding(mut rebuild, mut inboxes) => {
-                if rebuild.has_started(source) {
-                    inboxes.mark_caught_up(source);
-                }
-                if rebuild.mark_caught_up(source) && !inboxes.is_invalid {
-                    (Assignment::Live(inboxes), Some(rebuild.started_at.elapsed()))
-                } else {
-                    (Assignment::Rebuilding(rebuild, inboxes), None)
-                }
-            }
-            other @ (Assignment::Unowned | Assignment::Live(_)) => (other, None),
-        };
-        *assignment = next;
-        drop(assignment);
-        if took.is_some() {
-            self.notify_changed();
+        let AssignedInboxes { inboxes, rebuild } = assignment.as_mut()?;
+        let rebuilding = rebuild.as_mut()?;
+        if rebuilding.has_started(source) {
+            inboxes.mark_caught_up(source);
         }
-        took
+        if !rebuilding.mark_caught_up(source) || inboxes.is_invalid {
+            return None;
+        }
+        let took = rebuilding.started_at.elapsed();
+        *rebuild = None;
+        drop(assignment);
+        self.notify_changed();
+        Some(took)
     }
 
     /// Takes the partition from this instance. No reader is answered from it once this returns. The
     /// caller frees the inboxes, which may take long.
-    pub(crate) fn revoke(&self) -> Option<RevokedInboxes> {
-        let revoked = match self.set_assignment(Assignment::Unowned) {
-            Assignment::Unowned => None,
-            Assignment::Rebuilding(_, inboxes) => {
-                Some(RevokedInboxes { inboxes, is_complete: false })
-            }
-            Assignment::Live(inboxes) => {
-                Some(RevokedInboxes { is_complete: !inboxes.is_invalid, inboxes })
-            }
-        };
+    pub(crate) fn revoke(&self) -> Option<AssignedInboxes> {
+        let revoked = self.set_assignment(None);
         self.watchers.end_all();
         revoked
     }
 
-    fn set_assignment(&self, next: Assignment) -> Assignment {
+    fn set_assignment(&self, next: Option<AssignedInboxes>) -> Option<AssignedInboxes> {
         let mut assignment = self.assignment.write();
         let previous = std::mem::replace(&mut *assignment, next);
-        if let Assignment::Rebuilding(_, inboxes) | Assignment::Live(inboxes) = &previous {
+        if let Some(AssignedInboxes { inboxes, .. }) = &previous {
             // Under the lock, so that the sum never decreases.
-            let Totals { evicted, expired, .. } = inboxes.totals();
+            let Totals { evicted, expired, .. } = inboxes.totals;
             self.earlier_evictions[0].fetch_add(evicted, Ordering::Relaxed);
             self.earlier_evictions[1].fetch_add(expired, Ordering::Relaxed);
         }

@@ -25,38 +25,35 @@ const LEASE_TTL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct View {
     partitions: Box<[PartitionView]>,
-    partitioner: Partitioner,
-    limits: Limits,
-    counters: Counters,
+    pub(crate) partitioner: Partitioner,
+    pub(crate) limits: Limits,
+    pub(crate) counters: Counters,
     started_at: Instant,
     /// When the lease was last renewed, in milliseconds since `started_at`.
     lease_renewed_ms: AtomicU64,
     /// True once a partition has held a notification whose recipient's home is another partition.
-    has_misplaced: AtomicBool,
+    pub(crate) has_misplaced: AtomicBool,
 }
 
 /// Counts of records since the process began.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub(crate) struct Counters {
     /// Notifications applied in their recipient's home partition, replays included.
-    pub applied: AtomicU64,
+    pub(crate) applied: AtomicU64,
     /// Notifications whose id their inbox had already.
-    pub duplicates: AtomicU64,
+    pub(crate) duplicates: AtomicU64,
     /// Notifications with a reused Idempotency-Key, which went to the dead-letter queue.
-    pub conflicts: AtomicU64,
-    /// Poison records of the notifications' topic.
-    pub poison: AtomicU64,
+    pub(crate) conflicts: AtomicU64,
+    pub(crate) poison: AtomicU64,
     /// Notifications applied in another partition than their recipient's home.
-    pub misplaced: AtomicU64,
+    pub(crate) misplaced: AtomicU64,
     /// Receipts applied, replays included.
-    pub receipts: AtomicU64,
-    /// Poison records of the receipts' topic.
-    pub poison_receipts: AtomicU64,
+    pub(crate) receipts: AtomicU64,
+    pub(crate) poison_receipts: AtomicU64,
 }
 
 impl View {
     /// An empty view of a topic with this many unassigned partitions.
-    #[must_use]
     pub fn new(partitions: u32, partitioner: Partitioner, limits: Limits) -> Self {
         Self {
             partitions: (0..partitions.max(1)).map(|_| PartitionView::default()).collect(),
@@ -70,7 +67,6 @@ impl View {
     }
 
     /// The partition with this user's inbox.
-    #[must_use]
     pub fn home_partition(&self, user: UserId) -> i32 {
         let partitions = u32::try_from(self.partitions.len()).unwrap_or(u32::MAX);
         self.partitioner.partition_for(user.record_key().as_bytes(), partitions)
@@ -82,35 +78,13 @@ impl View {
     }
 
     /// The partition with this number.
-    #[must_use]
     pub fn partition(&self, number: i32) -> Option<&PartitionView> {
         usize::try_from(number).ok().and_then(|index| self.partitions.get(index))
-    }
-
-    /// How a recipient's id becomes a partition.
-    #[must_use]
-    pub fn partitioner(&self) -> Partitioner {
-        self.partitioner
-    }
-
-    /// The bounds of every inbox.
-    #[must_use]
-    pub fn limits(&self) -> Limits {
-        self.limits
-    }
-
-    /// Counts of records since the process began.
-    #[must_use]
-    pub fn counters(&self) -> &Counters {
-        &self.counters
     }
 
     /// Answers a query about this user's inbox. Waits for at most `wait_timeout` until its partition
     /// is live and has caught up to the query's cursors, then for at most the query's own `wait`
     /// until there is an entry.
-    ///
-    /// # Errors
-    /// [`NotLive`], if this instance cannot know what the inbox holds.
     pub async fn read_page(
         &self,
         user: UserId,
@@ -161,9 +135,6 @@ impl View {
     }
 
     /// The ids of this user's selected entries that an action would change.
-    ///
-    /// # Errors
-    /// [`NotLive`], if this instance cannot know what the inbox holds.
     pub async fn would_change(
         &self,
         user: UserId,
@@ -179,9 +150,6 @@ impl View {
     }
 
     /// Waits until the receipt at this offset of this user's partition is applied.
-    ///
-    /// # Errors
-    /// [`NotLive`] after `wait_timeout`.
     pub async fn wait_for_receipt(
         &self,
         user: UserId,
@@ -194,16 +162,13 @@ impl View {
     }
 
     /// Waits until the notification record at this offset of a partition is applied.
-    ///
-    /// # Errors
-    /// [`NotLive`] after `wait_timeout`.
     pub async fn wait_for_offset(
         &self,
         number: i32,
         offset: i64,
         wait_timeout: Duration,
     ) -> Result<(), NotLive> {
-        let partition = self.partition(number).ok_or(NotLive::Unowned { partition: number })?;
+        let partition = self.partition(number).ok_or(NotLive::Unowned(number))?;
         let applied = |inboxes: &Inboxes| (inboxes.last_offset() >= offset).then_some(());
         partition.read_when(number, wait_timeout, applied).await
     }
@@ -228,19 +193,14 @@ impl View {
         if self.started_at.elapsed().saturating_sub(renewed) <= LEASE_TTL {
             return Ok(());
         }
-        Err(NotLive::Unowned { partition })
+        Err(NotLive::Unowned(partition))
     }
 
     pub(super) fn find_home(&self, user: UserId) -> Result<(i32, &PartitionView), NotLive> {
         let home = self.home_partition(user);
-        let partition = self.partition(home).ok_or(NotLive::Unowned { partition: home })?;
+        let partition = self.partition(home).ok_or(NotLive::Unowned(home))?;
         self.check_lease(home)?;
         Ok((home, partition))
-    }
-
-    /// Notes that a partition has a notification whose recipient's home is another one.
-    pub(crate) fn set_has_misplaced(&self) {
-        self.has_misplaced.store(true, Ordering::Relaxed);
     }
 
     /// Adds this user's entries in other partitions, as far as this instance owns those. Cursors

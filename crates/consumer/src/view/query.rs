@@ -36,7 +36,6 @@ pub(super) struct FeedBatch {
 
 impl Inboxes {
     /// The ids of the selected entries that this action would change.
-    #[must_use]
     pub fn would_change(
         &self,
         user: UserId,
@@ -60,7 +59,6 @@ impl Inboxes {
 
     /// Answers a query about this user's inbox. Entries that were sent before `oldest_ms` are too
     /// old to be shown.
-    #[must_use]
     pub fn read_page(
         &self,
         partition: i32,
@@ -69,12 +67,12 @@ impl Inboxes {
         oldest_ms: i64,
     ) -> Page {
         let here = Cursor::new(partition, self.last_offset());
-        let Some(inbox) = self.users.get(&user) else {
-            let gap = self.find_gap(partition, None, query.since, oldest_ms);
+        let inbox = self.users.get(&user);
+        let gap = self.find_gap(partition, inbox, query.since, oldest_ms);
+        let Some(inbox) = inbox else {
             let (items, version) = (Vec::new(), (-1, -1, 0));
             return Page { items, unread: 0, cursor: here, more: false, gap, version };
         };
-        let gap = self.find_gap(partition, Some(inbox), query.since, oldest_ms);
         let after = start_offset(query.since, gap);
         let matches = |entry: &&Entry| {
             entry.offset > after
@@ -152,7 +150,7 @@ impl Inboxes {
             .filter_map(|entry| page_item(partition, entry))
             .collect();
         let more = wanted.next().is_some();
-        let unread = inbox.count_unread(oldest_ms);
+        let unread = inbox.shown_after(-1, oldest_ms).filter(|entry| !entry.state.read).count();
         let eviction = inbox.last_eviction(oldest_ms).filter(|eviction| eviction.through > after);
         FeedBatch { items, unread, more, eviction }
     }

@@ -1,8 +1,10 @@
-//! Progress of a partition that is not live yet: how much of its two topics is still unread.
+//! Progress of a partition that is not live yet: how much of its two topics is still unread, and
+//! which of the coming records a restored partition has applied already.
 
-use std::time::Instant;
+use std::{collections::HashMap, time::Instant};
 
-use event_log::Watermarks;
+use event_log::{RecordAnchor, Watermarks};
+use model::UserId;
 
 /// The two topics whose records make a partition of the view. The discriminant indexes arrays of
 /// two, notifications first.
@@ -36,45 +38,33 @@ pub struct RebuildProgress {
 pub(super) struct Rebuild {
     pub(super) started_at: Instant,
     restored: u64,
-    topics: [TopicRead; 2],
+    pub(super) topics: [TopicRead; 2],
 }
 
 /// How far one topic's partition is read.
 #[derive(Debug, Default)]
-struct TopicRead {
-    /// True once this topic's reader has started on the current assignment. A record or an end that
-    /// it reports earlier belongs to the previous one.
+pub(super) struct TopicRead {
+    /// True once this topic's reader has started on the current assignment.
     started: bool,
     /// Offset of the first record to read; 0 for the log's first.
     start_offset: i64,
     caught_up: bool,
-    watermarks: Option<Watermarks>,
-    last_offset: Option<i64>,
+    pub(super) watermarks: Option<Watermarks>,
+    pub(super) last_offset: Option<i64>,
 }
 
 impl Rebuild {
-    /// Starts with this many notifications restored.
     pub(super) fn new(restored: u64) -> Self {
         Self { started_at: Instant::now(), restored, topics: Default::default() }
     }
 
-    /// The reader of this topic starts at this offset.
     pub(super) fn start_topic(&mut self, source: SourceTopic, start_offset: i64) {
         self.topics[source as usize] =
             TopicRead { started: true, start_offset, ..TopicRead::default() };
     }
 
-    /// Returns true if the reader of this topic has started on this assignment.
     pub(super) fn has_started(&self, source: SourceTopic) -> bool {
         self.topics[source as usize].started
-    }
-
-    pub(super) fn set_watermarks(&mut self, source: SourceTopic, watermarks: Watermarks) {
-        self.topics[source as usize].watermarks = Some(watermarks);
-    }
-
-    pub(super) fn advance_to(&mut self, source: SourceTopic, offset: i64) {
-        self.topics[source as usize].last_offset = Some(offset);
     }
 
     /// Marks this topic as read to its end. Returns true if both topics are.
@@ -113,5 +103,43 @@ impl TopicRead {
         let length =
             |watermarks: Watermarks| watermarks.high - watermarks.low.max(self.start_offset);
         self.watermarks.map(|watermarks| u64::try_from(length(watermarks)).unwrap_or(0))
+    }
+}
+
+/// The records that a restored partition has applied already, until its reader has passed them. Its
+/// inboxes may have been saved one after the other while records were applied, so each of them has
+/// the records up to another offset.
+#[derive(Debug)]
+pub(crate) struct ReplayFilter {
+    /// For these users, the offset of each topic up to which their inbox has every record. The
+    /// inboxes of all others have the records up to where the reader starts.
+    pub(crate) applied: HashMap<UserId, [i64; 2]>,
+    /// The last record of each topic that the inboxes may contain, until the reader has passed it.
+    /// If the log still has that very record, it has lost no record that the inboxes contain.
+    pub(crate) expected: [Option<RecordAnchor>; 2],
+}
+
+impl ReplayFilter {
+    /// Returns true if this user's inbox has this record already.
+    pub(super) fn is_applied(&self, user: UserId, source: SourceTopic, offset: i64) -> bool {
+        self.applied.get(&user).is_some_and(|applied| offset <= applied[source as usize])
+    }
+
+    /// Notes that the reader has passed a record. Returns false if the log is not the one that the
+    /// inboxes were built from.
+    pub(super) fn verify_record(
+        &mut self,
+        source: SourceTopic,
+        offset: i64,
+        anchor: Option<RecordAnchor>,
+    ) -> bool {
+        let expected = &mut self.expected[source as usize];
+        match *expected {
+            Some(last) if offset >= last.offset => {
+                *expected = None;
+                anchor == Some(last)
+            }
+            _ => true,
+        }
     }
 }

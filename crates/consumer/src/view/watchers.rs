@@ -41,15 +41,6 @@ struct WatchedUser {
     last_dropped: i64,
 }
 
-/// The receipts of a user after some offset.
-#[derive(Debug)]
-pub(super) enum RecentReceipts {
-    /// All of them, oldest first.
-    Complete(Vec<(i64, Arc<Receipt>)>),
-    /// Some of them were dropped.
-    Truncated,
-}
-
 /// Watches one user until it is dropped.
 #[derive(Debug)]
 pub(super) struct Watcher {
@@ -105,12 +96,6 @@ impl Watchers {
         self.user_count.store(0, Ordering::Relaxed);
         drop(ended);
     }
-
-    /// Number of watched users.
-    #[cfg(test)]
-    pub(super) fn user_count(&self) -> usize {
-        self.user_count.load(Ordering::Relaxed)
-    }
 }
 
 impl Watcher {
@@ -128,17 +113,12 @@ impl Watcher {
         }
     }
 
-    /// The user's receipts after this offset.
-    pub(super) fn receipts_after(&self, offset: i64) -> RecentReceipts {
+    /// The user's receipts after this offset, oldest first. `None` if some of them were dropped.
+    pub(super) fn receipts_after(&self, offset: i64) -> Option<Vec<(i64, Arc<Receipt>)>> {
         let users = self.watchers.users.lock();
-        let Some(watched) = users.get(&self.user) else {
-            return RecentReceipts::Complete(Vec::new());
-        };
-        if watched.last_dropped > offset {
-            return RecentReceipts::Truncated;
-        }
+        let Some(watched) = users.get(&self.user) else { return Some(Vec::new()) };
         let new = watched.receipts.iter().filter(|(at, _)| *at > offset);
-        RecentReceipts::Complete(new.map(|(at, receipt)| (*at, Arc::clone(receipt))).collect())
+        (watched.last_dropped <= offset).then(|| new.cloned().collect())
     }
 }
 
@@ -184,11 +164,11 @@ mod tests {
     fn a_user_is_watched_until_the_last_reader_leaves() {
         let watchers = Arc::new(Watchers::default());
         let (one, other) = (watchers.watch_user(user(1)), watchers.watch_user(user(1)));
-        assert_eq!((watchers.user_count(), one.reader_count()), (1, 2));
+        assert_eq!((watchers.user_count.load(Ordering::Relaxed), one.reader_count()), (1, 2));
         drop(one);
-        assert_eq!((watchers.user_count(), other.reader_count()), (1, 1));
+        assert_eq!((watchers.user_count.load(Ordering::Relaxed), other.reader_count()), (1, 1));
         drop(other);
-        assert_eq!(watchers.user_count(), 0);
+        assert_eq!(watchers.user_count.load(Ordering::Relaxed), 0);
     }
 
     #[test]
@@ -198,10 +178,8 @@ mod tests {
         for offset in 0..=MAX_RECEIPTS {
             watchers.push_receipt(receipt(1), offset.try_into().expect("small"));
         }
-        assert!(matches!(watch.receipts_after(-1), RecentReceipts::Truncated));
-        let RecentReceipts::Complete(kept) = watch.receipts_after(0) else {
-            unreachable!("all after the first are kept")
-        };
+        assert!(watch.receipts_after(-1).is_none());
+        let kept = watch.receipts_after(0).expect("all after the first are kept");
         assert_eq!(kept.len(), MAX_RECEIPTS);
     }
 }

@@ -17,7 +17,7 @@ async fn a_partition_that_was_live_is_written_when_it_is_revoked_and_nothing_els
     invalidated.notifications.on_reset(0, "for this test");
     invalidated.notifications.on_revoked(0);
     manager.finish_writes(DEADLINE).await;
-    assert!(!manager.store().file_path(0).exists());
+    assert!(!manager.store.file_path(0).exists());
 
     leave_snapshot(&manager, &log).await;
     #[cfg(unix)]
@@ -26,7 +26,7 @@ async fn a_partition_that_was_live_is_written_when_it_is_revoked_and_nothing_els
         let mode = |path: &std::path::Path| {
             fs::metadata(path).expect("it is there").permissions().mode() & 0o777
         };
-        let file = manager.store().file_path(0);
+        let file = manager.store.file_path(0);
         assert_eq!((mode(&file), mode(file.parent().expect("a folder"))), (0o600, 0o700));
     }
     // An invalidated snapshot is gone at the next start too.
@@ -39,7 +39,7 @@ async fn a_partition_that_was_live_is_written_when_it_is_revoked_and_nothing_els
     next.notifications.on_reset(0, "for this test");
     next.notifications.on_revoked(0);
     assert_eq!(next.notifications.on_assigned(0), StartAt::Beginning);
-    assert!(!manager.store().file_path(0).exists());
+    assert!(!manager.store.file_path(0).exists());
 }
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn a_snapshot_for_other_settings_is_refused_by_name() {
     let manager = manager(&folder, LIMITS);
     let log = build_log(&[notification(1, 0)], Timestamp::now());
     leave_snapshot(&manager, &log).await;
-    let bytes = fs::read(manager.store().file_path(0)).expect("a file");
+    let bytes = fs::read(manager.store.file_path(0)).expect("a file");
     let right = snapshot_key(1, LIMITS);
     assert!(read_snapshot(&*bytes, &right, 0).is_ok());
     let others = [
@@ -110,7 +110,7 @@ async fn snapshots_of_unassigned_partitions_leave_memory_and_stay_on_disk() {
     manager.load_all().await;
     manager.drop_loaded();
     assert_eq!(new_bench(&manager).notifications.on_assigned(0), StartAt::Beginning);
-    assert!(manager.store().file_path(0).exists());
+    assert!(manager.store.file_path(0).exists());
     // A loaded snapshot is handed out once.
     manager.load_all().await;
     let mut next = new_bench(&manager);

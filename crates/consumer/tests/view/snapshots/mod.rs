@@ -141,7 +141,7 @@ fn build_log(contents: &[(Content, i64)], now: Timestamp) -> Vec<LoggedRecord> {
 
 /// A view with snapshots, not assigned yet.
 fn new_bench(manager: &Arc<SnapshotManager>) -> Bench {
-    let key = manager.store().key();
+    let key = &manager.store.key;
     Bench::with_snapshots(key.partitions, key.limits, Some(Arc::clone(manager)))
 }
 
@@ -256,5 +256,5 @@ async fn leave_snapshot(manager: &Arc<SnapshotManager>, log: &[LoggedRecord]) {
     replay_all(log, &mut before);
     before.notifications.on_revoked(0);
     manager.finish_writes(DEADLINE).await;
-    assert!(manager.store().file_path(0).exists());
+    assert!(manager.store.file_path(0).exists());
 }

@@ -17,7 +17,7 @@ proptest! {
         runtime().block_on(async {
             let manager = manager(&folder, LIMITS);
             let bytes = write_in_steps(&mut new_bench(&manager), &log, first.min(log.len()), &steps);
-            fs::write(manager.store().file_path(0), bytes).expect("a file");
+            fs::write(manager.store.file_path(0), bytes).expect("a file");
             manager.load_all().await;
 
             let mut whole = Bench::new(LIMITS);

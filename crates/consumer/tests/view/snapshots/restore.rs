@@ -24,7 +24,7 @@ async fn a_restored_partition_answers_only_when_both_topics_are_read_to_their_en
     next.receipts.on_watermarks(0, Watermarks { low: 0, high: 1 });
     next.receipts.on_live(0);
     let progress = match next.read(1, &PageQuery::default()).await {
-        Err(NotLive::Rebuilding { progress, .. }) => Some(progress),
+        Err(NotLive::Rebuilding(_, progress)) => Some(progress),
         _ => None,
     };
     let progress = progress.expect("it is being read");
@@ -70,14 +70,14 @@ async fn a_log_that_lost_what_a_snapshot_has_makes_the_partition_start_over() {
     let mut other = log.clone();
     other[3].value = log[0].value.clone();
     for (log, goes_on) in [(&log[..3], false), (&other[..], true)] {
-        fs::write(manager.store().file_path(0), &bytes).expect("a file");
+        fs::write(manager.store.file_path(0), &bytes).expect("a file");
         manager.load_all().await;
         let mut next = new_bench(&manager);
         assert_eq!(next.notifications.take_invalidated(), None);
         let followed = resume(log, &mut next);
         assert_eq!(followed.len(), log.len() - 2);
         assert!(
-            matches!(next.read(1, &PageQuery::default()).await, Err(NotLive::Rebuilding { .. })),
+            matches!(next.read(1, &PageQuery::default()).await, Err(NotLive::Rebuilding(..))),
             "{goes_on}"
         );
         assert_eq!(next.notifications.take_invalidated(), Some(0));
@@ -89,7 +89,7 @@ async fn a_log_that_lost_what_a_snapshot_has_makes_the_partition_start_over() {
         assert!(next.read(1, &PageQuery::default()).await.is_ok());
     }
     // The receipts' reader may find out first.
-    fs::write(manager.store().file_path(0), &bytes).expect("a file");
+    fs::write(manager.store.file_path(0), &bytes).expect("a file");
     manager.load_all().await;
     let mut next = new_bench(&manager);
     next.notifications.on_assigned(0);
