@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use event_log::{Assigner, Follower, Group, Log, Reader, Topic, topic::Cleanup};
+use event_log::{Assigner, Follower, Group, Log, Reader, Topic, TopicError, topic::Cleanup};
 use model::TopicNames;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -12,7 +12,6 @@ use tokio::task::JoinHandle;
 use crate::{
     apply::{AssignmentListener, NotificationApplier, ReceiptApplier},
     cluster::ownership::{OwnersTopicHandler, OwnershipTable},
-    error::ConsumerError,
     settings::ConsumerSettings,
     snapshot::SnapshotManager,
     view::{PartitionStatus, View},
@@ -34,20 +33,16 @@ const ANNOUNCE_RELEASES_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The view's subscriptions to the topics. A cheap handle, to be cloned.
 #[derive(Clone)]
-pub struct ViewSubscriptions {
+pub(crate) struct ViewSubscriptions {
     view: Arc<View>,
     log: Log,
     names: Arc<TopicNames>,
     ownership: OwnershipTable,
     active: Arc<Mutex<Option<ActiveSubscriptions>>>,
-    leaving: Arc<Mutex<Option<Leaving>>>,
+    /// Between `leave_group` and `stop`: the reader of the owners' topic, and the snapshots.
+    leaving: Arc<Mutex<Option<(Follower, Option<Arc<SnapshotManager>>)>>>,
 }
 
-/// In use between [`leave_group`](ViewSubscriptions::leave_group) and
-/// [`stop`](ViewSubscriptions::stop): the reader of the owners' topic, and the snapshots.
-type Leaving = (Follower, Option<Arc<SnapshotManager>>);
-
-/// The readers and tasks to stop.
 struct ActiveSubscriptions {
     notifications: Reader,
     receipts: Follower,
@@ -58,23 +53,18 @@ struct ActiveSubscriptions {
 
 impl ViewSubscriptions {
     /// Does not start them.
-    #[must_use]
-    pub fn new(view: Arc<View>, log: Log, names: TopicNames, ownership: OwnershipTable) -> Self {
-        Self {
-            view,
-            log,
-            names: Arc::new(names),
-            ownership,
-            active: Arc::default(),
-            leaving: Arc::default(),
-        }
+    pub(crate) fn new(
+        view: Arc<View>,
+        log: Log,
+        names: TopicNames,
+        ownership: OwnershipTable,
+    ) -> Self {
+        let (names, active, leaving) = (Arc::new(names), Arc::default(), Arc::default());
+        Self { view, log, names, ownership, active, leaving }
     }
 
     /// Waits for the log, creates or checks the topics and joins the group.
-    ///
-    /// # Errors
-    /// [`ConsumerError`] if a topic differs from the settings.
-    pub async fn start(&self, settings: &ConsumerSettings) -> Result<(), ConsumerError> {
+    pub(crate) async fn start(&self, settings: &ConsumerSettings) -> Result<(), TopicError> {
         let topics = [
             settings.topics.topic(&self.names.notifications),
             settings.topics.topic(&self.names.receipts),
@@ -86,10 +76,8 @@ impl ViewSubscriptions {
             },
         ];
         // Snapshots are loaded before the member joins: an assigned partition is read at once.
-        let (checked, snapshots) = tokio::join!(
-            self.log.await_topics(&topics, CONNECT_RETRY_INTERVAL),
-            self.load_snapshots(settings)
-        );
+        let checked = self.log.await_topics(&topics, CONNECT_RETRY_INTERVAL);
+        let (checked, snapshots) = tokio::join!(checked, self.load_snapshots(settings));
         checked?;
 
         let handler = OwnersTopicHandler::new(&self.ownership);
@@ -113,12 +101,8 @@ impl ViewSubscriptions {
             snapshots.clone(),
         );
         let group = Group::from(&settings.group);
-        let notifications = self.log.join_group(
-            &self.names.notifications,
-            &group,
-            Some(&self.names.dlq),
-            applier,
-        )?;
+        let TopicNames { notifications, dlq, .. } = &*self.names;
+        let notifications = self.log.join_group(notifications, &group, Some(dlq), applier)?;
 
         let announce =
             self.ownership.clone().run_announcer(self.log.writer(), self.names.owners.clone());
@@ -135,9 +119,8 @@ impl ViewSubscriptions {
             let interval = settings.snapshots.snapshot_every;
             if !interval.is_zero() {
                 let (view, offsets) = (Arc::clone(&self.view), notifications.committed_offsets());
-                tasks.push(tokio::spawn(
-                    Arc::clone(&snapshots).run_periodically(interval, view, offsets),
-                ));
+                let write = Arc::clone(&snapshots).run_periodically(interval, view, offsets);
+                tasks.push(tokio::spawn(write));
             }
             tasks.push(tokio::spawn(async move {
                 tokio::time::sleep(UNUSED_SNAPSHOT_TTL).await;
@@ -172,25 +155,22 @@ impl ViewSubscriptions {
 
     /// Leaves the group and announces the releases. This instance then forwards every request to
     /// the next owners, so it keeps reading the owners' topic.
-    pub async fn leave_group(&self) {
+    pub(crate) async fn leave_group(&self) {
         let Some(active) = self.active.lock().take() else { return };
-        let ActiveSubscriptions { notifications, receipts, owners, snapshots, tasks } = active;
-        *self.leaving.lock() = Some((owners, snapshots));
-        for task in tasks {
-            task.abort();
-        }
-        notifications.stop().await;
+        *self.leaving.lock() = Some((active.owners, active.snapshots));
+        active.tasks.iter().for_each(JoinHandle::abort);
+        active.notifications.stop().await;
         let (writer, topic) = (self.log.writer(), &self.names.owners);
         let announce = self.ownership.announce_pending(&writer, topic);
         let announced = tokio::time::timeout(ANNOUNCE_RELEASES_TIMEOUT, announce).await;
         if !matches!(announced, Ok(Ok(()))) {
             tracing::debug!("the releases were not announced; peers learn of them from a 421");
         }
-        receipts.stop().await;
+        active.receipts.stop().await;
     }
 
     /// Stops reading the owners' topic, after the last request, and waits for the last snapshots.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         let Some((owners, snapshots)) = self.leaving.lock().take() else { return };
         owners.stop().await;
         if let Some(snapshots) = snapshots {
@@ -199,28 +179,18 @@ impl ViewSubscriptions {
     }
 
     /// For `/readyz`: asks the log for its metadata.
-    ///
-    /// # Errors
-    /// The reason, if the log does not answer.
-    pub async fn check_log(self) -> Result<Value, String> {
+    pub(crate) async fn check_log(self) -> Result<Value, String> {
         self.log.ping(PING_TIMEOUT).await.map(|()| Value::Null).map_err(|error| error.to_string())
     }
 
     /// For `/readyz`: checks that every partition that this instance owns is live.
-    ///
-    /// # Errors
-    /// The progress of the rebuild, or the reason why this instance is not a member.
-    pub async fn check_partitions(self) -> Result<Value, String> {
+    pub(crate) async fn check_partitions(self) -> Result<Value, String> {
         match &*self.active.lock() {
             None => return Err("not a member of the group: waiting for the log, or leaving".into()),
             Some(active) if !active.is_running() => {
                 return Err("a reader of the log has ended; restart this instance".into());
             }
-            Some(active) => {
-                if let Some(trouble) = active.notifications.trouble() {
-                    return Err(trouble);
-                }
-            }
+            Some(active) => active.notifications.trouble().map_or(Ok(()), Err)?,
         }
         let (mut live, mut rebuilding) = (0, Vec::new());
         for (number, partition) in self.view.partitions() {
@@ -232,8 +202,7 @@ impl ViewSubscriptions {
         }
         if let Some((number, progress)) = rebuilding.first() {
             let all = live + rebuilding.len();
-            let percent =
-                progress.percent.map_or_else(|| "?".into(), |percent| format!("{percent:.0}"));
+            let percent = progress.percent.map_or("?".into(), |percent| format!("{percent:.0}"));
             return Err(format!(
                 "{live} of {all} partitions are live; partition {number} is at {percent} %"
             ));
