@@ -24,7 +24,6 @@ impl OwnerResolver {
         Self { view, ownership }
     }
 
-    /// Returns true if this instance owns the partition, live or not.
     pub(crate) fn is_local(&self, partition: i32) -> bool {
         self.view.partition(partition).is_some_and(PartitionView::is_owned)
     }

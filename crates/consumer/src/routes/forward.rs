@@ -112,9 +112,8 @@ fn check_inbox_access(request: &Request, user: UserId) -> Result<(), Problem> {
     if caller.is_admin() || caller.is_user(&user) {
         return Ok(());
     }
-    Err(Caller::forbidden_problem(
-        "The token is another user's and gives access to their inbox only",
-    ))
+    let why = "The token is another user's and gives access to their inbox only";
+    Err(Caller::forbidden_problem(why))
 }
 
 impl Forwarder {
@@ -172,12 +171,8 @@ impl Forwarder {
             match self.proxy.send_request(&owner, &parts, body.clone(), to_websocket, wait).await {
                 Ok(response) => return self.pass_on(response, client),
                 Err(ForwardError::NotServed(reason)) => {
-                    tracing::debug!(
-                        kafka.partition = home,
-                        owner.url,
-                        reason,
-                        "an owner did not serve a forwarded request"
-                    );
+                    let message = "an owner did not serve a forwarded request";
+                    tracing::debug!(kafka.partition = home, owner.url, reason, message);
                     rejected = Some(owner);
                 }
                 Err(ForwardError::OutcomeUnknown) => {

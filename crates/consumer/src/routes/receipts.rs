@@ -6,14 +6,14 @@ use axum::{Json, extract::State};
 use model::{Action, Cursor, NotificationId, UserId};
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{Error as _, MapAccess, Visitor},
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use service::{
     extract::{Body, Path},
     openapi::{CommonProblems, CommonProblemsWithBody, ProblemBody},
     problem::Problem,
 };
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 use super::{
     app::App,
@@ -34,15 +34,22 @@ pub(super) struct SelectorBody {
     through: Option<Cursor>,
 }
 
+#[derive(IntoResponses)]
+#[allow(dead_code)] // For the OpenAPI document only.
+enum ReceiptResponses {
+    /// Done, and visible in the inbox
+    #[response(status = 200)]
+    Done(ReceiptResult),
+    /// Not acknowledged in time: the outcome is unknown. It is safe to retry
+    #[response(status = 504, content_type = "application/problem+json")]
+    Unknown(ProblemBody),
+}
+
 /// Mark as read
 #[utoipa::path(post, path = "/notifications/{id}/read", tag = "receipts", operation_id = "read",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
     request_body(content = Option<SelectorBody>, description = "Without a body, all notifications"),
-    responses(
-        (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
-        (status = 504, description = "Not acknowledged in time: the outcome is unknown. It is safe to retry",
-         body = ProblemBody, content_type = "application/problem+json"),
-        CommonProblemsWithBody))]
+    responses(ReceiptResponses, CommonProblemsWithBody))]
 pub(super) async fn mark_read(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -55,11 +62,7 @@ pub(super) async fn mark_read(
 #[utoipa::path(post, path = "/notifications/{id}/unread", tag = "receipts", operation_id = "unread",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
     request_body(content = Option<SelectorBody>, description = "Without a body, all notifications"),
-    responses(
-        (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
-        (status = 504, description = "Not acknowledged in time: the outcome is unknown. It is safe to retry",
-         body = ProblemBody, content_type = "application/problem+json"),
-        CommonProblemsWithBody))]
+    responses(ReceiptResponses, CommonProblemsWithBody))]
 pub(super) async fn mark_unread(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -71,11 +74,7 @@ pub(super) async fn mark_unread(
 /// Dismiss all notifications in the inbox
 #[utoipa::path(delete, path = "/notifications/{id}", tag = "receipts",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
-    responses(
-        (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
-        (status = 504, description = "Not acknowledged in time: the outcome is unknown. It is safe to retry",
-         body = ProblemBody, content_type = "application/problem+json"),
-        CommonProblems))]
+    responses(ReceiptResponses, CommonProblems))]
 pub(super) async fn dismiss_all(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -89,12 +88,9 @@ pub(super) async fn dismiss_all(
     params(("id" = i64, Path, description = "The user", minimum = 1),
         ("notification" = String, Path, description = "Its id")),
     responses(
-        (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
         (status = 404, description = "Not in the inbox", body = ProblemBody,
          content_type = "application/problem+json"),
-        (status = 504, description = "Not acknowledged in time: the outcome is unknown. It is safe to retry",
-         body = ProblemBody, content_type = "application/problem+json"),
-        CommonProblems))]
+        ReceiptResponses, CommonProblems))]
 pub(super) async fn dismiss_one(
     State(app): State<Arc<App>>,
     Path((id, notification)): Path<(String, String)>,
@@ -118,7 +114,6 @@ async fn apply_body(
     write_receipts(app, user, action, &selector).await.map(Json)
 }
 
-/// The result. The view has applied the receipts.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Done)]
 pub(super) struct ReceiptResult {
@@ -157,10 +152,10 @@ impl<'de> Deserialize<'de> for SelectorBody {
 }
 
 #[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "lowercase")]
-enum SelectorField {
-    Ids,
-    Through,
+#[serde(remote = "SelectorBody", deny_unknown_fields)]
+struct SelectorFields {
+    ids: Option<Vec<NotificationId>>,
+    through: Option<Cursor>,
 }
 
 struct SelectorVisitor;
@@ -172,21 +167,8 @@ impl<'de> Visitor<'de> for SelectorVisitor {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<SelectorBody, A::Error> {
-        let (mut ids, mut through) = (None, None);
-        while let Some(field) = object.next_key()? {
-            match field {
-                SelectorField::Ids if ids.is_some() => {
-                    return Err(A::Error::duplicate_field("ids"));
-                }
-                SelectorField::Ids => ids = Some(object.next_value()?),
-                SelectorField::Through if through.is_some() => {
-                    return Err(A::Error::duplicate_field("through"));
-                }
-                SelectorField::Through => through = Some(object.next_value()?),
-            }
-        }
-        Ok(SelectorBody { ids: ids.flatten(), through: through.flatten() })
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<SelectorBody, A::Error> {
+        SelectorFields::deserialize(MapAccessDeserializer::new(object))
     }
 }
 
@@ -213,10 +195,8 @@ impl SelectorBody {
             }
             Self { ids: Some(ids), .. } => Ok(Selector::Ids(ids.into_iter().collect())),
             Self { through: Some(through), .. } if through.partition != home => {
-                let why = format!(
-                    "is of partition {}, but this inbox lives in {home}",
-                    through.partition
-                );
+                let partition = through.partition;
+                let why = format!("is of partition {partition}, but this inbox lives in {home}");
                 Err(Problem::bad_request("through", why))
             }
             Self { through: Some(through), .. } => Ok(Selector::Through(through.offset)),

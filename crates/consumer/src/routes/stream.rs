@@ -33,7 +33,7 @@ use super::{
 };
 use crate::view::feed::FeedEvent;
 
-/// Sent by an `EventSource` when it reconnects: the last `id` that it received.
+/// The last `id` that an `EventSource` received before it reconnects.
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const NDJSON: &str = "application/x-ndjson";
 /// Reconnection delay of an `EventSource`, in milliseconds. Browsers default to seconds.
@@ -83,13 +83,11 @@ pub(super) async fn open_stream(
     Ok((Extension(StreamingResponse), headers, Body::from_stream(chunks)).into_response())
 }
 
-/// Returns true if a response with these headers is an event stream.
 pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
     let types = [Framing::Sse, Framing::Lines].map(Framing::media_type);
     headers.get(CONTENT_TYPE).is_some_and(|found| types.iter().any(|known| found == known))
 }
 
-/// The encoding of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Framing {
     Sse,
