@@ -34,22 +34,18 @@ pub(super) struct SelectorBody {
     through: Option<Cursor>,
 }
 
+/// Not acknowledged in time: the outcome is unknown. It is safe to retry
 #[derive(IntoResponses)]
+#[response(status = 504, content_type = "application/problem+json")]
 #[allow(dead_code)] // For the OpenAPI document only.
-enum ReceiptResponses {
-    /// Done, and visible in the inbox
-    #[response(status = 200)]
-    Done(ReceiptResult),
-    /// Not acknowledged in time: the outcome is unknown. It is safe to retry
-    #[response(status = 504, content_type = "application/problem+json")]
-    Unknown(ProblemBody),
-}
+struct OutcomeUnknown(ProblemBody);
 
 /// Mark as read
 #[utoipa::path(post, path = "/notifications/{id}/read", tag = "receipts", operation_id = "read",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
     request_body(content = Option<SelectorBody>, description = "Without a body, all notifications"),
-    responses(ReceiptResponses, CommonProblemsWithBody))]
+    responses((status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
+        OutcomeUnknown, CommonProblemsWithBody))]
 pub(super) async fn mark_read(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -62,7 +58,8 @@ pub(super) async fn mark_read(
 #[utoipa::path(post, path = "/notifications/{id}/unread", tag = "receipts", operation_id = "unread",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
     request_body(content = Option<SelectorBody>, description = "Without a body, all notifications"),
-    responses(ReceiptResponses, CommonProblemsWithBody))]
+    responses((status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
+        OutcomeUnknown, CommonProblemsWithBody))]
 pub(super) async fn mark_unread(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -74,7 +71,8 @@ pub(super) async fn mark_unread(
 /// Dismiss all notifications in the inbox
 #[utoipa::path(delete, path = "/notifications/{id}", tag = "receipts",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
-    responses(ReceiptResponses, CommonProblems))]
+    responses((status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
+        OutcomeUnknown, CommonProblems))]
 pub(super) async fn dismiss_all(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -87,10 +85,10 @@ pub(super) async fn dismiss_all(
     operation_id = "dismiss",
     params(("id" = i64, Path, description = "The user", minimum = 1),
         ("notification" = String, Path, description = "Its id")),
-    responses(
+    responses((status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
         (status = 404, description = "Not in the inbox", body = ProblemBody,
          content_type = "application/problem+json"),
-        ReceiptResponses, CommonProblems))]
+        OutcomeUnknown, CommonProblems))]
 pub(super) async fn dismiss_one(
     State(app): State<Arc<App>>,
     Path((id, notification)): Path<(String, String)>,
@@ -114,6 +112,7 @@ async fn apply_body(
     write_receipts(app, user, action, &selector).await.map(Json)
 }
 
+/// The result. The view has applied the receipts.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Done)]
 pub(super) struct ReceiptResult {
