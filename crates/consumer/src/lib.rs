@@ -105,11 +105,13 @@ pub async fn run(
     }
     // The partitions move to their next owners first. Until then this instance still accepts
     // requests, and forwards them. After that it accepts no more and finishes those under way.
-    subscriptions.leave_group().await;
+    let remaining = subscriptions.leave_group().await;
     stop_serving.cancel();
     let _ = server.await;
     streams.drain_sockets(CLOSE_SOCKETS_TIMEOUT).await;
-    subscriptions.stop().await;
+    if let Some((owners, snapshots)) = remaining {
+        ViewSubscriptions::stop(owners, snapshots).await;
+    }
     background.shutdown().await;
     Ok(outcome?)
 }

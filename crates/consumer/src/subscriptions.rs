@@ -39,8 +39,6 @@ pub(crate) struct ViewSubscriptions {
     names: Arc<TopicNames>,
     ownership: OwnershipTable,
     active: Arc<Mutex<Option<ActiveSubscriptions>>>,
-    /// Between `leave_group` and `stop`: the reader of the owners' topic, and the snapshots.
-    leaving: Arc<Mutex<Option<(Follower, Option<Arc<SnapshotManager>>)>>>,
 }
 
 struct ActiveSubscriptions {
@@ -59,8 +57,7 @@ impl ViewSubscriptions {
         names: TopicNames,
         ownership: OwnershipTable,
     ) -> Self {
-        let (names, active, leaving) = (Arc::new(names), Arc::default(), Arc::default());
-        Self { view, log, names, ownership, active, leaving }
+        Self { view, log, names: Arc::new(names), ownership, active: Arc::default() }
     }
 
     /// Waits for the log, creates or checks the topics and joins the group.
@@ -154,10 +151,10 @@ impl ViewSubscriptions {
     }
 
     /// Leaves the group and announces the releases. This instance then forwards every request to
-    /// the next owners, so it keeps reading the owners' topic.
-    pub(crate) async fn leave_group(&self) {
-        let Some(active) = self.active.lock().take() else { return };
-        *self.leaving.lock() = Some((active.owners, active.snapshots));
+    /// the next owners, so it keeps reading the owners' topic. Returns the arguments of
+    /// [`stop`](Self::stop).
+    pub(crate) async fn leave_group(&self) -> Option<(Follower, Option<Arc<SnapshotManager>>)> {
+        let active = self.active.lock().take()?;
         active.tasks.iter().for_each(JoinHandle::abort);
         active.notifications.stop().await;
         let (writer, topic) = (self.log.writer(), &self.names.owners);
@@ -167,11 +164,11 @@ impl ViewSubscriptions {
             tracing::debug!("the releases were not announced; peers learn of them from a 421");
         }
         active.receipts.stop().await;
+        Some((active.owners, active.snapshots))
     }
 
     /// Stops reading the owners' topic, after the last request, and waits for the last snapshots.
-    pub(crate) async fn stop(&self) {
-        let Some((owners, snapshots)) = self.leaving.lock().take() else { return };
+    pub(crate) async fn stop(owners: Follower, snapshots: Option<Arc<SnapshotManager>>) {
         owners.stop().await;
         if let Some(snapshots) = snapshots {
             snapshots.finish_writes(LAST_SNAPSHOTS_TIMEOUT).await;
@@ -187,10 +184,12 @@ impl ViewSubscriptions {
     pub(crate) async fn check_partitions(self) -> Result<Value, String> {
         match &*self.active.lock() {
             None => return Err("not a member of the group: waiting for the log, or leaving".into()),
-            Some(active) if !active.is_running() => {
-                return Err("a reader of the log has ended; restart this instance".into());
+            Some(ActiveSubscriptions { notifications, receipts, owners, .. }) => {
+                if !(notifications.is_running() && receipts.is_running() && owners.is_running()) {
+                    return Err("a reader of the log has ended; restart this instance".into());
+                }
+                notifications.trouble().map_or(Ok(()), Err)?;
             }
-            Some(active) => active.notifications.trouble().map_or(Ok(()), Err)?,
         }
         let (mut live, mut rebuilding) = (0, Vec::new());
         for (number, partition) in self.view.partitions() {
@@ -213,12 +212,6 @@ impl ViewSubscriptions {
             return Err("waiting for the group to assign partitions".into());
         }
         Ok(json!({ "live": live }))
-    }
-}
-
-impl ActiveSubscriptions {
-    fn is_running(&self) -> bool {
-        self.notifications.is_running() && self.receipts.is_running() && self.owners.is_running()
     }
 }
 

@@ -45,11 +45,10 @@ impl LiveStream {
         let opened = Feed::open(Arc::clone(&app.view), user, start, limit, app.read_timeout).await;
         let (feed, opening) = opened.map_err(|error| match error {
             OpenFeedError::NotLive(error) => not_live(&error),
-            OpenFeedError::TooMany(limit) => Problem::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                format!("Live-stream limit of this inbox reached ({limit})"),
-            )
-            .retry_after(LIMIT_RETRY_DELAY),
+            OpenFeedError::TooMany(limit) => {
+                let message = format!("Live-stream limit of this inbox reached ({limit})");
+                Problem::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(LIMIT_RETRY_DELAY)
+            }
         })?;
         let expires = caller.expires_at();
         Ok(Self { feed, opening, ended: false, streams, expires, _permit: permit })

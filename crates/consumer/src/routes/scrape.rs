@@ -17,8 +17,8 @@ use crate::{
 pub(super) async fn scrape_state(app: Arc<App>, mut scrape: Scrape) -> Scrape {
     add_partitions(&app.view, &mut scrape);
     add_records(&app.view, &mut scrape);
-    for kind in StreamKind::ALL {
-        scrape.add_sample(STREAMS, &[("kind", kind.as_str())], app.streams.count_open(kind) as f64);
+    for (kind, label) in StreamKind::ALL {
+        scrape.add_sample(STREAMS, &[("kind", label)], app.streams.count_open(kind) as f64);
     }
     for (partition, lag) in fetch_lags(&app).await {
         scrape.add_sample(LAG, &[("partition", &partition.to_string())], lag as f64);

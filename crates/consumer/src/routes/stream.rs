@@ -63,7 +63,8 @@ pub(super) async fn open_stream(
     let user = parse_user(&id)?;
     let start = raw.parse_start(headers.get(LAST_EVENT_ID))?;
     let framing = Framing::from_accept(&headers);
-    let live = LiveStream::open_feed(&app, user, start, &caller, framing.stream_kind()).await?;
+    let kind = if framing == Framing::Sse { StreamKind::Sse } else { StreamKind::Ndjson };
+    let live = LiveStream::open_feed(&app, user, start, &caller, kind).await?;
     // Sent before the first event, so that it applies however the stream ends.
     let begin = if framing == Framing::Sse { RETRY_FIELD } else { "" };
     let chunks = stream::unfold((live, begin), move |(mut live, begin)| async move {
@@ -109,13 +110,6 @@ impl Framing {
         match self {
             Self::Sse => "text/event-stream",
             Self::Lines => NDJSON,
-        }
-    }
-
-    fn stream_kind(self) -> StreamKind {
-        match self {
-            Self::Sse => StreamKind::Sse,
-            Self::Lines => StreamKind::Ndjson,
         }
     }
 

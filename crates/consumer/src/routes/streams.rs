@@ -74,18 +74,14 @@ pub(super) enum StreamKind {
 }
 
 impl StreamKind {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Sse, Self::Ndjson, Self::Socket, Self::Forwarded, Self::Waiting];
-
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Sse => "sse",
-            Self::Ndjson => "ndjson",
-            Self::Socket => "ws",
-            Self::Forwarded => "forwarded",
-            Self::Waiting => "wait",
-        }
-    }
+    /// With their labels in the metrics.
+    pub(super) const ALL: [(Self, &str); 5] = [
+        (Self::Sse, "sse"),
+        (Self::Ndjson, "ndjson"),
+        (Self::Socket, "ws"),
+        (Self::Forwarded, "forwarded"),
+        (Self::Waiting, "wait"),
+    ];
 }
 
 /// Permits one open stream, until it is dropped.
