@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use crate::{
     apply::{AssignmentListener, NotificationApplier, ReceiptApplier},
     cluster::ownership::{OwnersTopicHandler, OwnershipTable},
+    progress::report_rebuilds,
     settings::ConsumerSettings,
     snapshot::SnapshotManager,
     view::{PartitionStatus, View},
@@ -62,60 +63,44 @@ impl ViewSubscriptions {
 
     /// Waits for the log, creates or checks the topics and joins the group.
     pub(crate) async fn start(&self, settings: &ConsumerSettings) -> Result<(), TopicError> {
-        let topics = [
-            settings.topics.topic(&self.names.notifications),
-            settings.topics.topic(&self.names.receipts),
-            settings.topics.topic(&self.names.dlq),
-            Topic {
-                partitions: 1,
-                cleanup: Cleanup::Compact,
-                ..settings.topics.topic(&self.names.owners)
-            },
-        ];
+        let Self { view, log, names, ownership, active } = self;
+        let topic = |name: &str| settings.topics.topic(name);
+        let owners = Topic { partitions: 1, cleanup: Cleanup::Compact, ..topic(&names.owners) };
+        let topics =
+            [topic(&names.notifications), topic(&names.receipts), topic(&names.dlq), owners];
         // Snapshots are loaded before the member joins: an assigned partition is read at once.
-        let checked = self.log.await_topics(&topics, CONNECT_RETRY_INTERVAL);
+        let checked = log.await_topics(&topics, CONNECT_RETRY_INTERVAL);
         let (checked, snapshots) = tokio::join!(checked, self.load_snapshots(settings));
         checked?;
 
-        let handler = OwnersTopicHandler::new(&self.ownership);
-        let owners = self.log.follow_topic(&self.names.owners, handler)?;
+        let owners = log.follow_topic(&names.owners, OwnersTopicHandler::new(ownership))?;
         owners.assign(0);
 
-        let applier = ReceiptApplier::new(
-            Arc::clone(&self.view),
-            self.names.receipts.clone(),
-            self.ownership.clone(),
-            snapshots.is_some(),
-        );
-        let receipts = self.log.follow_topic(&self.names.receipts, applier)?;
+        let (topic, listener) = (names.receipts.clone(), ownership.clone());
+        let applier = ReceiptApplier::new(Arc::clone(view), topic, listener, snapshots.is_some());
+        let receipts = log.follow_topic(&names.receipts, applier)?;
 
-        let listener =
-            CoAssigned { ownership: self.ownership.clone(), receipts: receipts.assigner() };
-        let applier = NotificationApplier::new(
-            Arc::clone(&self.view),
-            self.names.notifications.clone(),
-            listener,
-            snapshots.clone(),
-        );
+        let listener = CoAssigned { ownership: ownership.clone(), receipts: receipts.assigner() };
+        let (topic, saved) = (names.notifications.clone(), snapshots.clone());
+        let applier = NotificationApplier::new(Arc::clone(view), topic, listener, saved);
         let group = Group::from(&settings.group);
-        let TopicNames { notifications, dlq, .. } = &*self.names;
-        let notifications = self.log.join_group(notifications, &group, Some(dlq), applier)?;
+        let notifications =
+            log.join_group(&names.notifications, &group, Some(&names.dlq), applier)?;
 
-        let announce =
-            self.ownership.clone().run_announcer(self.log.writer(), self.names.owners.clone());
-        let view = Arc::clone(&self.view);
+        let announce = ownership.clone().run_announcer(log.writer(), names.owners.clone());
+        let expiring = Arc::clone(view);
         let expire = async move {
             loop {
                 tokio::time::sleep(EXPIRE_INTERVAL).await;
-                view.expire_entries();
+                expiring.expire_entries();
             }
         };
-        let report = crate::progress::report_rebuilds(Arc::clone(&self.view), self.log.clone());
+        let report = report_rebuilds(Arc::clone(view), log.clone());
         let mut tasks = vec![tokio::spawn(announce), tokio::spawn(expire), tokio::spawn(report)];
         if let Some(snapshots) = snapshots.clone() {
             let interval = settings.snapshots.snapshot_every;
             if !interval.is_zero() {
-                let (view, offsets) = (Arc::clone(&self.view), notifications.committed_offsets());
+                let (view, offsets) = (Arc::clone(view), notifications.committed_offsets());
                 let write = Arc::clone(&snapshots).run_periodically(interval, view, offsets);
                 tasks.push(tokio::spawn(write));
             }
@@ -125,7 +110,7 @@ impl ViewSubscriptions {
                 let _ = tokio::task::spawn_blocking(move || snapshots.drop_loaded()).await;
             }));
         }
-        *self.active.lock() =
+        *active.lock() =
             Some(ActiveSubscriptions { notifications, receipts, owners, snapshots, tasks });
         Ok(())
     }

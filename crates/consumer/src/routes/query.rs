@@ -149,12 +149,18 @@ fn parse_category(text: &str) -> Result<String, Problem> {
 }
 
 fn parse_at_least(text: &str, home: i32) -> Result<Cursor, Problem> {
-    let cursor: Cursor = text.parse().map_err(|error| Problem::bad_request("at_least", error))?;
+    let cursor = text.parse().map_err(|error| Problem::bad_request("at_least", error))?;
+    check_partition("at_least", cursor, home)?;
+    Ok(cursor)
+}
+
+/// Refuses a cursor of another partition than the inbox's.
+pub(super) fn check_partition(field: &str, cursor: Cursor, home: i32) -> Result<(), Problem> {
     if cursor.partition == home {
-        return Ok(cursor);
+        return Ok(());
     }
     let why = format!("is of partition {}, but this inbox lives in {home}", cursor.partition);
-    Err(Problem::bad_request("at_least", why))
+    Err(Problem::bad_request(field, why))
 }
 
 fn parse_wait(text: &str) -> Result<Duration, Problem> {

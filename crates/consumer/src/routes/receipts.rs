@@ -18,6 +18,7 @@ use utoipa::{IntoResponses, ToSchema};
 use super::{
     app::App,
     problems::{not_live, parse_user, receipt_problem},
+    query::check_partition,
 };
 use crate::view::{PageQuery, Selector};
 
@@ -185,21 +186,17 @@ impl SelectorBody {
 
     /// Validates the selection of entries of an inbox in partition `home`.
     pub(super) fn into_selector(self, home: i32) -> Result<Selector, Problem> {
-        match self {
-            Self { ids: Some(_), through: Some(_) } => {
-                Err(Problem::bad_request("through", "cannot stand beside ids"))
-            }
-            Self { ids: Some(ids), .. } if ids.len() > MAX_IDS => {
+        match (self.ids, self.through) {
+            (Some(_), Some(_)) => Err(Problem::bad_request("through", "cannot stand beside ids")),
+            (Some(ids), None) if ids.len() > MAX_IDS => {
                 Err(Problem::bad_request("ids", format!("must be at most {MAX_IDS}")))
             }
-            Self { ids: Some(ids), .. } => Ok(Selector::Ids(ids.into_iter().collect())),
-            Self { through: Some(through), .. } if through.partition != home => {
-                let partition = through.partition;
-                let why = format!("is of partition {partition}, but this inbox lives in {home}");
-                Err(Problem::bad_request("through", why))
+            (Some(ids), None) => Ok(Selector::Ids(ids.into_iter().collect())),
+            (None, Some(through)) => {
+                check_partition("through", through, home)?;
+                Ok(Selector::Through(through.offset))
             }
-            Self { through: Some(through), .. } => Ok(Selector::Through(through.offset)),
-            Self { ids: None, through: None } => Ok(Selector::All),
+            (None, None) => Ok(Selector::All),
         }
     }
 }
