@@ -18,41 +18,35 @@ pub(crate) struct CanaryProbe {
     view: Arc<View>,
     writer: Writer,
     topic: Arc<str>,
-    /// The partition of the last probe.
-    last: i32,
+    last_partition: i32,
 }
 
 impl CanaryProbe {
     pub(crate) fn new(view: Arc<View>, writer: Writer, topic: Arc<str>) -> Self {
-        Self { view, writer, topic, last: -1 }
+        Self { view, writer, topic, last_partition: -1 }
     }
 
-    /// Probes the next partition that is live here.
     pub(crate) async fn probe_next_partition(&mut self) -> ProbeOutcome {
         let Some(partition) = self.find_next_live() else { return ProbeOutcome::Skipped };
-        self.last = partition;
+        self.last_partition = partition;
         let EncodedRecord { key, value, headers } = record::encode_canary(Timestamp::now());
         let record = NewRecord { partition, key, value, headers };
-        let acknowledged = match self.writer.append(&self.topic, record) {
-            Ok(ack) => ack.await,
-            Err(error) => Err(error),
-        };
-        let position = match acknowledged {
-            Ok(position) => position,
+        let offset = match async { self.writer.append(&self.topic, record)?.await }.await {
+            Ok(position) => position.offset,
             Err(error) => {
-                return ProbeOutcome::Failed(format!(
-                    "a record to partition {partition} was not acknowledged: {error}"
-                ));
+                let why =
+                    format!("a record to partition {partition} was not acknowledged: {error}");
+                return ProbeOutcome::Failed(why);
             }
         };
-        match self.view.wait_for_offset(position.partition, position.offset, ARRIVAL_TIMEOUT).await
-        {
+        match self.view.wait_for_offset(partition, offset, ARRIVAL_TIMEOUT).await {
             Ok(()) => ProbeOutcome::Arrived,
             // The partition moved meanwhile: its next owner probes it.
             Err(NotLive::Unowned(_) | NotLive::Rebuilding(..)) => ProbeOutcome::Skipped,
-            Err(error @ NotLive::Behind(..)) => ProbeOutcome::Failed(format!(
-                "a record was acknowledged, but is not in the view: {error}"
-            )),
+            Err(error @ NotLive::Behind(..)) => {
+                let why = format!("a record was acknowledged, but is not in the view: {error}");
+                ProbeOutcome::Failed(why)
+            }
         }
     }
 
@@ -62,7 +56,7 @@ impl CanaryProbe {
             partition.is_some_and(|one| matches!(one.status(), PartitionStatus::Live { .. }))
         };
         let numbers = || self.view.partitions().map(|(number, _)| number);
-        let after = numbers().filter(|number| *number > self.last).find(live);
+        let after = numbers().filter(|number| *number > self.last_partition).find(live);
         after.or_else(|| numbers().find(live))
     }
 }

@@ -12,11 +12,7 @@ use crate::settings::ConsumerSettings;
 /// Joins the consumer group, reads its assigned partitions from their beginning, and answers GET
 /// /notifications/{id}. A restart loses no notification.
 #[derive(Parser, Clone, Debug)]
-#[command(
-    name = "consumer",
-    version,
-    after_help = "Try it:\n  curl http://localhost:8081/notifications/1"
-)]
+#[command(version, after_help = "Try it:\n  curl http://localhost:8081/notifications/1")]
 pub struct ConsumerCli {
     /// The command; without one, the consumer serves
     #[command(subcommand)]

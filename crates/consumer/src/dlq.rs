@@ -10,18 +10,16 @@ use std::{
 };
 
 use event_log::{
-    Log, LogUnreachable, NewRecord, PartitionHandler, Position, Record, RecordOutcome, StartAt,
-    Watermarks,
+    AppendError, Log, LogUnreachable, NewRecord, PartitionHandler, Position, Record, RecordOutcome,
+    StartAt, Watermarks,
 };
 use model::{Cursor, Partitioner, TopicNames, headers};
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::timeout};
+use tokio::{sync::watch, time::timeout};
 
-/// How long the log may take to answer at all.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long reading the whole queue may take.
+/// For the whole queue.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// How much of a value `list` shows.
 const MAX_SHOWN_CHARS: usize = 100;
 
 /// The copy of a poison record.
@@ -30,9 +28,8 @@ pub struct DlqRecord {
     /// The position of the copy.
     pub at: Cursor,
     /// The original's topic, partition and offset.
-    pub from: String,
-    /// The reason for which it is a poison record.
-    pub reason: String,
+    from: String,
+    reason: String,
     /// The original's partition and offset: its id, if it has no id of its own.
     place: String,
     key: Vec<u8>,
@@ -40,54 +37,39 @@ pub struct DlqRecord {
     headers: Vec<(&'static str, Cow<'static, [u8]>)>,
 }
 
-/// The dead-letter queue cannot be read or replayed.
+/// An append failed, after `done` appends were acknowledged.
 #[derive(Debug, thiserror::Error)]
-pub enum DlqError {
-    /// The log is unreachable, or has no such topic.
-    #[error(transparent)]
-    Log(#[from] LogUnreachable),
-    /// An append failed.
-    #[error(
-        "{done} records were replayed, then the log did not acknowledge: {error}. It is safe to \
-         retry"
-    )]
-    Append {
-        /// How many were acknowledged.
-        done: usize,
-        /// The log's error.
-        error: event_log::AppendError,
-    },
-    /// Standard output is closed.
-    #[error(transparent)]
-    Output(#[from] io::Error),
+#[error(
+    "{done} records were replayed, then the log did not acknowledge: {error}. It is safe to retry"
+)]
+pub struct ReplayError {
+    done: usize,
+    error: AppendError,
 }
 
 /// Reads the queue, in the order of positions. Copies are at least once: of several copies of one
 /// record, only the first is returned.
 ///
 /// # Errors
-/// [`DlqError::Log`], when they cannot be read within a minute.
+/// [`LogUnreachable`] if they cannot be read within a minute.
 pub async fn read_records(
     log: &Log,
     topic: &str,
     partitions: u32,
-) -> Result<Vec<DlqRecord>, DlqError> {
+) -> Result<Vec<DlqRecord>, LogUnreachable> {
     log.ping(PING_TIMEOUT).await?;
     let found = Arc::new(Found::default());
     let follower = log.follow_topic(topic, Collector(Arc::clone(&found)))?;
     let all = i32::try_from(partitions).unwrap_or(i32::MAX);
     (0..all).for_each(|partition| follower.assign(partition));
-    let complete = async {
-        while found.live.lock().len() < partitions as usize {
-            found.changed.notified().await;
-        }
-    };
-    let complete = timeout(READ_TIMEOUT, complete).await;
+    let mut live = found.live.subscribe();
+    let complete = live.wait_for(|live| live.len() >= partitions as usize);
+    let is_complete = timeout(READ_TIMEOUT, complete).await.is_ok();
     follower.stop().await;
-    if complete.is_err() {
+    if !is_complete {
         let text =
             format!("topic {topic} could not be read: is it there, with {partitions} partitions?");
-        return Err(LogUnreachable(text).into());
+        return Err(LogUnreachable(text));
     }
     let mut records = std::mem::take(&mut *found.records.lock());
     records.sort_by_key(|record| record.at);
@@ -98,32 +80,25 @@ pub async fn read_records(
 }
 
 /// Writes a line for each record.
-///
-/// # Errors
-/// [`DlqError::Output`].
-pub fn write_list(records: &[DlqRecord], out: &mut impl Write) -> Result<(), DlqError> {
+pub fn write_list(records: &[DlqRecord], out: &mut impl Write) -> io::Result<()> {
     for DlqRecord { at, from, reason, value, .. } in records {
         let value = String::from_utf8_lossy(value);
         let printable = value.chars().map(|c| if c.is_control() { ' ' } else { c });
         let shown: String = printable.take(MAX_SHOWN_CHARS).collect();
         writeln!(out, "{at}\tfrom {from}\t{reason}\t{shown}")?;
     }
-    writeln!(out, "{} records in the dead-letter queue", records.len())?;
-    Ok(())
+    writeln!(out, "{} records in the dead-letter queue", records.len())
 }
 
 /// Appends the records to the notifications' topic, with their original keys. A record without an
 /// id gets its original position as one, so that a second replay does not show it twice.
-///
-/// # Errors
-/// [`DlqError::Append`].
 pub async fn replay_records(
     log: &Log,
     names: &TopicNames,
     partitioner: Partitioner,
     partitions: u32,
     records: &[DlqRecord],
-) -> Result<(), DlqError> {
+) -> Result<(), ReplayError> {
     let writer = log.writer();
     for (done, record) in records.iter().enumerate() {
         let mut headers = record.headers.clone();
@@ -136,12 +111,9 @@ pub async fn replay_records(
             value: record.value.clone(),
             headers,
         };
-        let appended = match writer.append(&names.notifications, replayed) {
-            Ok(ack) => ack.await,
-            Err(error) => Err(error),
-        };
+        let appended = async { writer.append(&names.notifications, replayed)?.await }.await;
         let Position { partition, offset } =
-            appended.map_err(|error| DlqError::Append { done, error })?;
+            appended.map_err(|error| ReplayError { done, error })?;
         tracing::info!(dlq.position = %record.at, position = %Cursor::new(partition, offset), "replayed");
     }
     Ok(())
@@ -151,8 +123,7 @@ pub async fn replay_records(
 struct Found {
     records: Mutex<Vec<DlqRecord>>,
     /// Partitions that are read to their end.
-    live: Mutex<HashSet<i32>>,
-    changed: Notify,
+    live: watch::Sender<HashSet<i32>>,
 }
 
 struct Collector(Arc<Found>);
@@ -188,8 +159,7 @@ impl PartitionHandler for Collector {
     }
 
     fn on_live(&mut self, partition: i32) {
-        self.0.live.lock().insert(partition);
-        self.0.changed.notify_one();
+        self.0.live.send_modify(|live| _ = live.insert(partition));
     }
 
     fn on_revoked(&mut self, _: i32) {}

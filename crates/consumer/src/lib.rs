@@ -1,25 +1,23 @@
 //! The consumer: a materialised view of the notifications' topic, served over HTTP.
 //!
-//! A record's path: the log's thread → [`apply`] → [`view`] → [`routes`]. The view is in memory
+//! A record's path: the log's thread → [`apply`] → [`view`] → `routes`. The view is in memory
 //! and a pure function of the log, so a restart loses no notification.
 //!
-//! A receipt's path: [`routes`] → [`receipts`] → the log → the view. [`cluster`] knows the owner of
-//! each partition and forwards requests to it. [`subscriptions`] connects the view to the log.
-//! [`dlq`] is for operators.
+//! A receipt's path: `routes` → `receipts` → the log → the view. `cluster` knows the owner of each
+//! partition and forwards requests to it. `subscriptions` connects the view to the log.
 
 #[cfg(feature = "kafka")]
 pub mod cli;
-mod error;
-pub mod settings;
+mod settings;
 pub mod metrics;
-pub mod subscriptions;
+mod subscriptions;
 pub mod view;
 pub mod snapshot;
 pub mod apply;
-pub mod cluster;
-pub mod receipts;
-pub mod progress;
-pub mod routes;
+mod cluster;
+mod receipts;
+mod progress;
+mod routes;
 mod canary;
 pub mod dlq;
 
@@ -33,15 +31,28 @@ use tokio_util::sync::CancellationToken;
 
 use canary::CanaryProbe;
 use cluster::ownership::OwnershipTable;
-pub use error::ConsumerError;
 use receipts::ReceiptWriter;
-use routes::{App, LiveStreams, build_router};
+use routes::{app::App, build_router, streams::LiveStreams};
 pub use settings::ConsumerSettings;
 use subscriptions::ViewSubscriptions;
 use view::View;
 
 /// Time for the closing frames of all WebSockets at shutdown.
 const CLOSE_SOCKETS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why the consumer ended without a shutdown.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsumerError {
+    /// A topic differs from the settings, or cannot be created.
+    #[error(transparent)]
+    Topic(#[from] event_log::TopicError),
+    /// The keys that verify tokens are not usable.
+    #[error(transparent)]
+    Keys(#[from] service::auth::KeyError),
+    /// The listener has no address.
+    #[error(transparent)]
+    Listen(#[from] std::io::Error),
+}
 
 /// Serves on `listener` until `shutdown`, then drains. While the log is not reachable, requests are
 /// answered 503 and `/readyz` gives the reason.
@@ -64,12 +75,10 @@ pub async fn run(
     let read_timeout = settings.inbox.read_timeout;
     let stop_serving = CancellationToken::new();
     let streams = LiveStreams::new(settings.streams.clone(), stop_serving.clone());
-    let receipts =
-        ReceiptWriter::new(Arc::clone(&view), log.writer(), &names.receipts, read_timeout);
     let app = App {
         view: Arc::clone(&view),
         ownership: ownership.clone(),
-        receipts,
+        receipts: ReceiptWriter::new(Arc::clone(&view), log.writer(), &names, read_timeout),
         log: log.clone(),
         topic: names.notifications.as_str().into(),
         streams: streams.clone(),
@@ -96,11 +105,13 @@ pub async fn run(
     }
     // The partitions move to their next owners first. Until then this instance still accepts
     // requests, and forwards them. After that it accepts no more and finishes those under way.
-    subscriptions.leave_group().await;
+    let remaining = subscriptions.leave_group().await;
     stop_serving.cancel();
     let _ = server.await;
     streams.drain_sockets(CLOSE_SOCKETS_TIMEOUT).await;
-    subscriptions.stop().await;
+    if let Some((owners, snapshots)) = remaining {
+        ViewSubscriptions::stop(owners, snapshots).await;
+    }
     background.shutdown().await;
-    outcome
+    Ok(outcome?)
 }

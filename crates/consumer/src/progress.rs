@@ -20,7 +20,6 @@ const LOG_INTERVAL: Duration = Duration::from_secs(5);
 const STUCK_TIMEOUT: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The progress of all rebuilds together.
 #[derive(Default)]
 struct RebuildSum {
     partitions: usize,
@@ -30,7 +29,7 @@ struct RebuildSum {
 }
 
 /// Reports until dropped. Never ends.
-pub async fn report_rebuilds(view: Arc<View>, log: Log) {
+pub(crate) async fn report_rebuilds(view: Arc<View>, log: Log) {
     let mut bar: Option<ProgressBar> = None;
     let mut logged = Instant::now();
     let mut stuck = StuckDetector::default();
@@ -40,9 +39,7 @@ pub async fn report_rebuilds(view: Arc<View>, log: Log) {
         tokio::time::sleep(POLL_INTERVAL).await;
         let sum = sum_rebuilds(&view, &mut totals);
         if sum.partitions == 0 {
-            if let Some(bar) = bar.take() {
-                bar.finish_and_clear();
-            }
+            bar.take().inspect(ProgressBar::finish_and_clear);
             stuck = StuckDetector::default();
             totals.clear();
             continue;
@@ -96,29 +93,22 @@ fn seconds_left(sum: &RebuildSum) -> f64 {
 }
 
 fn new_bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("rebuilding {bar:30} {percent} % {msg}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(0).with_style(style)
+    let style = ProgressStyle::with_template("rebuilding {bar:30} {percent} % {msg}");
+    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 fn update_bar(bar: &ProgressBar, sum: &RebuildSum) {
     bar.set_length(sum.total);
     bar.set_position(sum.records.min(sum.total));
-    bar.set_message(format!(
-        "{} partitions left, {:.0} records/s, {:.0} s",
-        sum.partitions,
-        sum.rate,
-        seconds_left(sum),
-    ));
+    let (partitions, rate, left) = (sum.partitions, sum.rate, seconds_left(sum));
+    bar.set_message(format!("{partitions} partitions left, {rate:.0} records/s, {left:.0} s"));
 }
 
-/// Detects rebuilds without progress.
 #[derive(Default)]
 struct StuckDetector {
     /// Records read of each rebuilding partition, and when that count was first seen. Kept here, so
     /// that applying a record needs no clock.
     seen: HashMap<i32, (u64, Instant)>,
-    /// Partitions that were logged as stuck.
     logged: HashSet<i32>,
 }
 

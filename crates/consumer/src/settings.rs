@@ -16,9 +16,8 @@ pub struct ConsumerSettings {
     #[command(flatten)]
     pub topics: TopicArgs,
 
-    /// The group
     #[command(flatten)]
-    pub group: GroupArgs,
+    pub(crate) group: GroupArgs,
 
     /// Hash of the recipient's id that chooses the partition: murmur2 (Java clients), fnv1a (Sarama)
     /// or crc32 (librdkafka). Must be the same for producer and consumer, and must never change
@@ -28,19 +27,16 @@ pub struct ConsumerSettings {
     /// URL at which other instances reach this one, to forward requests to it. `{hostname}` stands
     /// for this machine's host name. Default: the address that it listens on
     #[arg(long, env = "CONSUMER_ADVERTISE", value_name = "URL", value_parser = parse_peer_url)]
-    pub advertise: Option<String>,
+    pub(crate) advertise: Option<String>,
 
-    /// The inboxes
     #[command(flatten)]
-    pub inbox: InboxArgs,
+    pub(crate) inbox: InboxArgs,
 
-    /// The snapshots
     #[command(flatten)]
-    pub snapshots: SnapshotArgs,
+    pub(crate) snapshots: SnapshotArgs,
 
-    /// The live streams
     #[command(flatten)]
-    pub streams: StreamArgs,
+    pub(crate) streams: StreamArgs,
 
     /// The web page
     #[command(flatten)]
@@ -62,66 +58,62 @@ pub struct ConsumerSettings {
     pub http: HttpLimits,
 }
 
-/// The bounds of an inbox, and of a read.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Inbox")]
-pub struct InboxArgs {
+pub(crate) struct InboxArgs {
     /// Maximum number of entries in an inbox; the newest are kept
     #[arg(long, env = "INBOX_ENTRIES", default_value_t = 1000, value_name = "COUNT",
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub inbox_entries: u32,
+    pub(crate) inbox_entries: u32,
 
     /// Maximum age of an entry in an inbox, in days
     #[arg(long, env = "INBOX_DAYS", default_value_t = 30, value_name = "DAYS",
           value_parser = clap::value_parser!(u32).range(1..=36_500))]
-    pub inbox_days: u32,
+    pub(crate) inbox_days: u32,
 
     /// How long a request waits for a partition that is being rebuilt or moved, before it is
     /// answered 503
     #[arg(long, env = "CONSUMER_READ_TIMEOUT", default_value = "2s", value_name = "DURATION",
           value_parser = service::cli::settings::parse_duration)]
-    pub read_timeout: Duration,
+    pub(crate) read_timeout: Duration,
 }
 
-/// Snapshots on a disk, so that a restart reads less of the log.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Snapshots")]
-pub struct SnapshotArgs {
+pub(crate) struct SnapshotArgs {
     /// Folder for snapshots of this instance's partitions: the next start loads them and reads only
     /// later records. Each instance needs its own folder, on a local disk. Snapshots contain inboxes,
     /// so only this process's user may read the folder. Off by default
     #[arg(long, env = "CONSUMER_SNAPSHOTS", value_name = "FOLDER")]
-    pub snapshots: Option<PathBuf>,
+    pub(crate) snapshots: Option<PathBuf>,
 
     /// Interval at which snapshots of live partitions are written; after a crash, the next start
     /// reads all records since the last one. 0: write them only on revocation and shutdown
     #[arg(long, env = "CONSUMER_SNAPSHOT_EVERY", default_value = "5m", value_name = "DURATION",
           value_parser = service::cli::settings::parse_duration)]
-    pub snapshot_every: Duration,
+    pub(crate) snapshot_every: Duration,
 }
 
-/// The bounds of live streams, and their heartbeat.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Live streams")]
-pub struct StreamArgs {
+pub(crate) struct StreamArgs {
     /// Maximum number of open live streams; more are answered 503
     #[arg(long, env = "CONSUMER_MAX_STREAMS", default_value_t = 20_000, value_name = "COUNT",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
-    pub max_streams: usize,
+    pub(crate) max_streams: usize,
 
     /// Maximum number of open live streams per inbox; more are answered 429
     #[arg(long, env = "CONSUMER_MAX_STREAMS_PER_USER", default_value_t = 100, value_name = "COUNT",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
-    pub max_streams_per_user: usize,
+    pub(crate) max_streams_per_user: usize,
 
     /// Time without an event after which a live stream sends a heartbeat. Must be shorter than the
     /// idle timeout of any proxy in between
     #[arg(long, env = "CONSUMER_HEARTBEAT", default_value = "15s", value_name = "DURATION",
           value_parser = service::cli::settings::parse_positive_duration)]
-    pub heartbeat: Duration,
+    pub(crate) heartbeat: Duration,
 }
 
-/// The web page.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Web page")]
 pub struct PageArgs {
@@ -132,18 +124,8 @@ pub struct PageArgs {
     pub producer_url: Option<String>,
 }
 
-impl PageArgs {
-    /// The producer's URL. Empty: the page does not send.
-    #[must_use]
-    pub fn producer_url(&self) -> &str {
-        self.producer_url.as_deref().unwrap_or("http://localhost:8080")
-    }
-}
-
 impl ConsumerSettings {
-    /// The bounds of every inbox.
-    #[must_use]
-    pub fn inbox_limits(&self) -> Limits {
+    pub(crate) fn inbox_limits(&self) -> Limits {
         Limits {
             entries: self.inbox.inbox_entries as usize,
             age: Duration::from_secs(u64::from(self.inbox.inbox_days) * 24 * 60 * 60),
@@ -151,8 +133,7 @@ impl ConsumerSettings {
     }
 
     /// The settings that a snapshot must have been written with to be usable.
-    #[must_use]
-    pub fn snapshot_key(&self, names: &TopicNames) -> SnapshotKey {
+    pub(crate) fn snapshot_key(&self, names: &TopicNames) -> SnapshotKey {
         SnapshotKey {
             notifications: names.notifications.clone(),
             receipts: names.receipts.clone(),
@@ -164,8 +145,7 @@ impl ConsumerSettings {
     }
 
     /// The URL that this instance announces to its peers, if it listens on this address.
-    #[must_use]
-    pub fn advertised_url(&self, listen: SocketAddr) -> String {
+    pub(crate) fn advertised_url(&self, listen: SocketAddr) -> String {
         if self.advertise.is_none() && listen.ip().is_unspecified() {
             tracing::warn!(
                 "listening on all interfaces without --advertise (CONSUMER_ADVERTISE): other instances \
@@ -200,13 +180,8 @@ fn insert_hostname(url: &str) -> Result<String, String> {
 fn parse_origin(text: &str) -> Result<String, String> {
     let text = text.trim_end_matches('/');
     let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
-    let plain = |host: &str| {
-        !host.is_empty()
-            && host
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']'))
-    };
-    if text.is_empty() || host.is_some_and(plain) {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
+    if text.is_empty() || host.is_some_and(|host| !host.is_empty() && host.chars().all(is_plain)) {
         return Ok(text.to_owned());
     }
     Err("must be a URL without a path, such as http://localhost:8080, or empty".into())

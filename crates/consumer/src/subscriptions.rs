@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use event_log::{Assigner, Follower, Group, Log, Reader, Topic, topic::Cleanup};
+use event_log::{Assigner, Follower, Group, Log, Reader, Topic, TopicError, topic::Cleanup};
 use model::TopicNames;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::{
     apply::{AssignmentListener, NotificationApplier, ReceiptApplier},
     cluster::ownership::{OwnersTopicHandler, OwnershipTable},
-    error::ConsumerError,
+    progress::report_rebuilds,
     settings::ConsumerSettings,
     snapshot::SnapshotManager,
     view::{PartitionStatus, View},
@@ -34,20 +34,14 @@ const ANNOUNCE_RELEASES_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The view's subscriptions to the topics. A cheap handle, to be cloned.
 #[derive(Clone)]
-pub struct ViewSubscriptions {
+pub(crate) struct ViewSubscriptions {
     view: Arc<View>,
     log: Log,
     names: Arc<TopicNames>,
     ownership: OwnershipTable,
     active: Arc<Mutex<Option<ActiveSubscriptions>>>,
-    leaving: Arc<Mutex<Option<Leaving>>>,
 }
 
-/// In use between [`leave_group`](ViewSubscriptions::leave_group) and
-/// [`stop`](ViewSubscriptions::stop): the reader of the owners' topic, and the snapshots.
-type Leaving = (Follower, Option<Arc<SnapshotManager>>);
-
-/// The readers and tasks to stop.
 struct ActiveSubscriptions {
     notifications: Reader,
     receipts: Follower,
@@ -58,86 +52,57 @@ struct ActiveSubscriptions {
 
 impl ViewSubscriptions {
     /// Does not start them.
-    #[must_use]
-    pub fn new(view: Arc<View>, log: Log, names: TopicNames, ownership: OwnershipTable) -> Self {
-        Self {
-            view,
-            log,
-            names: Arc::new(names),
-            ownership,
-            active: Arc::default(),
-            leaving: Arc::default(),
-        }
+    pub(crate) fn new(
+        view: Arc<View>,
+        log: Log,
+        names: TopicNames,
+        ownership: OwnershipTable,
+    ) -> Self {
+        Self { view, log, names: Arc::new(names), ownership, active: Arc::default() }
     }
 
     /// Waits for the log, creates or checks the topics and joins the group.
-    ///
-    /// # Errors
-    /// [`ConsumerError`] if a topic differs from the settings.
-    pub async fn start(&self, settings: &ConsumerSettings) -> Result<(), ConsumerError> {
-        let topics = [
-            settings.topics.topic(&self.names.notifications),
-            settings.topics.topic(&self.names.receipts),
-            settings.topics.topic(&self.names.dlq),
-            Topic {
-                partitions: 1,
-                cleanup: Cleanup::Compact,
-                ..settings.topics.topic(&self.names.owners)
-            },
-        ];
+    pub(crate) async fn start(&self, settings: &ConsumerSettings) -> Result<(), TopicError> {
+        let Self { view, log, names, ownership, active } = self;
+        let topic = |name: &str| settings.topics.topic(name);
+        let owners = Topic { partitions: 1, cleanup: Cleanup::Compact, ..topic(&names.owners) };
+        let topics =
+            [topic(&names.notifications), topic(&names.receipts), topic(&names.dlq), owners];
         // Snapshots are loaded before the member joins: an assigned partition is read at once.
-        let (checked, snapshots) = tokio::join!(
-            self.log.await_topics(&topics, CONNECT_RETRY_INTERVAL),
-            self.load_snapshots(settings)
-        );
+        let checked = log.await_topics(&topics, CONNECT_RETRY_INTERVAL);
+        let (checked, snapshots) = tokio::join!(checked, self.load_snapshots(settings));
         checked?;
 
-        let handler = OwnersTopicHandler::new(&self.ownership);
-        let owners = self.log.follow_topic(&self.names.owners, handler)?;
+        let owners = log.follow_topic(&names.owners, OwnersTopicHandler::new(ownership))?;
         owners.assign(0);
 
-        let applier = ReceiptApplier::new(
-            Arc::clone(&self.view),
-            self.names.receipts.clone(),
-            self.ownership.clone(),
-            snapshots.is_some(),
-        );
-        let receipts = self.log.follow_topic(&self.names.receipts, applier)?;
+        let (topic, listener) = (names.receipts.clone(), ownership.clone());
+        let applier = ReceiptApplier::new(Arc::clone(view), topic, listener, snapshots.is_some());
+        let receipts = log.follow_topic(&names.receipts, applier)?;
 
-        let listener =
-            CoAssigned { ownership: self.ownership.clone(), receipts: receipts.assigner() };
-        let applier = NotificationApplier::new(
-            Arc::clone(&self.view),
-            self.names.notifications.clone(),
-            listener,
-            snapshots.clone(),
-        );
+        let listener = CoAssigned { ownership: ownership.clone(), receipts: receipts.assigner() };
+        let (topic, saved) = (names.notifications.clone(), snapshots.clone());
+        let applier = NotificationApplier::new(Arc::clone(view), topic, listener, saved);
         let group = Group::from(&settings.group);
-        let notifications = self.log.join_group(
-            &self.names.notifications,
-            &group,
-            Some(&self.names.dlq),
-            applier,
-        )?;
+        let notifications =
+            log.join_group(&names.notifications, &group, Some(&names.dlq), applier)?;
 
-        let announce =
-            self.ownership.clone().run_announcer(self.log.writer(), self.names.owners.clone());
-        let view = Arc::clone(&self.view);
+        let announce = ownership.clone().run_announcer(log.writer(), names.owners.clone());
+        let expiring = Arc::clone(view);
         let expire = async move {
             loop {
                 tokio::time::sleep(EXPIRE_INTERVAL).await;
-                view.expire_entries();
+                expiring.expire_entries();
             }
         };
-        let report = crate::progress::report_rebuilds(Arc::clone(&self.view), self.log.clone());
+        let report = report_rebuilds(Arc::clone(view), log.clone());
         let mut tasks = vec![tokio::spawn(announce), tokio::spawn(expire), tokio::spawn(report)];
         if let Some(snapshots) = snapshots.clone() {
             let interval = settings.snapshots.snapshot_every;
             if !interval.is_zero() {
-                let (view, offsets) = (Arc::clone(&self.view), notifications.committed_offsets());
-                tasks.push(tokio::spawn(
-                    Arc::clone(&snapshots).run_periodically(interval, view, offsets),
-                ));
+                let (view, offsets) = (Arc::clone(view), notifications.committed_offsets());
+                let write = Arc::clone(&snapshots).run_periodically(interval, view, offsets);
+                tasks.push(tokio::spawn(write));
             }
             tasks.push(tokio::spawn(async move {
                 tokio::time::sleep(UNUSED_SNAPSHOT_TTL).await;
@@ -145,7 +110,7 @@ impl ViewSubscriptions {
                 let _ = tokio::task::spawn_blocking(move || snapshots.drop_loaded()).await;
             }));
         }
-        *self.active.lock() =
+        *active.lock() =
             Some(ActiveSubscriptions { notifications, receipts, owners, snapshots, tasks });
         Ok(())
     }
@@ -171,27 +136,24 @@ impl ViewSubscriptions {
     }
 
     /// Leaves the group and announces the releases. This instance then forwards every request to
-    /// the next owners, so it keeps reading the owners' topic.
-    pub async fn leave_group(&self) {
-        let Some(active) = self.active.lock().take() else { return };
-        let ActiveSubscriptions { notifications, receipts, owners, snapshots, tasks } = active;
-        *self.leaving.lock() = Some((owners, snapshots));
-        for task in tasks {
-            task.abort();
-        }
-        notifications.stop().await;
+    /// the next owners, so it keeps reading the owners' topic. Returns the arguments of
+    /// [`stop`](Self::stop).
+    pub(crate) async fn leave_group(&self) -> Option<(Follower, Option<Arc<SnapshotManager>>)> {
+        let active = self.active.lock().take()?;
+        active.tasks.iter().for_each(JoinHandle::abort);
+        active.notifications.stop().await;
         let (writer, topic) = (self.log.writer(), &self.names.owners);
         let announce = self.ownership.announce_pending(&writer, topic);
         let announced = tokio::time::timeout(ANNOUNCE_RELEASES_TIMEOUT, announce).await;
         if !matches!(announced, Ok(Ok(()))) {
             tracing::debug!("the releases were not announced; peers learn of them from a 421");
         }
-        receipts.stop().await;
+        active.receipts.stop().await;
+        Some((active.owners, active.snapshots))
     }
 
     /// Stops reading the owners' topic, after the last request, and waits for the last snapshots.
-    pub async fn stop(&self) {
-        let Some((owners, snapshots)) = self.leaving.lock().take() else { return };
+    pub(crate) async fn stop(owners: Follower, snapshots: Option<Arc<SnapshotManager>>) {
         owners.stop().await;
         if let Some(snapshots) = snapshots {
             snapshots.finish_writes(LAST_SNAPSHOTS_TIMEOUT).await;
@@ -199,27 +161,19 @@ impl ViewSubscriptions {
     }
 
     /// For `/readyz`: asks the log for its metadata.
-    ///
-    /// # Errors
-    /// The reason, if the log does not answer.
-    pub async fn check_log(self) -> Result<Value, String> {
+    pub(crate) async fn check_log(self) -> Result<Value, String> {
         self.log.ping(PING_TIMEOUT).await.map(|()| Value::Null).map_err(|error| error.to_string())
     }
 
     /// For `/readyz`: checks that every partition that this instance owns is live.
-    ///
-    /// # Errors
-    /// The progress of the rebuild, or the reason why this instance is not a member.
-    pub async fn check_partitions(self) -> Result<Value, String> {
+    pub(crate) async fn check_partitions(self) -> Result<Value, String> {
         match &*self.active.lock() {
             None => return Err("not a member of the group: waiting for the log, or leaving".into()),
-            Some(active) if !active.is_running() => {
-                return Err("a reader of the log has ended; restart this instance".into());
-            }
-            Some(active) => {
-                if let Some(trouble) = active.notifications.trouble() {
-                    return Err(trouble);
+            Some(ActiveSubscriptions { notifications, receipts, owners, .. }) => {
+                if !(notifications.is_running() && receipts.is_running() && owners.is_running()) {
+                    return Err("a reader of the log has ended; restart this instance".into());
                 }
+                notifications.trouble().map_or(Ok(()), Err)?;
             }
         }
         let (mut live, mut rebuilding) = (0, Vec::new());
@@ -232,8 +186,7 @@ impl ViewSubscriptions {
         }
         if let Some((number, progress)) = rebuilding.first() {
             let all = live + rebuilding.len();
-            let percent =
-                progress.percent.map_or_else(|| "?".into(), |percent| format!("{percent:.0}"));
+            let percent = progress.percent.map_or("?".into(), |percent| format!("{percent:.0}"));
             return Err(format!(
                 "{live} of {all} partitions are live; partition {number} is at {percent} %"
             ));
@@ -244,12 +197,6 @@ impl ViewSubscriptions {
             return Err("waiting for the group to assign partitions".into());
         }
         Ok(json!({ "live": live }))
-    }
-}
-
-impl ActiveSubscriptions {
-    fn is_running(&self) -> bool {
-        self.notifications.is_running() && self.receipts.is_running() && self.owners.is_running()
     }
 }
 

@@ -26,24 +26,19 @@ const REANNOUNCE_DELAY: Duration = Duration::from_millis(500);
 
 /// An instance's claim to a partition: the value of a record whose key is the partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OwnershipClaim {
-    /// The partition.
-    pub partition: i32,
-    /// The instance. A process has a new one at each start.
-    pub instance: Uuid,
+pub(crate) struct OwnershipClaim {
+    pub(crate) partition: i32,
+    /// A process has a new one at each start.
+    pub(crate) instance: Uuid,
     /// URL at which peers reach the instance.
-    pub url: String,
-    /// State of the partition on that instance.
-    pub state: ClaimState,
+    pub(crate) url: String,
+    pub(crate) state: ClaimState,
 }
 
-/// State of a partition on the instance that claims it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum ClaimState {
-    /// The instance owns the partition and rebuilds it.
+pub(crate) enum ClaimState {
     Rebuilding,
-    /// The instance owns the partition and answers from it.
     Live,
     /// The instance no longer owns the partition.
     Released,
@@ -51,17 +46,16 @@ pub enum ClaimState {
 
 /// The owner of each partition, as far as this instance knows. A cheap handle, to be cloned.
 #[derive(Clone)]
-pub struct OwnershipTable(Arc<TableState>);
+pub(crate) struct OwnershipTable(Arc<TableState>);
 
 struct TableState {
     instance: Uuid,
     url: String,
-    /// The last claim, by partition.
+    /// The last claim to each partition.
     claims: RwLock<BTreeMap<i32, OwnershipClaim>>,
     changed: watch::Sender<()>,
     own: Mutex<OwnClaims>,
-    /// Wakes the announcer.
-    wake: Notify,
+    wake_announcer: Notify,
 }
 
 /// The claims of this instance.
@@ -74,32 +68,29 @@ struct OwnClaims {
 
 impl OwnershipTable {
     /// `url`: where peers reach this instance, such as `http://10.0.0.7:8081`.
-    #[must_use]
-    pub fn new(url: &str) -> Self {
+    pub(crate) fn new(url: &str) -> Self {
         Self(Arc::new(TableState {
             instance: Uuid::now_v7(),
             url: url.trim_end_matches('/').to_owned(),
             claims: RwLock::default(),
             changed: watch::Sender::new(()),
             own: Mutex::default(),
-            wake: Notify::new(),
+            wake_announcer: Notify::new(),
         }))
     }
 
     /// The last claim to this partition, this instance's own or another's.
-    #[must_use]
-    pub fn find_owner(&self, partition: i32) -> Option<OwnershipClaim> {
+    pub(crate) fn find_owner(&self, partition: i32) -> Option<OwnershipClaim> {
         self.0.claims.read().get(&partition).cloned()
     }
 
     /// The last claim to this partition, if it is another instance's.
-    #[must_use]
-    pub fn find_peer(&self, partition: i32) -> Option<OwnershipClaim> {
+    pub(crate) fn find_peer(&self, partition: i32) -> Option<OwnershipClaim> {
         self.find_owner(partition).filter(|claim| claim.instance != self.0.instance)
     }
 
     /// Returns a future that resolves when any owner changes after this call.
-    pub fn subscribe_to_change(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn subscribe_to_change(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut changed = self.0.changed.subscribe();
         async move {
             let _ = changed.changed().await;
@@ -107,20 +98,21 @@ impl OwnershipTable {
     }
 
     /// Announces claims and releases as they come, until dropped. Never ends.
-    pub async fn run_announcer(self, writer: Writer, topic: String) {
+    pub(crate) async fn run_announcer(self, writer: Writer, topic: String) {
         loop {
-            self.0.wake.notified().await;
+            self.0.wake_announcer.notified().await;
             while self.announce_pending(&writer, &topic).await.is_err() {
                 tokio::time::sleep(REANNOUNCE_DELAY).await;
             }
         }
     }
 
-    /// Announces all pending claims and releases, once.
-    ///
-    /// # Errors
-    /// [`AppendError`] if the log does not take one, which then stays pending.
-    pub async fn announce_pending(&self, writer: &Writer, topic: &str) -> Result<(), AppendError> {
+    /// Announces all pending claims and releases, once. Those that the log does not take stay pending.
+    pub(crate) async fn announce_pending(
+        &self,
+        writer: &Writer,
+        topic: &str,
+    ) -> Result<(), AppendError> {
         loop {
             let pending = std::mem::take(&mut self.0.own.lock().pending);
             if pending.is_empty() {
@@ -140,22 +132,16 @@ impl OwnershipTable {
                 (partition, state, writer.append(topic, record))
             };
             let appended: Vec<_> = pending.into_iter().map(append).collect();
-            let mut failed = None;
+            let mut result = Ok(());
             for (partition, state, ack) in appended {
-                let written = match ack {
-                    Ok(ack) => ack.await.map(|_| ()),
-                    Err(error) => Err(error),
-                };
-                if let Err(error) = written {
+                if let Err(error) = async { ack?.await }.await {
                     tracing::debug!(%error, kafka.partition = partition, "a claim was not announced");
                     // Unless a newer state of the same partition became pending meanwhile.
                     self.0.own.lock().pending.entry(partition).or_insert(state);
-                    failed = Some(error);
+                    result = Err(error);
                 }
             }
-            if let Some(error) = failed {
-                return Err(error);
-            }
+            result?;
         }
     }
 
@@ -167,7 +153,7 @@ impl OwnershipTable {
         };
         own.pending.insert(partition, state);
         drop(own);
-        self.0.wake.notify_one();
+        self.0.wake_announcer.notify_one();
     }
 }
 
@@ -186,32 +172,29 @@ impl AssignmentListener for OwnershipTable {
 }
 
 /// Applies the records of the owners' topic to the table.
-pub struct OwnersTopicHandler {
+pub(crate) struct OwnersTopicHandler {
     table: Weak<TableState>,
     runtime: tokio::runtime::Handle,
 }
 
 impl OwnersTopicHandler {
     /// Must be called within a tokio runtime.
-    #[must_use]
-    pub fn new(table: &OwnershipTable) -> Self {
+    pub(crate) fn new(table: &OwnershipTable) -> Self {
         Self { table: Arc::downgrade(&table.0), runtime: tokio::runtime::Handle::current() }
     }
 
     pub(super) fn apply_claim(&self, claim: OwnershipClaim) {
         let Some(table) = self.table.upgrade() else { return };
         let (partition, instance) = (claim.partition, claim.instance);
-        {
-            let mut claims = table.claims.write();
-            if claim.state == ClaimState::Released {
-                if claims.get(&partition).is_none_or(|owner| owner.instance != instance) {
-                    return;
-                }
-                claims.remove(&partition);
-            } else {
-                claims.insert(partition, claim);
-            }
+        let mut claims = table.claims.write();
+        if claim.state != ClaimState::Released {
+            claims.insert(partition, claim);
+        } else if claims.get(&partition).is_some_and(|owner| owner.instance == instance) {
+            claims.remove(&partition);
+        } else {
+            return;
         }
+        drop(claims);
         table.changed.send_replace(());
         if instance != table.instance && table.own.lock().held.contains_key(&partition) {
             self.reannounce_later(partition);
@@ -231,7 +214,7 @@ impl OwnersTopicHandler {
                 && last != Some(table.instance)
             {
                 own.pending.entry(partition).or_insert(state);
-                table.wake.notify_one();
+                table.wake_announcer.notify_one();
             }
         });
     }
@@ -245,15 +228,13 @@ impl PartitionHandler for OwnersTopicHandler {
     fn on_watermarks(&mut self, _: i32, _: Watermarks) {}
 
     fn on_record(&mut self, record: &Record<'_>) -> RecordOutcome {
-        match record.value.map(serde_json::from_slice) {
-            Some(Ok(claim)) => {
-                self.apply_claim(claim);
-                RecordOutcome::Applied
-            }
-            // A tombstone. Releases are records with a value, so it has no meaning here.
-            None => RecordOutcome::Applied,
-            Some(Err(error)) => RecordOutcome::Poison(error.to_string()),
+        // A tombstone has no meaning here: releases are records with a value.
+        let Some(value) = record.value else { return RecordOutcome::Applied };
+        match serde_json::from_slice(value) {
+            Ok(claim) => self.apply_claim(claim),
+            Err(error) => return RecordOutcome::Poison(error.to_string()),
         }
+        RecordOutcome::Applied
     }
 
     fn on_live(&mut self, _: i32) {}
@@ -354,10 +335,11 @@ mod tests {
         let table = OwnershipTable::new("http://me");
         table.on_assigned(3);
         table.0.own.lock().pending.clear();
-        table.0.wake.notified().await;
+        table.0.wake_announcer.notified().await;
         claim(&table, 2, ClaimState::Live);
         // The re-announcement wakes the announcer.
-        let woken = tokio::time::timeout(Duration::from_secs(10), table.0.wake.notified()).await;
+        let woken =
+            tokio::time::timeout(Duration::from_secs(10), table.0.wake_announcer.notified()).await;
         assert!(woken.is_ok());
         assert_eq!(table.0.own.lock().pending.get(&3), Some(&ClaimState::Rebuilding));
     }

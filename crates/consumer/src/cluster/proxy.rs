@@ -25,15 +25,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const RESPONSE_GRACE: Duration = Duration::from_secs(3);
 const MAX_IDLE_CONNECTIONS_PER_PEER: usize = 64;
 
-/// Headers that concern one connection only (RFC 9110 §7.6.1).
-const HOP_BY_HOP: [HeaderName; 6] = [
-    header::CONNECTION,
-    header::TRANSFER_ENCODING,
-    header::TE,
-    header::TRAILER,
-    header::UPGRADE,
-    HeaderName::from_static("keep-alive"),
-];
+/// Headers of one connection only, even if `Connection` does not name them (RFC 9110 §7.6.1).
+const HOP_BY_HOP: [&str; 6] =
+    ["connection", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive"];
 
 /// The headers that turn an HTTP/1.1 connection into a WebSocket (RFC 6455 §4.1), in the request
 /// and in the response.
@@ -42,7 +36,6 @@ pub(crate) const WEBSOCKET_UPGRADE: [(HeaderName, HeaderValue); 2] = [
     (header::UPGRADE, HeaderValue::from_static("websocket")),
 ];
 
-/// The HTTP client for peers.
 pub(crate) struct PeerProxy {
     client: Client<HttpConnector, Full<Bytes>>,
     read_timeout: Duration,
@@ -78,9 +71,6 @@ impl PeerProxy {
 
     /// Sends the request to this peer, which may hold it for `wait` longer, and returns the
     /// response without hop-by-hop headers.
-    ///
-    /// # Errors
-    /// [`ForwardError`].
     pub(crate) async fn send_request(
         &self,
         peer: &OwnershipClaim,
@@ -122,10 +112,8 @@ fn build_request(
     to_websocket: bool,
 ) -> Result<Request<Full<Bytes>>, axum::http::Error> {
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = Request::builder()
-        .method(parts.method.clone())
-        .uri(format!("{url}{path}"))
-        .body(Full::new(body))?;
+    let request = Request::builder().method(parts.method.clone()).uri(format!("{url}{path}"));
+    let mut request = request.body(Full::new(body))?;
     let headers = request.headers_mut();
     headers.clone_from(&parts.headers);
     remove_hop_by_hop(headers);
@@ -141,7 +129,12 @@ fn build_request(
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    for name in &HOP_BY_HOP {
+    for nominated in headers.get_all(header::CONNECTION).iter().cloned().collect::<Vec<_>>() {
+        for name in nominated.to_str().unwrap_or_default().split(',') {
+            headers.remove(name.trim());
+        }
+    }
+    for name in HOP_BY_HOP {
         headers.remove(name);
     }
 }
@@ -187,6 +180,21 @@ mod tests {
         let headers = forwarded_headers(false);
         let names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["authorization", "x-notifications-hop"]);
+    }
+
+    #[test]
+    fn a_header_that_connection_nominates_is_not_passed_on() {
+        let mut headers = HeaderMap::new();
+        headers.append("connection", HeaderValue::from_static("X-Private, close"));
+        headers.append("connection", HeaderValue::from_static("keep-alive ,x-other,, no name"));
+        // An unreadable value nominates no header.
+        headers.append("connection", HeaderValue::from_bytes(b"\xe9").expect("a value"));
+        for name in ["x-private", "x-other", "keep-alive", "x-public"] {
+            headers.append(name, HeaderValue::from_static("1"));
+        }
+        remove_hop_by_hop(&mut headers);
+        let names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["x-public"]);
     }
 
     #[test]

@@ -7,16 +7,13 @@ use tokio::time::{Instant, timeout_at};
 use super::ownership::{OwnershipClaim, OwnershipTable};
 use crate::view::{View, partition::PartitionView};
 
-/// The instance that owns a partition.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PartitionOwner {
-    /// This one. The partition need not be live.
+    /// The partition need not be live.
     ThisInstance,
-    /// Another one, according to the last claim in the owners' topic.
     Peer(OwnershipClaim),
 }
 
-/// Decides between this instance and its peers.
 pub(crate) struct OwnerResolver {
     view: Arc<View>,
     ownership: OwnershipTable,
@@ -27,7 +24,6 @@ impl OwnerResolver {
         Self { view, ownership }
     }
 
-    /// Returns true if this instance owns the partition, live or not.
     pub(crate) fn is_local(&self, partition: i32) -> bool {
         self.view.partition(partition).is_some_and(PartitionView::is_owned)
     }
@@ -48,11 +44,9 @@ impl OwnerResolver {
             if local.is_owned() {
                 return Some(PartitionOwner::ThisInstance);
             }
-            match self.ownership.find_peer(partition) {
-                Some(claim) if rejected != Some(&claim) => {
-                    return Some(PartitionOwner::Peer(claim));
-                }
-                _ => {}
+            let peer = self.ownership.find_peer(partition);
+            if let Some(claim) = peer.filter(|claim| rejected != Some(claim)) {
+                return Some(PartitionOwner::Peer(claim));
             }
             let news = async {
                 tokio::select! { () = changed => (), () = local.wait_until_owned() => () }

@@ -21,15 +21,17 @@ use futures_util::{
     future::{BoxFuture, Either},
 };
 use hyper::{body::Incoming, upgrade::OnUpgrade};
+use model::UserId;
 use service::{
-    problem::Problem, server::admission::RequestPermit, server::detached::StreamingResponse,
+    auth::Caller, problem::Problem, server::admission::RequestPermit,
+    server::detached::StreamingResponse,
 };
 use tokio::time::Instant;
 use tower::{Layer, Service, layer::layer_fn};
 
 use super::{
-    access::check_inbox_access, app::App, problems::not_live, query::requested_wait,
-    socket::check_same_origin, stream::is_event_stream, streams::StreamKind,
+    app::App, problems::not_live, query::requested_wait, socket::check_same_origin,
+    stream::is_event_stream, streams::StreamKind,
 };
 use crate::{
     cluster::{
@@ -55,7 +57,6 @@ struct Forwarder {
     max_body_bytes: usize,
 }
 
-/// Puts a [`ForwardService`] around routes.
 pub(super) fn forward_layer(
     app: Arc<App>,
     max_body_bytes: usize,
@@ -105,6 +106,16 @@ impl Service<Request> for ForwardService {
     }
 }
 
+/// The caller's own inbox, or with the scope `admin` any. The owner checks forwarded requests again.
+fn check_inbox_access(request: &Request, user: UserId) -> Result<(), Problem> {
+    let caller = Caller::from_extensions(request.extensions())?;
+    if caller.is_admin() || caller.is_user(&user) {
+        return Ok(());
+    }
+    let why = "The token is another user's and gives access to their inbox only";
+    Err(Caller::forbidden_problem(why))
+}
+
 impl Forwarder {
     /// Calls `inner` if this instance owns the partition now or within the read timeout; otherwise
     /// forwards the request to the owner.
@@ -116,13 +127,11 @@ impl Forwarder {
         mut inner: Route,
     ) -> Result<Response, Problem> {
         // A long poll holds a stream's permit instead of one of the requests under way.
-        let _permit = if wait.is_zero() {
-            None
-        } else {
-            let permit = self.app.streams.acquire_permit(StreamKind::Waiting)?;
+        let mut _permit = None;
+        if !wait.is_zero() {
+            _permit = Some(self.app.streams.acquire_permit(StreamKind::Waiting)?);
             request.extensions().get::<RequestPermit>().inspect(|permit| permit.release());
-            Some(permit)
-        };
+        }
         if self.resolver.is_local(home) {
             let Ok(response) = inner.call(request).await;
             return Ok(response);
@@ -162,12 +171,8 @@ impl Forwarder {
             match self.proxy.send_request(&owner, &parts, body.clone(), to_websocket, wait).await {
                 Ok(response) => return self.pass_on(response, client),
                 Err(ForwardError::NotServed(reason)) => {
-                    tracing::debug!(
-                        kafka.partition = home,
-                        owner.url,
-                        reason,
-                        "an owner did not serve a forwarded request"
-                    );
+                    let message = "an owner did not serve a forwarded request";
+                    tracing::debug!(kafka.partition = home, owner.url, reason, message);
                     rejected = Some(owner);
                 }
                 Err(ForwardError::OutcomeUnknown) => {

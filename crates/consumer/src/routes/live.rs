@@ -1,20 +1,18 @@
 //! A live stream, for every transport: the feed of a user, heartbeats, the end at shutdown or at the
 //! token's expiry. [`stream`](super::stream) and [`socket`](super::socket) only frame its events.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{fmt::Write as _, sync::Arc};
 
 use axum::http::StatusCode;
 use jiff::Timestamp;
-use metrics::Histogram;
 use model::UserId;
 use service::{auth::Caller, problem::Problem};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::{
     app::App,
     problems::not_live,
-    streams::{LIMIT_RETRY_DELAY, StreamKind, StreamPermit},
+    streams::{LIMIT_RETRY_DELAY, LiveStreams, StreamKind, StreamPermit},
 };
 use crate::view::{
     Feed,
@@ -22,25 +20,18 @@ use crate::view::{
     page::FeedStart,
 };
 
-/// An open stream.
 pub(super) struct LiveStream {
     feed: Feed,
     /// Events to deliver before the feed's own.
     opening: Vec<FeedEvent>,
     ended: bool,
-    heartbeat: Duration,
-    stopping: CancellationToken,
+    streams: LiveStreams,
     /// When the caller's token expires.
     expires: Option<Instant>,
-    pushed: Histogram,
     _permit: StreamPermit,
 }
 
 impl LiveStream {
-    /// Opens a stream of this user's inbox. It ends when the caller's token expires.
-    ///
-    /// # Errors
-    /// 429 and 503 if a limit is reached; 503 if the inbox cannot be read now.
     pub(super) async fn open_feed(
         app: &App,
         user: UserId,
@@ -48,28 +39,19 @@ impl LiveStream {
         caller: &Caller,
         kind: StreamKind,
     ) -> Result<Self, Problem> {
-        let streams = &app.streams;
+        let streams = app.streams.clone();
         let permit = streams.acquire_permit(kind)?;
         let limit = streams.settings.max_streams_per_user;
         let opened = Feed::open(Arc::clone(&app.view), user, start, limit, app.read_timeout).await;
         let (feed, opening) = opened.map_err(|error| match error {
             OpenFeedError::NotLive(error) => not_live(&error),
-            OpenFeedError::TooMany(limit) => Problem::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                format!("Live-stream limit of this inbox reached ({limit})"),
-            )
-            .retry_after(LIMIT_RETRY_DELAY),
+            OpenFeedError::TooMany(limit) => {
+                let message = format!("Live-stream limit of this inbox reached ({limit})");
+                Problem::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(LIMIT_RETRY_DELAY)
+            }
         })?;
-        Ok(Self {
-            feed,
-            opening,
-            ended: false,
-            heartbeat: streams.settings.heartbeat,
-            stopping: streams.stopping.clone(),
-            expires: caller.expires_at(),
-            pushed: streams.pushed.clone(),
-            _permit: permit,
-        })
+        let expires = caller.expires_at();
+        Ok(Self { feed, opening, ended: false, streams, expires, _permit: permit })
     }
 
     /// Waits for the next events, at least one. `None` after [`FeedEvent::End`]. Cancel safe.
@@ -83,11 +65,11 @@ impl LiveStream {
         let expired = || self.expires.is_some_and(|at| at <= Instant::now());
         let events = tokio::select! {
             biased;
-            () = self.stopping.cancelled() => vec![FeedEvent::End(EndReason::Shutdown)],
+            () = self.streams.stopping.cancelled() => vec![FeedEvent::End(EndReason::Shutdown)],
             // Checked between events, so at the latest with the next heartbeat.
             () = std::future::ready(()), if expired() => vec![FeedEvent::End(EndReason::Expired)],
             events = self.feed.next_events() => events,
-            () = tokio::time::sleep(self.heartbeat) => self.feed.heartbeat(),
+            () = tokio::time::sleep(self.streams.settings.heartbeat) => self.feed.heartbeat(),
         };
         self.ended = matches!(events.last(), Some(FeedEvent::End(_)));
         self.record_delivery(&events);
@@ -102,7 +84,7 @@ impl LiveStream {
             {
                 let now_ms = Timestamp::now().as_millisecond();
                 let age_ms = now_ms.saturating_sub(item.sent_at_ms).max(0);
-                self.pushed.record(age_ms as f64 / 1000.0);
+                self.streams.pushed.record(age_ms as f64 / 1000.0);
             }
         }
     }

@@ -1,11 +1,10 @@
 //! All routes of the consumer, in one table.
 
-mod app;
-mod access;
+pub(crate) mod app;
 mod forward;
 mod query;
 mod notifications;
-mod streams;
+pub(crate) mod streams;
 mod live;
 mod stream;
 mod socket;
@@ -29,13 +28,11 @@ use service::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use app::App;
-pub use streams::LiveStreams;
-
 use crate::{settings::ConsumerSettings, subscriptions::ViewSubscriptions};
+use app::App;
 
 /// Builds the router: every route, behind the limits and error bodies that all of them share.
-pub fn build_router(
+pub(crate) fn build_router(
     settings: &ConsumerSettings,
     auth: &Auth,
     app: App,

@@ -43,11 +43,8 @@ pub(super) async fn list_notifications(
 ) -> Result<Response, Problem> {
     let user = parse_user(&id)?;
     let query = raw.parse_query(app.view.home_partition(user))?;
-    let page = app
-        .view
-        .read_page(user, &query, app.read_timeout)
-        .await
-        .map_err(|error| not_live(&error))?;
+    let page = app.view.read_page(user, &query, app.read_timeout).await;
+    let page = page.map_err(|error| not_live(&error))?;
     // RFC 9111 §5.2.2: only the client's own cache may store it, and must revalidate it.
     let private = (CACHE_CONTROL, "private, no-cache");
     if raw.depends_on_time() || page.gap.is_some() {
@@ -73,10 +70,9 @@ fn page_etag(page: &Page) -> String {
 /// Returns true if `If-None-Match` has this entity tag, by weak comparison, or `*`.
 fn matches_etag(headers: &HeaderMap, etag: &str) -> bool {
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-    let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    known
-        .flat_map(|value| value.split(','))
-        .any(|known| opaque(known) == opaque(etag) || known.trim() == "*")
+    let values = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let mut known = values.flat_map(|value| value.split(','));
+    known.any(|known| opaque(known) == opaque(etag) || known.trim() == "*")
 }
 
 #[cfg(test)]

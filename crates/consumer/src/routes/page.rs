@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     http::{
-        HeaderName, HeaderValue,
+        HeaderValue,
         header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
     },
     routing::get,
@@ -20,9 +20,6 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
-
-/// Placeholder for the producer's URL in the page.
-const PRODUCER_PLACEHOLDER: &str = "{{producer_url}}";
 
 /// The page's files: path, media type, content.
 const FILES: [(&str, &str, &str); 13] = [
@@ -43,8 +40,8 @@ const FILES: [(&str, &str, &str); 13] = [
 
 pub(super) fn page_routes(settings: &PageArgs) -> Router<Arc<App>> {
     // The setting accepts only an origin's characters, so the URL needs no escaping here.
-    let producer = settings.producer_url();
-    let html = include_str!("../../page/index.html").replace(PRODUCER_PLACEHOLDER, producer);
+    let producer = settings.producer_url.as_deref().unwrap_or("http://localhost:8080");
+    let html = include_str!("../../page/index.html").replace("{{producer_url}}", producer);
     let policy = format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
          connect-src 'self' {producer}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -52,7 +49,7 @@ pub(super) fn page_routes(settings: &PageArgs) -> Router<Arc<App>> {
     let policy = HeaderValue::try_from(policy)
         .unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"));
     let file = |media_type, content: Bytes| {
-        let headers: [(HeaderName, HeaderValue); 3] = [
+        let headers = [
             (CONTENT_TYPE, HeaderValue::from_static(media_type)),
             // Revalidated each time, so that a page never mixes the files of two versions.
             (CACHE_CONTROL, HeaderValue::from_static("no-cache")),

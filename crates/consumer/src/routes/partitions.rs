@@ -51,21 +51,12 @@ pub(super) async fn list_partitions(State(app): State<Arc<App>>) -> Json<Partiti
 /// The number of records in the log that are not in the view, by partition that is live here. Empty
 /// if the log does not answer in time.
 pub(super) async fn fetch_lags(app: &App) -> BTreeMap<i32, i64> {
-    let live: Vec<_> = app
-        .view
-        .partitions()
-        .filter_map(|(number, partition)| match partition.status() {
-            PartitionStatus::Live { position, .. } => Some((number, position)),
-            PartitionStatus::Unowned | PartitionStatus::Rebuilding(_) => None,
-        })
-        .collect();
-    let numbers: Vec<_> = live.iter().map(|(number, _)| *number).collect();
-    let ends = app
-        .log
-        .fetch_end_offsets(&app.topic, &numbers, END_OFFSETS_TIMEOUT)
-        .await
-        .unwrap_or_default();
-    let lag =
-        |((number, position), end): (&(i32, i64), i64)| (*number, (end - 1 - position).max(0));
-    live.iter().zip(ends).map(lag).collect()
+    let live = app.view.partitions().filter_map(|(number, partition)| match partition.status() {
+        PartitionStatus::Live { position, .. } => Some((number, position)),
+        PartitionStatus::Unowned | PartitionStatus::Rebuilding(_) => None,
+    });
+    let (numbers, positions): (Vec<_>, Vec<_>) = live.unzip();
+    let ends = app.log.fetch_end_offsets(&app.topic, &numbers, END_OFFSETS_TIMEOUT).await;
+    let ends = ends.unwrap_or_default().into_iter().zip(positions);
+    numbers.into_iter().zip(ends.map(|(end, position)| (end - 1 - position).max(0))).collect()
 }

@@ -12,7 +12,6 @@ use crate::{receipts::ReceiptError, view::NotLive};
 /// For `Retry-After`, if the time that an error will last is not known.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Parses the user's id in a path.
 pub(super) fn parse_user(id: &str) -> Result<UserId, Problem> {
     id.parse().map_err(|error| Problem::bad_request("id", error))
 }
@@ -28,13 +27,11 @@ pub(super) fn not_live(error: &NotLive) -> Problem {
         .with("state", "unowned"),
         NotLive::Rebuilding(partition, progress) => {
             let wait = progress.seconds_left.unwrap_or(1.0).clamp(1.0, 30.0);
-            Problem::unavailable(
-                format!("{error}; try again shortly"),
-                Duration::from_secs_f64(wait),
-            )
-            .with("partition", partition)
-            .with("state", "rebuilding")
-            .with("progress", progress)
+            let delay = Duration::from_secs_f64(wait);
+            Problem::unavailable(format!("{error}; try again shortly"), delay)
+                .with("partition", partition)
+                .with("state", "rebuilding")
+                .with("progress", progress)
         }
         NotLive::Behind(partition, position) => {
             Problem::unavailable(format!("{error}; try again shortly"), RETRY_DELAY)

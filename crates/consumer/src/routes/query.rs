@@ -1,6 +1,6 @@
 //! The query parameters of a read, parsed and validated.
 
-use std::{fmt::Display, time::Duration};
+use std::time::Duration;
 
 use axum::{
     extract::Query as UrlQuery,
@@ -14,8 +14,7 @@ use utoipa::IntoParams;
 
 use crate::view::{PageQuery, Since, page::FeedStart};
 
-/// Bound of `wait`.
-pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
+const MAX_WAIT: Duration = Duration::from_secs(60);
 const MAX_LIMIT: usize = 10_000;
 
 /// The parameters as received: texts, so that errors have the same form as all others.
@@ -54,11 +53,8 @@ pub(super) struct StartParams {
 impl QueryParams {
     /// The requested wait; zero if it is invalid, which [`parse_query`](Self::parse_query) refuses.
     fn wait_or_zero(&self) -> Duration {
-        self.wait
-            .as_deref()
-            .and_then(|text| parse_duration(text).ok())
-            .unwrap_or_default()
-            .min(MAX_WAIT)
+        let wait = self.wait.as_deref().and_then(|text| parse_duration(text).ok());
+        wait.unwrap_or_default().min(MAX_WAIT)
     }
 
     /// Returns true if the answer depends on the time of the request.
@@ -68,57 +64,53 @@ impl QueryParams {
 
     /// Parses where a live stream begins. `Last-Event-ID` goes before `since`.
     pub(super) fn parse_start(&self, last: Option<&HeaderValue>) -> Result<FeedStart, Problem> {
-        for (name, value) in
-            [("unread", &self.unread), ("at_least", &self.at_least), ("wait", &self.wait)]
-        {
-            if value.is_some() {
-                return Err(bad_value(name, "is not for live streams"));
-            }
+        let forbidden =
+            [("unread", &self.unread), ("at_least", &self.at_least), ("wait", &self.wait)];
+        if let Some((name, _)) = forbidden.iter().find(|(_, value)| value.is_some()) {
+            return Err(Problem::bad_request(name, "is not for live streams"));
         }
         let last = last.filter(|last| !last.is_empty()).map(|last| {
             let cursor = last.to_str().ok().and_then(|text| text.parse().ok());
-            cursor.map(Since::Cursor).ok_or_else(|| bad_value("Last-Event-ID", "must be a cursor"))
+            cursor
+                .map(Since::Cursor)
+                .ok_or_else(|| Problem::bad_request("Last-Event-ID", "must be a cursor"))
         });
-        let since = match last {
-            Some(last) => last?,
-            None => self.since.as_deref().map(parse_since).transpose()?.unwrap_or_default(),
-        };
+        let since = last.or_else(|| self.since.as_deref().map(parse_since));
         Ok(FeedStart {
-            since,
-            limit: self.limit.as_deref().map(parse_limit).transpose()?,
-            category: self.category.as_deref().map(parse_category).transpose()?.map(Into::into),
+            since: since.transpose()?.unwrap_or_default(),
+            limit: parse_some(&self.limit, parse_limit)?,
+            category: parse_some(&self.category, parse_category)?.map(Into::into),
         })
     }
 
     /// Parses a query of an inbox in partition `home`.
     pub(super) fn parse_query(&self, home: i32) -> Result<PageQuery, Problem> {
         Ok(PageQuery {
-            since: self.since.as_deref().map(parse_since).transpose()?.unwrap_or_default(),
-            limit: self.limit.as_deref().map(parse_limit).transpose()?,
+            since: parse_some(&self.since, parse_since)?.unwrap_or_default(),
+            limit: parse_some(&self.limit, parse_limit)?,
             unread: match self.unread.as_deref() {
                 None | Some("false") => false,
                 Some("true" | "") => true,
-                Some(_) => return Err(bad_value("unread", "must be true or false")),
+                Some(_) => return Err(Problem::bad_request("unread", "must be true or false")),
             },
-            category: self.category.as_deref().map(parse_category).transpose()?,
-            at_least: self
-                .at_least
-                .as_deref()
-                .map(|text| parse_at_least(text, home))
-                .transpose()?,
-            wait: self.wait.as_deref().map(parse_wait).transpose()?.unwrap_or_default(),
+            category: parse_some(&self.category, parse_category)?,
+            at_least: parse_some(&self.at_least, |text| parse_at_least(text, home))?,
+            wait: parse_some(&self.wait, parse_wait)?.unwrap_or_default(),
         })
     }
 }
 
 /// How long a request to this address asks to wait for a notification.
 pub(super) fn requested_wait(uri: &Uri) -> Duration {
-    if uri.query().is_none() {
-        return Duration::ZERO;
-    }
-    UrlQuery::<QueryParams>::try_from_uri(uri)
-        .map(|UrlQuery(params)| params.wait_or_zero())
-        .unwrap_or_default()
+    let params = UrlQuery::<QueryParams>::try_from_uri(uri);
+    params.map(|UrlQuery(params)| params.wait_or_zero()).unwrap_or_default()
+}
+
+fn parse_some<T>(
+    text: &Option<String>,
+    parse: impl FnOnce(&str) -> Result<T, Problem>,
+) -> Result<Option<T>, Problem> {
+    text.as_deref().map(parse).transpose()
 }
 
 fn parse_since(text: &str) -> Result<Since, Problem> {
@@ -135,7 +127,7 @@ fn parse_since(text: &str) -> Result<Since, Problem> {
         let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
         return Ok(Since::Time(Timestamp::now().as_millisecond().saturating_sub(ago)));
     }
-    Err(bad_value(
+    Err(Problem::bad_request(
         "since",
         "must be a cursor (3-1042), a time (2026-01-31T12:00:00Z), a duration (10m) or all",
     ))
@@ -143,36 +135,38 @@ fn parse_since(text: &str) -> Result<Since, Problem> {
 
 fn parse_limit(text: &str) -> Result<usize, Problem> {
     let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-    limit.ok_or_else(|| bad_value("limit", format!("must be a whole number from 1 to {MAX_LIMIT}")))
+    limit.ok_or_else(|| {
+        Problem::bad_request("limit", format!("must be a whole number from 1 to {MAX_LIMIT}"))
+    })
 }
 
 fn parse_category(text: &str) -> Result<String, Problem> {
     let max = Category::MAX_CHARS;
     if text.is_empty() || text.chars().count() > max {
-        return Err(bad_value("category", format!("must have 1 to {max} characters")));
+        return Err(Problem::bad_request("category", format!("must have 1 to {max} characters")));
     }
     Ok(text.to_owned())
 }
 
 fn parse_at_least(text: &str, home: i32) -> Result<Cursor, Problem> {
-    let cursor: Cursor = text.parse().map_err(|error| bad_value("at_least", error))?;
+    let cursor = text.parse().map_err(|error| Problem::bad_request("at_least", error))?;
+    check_partition("at_least", cursor, home)?;
+    Ok(cursor)
+}
+
+/// Refuses a cursor of another partition than the inbox's.
+pub(super) fn check_partition(field: &str, cursor: Cursor, home: i32) -> Result<(), Problem> {
     if cursor.partition == home {
-        return Ok(cursor);
+        return Ok(());
     }
-    Err(bad_value(
-        "at_least",
-        format!("is of partition {}, but this inbox lives in {home}", cursor.partition),
-    ))
+    let why = format!("is of partition {}, but this inbox lives in {home}", cursor.partition);
+    Err(Problem::bad_request(field, why))
 }
 
 fn parse_wait(text: &str) -> Result<Duration, Problem> {
     let max = MAX_WAIT.as_secs();
     let wait = parse_duration(text).ok().filter(|wait| *wait <= MAX_WAIT);
-    wait.ok_or_else(|| bad_value("wait", format!("must be 0 to {max} seconds")))
-}
-
-fn bad_value(parameter: &str, why: impl Display) -> Problem {
-    Problem::bad_request(parameter, why)
+    wait.ok_or_else(|| Problem::bad_request("wait", format!("must be 0 to {max} seconds")))
 }
 
 #[cfg(test)]

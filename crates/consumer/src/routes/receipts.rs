@@ -6,18 +6,19 @@ use axum::{Json, extract::State};
 use model::{Action, Cursor, NotificationId, UserId};
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{Error as _, MapAccess, Visitor},
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use service::{
     extract::{Body, Path},
     openapi::{CommonProblems, CommonProblemsWithBody, ProblemBody},
     problem::Problem,
 };
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 use super::{
     app::App,
     problems::{not_live, parse_user, receipt_problem},
+    query::check_partition,
 };
 use crate::view::{PageQuery, Selector};
 
@@ -34,15 +35,18 @@ pub(super) struct SelectorBody {
     through: Option<Cursor>,
 }
 
+/// Not acknowledged in time: the outcome is unknown. It is safe to retry
+#[derive(IntoResponses)]
+#[response(status = 504, content_type = "application/problem+json")]
+#[allow(dead_code)] // For the OpenAPI document only.
+struct OutcomeUnknown(ProblemBody);
+
 /// Mark as read
 #[utoipa::path(post, path = "/notifications/{id}/read", tag = "receipts", operation_id = "read",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
     request_body(content = Option<SelectorBody>, description = "Without a body, all notifications"),
-    responses(
-        (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
-        (status = 504, description = "Not acknowledged in time: the outcome is unknown. It is safe to retry",
-         body = ProblemBody, content_type = "application/problem+json"),
-        CommonProblemsWithBody))]
+    responses((status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
+        OutcomeUnknown, CommonProblemsWithBody))]
 pub(super) async fn mark_read(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -55,11 +59,8 @@ pub(super) async fn mark_read(
 #[utoipa::path(post, path = "/notifications/{id}/unread", tag = "receipts", operation_id = "unread",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
     request_body(content = Option<SelectorBody>, description = "Without a body, all notifications"),
-    responses(
-        (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
-        (status = 504, description = "Not acknowledged in time: the outcome is unknown. It is safe to retry",
-         body = ProblemBody, content_type = "application/problem+json"),
-        CommonProblemsWithBody))]
+    responses((status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
+        OutcomeUnknown, CommonProblemsWithBody))]
 pub(super) async fn mark_unread(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -71,11 +72,8 @@ pub(super) async fn mark_unread(
 /// Dismiss all notifications in the inbox
 #[utoipa::path(delete, path = "/notifications/{id}", tag = "receipts",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
-    responses(
-        (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
-        (status = 504, description = "Not acknowledged in time: the outcome is unknown. It is safe to retry",
-         body = ProblemBody, content_type = "application/problem+json"),
-        CommonProblems))]
+    responses((status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
+        OutcomeUnknown, CommonProblems))]
 pub(super) async fn dismiss_all(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -88,13 +86,10 @@ pub(super) async fn dismiss_all(
     operation_id = "dismiss",
     params(("id" = i64, Path, description = "The user", minimum = 1),
         ("notification" = String, Path, description = "Its id")),
-    responses(
-        (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
+    responses((status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
         (status = 404, description = "Not in the inbox", body = ProblemBody,
          content_type = "application/problem+json"),
-        (status = 504, description = "Not acknowledged in time: the outcome is unknown. It is safe to retry",
-         body = ProblemBody, content_type = "application/problem+json"),
-        CommonProblems))]
+        OutcomeUnknown, CommonProblems))]
 pub(super) async fn dismiss_one(
     State(app): State<Arc<App>>,
     Path((id, notification)): Path<(String, String)>,
@@ -157,10 +152,10 @@ impl<'de> Deserialize<'de> for SelectorBody {
 }
 
 #[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "lowercase")]
-enum SelectorField {
-    Ids,
-    Through,
+#[serde(remote = "SelectorBody", deny_unknown_fields)]
+struct SelectorFields {
+    ids: Option<Vec<NotificationId>>,
+    through: Option<Cursor>,
 }
 
 struct SelectorVisitor;
@@ -172,21 +167,8 @@ impl<'de> Visitor<'de> for SelectorVisitor {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<SelectorBody, A::Error> {
-        let (mut ids, mut through) = (None, None);
-        while let Some(field) = object.next_key()? {
-            match field {
-                SelectorField::Ids if ids.is_some() => {
-                    return Err(A::Error::duplicate_field("ids"));
-                }
-                SelectorField::Ids => ids = Some(object.next_value()?),
-                SelectorField::Through if through.is_some() => {
-                    return Err(A::Error::duplicate_field("through"));
-                }
-                SelectorField::Through => through = Some(object.next_value()?),
-            }
-        }
-        Ok(SelectorBody { ids: ids.flatten(), through: through.flatten() })
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<SelectorBody, A::Error> {
+        SelectorFields::deserialize(MapAccessDeserializer::new(object))
     }
 }
 
@@ -204,23 +186,17 @@ impl SelectorBody {
 
     /// Validates the selection of entries of an inbox in partition `home`.
     pub(super) fn into_selector(self, home: i32) -> Result<Selector, Problem> {
-        match self {
-            Self { ids: Some(_), through: Some(_) } => {
-                Err(Problem::bad_request("through", "cannot stand beside ids"))
-            }
-            Self { ids: Some(ids), .. } if ids.len() > MAX_IDS => {
+        match (self.ids, self.through) {
+            (Some(_), Some(_)) => Err(Problem::bad_request("through", "cannot stand beside ids")),
+            (Some(ids), None) if ids.len() > MAX_IDS => {
                 Err(Problem::bad_request("ids", format!("must be at most {MAX_IDS}")))
             }
-            Self { ids: Some(ids), .. } => Ok(Selector::Ids(ids.into_iter().collect())),
-            Self { through: Some(through), .. } if through.partition != home => {
-                let why = format!(
-                    "is of partition {}, but this inbox lives in {home}",
-                    through.partition
-                );
-                Err(Problem::bad_request("through", why))
+            (Some(ids), None) => Ok(Selector::Ids(ids.into_iter().collect())),
+            (None, Some(through)) => {
+                check_partition("through", through, home)?;
+                Ok(Selector::Through(through.offset))
             }
-            Self { through: Some(through), .. } => Ok(Selector::Through(through.offset)),
-            Self { ids: None, through: None } => Ok(Selector::All),
+            (None, None) => Ok(Selector::All),
         }
     }
 }

@@ -1,27 +1,24 @@
 //! Gauges and counters that a scrape of `/metrics` reads from the view: states of partitions, sizes of
 //! inboxes, open streams, lag. The cost does not depend on the number of entries.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
-use crate::metrics::{
-    ENTRIES, ENTRY_BYTES, EVICTED, INBOXES, LAG, PARTITIONS, REBUILD_RECORDS, RECORDS_FOLDED,
-    STREAMS,
-};
 use service::ops::metrics::Scrape;
 
 use super::{app::App, partitions::fetch_lags, streams::StreamKind};
-use crate::view::{Counters, PartitionStatus, View};
+use crate::{
+    metrics::{
+        ENTRIES, ENTRY_BYTES, EVICTED, INBOXES, LAG, PARTITIONS, REBUILD_RECORDS, RECORDS_FOLDED,
+        STREAMS,
+    },
+    view::{PartitionStatus, PartitionTotals, View},
+};
 
-/// Adds them to a scrape.
 pub(super) async fn scrape_state(app: Arc<App>, mut scrape: Scrape) -> Scrape {
     add_partitions(&app.view, &mut scrape);
-    add_inboxes(&app.view, &mut scrape);
-    add_records(&app.view.counters, &mut scrape);
-    for kind in StreamKind::ALL {
-        scrape.add_sample(STREAMS, &[("kind", kind.as_str())], app.streams.count_open(kind) as f64);
+    add_records(&app.view, &mut scrape);
+    for (kind, label) in StreamKind::ALL {
+        scrape.add_sample(STREAMS, &[("kind", label)], app.streams.count_open(kind) as f64);
     }
     for (partition, lag) in fetch_lags(&app).await {
         scrape.add_sample(LAG, &[("partition", &partition.to_string())], lag as f64);
@@ -32,7 +29,14 @@ pub(super) async fn scrape_state(app: Arc<App>, mut scrape: Scrape) -> Scrape {
 fn add_partitions(view: &View, scrape: &mut Scrape) {
     let (mut unowned, mut rebuilding, mut live) = (0, 0, 0);
     let (mut done, mut total) = (0, 0);
+    let (mut inboxes, mut entries, mut bytes, mut evicted, mut expired) = (0, 0, 0, 0, 0);
     for (_, partition) in view.partitions() {
+        let PartitionTotals { users, inboxes: totals } = partition.totals();
+        inboxes += users;
+        entries += totals.entries;
+        bytes += totals.bytes;
+        evicted += totals.evicted;
+        expired += totals.expired;
         match partition.status() {
             PartitionStatus::Unowned => unowned += 1,
             PartitionStatus::Live { .. } => live += 1,
@@ -49,19 +53,6 @@ fn add_partitions(view: &View, scrape: &mut Scrape) {
     for (kind, records) in [("done", done), ("total", total)] {
         scrape.add_sample(REBUILD_RECORDS, &[("kind", kind)], records as f64);
     }
-}
-
-fn add_inboxes(view: &View, scrape: &mut Scrape) {
-    let (mut inboxes, mut entries, mut bytes) = (0, 0, 0);
-    let (mut evicted, mut expired) = (0, 0);
-    for (_, partition) in view.partitions() {
-        let totals = partition.totals();
-        inboxes += totals.users;
-        entries += totals.inboxes.entries;
-        bytes += totals.inboxes.bytes;
-        evicted += totals.inboxes.evicted;
-        expired += totals.inboxes.expired;
-    }
     scrape.add_sample(INBOXES, &[], inboxes as f64);
     scrape.add_sample(ENTRIES, &[], entries as f64);
     scrape.add_sample(ENTRY_BYTES, &[], bytes as f64);
@@ -70,17 +61,16 @@ fn add_inboxes(view: &View, scrape: &mut Scrape) {
     }
 }
 
-fn add_records(counters: &Counters, scrape: &mut Scrape) {
-    let Counters { applied, duplicates, conflicts, poison, misplaced, receipts, poison_receipts } =
-        counters;
-    let outcomes: [(_, _, &AtomicU64); 7] = [
-        ("notifications", "applied", applied),
-        ("notifications", "duplicate", duplicates),
-        ("notifications", "conflict", conflicts),
-        ("notifications", "misplaced", misplaced),
-        ("notifications", "poison", poison),
-        ("receipts", "applied", receipts),
-        ("receipts", "poison", poison_receipts),
+fn add_records(view: &View, scrape: &mut Scrape) {
+    let counters = &view.counters;
+    let outcomes = [
+        ("notifications", "applied", &counters.applied),
+        ("notifications", "duplicate", &counters.duplicates),
+        ("notifications", "conflict", &counters.conflicts),
+        ("notifications", "misplaced", &counters.misplaced),
+        ("notifications", "poison", &counters.poison),
+        ("receipts", "applied", &counters.receipts),
+        ("receipts", "poison", &counters.poison_receipts),
     ];
     for (topic, outcome, count) in outcomes {
         let labels = [("topic", topic), ("outcome", outcome)];

@@ -1,7 +1,7 @@
 //! `GET /notifications/{id}/ws`: a live stream over a WebSocket, on which the client can also send
 //! receipts.
 
-use std::{future::pending, pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{
@@ -14,6 +14,7 @@ use axum::{
     http::{HeaderMap, Uri},
     response::{IntoResponse, Response},
 };
+use futures_util::{FutureExt as _, future::BoxFuture};
 use model::{Action, UserId};
 use serde::Deserialize;
 use serde_json::json;
@@ -39,9 +40,8 @@ use crate::view::feed::{EndReason, FeedEvent};
 
 /// Bound of a client's message: 1000 ids take about 40 KiB.
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
-/// Allocated for each socket; the library's default is 128 KiB.
+/// The library's default is 128 KiB.
 const READ_BUFFER_BYTES: usize = 2 << 10;
-/// Time for a client to read a message.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client's message: `{"read":{"ids":["…"]}}`, `{"unread":{"through":"3-7"}}`, `{"dismiss":{}}`.
@@ -101,11 +101,9 @@ pub(super) fn check_same_origin(headers: &HeaderMap, uri: &Uri) -> Result<(), Pr
     if origin::is_own(headers, uri) { Ok(()) } else { Err(origin::foreign_origin()) }
 }
 
-/// A client's command under way. Resolves to the reply.
-type PendingReply = Pin<Box<dyn Future<Output = String> + Send>>;
-
 async fn serve_socket(app: Arc<App>, user: UserId, mut live: LiveStream, mut socket: WebSocket) {
-    let mut reply: Option<PendingReply> = None;
+    // The client's command under way resolves to its reply.
+    let mut reply: Option<BoxFuture<'static, String>> = None;
     loop {
         tokio::select! {
             events = live.next_events() => {
@@ -116,10 +114,7 @@ async fn serve_socket(app: Arc<App>, user: UserId, mut live: LiveStream, mut soc
                     }
                 }
             }
-            text = async { match &mut reply {
-                Some(reply) => reply.await,
-                None => pending().await,
-            }} => {
+            Some(text) = async { Some(reply.as_mut()?.await) } => {
                 reply = None;
                 if !send_message(&mut socket, Message::Text(text.into())).await {
                     return;
@@ -129,7 +124,7 @@ async fn serve_socket(app: Arc<App>, user: UserId, mut live: LiveStream, mut soc
             message = socket.recv(), if reply.is_none() => match message {
                 Some(Ok(Message::Text(text))) => {
                     let app = app.clone();
-                    reply = Some(Box::pin(async move { run_command(&app, user, &text).await }));
+                    reply = Some(async move { run_command(&app, user, &text).await }.boxed());
                 }
                 Some(Ok(Message::Binary(_))) => {
                     send_close(&mut socket, close_code::UNSUPPORTED, "only text messages are supported").await;
@@ -150,12 +145,13 @@ async fn send_event(socket: &mut WebSocket, event: &FeedEvent) -> bool {
     if !send_message(socket, Message::Text(json.into())).await {
         return false;
     }
-    let FeedEvent::End(ended) = event else { return true };
-    match ended {
-        EndReason::Moved => send_close(socket, close_code::RESTART, "moved").await,
-        EndReason::Shutdown => send_close(socket, close_code::AWAY, "shutdown").await,
-        EndReason::Expired => send_close(socket, close_code::POLICY, "expired").await,
-    }
+    let FeedEvent::End(reason) = event else { return true };
+    let (code, reason) = match reason {
+        EndReason::Moved => (close_code::RESTART, "moved"),
+        EndReason::Shutdown => (close_code::AWAY, "shutdown"),
+        EndReason::Expired => (close_code::POLICY, "expired"),
+    };
+    send_close(socket, code, reason).await;
     false
 }
 

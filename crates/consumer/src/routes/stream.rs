@@ -33,7 +33,7 @@ use super::{
 };
 use crate::view::feed::FeedEvent;
 
-/// Sent by an `EventSource` when it reconnects: the last `id` that it received.
+/// The last `id` that an `EventSource` received before it reconnects.
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const NDJSON: &str = "application/x-ndjson";
 /// Reconnection delay of an `EventSource`, in milliseconds. Browsers default to seconds.
@@ -63,7 +63,8 @@ pub(super) async fn open_stream(
     let user = parse_user(&id)?;
     let start = raw.parse_start(headers.get(LAST_EVENT_ID))?;
     let framing = Framing::from_accept(&headers);
-    let live = LiveStream::open_feed(&app, user, start, &caller, framing.stream_kind()).await?;
+    let kind = if framing == Framing::Sse { StreamKind::Sse } else { StreamKind::Ndjson };
+    let live = LiveStream::open_feed(&app, user, start, &caller, kind).await?;
     // Sent before the first event, so that it applies however the stream ends.
     let begin = if framing == Framing::Sse { RETRY_FIELD } else { "" };
     let chunks = stream::unfold((live, begin), move |(mut live, begin)| async move {
@@ -83,13 +84,11 @@ pub(super) async fn open_stream(
     Ok((Extension(StreamingResponse), headers, Body::from_stream(chunks)).into_response())
 }
 
-/// Returns true if a response with these headers is an event stream.
 pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
     let types = [Framing::Sse, Framing::Lines].map(Framing::media_type);
     headers.get(CONTENT_TYPE).is_some_and(|found| types.iter().any(|known| found == known))
 }
 
-/// The encoding of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Framing {
     Sse,
@@ -111,13 +110,6 @@ impl Framing {
         match self {
             Self::Sse => "text/event-stream",
             Self::Lines => NDJSON,
-        }
-    }
-
-    fn stream_kind(self) -> StreamKind {
-        match self {
-            Self::Sse => StreamKind::Sse,
-            Self::Lines => StreamKind::Ndjson,
         }
     }
 

@@ -20,7 +20,7 @@ pub(super) const LIMIT_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// The state that all live streams of this instance share. A cheap handle, to be cloned.
 #[derive(Clone)]
-pub struct LiveStreams {
+pub(crate) struct LiveStreams {
     pub(super) settings: StreamArgs,
     /// One permit for each stream that may be open, forwarded ones included.
     permits: Arc<Semaphore>,
@@ -28,7 +28,6 @@ pub struct LiveStreams {
     open: Arc<[AtomicUsize; 5]>,
     /// Time from a notification's timestamp until it is written to a stream.
     pub(super) pushed: Histogram,
-    /// Cancelled to end all streams.
     pub(super) stopping: CancellationToken,
     /// Tasks of upgraded connections, which the HTTP server does not wait for.
     pub(super) sockets: TaskTracker,
@@ -36,15 +35,13 @@ pub struct LiveStreams {
 
 impl LiveStreams {
     /// The streams end when `stopping` is cancelled.
-    #[must_use]
-    pub fn new(settings: StreamArgs, stopping: CancellationToken) -> Self {
+    pub(crate) fn new(settings: StreamArgs, stopping: CancellationToken) -> Self {
         let permits = Arc::new(Semaphore::new(settings.max_streams));
         let pushed = histogram!(DELIVERY_SECONDS, "stage" => "pushed");
         let (open, sockets) = (Arc::default(), TaskTracker::new());
         Self { settings, permits, open, pushed, stopping, sockets }
     }
 
-    /// Acquires a permit for one more stream.
     pub(super) fn acquire_permit(&self, kind: StreamKind) -> Result<StreamPermit, Problem> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| {
             let message = format!("Live-stream limit reached ({})", self.settings.max_streams);
@@ -54,19 +51,17 @@ impl LiveStreams {
         Ok(StreamPermit { open: Arc::clone(&self.open), kind, _permit: permit })
     }
 
-    /// The number of open streams of this kind.
     pub(super) fn count_open(&self, kind: StreamKind) -> usize {
         self.open[kind as usize].load(Ordering::Relaxed)
     }
 
     /// Waits until all WebSockets are closed, for `deadline` at most.
-    pub async fn drain_sockets(&self, deadline: Duration) {
+    pub(crate) async fn drain_sockets(&self, deadline: Duration) {
         self.sockets.close();
         let _ = tokio::time::timeout(deadline, self.sockets.wait()).await;
     }
 }
 
-/// The transport of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StreamKind {
     Sse,
@@ -79,18 +74,14 @@ pub(super) enum StreamKind {
 }
 
 impl StreamKind {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Sse, Self::Ndjson, Self::Socket, Self::Forwarded, Self::Waiting];
-
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Sse => "sse",
-            Self::Ndjson => "ndjson",
-            Self::Socket => "ws",
-            Self::Forwarded => "forwarded",
-            Self::Waiting => "wait",
-        }
-    }
+    /// With their labels in the metrics.
+    pub(super) const ALL: [(Self, &str); 5] = [
+        (Self::Sse, "sse"),
+        (Self::Ndjson, "ndjson"),
+        (Self::Socket, "ws"),
+        (Self::Forwarded, "forwarded"),
+        (Self::Waiting, "wait"),
+    ];
 }
 
 /// Permits one open stream, until it is dropped.

@@ -21,5 +21,4 @@ pub use inbox::Limits;
 pub use inboxes::Inboxes;
 pub use page::{Page, PageQuery, Selector, Since};
 pub use partition::{NotLive, PartitionStatus, PartitionTotals, PartitionView};
-pub(crate) use partitions::Counters;
 pub use partitions::View;
