@@ -19,7 +19,7 @@ use tracing::Instrument as _;
 
 use crate::{
     ops::metrics::Metrics,
-    ops::trace::{RequestSpan, TraceParent},
+    ops::trace::{TraceParent, begin_span},
     problem::Problem,
     server::admission::ShedRequest,
 };
@@ -63,8 +63,8 @@ where
         let name = route.as_ref().map_or("-", MatchedPath::as_str);
         let span = tracing::debug_span!(target: "http", "request", http.method = %method, http.route = name);
         let parent = TraceParent::from_headers(request.headers());
-        let traced = RequestSpan::begin(&method, name, parent);
-        if let Some(trace_parent) = traced.as_ref().map(RequestSpan::trace_parent).or(parent) {
+        let (trace_parent, end_span) = begin_span(&method, name, parent);
+        if let Some(trace_parent) = trace_parent {
             request.extensions_mut().insert(trace_parent);
         }
         let response = span.in_scope(|| self.0.call(request)).instrument(span);
@@ -72,9 +72,7 @@ where
             let response = response.await?;
             let took = started.elapsed();
             drop(present);
-            if let Some(traced) = traced {
-                traced.end(response.status().as_u16());
-            }
+            end_span(response.status().as_u16());
             let name = route.as_ref().map_or("-", MatchedPath::as_str);
             metrics.traffic().record_response(&method, name, response.status(), took);
             log_request(&method, name, &response, took);

@@ -140,7 +140,7 @@ async fn serve_metrics(State(MetricsState { metrics, collect }): State<MetricsSt
     let mut scrape = collect(scrape).await;
     // Counting open files takes long with thousands of streams.
     if let Ok(Some(process)) = tokio::task::spawn_blocking(process::read_process).await {
-        process.add_to(&mut scrape);
+        process.iter().for_each(|(metric, value)| scrape.add_sample(metric, &[], *value));
     }
     let text = scrape.render_text(&recorder.render());
     ([(header::CONTENT_TYPE, MEDIA_TYPE), (header::CACHE_CONTROL, "no-store")], text)
