@@ -10,6 +10,7 @@ use axum::{
     extract::FromRequestParts,
     http::{Extensions, HeaderValue, StatusCode, header, request::Parts},
 };
+use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::refusal::{LEEWAY_SECONDS, TokenRefusal};
@@ -28,13 +29,27 @@ pub enum Caller {
     Token(Arc<TokenClaims>),
 }
 
-/// The claims of a verified token.
-#[derive(Debug)]
+/// The claims of a verified token (RFC 7519, section 4.1; `scope`: RFC 8693, section 4.2).
+#[derive(Debug, Deserialize)]
 pub struct TokenClaims {
-    pub(super) subject: Option<String>,
-    pub(super) scopes: Vec<String>,
-    /// Seconds since 1970.
-    pub(super) expires: f64,
+    sub: Option<String>,
+    #[serde(default)]
+    scope: Scope,
+    pub(super) exp: f64,
+}
+
+/// One text of words, as RFC 8693 says, or a list, as some issuers write it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Scope {
+    Text(String),
+    List(Vec<String>),
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self::List(Vec::new())
+    }
 }
 
 impl Caller {
@@ -44,7 +59,11 @@ impl Caller {
         match self {
             Self::Anybody => true,
             Self::Token(known) => {
-                known.scopes.iter().any(|having| having == scope || having == ADMIN)
+                let is_enough = |having: &str| having == scope || having == ADMIN;
+                match &known.scope {
+                    Scope::Text(text) => text.split(' ').any(is_enough),
+                    Scope::List(list) => list.iter().any(|having| is_enough(having)),
+                }
             }
         }
     }
@@ -60,7 +79,7 @@ impl Caller {
     pub fn subject(&self) -> Option<&str> {
         match self {
             Self::Anybody => None,
-            Self::Token(known) => known.subject.as_deref(),
+            Self::Token(known) => known.sub.as_deref(),
         }
     }
 
@@ -77,15 +96,12 @@ impl Caller {
         // One second more: new requests are compared in whole seconds, and a stream that just ended
         // must not be accepted again.
         let leeway = Duration::from_secs(LEEWAY_SECONDS + 1);
-        let expires = Duration::try_from_secs_f64(known.expires).ok()?.checked_add(leeway)?;
+        let expires = Duration::try_from_secs_f64(known.exp).ok()?.checked_add(leeway)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Instant::now().checked_add(expires.saturating_sub(now))
     }
 
-    /// Checks that the token has not expired, during a long request.
-    ///
-    /// # Errors
-    /// 401.
+    /// Checks that the token has not expired, during a long request; 401 otherwise.
     pub fn must_be_current(&self) -> Result<(), Problem> {
         match self.expires_at() {
             Some(at) if at <= Instant::now() => Err(TokenRefusal::Expired.into()),
@@ -93,10 +109,7 @@ impl Caller {
         }
     }
 
-    /// Checks that the caller has this scope.
-    ///
-    /// # Errors
-    /// 403.
+    /// Checks that the caller has this scope; 403 otherwise.
     pub fn must_have(&self, scope: &str) -> Result<(), Problem> {
         if self.has_scope(scope) {
             return Ok(());
@@ -112,24 +125,13 @@ impl Caller {
             HeaderValue::from_static("Bearer error=\"insufficient_scope\""),
         )
     }
-}
 
-impl Caller {
-    /// The caller in a request's extensions.
-    ///
-    /// # Errors
-    /// 500 for a route without authentication.
+    /// The caller in a request's extensions; 500 for a route without authentication.
     pub fn from_extensions(extensions: &Extensions) -> Result<Self, Problem> {
         extensions.get().cloned().ok_or_else(|| {
             tracing::error!("a route takes a caller but is not behind authentication");
             Problem::internal()
         })
-    }
-}
-
-impl From<TokenClaims> for Caller {
-    fn from(known: TokenClaims) -> Self {
-        Self::Token(Arc::new(known))
     }
 }
 

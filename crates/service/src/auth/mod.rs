@@ -15,14 +15,15 @@ mod layer;
 #[cfg(test)]
 mod fuzz;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use parking_lot::RwLock;
+use tokio::task::spawn_blocking;
 
 pub use caller::Caller;
 pub use hs256::install_provider;
 pub use keys::KeyError;
-use keys::{KeyMaterial, KeySources, VerificationKeys};
+use keys::{KeyMaterial, VerificationKeys};
 pub use layer::{OPERATE, TokenIn};
 pub use refusal::TokenRefusal;
 pub use settings::{AuthArgs, TokenArgs};
@@ -34,34 +35,27 @@ pub struct Auth(Option<Arc<AuthState>>);
 struct AuthState {
     /// The service, as a metrics label.
     service: &'static str,
-    sources: KeySources,
+    args: AuthArgs,
     /// The keys read at the start.
     first: KeyMaterial,
     /// Replaced as a whole when the files change.
     keys: RwLock<Arc<VerificationKeys>>,
-    audience: String,
-    issuer: Option<String>,
-    reread: Duration,
 }
 
 impl Auth {
     /// From the settings; off, if they name no key.
-    ///
-    /// # Errors
-    /// [`KeyError`].
     pub fn from_args(service: &'static str, args: &AuthArgs) -> Result<Self, KeyError> {
-        let Some(sources) = KeySources::from_args(args) else { return Ok(Self(None)) };
+        if !args.is_on() {
+            return Ok(Self(None));
+        }
         install_provider();
-        let read = sources.read_material()?;
+        let read = KeyMaterial::read(args)?;
         let keys = read.clone().into_keys()?;
         Ok(Self(Some(Arc::new(AuthState {
             service,
-            sources,
+            args: args.clone(),
             first: read,
             keys: RwLock::new(Arc::new(keys)),
-            audience: args.auth_audience.clone(),
-            issuer: args.auth_issuer.clone(),
-            reread: args.auth_reread,
         }))))
     }
 
@@ -77,13 +71,10 @@ impl Auth {
         let Some(shared) = self.0 else { return std::future::pending().await };
         let mut seen = Ok(shared.first.clone());
         loop {
-            tokio::time::sleep(shared.reread).await;
+            tokio::time::sleep(shared.args.auth_reread).await;
             let reading = Arc::clone(&shared);
-            let Ok(read) =
-                tokio::task::spawn_blocking(move || reading.sources.read_material()).await
-            else {
-                continue;
-            };
+            let read = spawn_blocking(move || KeyMaterial::read(&reading.args)).await;
+            let Ok(read) = read else { continue };
             if seen == read {
                 continue;
             }
