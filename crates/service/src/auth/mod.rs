@@ -1,9 +1,5 @@
 //! Authentication by a JSON Web Token (RFC 7519) in `Authorization: Bearer` (RFC 6750). Routes take
 //! a [`Caller`] and decide on permissions.
-//!
-//! `settings` are the flags, `keys` reads keys, `token` verifies and signs tokens, `hs256` signs in
-//! a build without aws-lc, `refusal` is why a token is rejected, `caller` is the verified identity,
-//! `layer` authenticates a router's requests.
 
 mod settings;
 mod keys;

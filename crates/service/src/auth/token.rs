@@ -51,25 +51,22 @@ impl AuthState {
         }
         validation.set_required_spec_claims(&required);
         let keys = self.keys.read().clone();
-        let mut refusal = TokenRefusal::Invalid;
         for key in keys.matching_keys(&header) {
-            match decode(token, key, &validation) {
+            let error = match decode(token, key, &validation) {
                 Ok(token) => return Ok(token.claims),
-                Err(error) => {
-                    refusal = match error.kind() {
-                        ErrorKind::ExpiredSignature => TokenRefusal::Expired,
-                        ErrorKind::ImmatureSignature => TokenRefusal::Early,
-                        ErrorKind::InvalidAudience => TokenRefusal::Audience,
-                        ErrorKind::InvalidIssuer => TokenRefusal::Issuer,
-                        // Another key may have signed it.
-                        ErrorKind::InvalidSignature => continue,
-                        _ => TokenRefusal::Invalid,
-                    };
-                    break;
-                }
-            }
+                Err(error) => error,
+            };
+            return Err(match error.kind() {
+                ErrorKind::ExpiredSignature => TokenRefusal::Expired,
+                ErrorKind::ImmatureSignature => TokenRefusal::Early,
+                ErrorKind::InvalidAudience => TokenRefusal::Audience,
+                ErrorKind::InvalidIssuer => TokenRefusal::Issuer,
+                // Another key may have signed it.
+                ErrorKind::InvalidSignature => continue,
+                _ => TokenRefusal::Invalid,
+            });
         }
-        Err(refusal)
+        Err(TokenRefusal::Invalid)
     }
 }
 

@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_filter_that_is_none_is_named_in_the_error() {
-        let error = build_filter("info,http=lots").expect_err("no such level").to_string();
+        let error = build_filter("info,http=lots").expect_err("no such level");
         assert!(error.contains("info,http=lots") && error.contains("RUST_LOG"), "{error}");
     }
 }

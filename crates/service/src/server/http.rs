@@ -3,7 +3,7 @@
 
 use std::{
     convert::Infallible,
-    io::ErrorKind,
+    io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset},
     pin::pin,
     sync::{
         Arc,
@@ -209,9 +209,7 @@ async fn accept_connections(
             (Err(error), _)
                 if matches!(
                     error.kind(),
-                    ErrorKind::ConnectionAborted
-                        | ErrorKind::ConnectionReset
-                        | ErrorKind::ConnectionRefused
+                    ConnectionAborted | ConnectionReset | ConnectionRefused
                 ) => {}
             // No file handles or memory (EMFILE, ENFILE, ENOBUFS, ENOMEM) until connections end. A
             // retry at once would burn processor time.

@@ -3,12 +3,6 @@
 //! Events are counted where they happen, through the facade `metrics`, in one recorder a process.
 //! States (such as the number of live partitions) are read at each scrape instead, so they are
 //! never stale.
-//!
-//! - `names`: the metrics of this crate;
-//! - `catalogue`: the descriptions of a service's metrics;
-//! - `traffic`: requests and connections;
-//! - `scrape`: the response to one scrape;
-//! - `process`: memory, files and processor time of the process.
 
 mod names;
 mod catalogue;
