@@ -10,8 +10,8 @@ use tower::ServiceBuilder;
 use crate::ops::metrics::AUTH_REFUSED;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{Auth, Caller, refusal::TokenRefusal};
-use crate::{problem::Problem, server::gate::Gate};
+use super::{Auth, Caller, TokenRefusal};
+use crate::{problem::Problem, server::gate::gate};
 
 /// Where a request may carry its token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Auth {
             }
             response
         };
-        let check = Gate(move |request: &mut Request| auth.check_request(request, token));
+        let check = gate(move |request: &mut Request| auth.check_request(request, token));
         routes.route_layer(ServiceBuilder::new().map_response(count_refusals).layer(check))
     }
 
@@ -72,7 +72,7 @@ impl Auth {
     where
         S: Clone + Send + Sync + 'static,
     {
-        let check = Gate(move |request: &mut Request| {
+        let check = gate(move |request: &mut Request| {
             let caller = Caller::from_extensions(request.extensions());
             let checked = caller.and_then(|caller| caller.must_have(scope));
             checked.err().map(Problem::into_response)

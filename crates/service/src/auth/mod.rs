@@ -3,7 +3,6 @@
 
 mod settings;
 mod keys;
-mod refusal;
 mod caller;
 mod token;
 mod hs256;
@@ -16,12 +15,11 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use tokio::task::spawn_blocking;
 
-pub use caller::Caller;
+pub use caller::{Caller, TokenRefusal};
 pub use hs256::install_provider;
 pub use keys::KeyError;
 use keys::{KeyMaterial, VerificationKeys};
 pub use layer::{OPERATE, TokenIn};
-pub use refusal::TokenRefusal;
 pub use settings::{AuthArgs, TokenArgs};
 
 /// Verifies tokens. A cheap handle, to be cloned.
@@ -85,11 +83,5 @@ impl Auth {
             }
             seen = read;
         }
-    }
-}
-
-impl std::fmt::Debug for Auth {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.is_on() { "Auth(on)" } else { "Auth(off)" })
     }
 }

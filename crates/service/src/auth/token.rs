@@ -12,10 +12,9 @@ use serde::Serialize;
 
 use super::{
     Auth, AuthArgs, AuthState, TokenArgs,
-    caller::{Caller, TokenClaims},
+    caller::{Caller, LEEWAY_SECONDS, TokenClaims, TokenRefusal},
     hs256::install_provider,
     keys::{KeyError, KeyMaterial},
-    refusal::{LEEWAY_SECONDS, TokenRefusal},
 };
 
 const MAX_TOKEN_BYTES: usize = 8 << 10;

@@ -7,13 +7,15 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crate::ops::metrics::{CANARY_FAILURES, CANARY_LAST_SUCCESS, CANARY_SECONDS};
 use metrics::{counter, gauge, histogram};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use crate::ops::health::Health;
+use crate::ops::{
+    health::Health,
+    metrics::{CANARY_FAILURES, CANARY_LAST_SUCCESS, CANARY_SECONDS},
+};
 
 /// Bounds one probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -14,10 +14,12 @@ use axum::http::{HeaderMap, HeaderName};
 
 pub(crate) use otlp::{begin_span, flush_spans, init_exporter};
 pub use otlp::{is_recording, record_delivery};
+
 /// The header of a context, in requests and in records.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The path of a collector that accepts spans.
 const PATH: &str = "/v1/traces";
+
 /// The collector.
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Traces")]
@@ -34,12 +36,9 @@ pub struct TraceArgs {
 }
 
 fn parse_collector_url(text: &str) -> Result<String, String> {
-    match text.strip_prefix("http://") {
-        Some(host) if !host.trim_matches('/').is_empty() => {
-            Ok(text.trim_end_matches('/').trim_end_matches(PATH).to_owned())
-        }
-        _ => Err("must be an http:// URL such as http://localhost:4318".into()),
-    }
+    let host = text.strip_prefix("http://").filter(|host| !host.trim_matches('/').is_empty());
+    let url = host.map(|_| text.trim_end_matches('/').trim_end_matches(PATH).to_owned());
+    url.ok_or_else(|| "must be an http:// URL such as http://localhost:4318".into())
 }
 
 fn parse_ratio(text: &str) -> Result<f64, String> {

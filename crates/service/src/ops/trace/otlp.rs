@@ -68,16 +68,6 @@ impl TraceParent {
     }
 }
 
-impl From<&SpanContext> for TraceParent {
-    fn from(context: &SpanContext) -> Self {
-        Self {
-            trace: u128::from_be_bytes(context.trace_id().to_bytes()),
-            span: u64::from_be_bytes(context.span_id().to_bytes()),
-            flags: context.trace_flags().to_u8(),
-        }
-    }
-}
-
 /// Begins a request's span under `parent`, if traces are recorded. `route` is the matched pattern,
 /// because paths hold ids and queries tokens. Returns the context for work that the request causes,
 /// and a function that ends the span with the response's status.
@@ -96,7 +86,14 @@ pub(crate) fn begin_span(
         let context = parent.map_or_else(Context::new, TraceParent::to_context);
         tracer.build_with_context(builder, &context)
     });
-    let context = span.as_ref().map(|span| span.span_context().into()).or(parent);
+    let context = span.as_ref().map(|span| {
+        let context = span.span_context();
+        TraceParent {
+            trace: u128::from_be_bytes(context.trace_id().to_bytes()),
+            span: u64::from_be_bytes(context.span_id().to_bytes()),
+            flags: context.trace_flags().to_u8(),
+        }
+    });
     let end = |status: u16| {
         let Some(mut span) = span else { return };
         span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
@@ -105,7 +102,7 @@ pub(crate) fn begin_span(
         }
         span.end();
     };
-    (context, end)
+    (context.or(parent), end)
 }
 
 /// Records the span from the send (`sent_at_ms`, since 1970) to the view, in the trace of the
