@@ -1,6 +1,6 @@
 //! The route table, and `POST /send`.
 
-use std::{borrow::Cow, future::ready, sync::Arc};
+use std::{future::ready, sync::Arc};
 
 use axum::{
     Json, RequestExt as _, Router,
@@ -121,7 +121,7 @@ async fn post_send(
     access::may_send(&caller)?;
     let trace = request.extensions().get().copied();
     let key = IdempotencyKey::from_headers(request.headers())?;
-    let media_type = media_type(request.headers()).map(Cow::into_owned);
+    let media_type = media_type(request.headers());
     if media_type.as_deref() == Some(bulk::MEDIA_TYPE) {
         let Ok(permit) = Arc::clone(bulk_permits).try_acquire_owned() else {
             request

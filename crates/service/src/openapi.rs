@@ -72,13 +72,8 @@ fn route_list(api: &OpenApi) -> String {
     let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;");
     let mut routes = String::new();
     for (path, item) in &api.paths.paths {
-        let operations = [
-            ("GET", &item.get),
-            ("PUT", &item.put),
-            ("POST", &item.post),
-            ("DELETE", &item.delete),
-        ];
-        for (method, operation) in operations {
+        let operations = [&item.get, &item.put, &item.post, &item.delete];
+        for (method, operation) in ["GET", "PUT", "POST", "DELETE"].into_iter().zip(operations) {
             let Some(operation) = operation else { continue };
             let summary = escape(operation.summary.as_deref().unwrap_or_default());
             routes += &format!("<dt><code>{method} {path}</code><dd>{summary}\n");

@@ -23,10 +23,10 @@ pub(crate) const INTERNAL: &str = "Internal error; your request is not at fault.
 /// The body has `type` (always `about:blank`), `title` (the status in words), `status`, `detail`
 /// (the message), `message` (the same text, for clients of the tutorial) and the extensions. It is
 /// never cached.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Problem(Box<Inner>); // Boxed, because it is the error of nearly every result.
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Inner {
     status: StatusCode,
     message: String,
@@ -112,7 +112,6 @@ impl Problem {
         &self.0.message
     }
 
-    /// The status in words.
     fn title(&self) -> &'static str {
         self.0.status.canonical_reason().unwrap_or("Error")
     }
@@ -124,21 +123,9 @@ impl fmt::Display for Problem {
     }
 }
 
-impl fmt::Debug for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Problem")
-            .field("status", &self.0.status.as_u16())
-            .field("message", &self.0.message)
-            .field("extensions", &self.0.extensions)
-            .field("headers", &self.0.headers)
-            .finish()
-    }
-}
-
 impl std::error::Error for Problem {}
 
 impl Serialize for Problem {
-    /// The body.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeMap as _;
         let mut body = serializer.serialize_map(Some(OWN.len() + self.0.extensions.len()))?;

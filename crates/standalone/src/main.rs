@@ -44,8 +44,7 @@ async fn run(cli: StandaloneCli) -> Result<(), Box<dyn Error>> {
         },);
     storage.close().await;
     produced?;
-    consumed?;
-    Ok(())
+    Ok(consumed?)
 }
 
 /// Prints the URLs and the commands to try first.
@@ -56,19 +55,15 @@ fn print_welcome(
 ) -> std::io::Result<()> {
     let (producer, consumer) = (producer.local_addr()?, consumer.local_addr()?);
     // With authentication on, the commands act as user 1.
-    let (token, header, query) = if cli.auth().is_on() {
+    let (token, header, query, send) = if cli.auth().is_on() {
         (
             "TOKEN=$(standalone token --sub 1 --scope send)   (with the same secret)\n    ",
             " -H \"Authorization: Bearer $TOKEN\"",
             "?access_token=$TOKEN",
+            "from_id=1&to_id=2&message=Emma started following you.",
         )
     } else {
-        ("", "", "")
-    };
-    let send = if cli.auth().is_on() {
-        "from_id=1&to_id=2&message=Emma started following you."
-    } else {
-        "from_id=2&to_id=1&message=Bruno started following you."
+        ("", "", "", "from_id=2&to_id=1&message=Bruno started following you.")
     };
     let text = format!(
         "\n  Notifications, all in one process. Ctrl-C stops; notifications are kept in {data}\n\n    \

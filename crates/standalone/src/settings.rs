@@ -22,21 +22,13 @@ pub(crate) struct StandaloneCli {
     pub(crate) data_dir: PathBuf,
 
     /// Address of the producer (POST /send)
-    #[arg(
-        long,
-        env = "PRODUCER_LISTEN",
-        default_value = "127.0.0.1:8080",
-        value_name = "HOST:PORT"
-    )]
+    #[arg(long, env = "PRODUCER_LISTEN", value_name = "HOST:PORT")]
+    #[arg(default_value = "127.0.0.1:8080")]
     pub(crate) producer_listen: String,
 
     /// Address of the consumer (GET /notifications)
-    #[arg(
-        long,
-        env = "CONSUMER_LISTEN",
-        default_value = "127.0.0.1:8081",
-        value_name = "HOST:PORT"
-    )]
+    #[arg(long, env = "CONSUMER_LISTEN", value_name = "HOST:PORT")]
+    #[arg(default_value = "127.0.0.1:8081")]
     pub(crate) consumer_listen: String,
 
     /// Allow addresses other than loopback while authentication is off

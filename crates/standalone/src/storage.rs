@@ -1,12 +1,9 @@
 //! The embedded log and directory, in one folder.
 
-use std::path::Path;
+use std::{error::Error, path::Path};
 
-use event_log::{
-    Log,
-    embedded::{Embedded, OpenError},
-};
-use producer::directory::{self, Directory};
+use event_log::{Log, embedded::Embedded};
+use producer::directory::Directory;
 
 /// The log and the user directory that both services use.
 pub(crate) struct Storage {
@@ -14,20 +11,9 @@ pub(crate) struct Storage {
     pub(crate) directory: Directory,
 }
 
-/// Why the folder cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StorageError {
-    #[error(transparent)]
-    Log(#[from] OpenError),
-    #[error(transparent)]
-    Directory(#[from] directory::DirectoryOpenError),
-    #[error(transparent)]
-    Migrate(#[from] directory::MigrateError),
-}
-
 impl Storage {
     /// Opens `log.db` and `users.db` in this folder; creates missing files.
-    pub(crate) async fn open_folder(folder: &Path) -> Result<Self, StorageError> {
+    pub(crate) async fn open_folder(folder: &Path) -> Result<Self, Box<dyn Error>> {
         let log = Embedded::open(&folder.join("log.db")).await?;
         let directory = Directory::open_sqlite(&folder.join("users.db")).await?;
         directory.migrate().await?;

@@ -1,4 +1,4 @@
-//! The authenticated caller, and its permissions.
+//! The authenticated caller and its permissions, or why its token is rejected.
 
 use std::{
     str::FromStr,
@@ -10,10 +10,13 @@ use axum::{
     extract::FromRequestParts,
     http::{Extensions, HeaderValue, StatusCode, header, request::Parts},
 };
+use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::refusal::{LEEWAY_SECONDS, TokenRefusal};
 use crate::problem::Problem;
+
+/// Tolerated clock difference.
+pub(super) const LEEWAY_SECONDS: u64 = 10;
 
 /// The scope that includes all others.
 const ADMIN: &str = "admin";
@@ -28,13 +31,27 @@ pub enum Caller {
     Token(Arc<TokenClaims>),
 }
 
-/// The claims of a verified token.
-#[derive(Debug)]
+/// The claims of a verified token (RFC 7519, section 4.1; `scope`: RFC 8693, section 4.2).
+#[derive(Debug, Deserialize)]
 pub struct TokenClaims {
-    pub(super) subject: Option<String>,
-    pub(super) scopes: Vec<String>,
-    /// Seconds since 1970.
-    pub(super) expires: f64,
+    sub: Option<String>,
+    #[serde(default)]
+    scope: Scope,
+    pub(super) exp: f64,
+}
+
+/// One text of words, as RFC 8693 says, or a list, as some issuers write it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Scope {
+    Text(String),
+    List(Vec<String>),
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self::List(Vec::new())
+    }
 }
 
 impl Caller {
@@ -44,7 +61,11 @@ impl Caller {
         match self {
             Self::Anybody => true,
             Self::Token(known) => {
-                known.scopes.iter().any(|having| having == scope || having == ADMIN)
+                let is_enough = |having: &str| having == scope || having == ADMIN;
+                match &known.scope {
+                    Scope::Text(text) => text.split(' ').any(is_enough),
+                    Scope::List(list) => list.iter().any(|having| is_enough(having)),
+                }
             }
         }
     }
@@ -60,7 +81,7 @@ impl Caller {
     pub fn subject(&self) -> Option<&str> {
         match self {
             Self::Anybody => None,
-            Self::Token(known) => known.subject.as_deref(),
+            Self::Token(known) => known.sub.as_deref(),
         }
     }
 
@@ -77,15 +98,12 @@ impl Caller {
         // One second more: new requests are compared in whole seconds, and a stream that just ended
         // must not be accepted again.
         let leeway = Duration::from_secs(LEEWAY_SECONDS + 1);
-        let expires = Duration::try_from_secs_f64(known.expires).ok()?.checked_add(leeway)?;
+        let expires = Duration::try_from_secs_f64(known.exp).ok()?.checked_add(leeway)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Instant::now().checked_add(expires.saturating_sub(now))
     }
 
-    /// Checks that the token has not expired, during a long request.
-    ///
-    /// # Errors
-    /// 401.
+    /// Checks that the token has not expired, during a long request; 401 otherwise.
     pub fn must_be_current(&self) -> Result<(), Problem> {
         match self.expires_at() {
             Some(at) if at <= Instant::now() => Err(TokenRefusal::Expired.into()),
@@ -93,10 +111,7 @@ impl Caller {
         }
     }
 
-    /// Checks that the caller has this scope.
-    ///
-    /// # Errors
-    /// 403.
+    /// Checks that the caller has this scope; 403 otherwise.
     pub fn must_have(&self, scope: &str) -> Result<(), Problem> {
         if self.has_scope(scope) {
             return Ok(());
@@ -112,13 +127,8 @@ impl Caller {
             HeaderValue::from_static("Bearer error=\"insufficient_scope\""),
         )
     }
-}
 
-impl Caller {
-    /// The caller in a request's extensions.
-    ///
-    /// # Errors
-    /// 500 for a route without authentication.
+    /// The caller in a request's extensions; 500 for a route without authentication.
     pub fn from_extensions(extensions: &Extensions) -> Result<Self, Problem> {
         extensions.get().cloned().ok_or_else(|| {
             tracing::error!("a route takes a caller but is not behind authentication");
@@ -127,16 +137,48 @@ impl Caller {
     }
 }
 
-impl From<TokenClaims> for Caller {
-    fn from(known: TokenClaims) -> Self {
-        Self::Token(Arc::new(known))
-    }
-}
-
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         Self::from_extensions(&parts.extensions)
+    }
+}
+
+/// Why a token is rejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenRefusal {
+    /// The request has no token.
+    #[error("A token is needed: Authorization: Bearer …")]
+    Missing,
+    /// It has expired.
+    #[error("The token has expired")]
+    Expired,
+    /// Its `nbf` is in the future.
+    #[error("The token is not valid yet")]
+    Early,
+    /// Wrong `aud`.
+    #[error("The token is for another audience")]
+    Audience,
+    /// Wrong `iss`.
+    #[error("The token is of another issuer")]
+    Issuer,
+    /// It is malformed, or its signature does not verify.
+    #[error("The token cannot be verified")]
+    Invalid,
+}
+
+impl From<TokenRefusal> for Problem {
+    /// 401 with the challenge of RFC 6750, section 3.
+    fn from(refusal: TokenRefusal) -> Self {
+        let how = match refusal {
+            TokenRefusal::Missing => "Bearer realm=\"notifications\"",
+            TokenRefusal::Expired => {
+                "Bearer realm=\"notifications\", error=\"invalid_token\", error_description=\"expired\""
+            }
+            _ => "Bearer realm=\"notifications\", error=\"invalid_token\"",
+        };
+        Self::new(StatusCode::UNAUTHORIZED, refusal.to_string())
+            .header(header::WWW_AUTHENTICATE, HeaderValue::from_static(how))
     }
 }

@@ -5,7 +5,7 @@
 mod provider {
     use hmac::{Hmac, KeyInit as _, Mac as _};
     use jsonwebtoken::{
-        Algorithm, AlgorithmFamily, DecodingKey, EncodingKey,
+        Algorithm, AlgorithmFamily,
         crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils},
         errors::{ErrorKind, Result, new_error},
         signature::{Error, Signer, Verifier},
@@ -13,8 +13,12 @@ mod provider {
     use sha2::Sha256;
 
     pub(super) static PROVIDER: CryptoProvider = CryptoProvider {
-        signer_factory: create_signer,
-        verifier_factory: create_verifier,
+        signer_factory: |algorithm, key| {
+            Ok(Box::new(HmacSha256::new(*algorithm, key.family(), key.as_bytes())?))
+        },
+        verifier_factory: |algorithm, key| {
+            Ok(Box::new(HmacSha256::new(*algorithm, key.family(), key.try_get_as_bytes()?)?))
+        },
         key_utils: KeyUtils::new_unimplemented(),
     };
 
@@ -28,14 +32,6 @@ mod provider {
             let mac = Hmac::new_from_slice(key);
             mac.map(Self).map_err(|_| new_error(ErrorKind::InvalidKeyFormat))
         }
-    }
-
-    fn create_signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>> {
-        Ok(Box::new(HmacSha256::new(*algorithm, key.family(), key.as_bytes())?))
-    }
-
-    fn create_verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>> {
-        Ok(Box::new(HmacSha256::new(*algorithm, key.family(), key.try_get_as_bytes()?)?))
     }
 
     impl Signer<Vec<u8>> for HmacSha256 {

@@ -1,6 +1,6 @@
 //! The keys that verify tokens, and their files.
 
-use std::{io, path::PathBuf};
+use std::{fs, path::Path};
 
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header,
@@ -18,57 +18,8 @@ const MAX_KEYS: usize = 64;
 
 /// Why keys cannot be loaded. Holds no content of the files.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
-    /// A file cannot be read.
-    #[error("cannot read {}, the {what}: {why}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The expected content.
-        what: &'static str,
-        /// The error of the operating system.
-        why: String,
-    },
-    /// The secret is too short.
-    #[error(
-        "the secret that signs tokens has {0} bytes, and must have at least 32; make one with: openssl rand -base64 32"
-    )]
-    Weak(usize),
-    /// The file is no key set.
-    #[error(
-        "the file of --auth-jwks-file (AUTH_JWKS_FILE) is not a JSON Web Key Set, {{\"keys\":[…]}}: {0}"
-    )]
-    NotASet(String),
-    /// The key set has no supported key.
-    #[error(
-        "the file of --auth-jwks-file (AUTH_JWKS_FILE) has no key for RS256, ES256 or EdDSA: {0}"
-    )]
-    NoKey(String),
-    /// This build verifies no public-key signatures.
-    #[error(
-        "--auth-jwks-file (AUTH_JWKS_FILE): this build verifies HS256 only; build with --features full for RS256, ES256 and EdDSA"
-    )]
-    NoJwks,
-    /// No secret to sign a token with.
-    #[error(
-        "a token is signed with the secret of --auth-secret-file (AUTH_SECRET_FILE) or AUTH_SECRET, and none is given; make one with: openssl rand -base64 32 > secret"
-    )]
-    NoSecret,
-    /// Signing failed.
-    #[error("cannot sign a token: {0}")]
-    Signing(String),
-}
-
-/// The sources of keys.
-pub(super) struct KeySources {
-    secret: Option<SecretSource>,
-    key_set: Option<PathBuf>,
-}
-
-enum SecretSource {
-    Given(crate::cli::settings::Secret),
-    File(PathBuf),
-}
+#[error("{0}")]
+pub struct KeyError(pub(super) String);
 
 /// The content of the sources.
 #[derive(Clone, PartialEq, Eq)]
@@ -88,51 +39,31 @@ struct Key {
     key: DecodingKey,
 }
 
-impl KeySources {
-    /// `None` if the settings name no source.
-    pub(super) fn from_args(args: &AuthArgs) -> Option<Self> {
+impl KeyMaterial {
+    /// Reads the files that the settings name.
+    pub(super) fn read(args: &AuthArgs) -> Result<Self, KeyError> {
         let secret = match (&args.auth_secret, &args.auth_secret_file) {
-            (Some(secret), _) => Some(SecretSource::Given(secret.clone())),
-            (None, Some(path)) => Some(SecretSource::File(path.clone())),
-            (None, None) => None,
-        };
-        let key_set = args.auth_jwks_file.clone();
-        (secret.is_some() || key_set.is_some()).then_some(Self { secret, key_set })
-    }
-
-    /// Reads the sources.
-    pub(super) fn read_material(&self) -> Result<KeyMaterial, KeyError> {
-        let secret = match &self.secret {
-            Some(SecretSource::Given(secret)) => Some(secret.expose().trim().as_bytes().to_vec()),
+            (Some(secret), _) => Some(secret.expose().trim().as_bytes().to_vec()),
             // A line break at the end of the file is not part of the secret.
-            Some(SecretSource::File(path)) => {
+            (None, Some(path)) => {
                 Some(read_key_file(path, "secret that signs tokens")?.trim_ascii().to_vec())
             }
-            None => None,
+            (None, None) => None,
         };
-        let key_set =
-            self.key_set.as_ref().map(|path| read_key_file(path, "keys that verify tokens"));
-        Ok(KeyMaterial { secret, key_set: key_set.transpose()? })
+        let key_set = args.auth_jwks_file.as_ref();
+        let key_set = key_set.map(|path| read_key_file(path, "keys that verify tokens"));
+        Ok(Self { secret, key_set: key_set.transpose()? })
     }
-}
 
-fn read_key_file(path: &PathBuf, what: &'static str) -> Result<Vec<u8>, KeyError> {
-    let unreadable =
-        |why: io::Error| KeyError::Unreadable { path: path.clone(), what, why: why.to_string() };
-    let size = std::fs::metadata(path).map_err(unreadable)?.len();
-    if size > MAX_FILE_BYTES {
-        return Err(unreadable(io::Error::other(format!(
-            "it is larger than {MAX_FILE_BYTES} bytes"
-        ))));
-    }
-    std::fs::read(path).map_err(unreadable)
-}
-
-impl KeyMaterial {
-    /// The key that signs tokens.
     pub(super) fn signing_key(&self) -> Result<EncodingKey, KeyError> {
-        let secret = self.secret.as_ref().ok_or(KeyError::NoSecret)?;
-        check_secret(secret).map(EncodingKey::from_secret)
+        match &self.secret {
+            Some(secret) => check_secret(secret).map(EncodingKey::from_secret),
+            None => Err(KeyError(
+                "a token is signed with the secret of --auth-secret-file (AUTH_SECRET_FILE) or AUTH_SECRET, and none is \
+                 given; make one with: openssl rand -base64 32 > secret"
+                    .into(),
+            )),
+        }
     }
 
     pub(super) fn into_keys(self) -> Result<VerificationKeys, KeyError> {
@@ -142,17 +73,30 @@ impl KeyMaterial {
             keys.push(Key { id: None, algorithm: Algorithm::HS256, key });
         }
         if let Some(set) = &self.key_set {
-            if !cfg!(feature = "jwks") {
-                return Err(KeyError::NoJwks);
-            }
             keys.extend(public_keys(set)?);
         }
         Ok(VerificationKeys(keys))
     }
 }
 
+fn read_key_file(path: &Path, what: &str) -> Result<Vec<u8>, KeyError> {
+    let unreadable = |why| KeyError(format!("cannot read {}, the {what}: {why}", path.display()));
+    let size = fs::metadata(path).map_err(|error| unreadable(error.to_string()))?.len();
+    if size > MAX_FILE_BYTES {
+        return Err(unreadable(format!("it is larger than {MAX_FILE_BYTES} bytes")));
+    }
+    fs::read(path).map_err(|error| unreadable(error.to_string()))
+}
+
 fn check_secret(secret: &[u8]) -> Result<&[u8], KeyError> {
-    if secret.len() < MIN_SECRET_BYTES { Err(KeyError::Weak(secret.len())) } else { Ok(secret) }
+    if secret.len() >= MIN_SECRET_BYTES {
+        return Ok(secret);
+    }
+    Err(KeyError(format!(
+        "the secret that signs tokens has {} bytes, and must have at least {MIN_SECRET_BYTES}; \
+         make one with: openssl rand -base64 32",
+        secret.len()
+    )))
 }
 
 fn public_keys(set: &[u8]) -> Result<Vec<Key>, KeyError> {
@@ -161,8 +105,15 @@ fn public_keys(set: &[u8]) -> Result<Vec<Key>, KeyError> {
     struct Set {
         keys: Vec<Value>,
     }
-    let set: Set =
-        serde_json::from_slice(set).map_err(|error| KeyError::NotASet(error.to_string()))?;
+    let flag = "--auth-jwks-file (AUTH_JWKS_FILE)";
+    if !cfg!(feature = "jwks") {
+        return Err(KeyError(format!(
+            "{flag}: this build verifies HS256 only; build with --features full for RS256, ES256 and EdDSA"
+        )));
+    }
+    let set: Set = serde_json::from_slice(set).map_err(|error| {
+        KeyError(format!("the file of {flag} is not a JSON Web Key Set, {{\"keys\":[…]}}: {error}"))
+    })?;
     let mut keys = Vec::new();
     let mut reasons = Vec::new();
     for (number, key) in set.keys.into_iter().take(MAX_KEYS).enumerate() {
@@ -176,7 +127,9 @@ fn public_keys(set: &[u8]) -> Result<Vec<Key>, KeyError> {
     }
     if keys.is_empty() {
         let why = if reasons.is_empty() { "it has none at all".into() } else { reasons.join(", ") };
-        return Err(KeyError::NoKey(why));
+        return Err(KeyError(format!(
+            "the file of {flag} has no key for RS256, ES256 or EdDSA: {why}"
+        )));
     }
     Ok(keys)
 }

@@ -1,9 +1,8 @@
 //! Authenticates a router's requests.
 
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, StatusCode, Uri, header},
-    middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
 use tower::ServiceBuilder;
@@ -11,8 +10,8 @@ use tower::ServiceBuilder;
 use crate::ops::metrics::AUTH_REFUSED;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{Auth, Caller, refusal::TokenRefusal};
-use crate::{problem::Problem, server::gate::Gate};
+use super::{Auth, Caller, TokenRefusal};
+use crate::{problem::Problem, server::gate::gate};
 
 /// Where a request may carry its token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +39,7 @@ impl Auth {
             }
             response
         };
-        let check = Gate(move |request: &mut Request| auth.check_request(request, token));
+        let check = gate(move |request: &mut Request| auth.check_request(request, token));
         routes.route_layer(ServiceBuilder::new().map_response(count_refusals).layer(check))
     }
 
@@ -57,10 +56,7 @@ impl Auth {
                 self.count_refusal(match refusal {
                     TokenRefusal::Missing => "missing",
                     TokenRefusal::Expired => "expired",
-                    TokenRefusal::Early
-                    | TokenRefusal::Audience
-                    | TokenRefusal::Issuer
-                    | TokenRefusal::Invalid => "invalid",
+                    _ => "invalid",
                 });
                 Some(Problem::from(refusal).into_response())
             }
@@ -76,10 +72,12 @@ impl Auth {
     where
         S: Clone + Send + Sync + 'static,
     {
-        self.require_caller(
-            routes.route_layer(from_fn_with_state(scope, check_scope)),
-            TokenIn::Header,
-        )
+        let check = gate(move |request: &mut Request| {
+            let caller = Caller::from_extensions(request.extensions());
+            let checked = caller.and_then(|caller| caller.must_have(scope));
+            checked.err().map(Problem::into_response)
+        });
+        self.require_caller(routes.route_layer(check), TokenIn::Header)
     }
 
     fn count_refusal(&self, reason: &'static str) {
@@ -88,16 +86,6 @@ impl Auth {
                 .increment(1);
         }
     }
-}
-
-async fn check_scope(
-    State(scope): State<&'static str>,
-    caller: Caller,
-    request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
-    caller.must_have(scope)?;
-    Ok(next.run(request).await)
 }
 
 pub(super) fn bearer_token(headers: &HeaderMap) -> Option<&str> {

@@ -1,13 +1,8 @@
 //! Authentication by a JSON Web Token (RFC 7519) in `Authorization: Bearer` (RFC 6750). Routes take
 //! a [`Caller`] and decide on permissions.
-//!
-//! `settings` are the flags, `keys` reads keys, `token` verifies and signs tokens, `hs256` signs in
-//! a build without aws-lc, `refusal` is why a token is rejected, `caller` is the verified identity,
-//! `layer` authenticates a router's requests.
 
 mod settings;
 mod keys;
-mod refusal;
 mod caller;
 mod token;
 mod hs256;
@@ -15,16 +10,16 @@ mod layer;
 #[cfg(test)]
 mod fuzz;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use parking_lot::RwLock;
+use tokio::task::spawn_blocking;
 
-pub use caller::Caller;
+pub use caller::{Caller, TokenRefusal};
 pub use hs256::install_provider;
 pub use keys::KeyError;
-use keys::{KeyMaterial, KeySources, VerificationKeys};
+use keys::{KeyMaterial, VerificationKeys};
 pub use layer::{OPERATE, TokenIn};
-pub use refusal::TokenRefusal;
 pub use settings::{AuthArgs, TokenArgs};
 
 /// Verifies tokens. A cheap handle, to be cloned.
@@ -34,34 +29,27 @@ pub struct Auth(Option<Arc<AuthState>>);
 struct AuthState {
     /// The service, as a metrics label.
     service: &'static str,
-    sources: KeySources,
+    args: AuthArgs,
     /// The keys read at the start.
     first: KeyMaterial,
     /// Replaced as a whole when the files change.
     keys: RwLock<Arc<VerificationKeys>>,
-    audience: String,
-    issuer: Option<String>,
-    reread: Duration,
 }
 
 impl Auth {
     /// From the settings; off, if they name no key.
-    ///
-    /// # Errors
-    /// [`KeyError`].
     pub fn from_args(service: &'static str, args: &AuthArgs) -> Result<Self, KeyError> {
-        let Some(sources) = KeySources::from_args(args) else { return Ok(Self(None)) };
+        if !args.is_on() {
+            return Ok(Self(None));
+        }
         install_provider();
-        let read = sources.read_material()?;
+        let read = KeyMaterial::read(args)?;
         let keys = read.clone().into_keys()?;
         Ok(Self(Some(Arc::new(AuthState {
             service,
-            sources,
+            args: args.clone(),
             first: read,
             keys: RwLock::new(Arc::new(keys)),
-            audience: args.auth_audience.clone(),
-            issuer: args.auth_issuer.clone(),
-            reread: args.auth_reread,
         }))))
     }
 
@@ -77,13 +65,10 @@ impl Auth {
         let Some(shared) = self.0 else { return std::future::pending().await };
         let mut seen = Ok(shared.first.clone());
         loop {
-            tokio::time::sleep(shared.reread).await;
+            tokio::time::sleep(shared.args.auth_reread).await;
             let reading = Arc::clone(&shared);
-            let Ok(read) =
-                tokio::task::spawn_blocking(move || reading.sources.read_material()).await
-            else {
-                continue;
-            };
+            let read = spawn_blocking(move || KeyMaterial::read(&reading.args)).await;
+            let Ok(read) = read else { continue };
             if seen == read {
                 continue;
             }
@@ -98,11 +83,5 @@ impl Auth {
             }
             seen = read;
         }
-    }
-}
-
-impl std::fmt::Debug for Auth {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.is_on() { "Auth(on)" } else { "Auth(off)" })
     }
 }

@@ -13,27 +13,16 @@ pub struct AuthArgs {
     #[arg(long, env = "AUTH_SECRET_FILE", value_name = "FILE", global = true)]
     pub auth_secret_file: Option<PathBuf>,
     /// The secret itself; better in the environment: other users of the machine can see flags
-    #[arg(
-        long,
-        env = "AUTH_SECRET",
-        hide_env_values = true,
-        value_name = "SECRET",
-        global = true,
-        conflicts_with = "auth_secret_file"
-    )]
+    #[arg(long, env = "AUTH_SECRET", hide_env_values = true, value_name = "SECRET", global = true)]
+    #[arg(conflicts_with = "auth_secret_file")]
     pub auth_secret: Option<Secret>,
     /// File with the public keys that verify tokens, as a JSON Web Key Set (RFC 7517): RS256, ES256
     /// and EdDSA. Needs a build with --features full
     #[arg(long, env = "AUTH_JWKS_FILE", value_name = "FILE", global = true)]
     pub auth_jwks_file: Option<PathBuf>,
     /// Audience that tokens must have (`aud`)
-    #[arg(
-        long,
-        env = "AUTH_AUDIENCE",
-        default_value = "notifications",
-        value_name = "NAME",
-        global = true
-    )]
+    #[arg(long, env = "AUTH_AUDIENCE", value_name = "NAME", global = true)]
+    #[arg(default_value = "notifications")]
     pub auth_audience: String,
     /// Issuer that tokens must have (`iss`); any, if not given
     #[arg(long, env = "AUTH_ISSUER", value_name = "NAME", global = true)]

@@ -8,52 +8,26 @@ use std::{
 use jsonwebtoken::{
     Algorithm, Header, Validation, decode, decode_header, encode, errors::ErrorKind,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{
     Auth, AuthArgs, AuthState, TokenArgs,
-    caller::{Caller, TokenClaims},
+    caller::{Caller, LEEWAY_SECONDS, TokenClaims, TokenRefusal},
     hs256::install_provider,
-    keys::{KeyError, KeySources},
-    refusal::{LEEWAY_SECONDS, TokenRefusal},
+    keys::{KeyError, KeyMaterial},
 };
 
 const MAX_TOKEN_BYTES: usize = 8 << 10;
 
-/// The claims we read (RFC 7519, section 4.1; `scope`: RFC 8693, section 4.2). `decode` checks
-/// `aud`, `iss` and `nbf`.
-#[derive(Deserialize)]
-struct Claims {
-    sub: Option<String>,
-    #[serde(default)]
-    scope: Scope,
-    exp: f64,
-}
-
-/// One text of words, as RFC 8693 says, or a list, as some issuers write it.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Scope {
-    Text(String),
-    List(Vec<String>),
-}
-
-impl Default for Scope {
-    fn default() -> Self {
-        Self::List(Vec::new())
-    }
-}
-
 impl Auth {
     /// The caller that this token identifies.
-    ///
-    /// # Errors
-    /// [`TokenRefusal`].
     pub fn verify_token(&self, token: Option<&str>) -> Result<Caller, TokenRefusal> {
         match (&self.0, token) {
             (None, _) => Ok(Caller::Anybody),
             (Some(_), None) => Err(TokenRefusal::Missing),
-            (Some(shared), Some(token)) => shared.verify_signed(token).map(Caller::from),
+            (Some(shared), Some(token)) => {
+                shared.verify_signed(token).map(|claims| Caller::Token(claims.into()))
+            }
         }
     }
 }
@@ -68,60 +42,42 @@ impl AuthState {
         let mut validation = Validation::new(header.alg);
         validation.leeway = LEEWAY_SECONDS;
         validation.validate_nbf = true;
-        validation.set_audience(&[&self.audience]);
+        validation.set_audience(&[&self.args.auth_audience]);
         let mut required = vec!["exp", "aud"];
-        if let Some(issuer) = &self.issuer {
+        if let Some(issuer) = &self.args.auth_issuer {
             validation.set_issuer(&[issuer]);
             required.push("iss");
         }
         validation.set_required_spec_claims(&required);
         let keys = self.keys.read().clone();
-        let mut refusal = TokenRefusal::Invalid;
         for key in keys.matching_keys(&header) {
-            match decode::<Claims>(token, key, &validation) {
-                Ok(token) => return Ok(token.claims.into()),
-                Err(error) => {
-                    refusal = match error.kind() {
-                        ErrorKind::ExpiredSignature => TokenRefusal::Expired,
-                        ErrorKind::ImmatureSignature => TokenRefusal::Early,
-                        ErrorKind::InvalidAudience => TokenRefusal::Audience,
-                        ErrorKind::InvalidIssuer => TokenRefusal::Issuer,
-                        // Another key may have signed it.
-                        ErrorKind::InvalidSignature => continue,
-                        _ => TokenRefusal::Invalid,
-                    };
-                    break;
-                }
-            }
+            let error = match decode(token, key, &validation) {
+                Ok(token) => return Ok(token.claims),
+                Err(error) => error,
+            };
+            return Err(match error.kind() {
+                ErrorKind::ExpiredSignature => TokenRefusal::Expired,
+                ErrorKind::ImmatureSignature => TokenRefusal::Early,
+                ErrorKind::InvalidAudience => TokenRefusal::Audience,
+                ErrorKind::InvalidIssuer => TokenRefusal::Issuer,
+                // Another key may have signed it.
+                ErrorKind::InvalidSignature => continue,
+                _ => TokenRefusal::Invalid,
+            });
         }
-        Err(refusal)
-    }
-}
-
-impl From<Claims> for TokenClaims {
-    fn from(claims: Claims) -> Self {
-        let scopes = match claims.scope {
-            Scope::Text(text) => text.split(' ').map(str::to_owned).collect(),
-            Scope::List(list) => list,
-        };
-        Self { subject: claims.sub, scopes, expires: claims.exp }
+        Err(TokenRefusal::Invalid)
     }
 }
 
 impl TokenArgs {
     /// Prints a [new token](Self::mint_token).
-    ///
-    /// # Errors
-    /// [`KeyError`]; [`KeyError::Signing`] also if standard output is closed.
     pub fn print_token(&self, args: &AuthArgs) -> Result<(), KeyError> {
         let token = self.mint_token(args)?;
-        writeln!(std::io::stdout(), "{token}").map_err(|error| KeyError::Signing(error.to_string()))
+        writeln!(std::io::stdout(), "{token}")
+            .map_err(|error| KeyError(format!("cannot sign a token: {error}")))
     }
 
     /// Signs a token of these claims with the configured secret.
-    ///
-    /// # Errors
-    /// [`KeyError`].
     pub fn mint_token(&self, args: &AuthArgs) -> Result<String, KeyError> {
         #[derive(Serialize)]
         struct Minted<'m> {
@@ -136,8 +92,7 @@ impl TokenArgs {
             exp: u64,
         }
         install_provider();
-        let sources = KeySources::from_args(args).ok_or(KeyError::NoSecret)?;
-        let key = sources.read_material()?.signing_key()?;
+        let key = KeyMaterial::read(args)?.signing_key()?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let claims = Minted {
             sub: self.sub.as_deref(),
@@ -148,6 +103,6 @@ impl TokenArgs {
             exp: now.saturating_add(self.expires.as_secs().max(1)),
         };
         encode(&Header::new(Algorithm::HS256), &claims, &key)
-            .map_err(|error| KeyError::Signing(error.to_string()))
+            .map_err(|error| KeyError(format!("cannot sign a token: {error}")))
     }
 }

@@ -1,7 +1,7 @@
 //! Runs a program: `.env`, settings, logs, runtime, exit code. Errors are one line on standard
 //! error.
 
-use std::{error::Error, fmt::Display, process::ExitCode};
+use std::{error::Error, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -24,9 +24,6 @@ pub enum ServiceCommand {
 
 impl ServiceCommand {
     /// Prints the token, or checks every one of these addresses.
-    ///
-    /// # Errors
-    /// The token cannot be signed, or an address does not answer.
     pub async fn execute(&self, auth: &AuthArgs, addresses: &[&str]) -> Result<(), Box<dyn Error>> {
         match self {
             Self::Token(token) => token.print_token(auth)?,
@@ -42,6 +39,7 @@ impl ServiceCommand {
 
 /// Parses the settings `C` and runs `program` with them. `logs` selects the telemetry's settings.
 /// Call it first in `main`: a `.env` file may only be loaded while there is a single thread.
+#[allow(clippy::print_stderr)] // The final error message.
 pub fn run_program<C, F>(
     name: &str,
     logs: impl FnOnce(&C) -> &TelemetryArgs,
@@ -51,36 +49,27 @@ where
     C: Parser,
     F: Future<Output = Result<(), Box<dyn Error>>>,
 {
-    if let Err(error) = settings::load_dotenv() {
-        return exit_with_error(name, error);
-    }
-    let cli = C::parse();
-    let logs = logs(&cli).clone();
-    if let Err(error) = telemetry::init_logging(&logs) {
-        return exit_with_error(name, error);
-    }
-    if let Err(error) = trace::init_exporter(name, &logs.trace) {
-        return exit_with_error(name, error);
-    }
-    // Each stream is an open file, and many systems allow 1024 by default.
-    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        tracing::debug!(%error, "cannot raise the limit of open files");
-    }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return exit_with_error(name, error),
+    let run = || -> Result<(), Box<dyn Error>> {
+        settings::load_dotenv()?;
+        let cli = C::parse();
+        let logs = logs(&cli).clone();
+        telemetry::init_logging(&logs)?;
+        trace::init_exporter(name, &logs.trace)?;
+        // Each stream is an open file, and many systems allow 1024 by default.
+        if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+            tracing::debug!(%error, "cannot raise the limit of open files");
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let ended = runtime.block_on(program(cli));
+        drop(runtime);
+        trace::flush_spans();
+        ended
     };
-    let ended = runtime.block_on(program(cli));
-    drop(runtime);
-    trace::flush_spans();
-    match ended {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit_with_error(name, error),
+        Err(error) => {
+            eprintln!("{name}: {error}");
+            ExitCode::FAILURE
+        }
     }
-}
-
-#[allow(clippy::print_stderr)] // The final error message.
-fn exit_with_error(name: &str, error: impl Display) -> ExitCode {
-    eprintln!("{name}: {error}");
-    ExitCode::FAILURE
 }

@@ -1,67 +1,38 @@
 //! Helpers for settings: the `.env` file, secrets, durations.
 
-use std::{
-    env, fmt, io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{env, fmt, io, path::Path, time::Duration};
 
 /// Why a `.env` file cannot be used. Never repeats its content, which may be secret.
 #[derive(Debug, thiserror::Error)]
-pub enum EnvFileError {
-    /// It could not be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The error of the operating system.
-        source: io::Error,
-    },
-    /// A line of it is not `NAME=value`.
-    #[error(
-        "{}{}: not NAME=value; a value with spaces, # or $ needs 'single quotes'",
-        path.display(),
-        line.map(|n| format!(", line {n}")).unwrap_or_default()
-    )]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// The line from 1, if known.
-        line: Option<usize>,
-    },
-}
+#[error("{0}")]
+pub struct EnvFileError(String);
 
-/// Loads a `.env` file into the environment and returns its path. It is searched for in the current
-/// folder and its parents, and may be missing. Existing variables win.
+/// Loads a `.env` file into the environment. It is searched for in the current folder and its
+/// parents, and may be missing. Existing variables win.
 ///
 /// Call it first in `main`, before a second thread starts (the environment may only be changed
 /// then) and before clap parses.
-///
-/// # Errors
-/// [`EnvFileError`].
-pub fn load_dotenv() -> Result<Option<PathBuf>, EnvFileError> {
-    let Ok(folder) = env::current_dir() else {
-        return Ok(None);
-    };
+pub(crate) fn load_dotenv() -> Result<(), EnvFileError> {
+    let folder = env::current_dir().unwrap_or_default();
     // A folder named `.env` is usually a Python environment.
-    let Some(path) = folder.ancestors().map(|f| f.join(".env")).find(|p| p.is_file()) else {
-        return Ok(None);
-    };
-    load_file(&path)?;
-    Ok(Some(path))
+    let found = folder.ancestors().map(|folder| folder.join(".env")).find(|path| path.is_file());
+    found.map_or(Ok(()), |path| load_file(&path))
 }
 
 /// Loads this file, which must exist.
-///
-/// # Errors
-/// [`EnvFileError`].
 pub fn load_file(path: &Path) -> Result<(), EnvFileError> {
-    let unreadable = |source| EnvFileError::Unreadable { path: path.to_owned(), source };
-    let malformed = |line| EnvFileError::Malformed { path: path.to_owned(), line };
+    let file = path.display();
+    let unreadable = |error: io::Error| EnvFileError(format!("cannot read {file}: {error}"));
+    let malformed = |line: Option<usize>| {
+        let line = line.map(|index| format!(", line {}", index + 1)).unwrap_or_default();
+        EnvFileError(format!(
+            "{file}{line}: not NAME=value; a value with spaces, # or $ needs 'single quotes'"
+        ))
+    };
     let content = std::fs::read_to_string(path).map_err(unreadable)?;
     // `set_var` panics on a NUL.
     if let Some(line) = content.lines().position(|line| line.contains('\0')) {
-        return Err(malformed(Some(line + 1)));
+        return Err(malformed(Some(line)));
     }
     match dotenvy::from_read(content.as_bytes()) {
         Ok(()) => Ok(()),
@@ -69,7 +40,7 @@ pub fn load_file(path: &Path) -> Result<(), EnvFileError> {
             let first = text.lines().next().filter(|first| !first.is_empty());
             let line =
                 first.and_then(|first| content.lines().position(|line| line.starts_with(first)));
-            Err(malformed(line.map(|line| line + 1)))
+            Err(malformed(line))
         }
         Err(dotenvy::Error::Io(source)) => Err(unreadable(source)),
         Err(_) => Err(malformed(None)),
@@ -130,9 +101,6 @@ pub enum InvalidDuration {
 
 /// Parses a whole number and a unit (`500us`, `500ms`, `10s`, `5m`, `2h`, `30d`); without a unit it
 /// is seconds. From 0 to [`MAX_DURATION`].
-///
-/// # Errors
-/// [`InvalidDuration`].
 pub fn parse_precise_duration(text: &str) -> Result<Duration, InvalidDuration> {
     let text = text.trim();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -156,18 +124,12 @@ pub fn parse_precise_duration(text: &str) -> Result<Duration, InvalidDuration> {
 }
 
 /// Like [`parse_precise_duration`], in whole milliseconds. A clap `value_parser`.
-///
-/// # Errors
-/// [`InvalidDuration`].
 pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
     let span = parse_precise_duration(text)?;
     if span.subsec_micros() % 1000 == 0 { Ok(span) } else { Err(InvalidDuration::Form) }
 }
 
 /// A [`parse_duration`] longer than 0, for limits that would let no request through at 0.
-///
-/// # Errors
-/// [`InvalidDuration`].
 pub fn parse_positive_duration(text: &str) -> Result<Duration, InvalidDuration> {
     let span = parse_duration(text)?;
     if span.is_zero() { Err(InvalidDuration::Zero) } else { Ok(span) }

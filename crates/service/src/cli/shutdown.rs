@@ -4,9 +4,6 @@ use std::{io, io::Write as _};
 
 use tokio_util::sync::CancellationToken;
 
-/// 128 + SIGINT, as shells report it.
-const INTERRUPTED: i32 = 130;
-
 /// A token that the first SIGINT (Ctrl-C) or SIGTERM cancels. The second signal ends the process at
 /// once with status 130.
 ///
@@ -15,28 +12,25 @@ const INTERRUPTED: i32 = 130;
 #[must_use]
 pub fn cancel_on_signal() -> CancellationToken {
     let token = CancellationToken::new();
-    let cancel = token.clone();
-    match Signals::register_handlers() {
-        Ok(mut signals) => {
-            tokio::spawn(async move {
-                let name = signals.next_signal().await;
-                tracing::info!(
-                    signal = name,
-                    "shutting down; a second signal ends the process at once"
-                );
-                cancel.cancel();
-                let name = signals.next_signal().await;
-                let _ = writeln!(
-                    io::stderr(),
-                    "{name} again: exiting at once; requests under way are cut off"
-                );
-                std::process::exit(INTERRUPTED);
-            });
-        }
+    let mut signals = match Signals::register_handlers() {
+        Ok(signals) => signals,
         Err(error) => {
             tracing::error!(%error, "cannot handle signals; a signal will end the process at once");
+            return token;
         }
-    }
+    };
+    let cancel = token.clone();
+    tokio::spawn(async move {
+        let signal = signals.next_signal().await;
+        tracing::info!(signal, "shutting down; a second signal ends the process at once");
+        cancel.cancel();
+        let signal = signals.next_signal().await;
+        let _ = writeln!(
+            io::stderr(),
+            "{signal} again: exiting at once; requests under way are cut off"
+        );
+        std::process::exit(130); // 128 + SIGINT, as shells report it.
+    });
     token
 }
 

@@ -2,18 +2,20 @@
 //! requests but accept no records look healthy otherwise. Services supply the probe.
 
 use std::{
-    future::pending,
+    future::{pending, ready},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crate::ops::metrics::{CANARY_FAILURES, CANARY_LAST_SUCCESS, CANARY_SECONDS};
 use metrics::{counter, gauge, histogram};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use crate::ops::health::Health;
+use crate::ops::{
+    health::Health,
+    metrics::{CANARY_FAILURES, CANARY_LAST_SUCCESS, CANARY_SECONDS},
+};
 
 /// Bounds one probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,10 +56,8 @@ impl Canary {
         loop {
             let begin = Instant::now();
             let outcome = timeout(self.timeout, probe()).await.unwrap_or_else(|_| {
-                ProbeOutcome::Failed(format!(
-                    "nothing arrived within {} s",
-                    self.timeout.as_secs_f64()
-                ))
+                let seconds = self.timeout.as_secs_f64();
+                ProbeOutcome::Failed(format!("nothing arrived within {seconds} s"))
             });
             let failed = matches!(outcome, ProbeOutcome::Failed(_));
             self.record_outcome(outcome, begin.elapsed());
@@ -96,10 +96,7 @@ impl Canary {
         if self.interval.is_none() {
             return health;
         }
-        health.with_check("canary", move || {
-            let said = self.last_outcome();
-            async move { said }
-        })
+        health.with_check("canary", move || ready(self.last_outcome()))
     }
 
     fn last_outcome(&self) -> Result<Value, String> {

@@ -19,7 +19,7 @@ use axum::{
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpStream, lookup_host},
     sync::Mutex,
     time::{Instant, timeout},
@@ -47,6 +47,8 @@ pub struct Health {
     checks: Vec<(&'static str, Check)>,
     check_deadline: Duration,
     report_ttl: Duration,
+    /// Locked while the checks run, so that concurrent requests wait for one run.
+    last_report: Mutex<Option<(Instant, Arc<HealthReport>)>>,
 }
 
 impl Default for Health {
@@ -55,17 +57,16 @@ impl Default for Health {
     }
 }
 
-impl std::fmt::Debug for Health {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.checks.iter().map(|(name, _)| name)).finish()
-    }
-}
-
 impl Health {
     /// Without checks: always ready.
     #[must_use]
     pub fn new() -> Self {
-        Self { checks: Vec::new(), check_deadline: CHECK_DEADLINE, report_ttl: REPORT_TTL }
+        Self {
+            checks: Vec::new(),
+            check_deadline: CHECK_DEADLINE,
+            report_ttl: REPORT_TTL,
+            last_report: Mutex::default(),
+        }
     }
 
     /// Adds a check. It returns details or the reason why this part is not ready; both are public
@@ -84,8 +85,7 @@ impl Health {
     /// otherwise a 503 problem; both list the checks. All checks run concurrently, and a report is
     /// shared for half a second.
     pub fn routes<S: Clone + Send + Sync + 'static>(self) -> OpenApiRouter<S> {
-        let shared = Arc::new(CachedHealth { health: self, last: Mutex::new(None) });
-        OpenApiRouter::new().routes(routes!(livez)).routes(routes!(readyz)).with_state(shared)
+        OpenApiRouter::new().routes(routes!(livez)).routes(routes!(readyz)).with_state(self.into())
     }
 }
 
@@ -117,9 +117,9 @@ async fn livez() -> Response {
     (status = 200, description = "It is ready", body = ReadyBody),
     (status = 503, description = "It is not ready; `checks` has the reasons", body = ProblemBody,
      content_type = "application/problem+json")))]
-async fn readyz(State(shared): State<Arc<CachedHealth>>) -> Response {
+async fn readyz(State(health): State<Arc<Health>>) -> Response {
     // A task of its own: a client that disconnects must not stop checks that others wait for.
-    match tokio::spawn(shared.latest_report()).await {
+    match tokio::spawn(health.latest_report()).await {
         Ok(report) if report.failed.is_empty() => {
             no_store(&ReadyBody { status: "ready", checks: report.checks.clone() })
         }
@@ -137,12 +137,6 @@ fn no_store(body: &impl Serialize) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
-struct CachedHealth {
-    health: Health,
-    /// Locked while the checks run, so that concurrent requests wait for one run.
-    last: Mutex<Option<(Instant, Arc<HealthReport>)>>,
-}
-
 struct HealthReport {
     /// The names of the checks that failed.
     failed: Vec<&'static str>,
@@ -150,21 +144,19 @@ struct HealthReport {
     checks: Map<String, Value>,
 }
 
-impl CachedHealth {
+impl Health {
     async fn latest_report(self: Arc<Self>) -> Arc<HealthReport> {
-        let mut last = self.last.lock().await;
+        let mut last = self.last_report.lock().await;
         if let Some((at, report)) = &*last
-            && at.elapsed() < self.health.report_ttl
+            && at.elapsed() < self.report_ttl
         {
             return Arc::clone(report);
         }
-        let report = Arc::new(self.health.run_checks().await);
+        let report = Arc::new(self.run_checks().await);
         *last = Some((Instant::now(), Arc::clone(&report)));
         report
     }
-}
 
-impl Health {
     async fn run_checks(&self) -> HealthReport {
         let deadline = self.check_deadline;
         let running: Vec<_> = self
@@ -198,9 +190,6 @@ impl Health {
 
 /// Sends `GET /livez` to `address`, a socket address or `host:port`, within 3 s. An unspecified
 /// address (0.0.0.0, ::) means loopback. Lets an image's health check work without an HTTP client.
-///
-/// # Errors
-/// The reason, if the response is missing or not 200.
 pub async fn check_liveness(address: impl Display) -> Result<(), String> {
     check_liveness_within(LIVENESS_DEADLINE, &address.to_string()).await
 }
@@ -220,13 +209,9 @@ async fn status_line(address: &str) -> io::Result<String> {
     let request = format!("GET /livez HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     // A longer first line is not from one of our services.
-    let mut answer = Vec::new();
-    while answer.len() < 256 && !answer.contains(&b'\n') {
-        if stream.read_buf(&mut answer).await? == 0 {
-            break;
-        }
-    }
-    Ok(String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned())
+    let mut line = Vec::new();
+    BufReader::new(stream.take(256)).read_until(b'\n', &mut line).await?;
+    Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
 }
 
 /// The address at which a listener on `address` is reachable from this machine.

@@ -38,24 +38,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why logging cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
-    /// The filter does not parse.
-    #[error(
-        "--log (RUST_LOG) {filter:?} is not a filter such as info or info,http=debug: {source}"
-    )]
-    Filter {
-        /// The filter.
-        filter: String,
-        /// The parser's error.
-        source: tracing_subscriber::filter::ParseError,
-    },
-    /// Logging is already set up.
-    #[error("logging is already set up in this process")]
-    AlreadySet,
-}
-
 const DEFAULT_FILTER: &str = "info";
 
 /// Targets of drivers, quiet by default. sqlx logs each query, and h2 at trace each header with its
@@ -63,10 +45,7 @@ const DEFAULT_FILTER: &str = "info";
 const QUIET: &str = "librdkafka=warn,rdkafka=warn,sqlx=warn,h2=warn";
 
 /// Starts logging for the whole process, panics included. Call it once.
-///
-/// # Errors
-/// [`TelemetryError`].
-pub fn init_logging(args: &TelemetryArgs) -> Result<(), TelemetryError> {
+pub fn init_logging(args: &TelemetryArgs) -> Result<(), String> {
     let terminal = std::io::stderr().is_terminal();
     let json = match args.log_format {
         LogFormat::Auto => !terminal,
@@ -86,7 +65,7 @@ pub fn init_logging(args: &TelemetryArgs) -> Result<(), TelemetryError> {
         .with(build_filter(&args.log)?)
         .with(lines)
         .try_init()
-        .map_err(|_| TelemetryError::AlreadySet)?;
+        .map_err(|_| "logging is already set up in this process")?;
     std::panic::set_hook(Box::new(|panic| {
         let backtrace = std::backtrace::Backtrace::capture();
         let captured = backtrace.status() == BacktraceStatus::Captured;
@@ -101,7 +80,7 @@ pub fn init_logging(args: &TelemetryArgs) -> Result<(), TelemetryError> {
 }
 
 /// Parses `text`, after the directives of [`QUIET`].
-fn build_filter(text: &str) -> Result<EnvFilter, TelemetryError> {
+fn build_filter(text: &str) -> Result<EnvFilter, String> {
     let text = if text.trim().is_empty() { DEFAULT_FILTER } else { text };
     // A later directive replaces an earlier one of the same target, so a named driver gets its
     // level. If everything is at warn or less, `QUIET` would make drivers louder than the rest.
@@ -111,9 +90,11 @@ fn build_filter(text: &str) -> Result<EnvFilter, TelemetryError> {
         Some(level) if level > LevelFilter::WARN => format!("{QUIET},{text}"),
         _ => text.to_owned(),
     };
-    EnvFilter::builder()
-        .parse(directives)
-        .map_err(|source| TelemetryError::Filter { filter: text.to_owned(), source })
+    EnvFilter::builder().parse(directives).map_err(|error| {
+        format!(
+            "--log (RUST_LOG) {text:?} is not a filter such as info or info,http=debug: {error}"
+        )
+    })
 }
 
 #[cfg(test)]
@@ -151,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_filter_that_is_none_is_named_in_the_error() {
-        let error = build_filter("info,http=lots").expect_err("no such level").to_string();
+        let error = build_filter("info,http=lots").expect_err("no such level");
         assert!(error.contains("info,http=lots") && error.contains("RUST_LOG"), "{error}");
     }
 }

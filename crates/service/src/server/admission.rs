@@ -20,7 +20,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
-use tower::{Layer, Service};
+use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{ops::metrics::Metrics, problem::Problem};
 
@@ -56,7 +56,6 @@ impl RequestPermit {
     }
 }
 
-/// The layer that admits requests.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
     metrics: Metrics,
@@ -82,6 +81,10 @@ impl Admission {
         }
     }
 
+    pub(crate) fn into_layer<S>(self) -> impl Layer<S, Service = AdmissionService<S>> + Clone {
+        layer_fn(move |inner| AdmissionService { inner, admission: self.clone() })
+    }
+
     fn log_shedding(&self) {
         let mut last_warning = self.last_warning.lock();
         last_warning.1 += 1;
@@ -103,30 +106,19 @@ impl Admission {
         if length > MAX_URI_BYTES {
             let message =
                 format!("The path and query have {length} bytes; the maximum is {MAX_URI_BYTES}.");
-            return Err(
-                Problem::new(StatusCode::URI_TOO_LONG, message).with("limit", MAX_URI_BYTES)
-            );
+            let problem = Problem::new(StatusCode::URI_TOO_LONG, message);
+            return Err(problem.with("limit", MAX_URI_BYTES));
         }
         if route.is_some_and(|route| ALWAYS_ADMITTED.contains(&route)) {
             return Ok(None);
         }
-        match Arc::clone(&self.permits).try_acquire_owned() {
-            Ok(permit) => Ok(Some(permit)),
-            Err(_) => {
-                self.metrics.count_shed("requests");
-                self.log_shedding();
-                let message = "Too many concurrent requests; try again shortly.";
-                Err(Problem::unavailable(message, RETRY_DELAY))
-            }
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Ok(Some(permit));
         }
-    }
-}
-
-impl<S> Layer<S> for Admission {
-    type Service = AdmissionService<S>;
-
-    fn layer(&self, inner: S) -> AdmissionService<S> {
-        AdmissionService { inner, admission: self.clone() }
+        self.metrics.count_shed("requests");
+        self.log_shedding();
+        let message = "Too many concurrent requests; try again shortly.";
+        Err(Problem::unavailable(message, RETRY_DELAY))
     }
 }
 

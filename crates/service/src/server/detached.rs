@@ -142,12 +142,11 @@ async fn await_close(stream: &TcpStream) {
     }
 }
 
+type IoPoll<T> = Poll<io::Result<T>>;
+
 impl HyperIo {
     /// Pending once the connection was taken: the caller is about to be dropped.
-    fn poll_stream<T>(
-        &self,
-        poll: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
+    fn poll_stream<T>(&self, poll: impl FnOnce(Pin<&mut TcpStream>) -> IoPoll<T>) -> IoPoll<T> {
         match &mut *self.0.stream.lock() {
             Some(stream) => poll(Pin::new(stream)),
             None => Poll::Pending,
@@ -156,47 +155,39 @@ impl HyperIo {
 }
 
 impl AsyncRead for HyperIo {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.poll_stream(|stream| stream.poll_read(context, into))
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> IoPoll<()> {
+        self.poll_stream(|stream| stream.poll_read(cx, buf))
     }
 }
 
 impl AsyncWrite for HyperIo {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_stream(|stream| stream.poll_write(context, bytes))
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> IoPoll<usize> {
+        self.poll_stream(|stream| stream.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
         self: Pin<&mut Self>,
-        context: &mut Context<'_>,
+        cx: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_stream(|stream| stream.poll_write_vectored(context, bytes))
+    ) -> IoPoll<usize> {
+        self.poll_stream(|stream| stream.poll_write_vectored(cx, bytes))
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> IoPoll<()> {
         // hyper flushes when its own buffer is empty. The body is kept before the head is written,
         // so the first flush after that includes the head.
         if self.0.body.lock().is_some() {
             self.0.flushed.store(true, Ordering::Relaxed);
         }
-        self.poll_stream(|stream| stream.poll_flush(context))
+        self.poll_stream(|stream| stream.poll_flush(cx))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_stream(|stream| stream.poll_shutdown(context))
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> IoPoll<()> {
+        self.poll_stream(|stream| stream.poll_shutdown(cx))
     }
 }
 

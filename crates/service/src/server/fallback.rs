@@ -17,10 +17,7 @@ const MAX_TEXT_BYTES: u64 = 1024;
 
 /// Turns an error response with an empty or plain-text body, as axum and tower write them, into a
 /// problem with the same status and headers, such as `Allow`. For `ServiceBuilder::and_then`.
-///
-/// # Errors
-/// Never.
-pub async fn problem_bodies(response: Response) -> Result<Response, Infallible> {
+pub(crate) async fn problem_bodies(response: Response) -> Result<Response, Infallible> {
     let status = response.status();
     if !(status.is_client_error() || status.is_server_error()) || has_own_body(response.headers()) {
         return Ok(response);
@@ -56,11 +53,9 @@ pub async fn problem_bodies(response: Response) -> Result<Response, Infallible> 
     Ok(response)
 }
 
-/// 500 for a panic in a handler. The hook of
-/// [`telemetry::init_logging`](crate::ops::telemetry::init_logging) logs the panic. For
+/// 500 for a panic in a handler, which the hook of `init_logging` logs. For
 /// `CatchPanicLayer::custom`.
-#[must_use]
-pub fn respond_to_panic(_: Box<dyn Any + Send + 'static>) -> Response {
+pub(crate) fn respond_to_panic(_: Box<dyn Any + Send + 'static>) -> Response {
     Problem::internal().into_response()
 }
 
@@ -80,7 +75,6 @@ async fn read_short_text(body: Body) -> String {
     String::from_utf8(bytes.into()).unwrap_or_default()
 }
 
-/// The message of a status without a message of its own.
 fn default_message(status: StatusCode) -> &'static str {
     match status {
         StatusCode::NOT_FOUND => "No such route.",

@@ -9,28 +9,20 @@ use std::{
 
 use axum::{extract::Request, response::Response};
 use futures_util::future::Either;
-use tower::{Layer, Service};
+use tower::{Layer, Service, layer::layer_fn};
 
 /// Calls `check` for each request; a response ends it. The check may add extensions.
-#[derive(Debug, Clone)]
-pub(crate) struct Gate<C>(pub(crate) C);
+pub(crate) fn gate<S, C: Clone>(check: C) -> impl Layer<S, Service = Gate<S, C>> + Clone {
+    layer_fn(move |inner| Gate { inner, check: check.clone() })
+}
 
-/// The service that [`Gate`] makes.
-#[derive(Debug, Clone)]
-pub(crate) struct GateService<S, C> {
+#[derive(Clone)]
+pub(crate) struct Gate<S, C> {
     inner: S,
     check: C,
 }
 
-impl<S, C: Clone> Layer<S> for Gate<C> {
-    type Service = GateService<S, C>;
-
-    fn layer(&self, inner: S) -> GateService<S, C> {
-        GateService { inner, check: self.0.clone() }
-    }
-}
-
-impl<S, C> Service<Request> for GateService<S, C>
+impl<S, C> Service<Request> for Gate<S, C>
 where
     S: Service<Request, Response = Response, Error = Infallible>,
     C: Fn(&mut Request) -> Option<Response>,

@@ -3,7 +3,7 @@
 
 use std::{
     convert::Infallible,
-    io::ErrorKind,
+    io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset},
     pin::pin,
     sync::{
         Arc,
@@ -40,7 +40,7 @@ use crate::{
     server::detached::{self, DetachedConnection},
     server::fallback,
     server::limits::{HttpLimits, MIN_HEADER_BYTES},
-    server::request_log::RequestLog,
+    server::request_log::log_requests,
 };
 
 /// Concurrent requests of an HTTP/2 connection: peers forward many streams over one.
@@ -64,14 +64,15 @@ const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A response's own security headers win. The body limits apply to extractors: a handler that
 /// streams its body must bound it itself.
 pub fn add_layers(router: Router, limits: &HttpLimits, metrics: &Metrics) -> Router {
+    let admission = Admission::new(limits.max_requests, limits.request_timeout, metrics.clone());
     router.layer(
         ServiceBuilder::new()
-            .layer(RequestLog(metrics.clone()))
+            .layer(log_requests(metrics.clone()))
             .map_response(add_security_headers)
             .and_then(fallback::problem_bodies)
             .map_response(|response: axum::http::Response<_>| response.into_response())
             .layer(CatchPanicLayer::custom(fallback::respond_to_panic))
-            .layer(Admission::new(limits.max_requests, limits.request_timeout, metrics.clone()))
+            .layer(admission.into_layer())
             .layer(DefaultBodyLimit::max(limits.max_body_bytes))
             .layer(Extension(BodyBounds::new(limits.body_timeout, limits.max_bodies_bytes))),
     )
@@ -209,9 +210,7 @@ async fn accept_connections(
             (Err(error), _)
                 if matches!(
                     error.kind(),
-                    ErrorKind::ConnectionAborted
-                        | ErrorKind::ConnectionReset
-                        | ErrorKind::ConnectionRefused
+                    ConnectionAborted | ConnectionReset | ConnectionRefused
                 ) => {}
             // No file handles or memory (EMFILE, ENFILE, ENOBUFS, ENOMEM) until connections end. A
             // retry at once would burn processor time.

@@ -13,71 +13,31 @@ use tokio::net::{TcpListener, TcpSocket, lookup_host};
 /// subscribers reconnect at once when an instance stops.
 const BACKLOG: u32 = 4096;
 
-/// Why a service cannot listen. The message says how to fix it.
+/// Why a service cannot listen, and how to fix it.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BindError {
-    /// Another process listens there.
-    #[error(
-        "cannot listen on {address} for the {name}: the address is already in use, perhaps by another {name}. {hint}"
-    )]
-    InUse {
-        /// The address.
-        address: String,
-        /// The service that wanted it.
-        name: String,
-        /// How to choose another address.
-        hint: String,
-    },
-    /// The operating system denies it.
-    #[error(
-        "cannot listen on {address} for the {name}: permission denied; a port below 1024 needs a privileged process. {hint}"
-    )]
-    Denied {
-        /// The address.
-        address: String,
-        /// The service that wanted it.
-        name: String,
-        /// How to choose another address.
-        hint: String,
-    },
-    /// Another error: no such host, no such interface, no file handle left.
-    #[error("cannot listen on {address} for the {name}: {source}. {hint}")]
-    Other {
-        /// The address.
-        address: String,
-        /// The service that wanted it.
-        name: String,
-        /// The error of the operating system.
-        source: io::Error,
-        /// How to choose another address.
-        hint: String,
-    },
-    /// Other machines can reach the address, and authentication is off.
-    #[error(
-        "refusing to listen on {address}: other machines can reach it, and authentication is off, so anyone there could \
-         act as any user. Turn it on (--auth-secret-file or --auth-jwks-file), choose a loopback address ({flag} \
-         127.0.0.1:{port}, or {env} in the environment), or add --insecure where the network itself keeps \
-         strangers out"
-    )]
-    Exposed {
-        /// The address.
-        address: SocketAddr,
-        /// Its port.
-        port: u16,
-        /// The flag that chooses it.
-        flag: String,
-        /// The environment variable that chooses it.
-        env: String,
-    },
+#[error("{0}")]
+pub struct BindError(String);
+
+impl BindError {
+    fn new(address: &str, name: &str, error: &io::Error, flag: &str, env: &str) -> Self {
+        let why = match error.kind() {
+            ErrorKind::AddrInUse => {
+                format!("the address is already in use, perhaps by another {name}")
+            }
+            ErrorKind::PermissionDenied => {
+                "permission denied; a port below 1024 needs a privileged process".to_owned()
+            }
+            _ => error.to_string(),
+        };
+        Self(format!(
+            "cannot listen on {address} for the {name}: {why}. Choose another with {flag} HOST:PORT, \
+             or {env} in the environment (port 0: any free one)"
+        ))
+    }
 }
 
-/// Fails if `address` is not loopback and not `guarded` (by authentication or `--insecure`). `flag`
-/// and `env` are the settings of the address, such as `--listen` and `PRODUCER_LISTEN`.
-///
-/// # Errors
-/// [`BindError::Exposed`].
-pub fn check_exposure(
+/// Fails if `address` is not loopback and not `guarded`.
+fn check_exposure(
     address: SocketAddr,
     guarded: bool,
     flag: &str,
@@ -87,20 +47,18 @@ pub fn check_exposure(
     if guarded || address.ip().to_canonical().is_loopback() {
         return Ok(());
     }
-    Err(BindError::Exposed {
-        address,
-        port: address.port(),
-        flag: flag.to_owned(),
-        env: env.to_owned(),
-    })
+    let port = address.port();
+    Err(BindError(format!(
+        "refusing to listen on {address}: other machines can reach it, and authentication is off, so anyone there could \
+         act as any user. Turn it on (--auth-secret-file or --auth-jwks-file), choose a loopback address ({flag} \
+         127.0.0.1:{port}, or {env} in the environment), or add --insecure where the network itself keeps \
+         strangers out"
+    )))
 }
 
 /// Binds `address`, a socket address or `host:port` (port 0: any free port). `name` is the service
 /// in error messages, such as `producer`; `flag` and `env` are the settings of the address, such as
 /// `--listen` and `PRODUCER_LISTEN`.
-///
-/// # Errors
-/// [`BindError`].
 pub async fn bind_listener(
     name: &str,
     address: impl Display,
@@ -108,27 +66,12 @@ pub async fn bind_listener(
     env: &str,
 ) -> Result<TcpListener, BindError> {
     let address = address.to_string();
-    match listen_on_first(&address).await {
-        Ok(listener) => Ok(listener),
-        Err(source) => {
-            let name = name.to_owned();
-            let hint = format!(
-                "Choose another with {flag} HOST:PORT, or {env} in the environment (port 0: any free one)"
-            );
-            Err(match source.kind() {
-                ErrorKind::AddrInUse => BindError::InUse { address, name, hint },
-                ErrorKind::PermissionDenied => BindError::Denied { address, name, hint },
-                _ => BindError::Other { address, name, source, hint },
-            })
-        }
-    }
+    let bound = listen_on_first(&address).await;
+    bound.map_err(|error| BindError::new(&address, name, &error, flag, env))
 }
 
-/// Binds `address` and refuses one that strangers can reach, as [`bind_listener`] and
-/// [`check_exposure`] do.
-///
-/// # Errors
-/// [`BindError`].
+/// Binds `address` as [`bind_listener`] does. Refuses one that strangers can reach, unless it is
+/// `guarded` by authentication or `--insecure`.
 pub async fn open_listener(
     name: &str,
     address: &str,
@@ -138,17 +81,8 @@ pub async fn open_listener(
 ) -> Result<TcpListener, BindError> {
     let listener = bind_listener(name, address, flag, env).await?;
     let bound = listener.local_addr();
-    check_exposure(
-        bound.map_err(|source| BindError::Other {
-            address: address.to_owned(),
-            name: name.to_owned(),
-            source,
-            hint: String::new(),
-        })?,
-        guarded,
-        flag,
-        env,
-    )?;
+    let bound = bound.map_err(|error| BindError::new(address, name, &error, flag, env))?;
+    check_exposure(bound, guarded, flag, env)?;
     Ok(listener)
 }
 
@@ -201,11 +135,8 @@ mod tests {
 
     #[test]
     fn a_permission_error_says_why() {
-        let text = BindError::Denied {
-            address: "127.0.0.1:80".into(),
-            name: "producer".into(),
-            hint: "H".into(),
-        };
+        let denied = ErrorKind::PermissionDenied.into();
+        let text = BindError::new("127.0.0.1:80", "producer", &denied, "--listen", "LISTEN");
         assert!(text.to_string().contains("1024"), "{text}");
     }
 

@@ -10,7 +10,7 @@ use axum::{
     response::IntoResponse as _,
 };
 
-use crate::{problem::Problem, server::gate::Gate};
+use crate::{problem::Problem, server::gate::gate};
 
 /// Returns true if the request has no `Origin`, or that of its own host.
 #[must_use]
@@ -30,7 +30,7 @@ pub fn refuse_foreign_origins(
     local: bool,
     allowed: impl Fn(&HeaderValue) -> bool + Clone + Send + Sync + 'static,
 ) -> Router {
-    routes.layer(Gate(move |request: &mut Request| {
+    routes.layer(gate(move |request: &mut Request| {
         let origin = request.headers().get(header::ORIGIN);
         let fine = request.method().is_safe()
             || is_own(request.headers(), request.uri())

@@ -14,12 +14,12 @@ use axum::{
     http::Method,
     response::Response,
 };
-use tower::{Layer, Service};
+use tower::{Layer, Service, layer::layer_fn};
 use tracing::Instrument as _;
 
 use crate::{
     ops::metrics::Metrics,
-    ops::trace::{RequestSpan, TraceParent},
+    ops::trace::{TraceParent, begin_span},
     problem::Problem,
     server::admission::ShedRequest,
 };
@@ -27,21 +27,17 @@ use crate::{
 /// Counts each request and logs it under the target `http`: 500 at error, other 5xx at warn,
 /// everything else at debug. Handlers find a [`TraceParent`] in the extensions. With `http=debug`,
 /// their events are in a span with the method and the route.
-#[derive(Debug, Clone)]
-pub(crate) struct RequestLog(pub(crate) Metrics);
-
-#[derive(Debug, Clone)]
-pub(crate) struct RequestLogService<S>(S, Metrics);
-
-impl<S> Layer<S> for RequestLog {
-    type Service = RequestLogService<S>;
-
-    fn layer(&self, inner: S) -> RequestLogService<S> {
-        RequestLogService(inner, self.0.clone())
-    }
+pub(crate) fn log_requests<S>(metrics: Metrics) -> impl Layer<S, Service = RequestLog<S>> + Clone {
+    layer_fn(move |inner| RequestLog { inner, metrics: metrics.clone() })
 }
 
-impl<S> Service<Request> for RequestLogService<S>
+#[derive(Clone)]
+pub(crate) struct RequestLog<S> {
+    inner: S,
+    metrics: Metrics,
+}
+
+impl<S> Service<Request> for RequestLog<S>
 where
     S: Service<Request, Response = Response, Error = Infallible>,
     S::Future: Send + 'static,
@@ -51,30 +47,28 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(cx)
+        self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         let started = Instant::now();
-        let metrics = self.1.clone();
+        let metrics = self.metrics.clone();
         let present = metrics.traffic().count_request();
         let method = request.method().clone();
         let route = request.extensions().get::<MatchedPath>().cloned();
         let name = route.as_ref().map_or("-", MatchedPath::as_str);
         let span = tracing::debug_span!(target: "http", "request", http.method = %method, http.route = name);
         let parent = TraceParent::from_headers(request.headers());
-        let traced = RequestSpan::begin(&method, name, parent);
-        if let Some(trace_parent) = traced.as_ref().map(RequestSpan::trace_parent).or(parent) {
+        let (trace_parent, end_span) = begin_span(&method, name, parent);
+        if let Some(trace_parent) = trace_parent {
             request.extensions_mut().insert(trace_parent);
         }
-        let response = span.in_scope(|| self.0.call(request)).instrument(span);
+        let response = span.in_scope(|| self.inner.call(request)).instrument(span);
         Box::pin(async move {
             let response = response.await?;
             let took = started.elapsed();
             drop(present);
-            if let Some(traced) = traced {
-                traced.end(response.status().as_u16());
-            }
+            end_span(response.status().as_u16());
             let name = route.as_ref().map_or("-", MatchedPath::as_str);
             metrics.traffic().record_response(&method, name, response.status(), took);
             log_request(&method, name, &response, took);
@@ -150,7 +144,7 @@ mod tests {
             .route("/inbox/{id}", get(async || "hello"))
             .route("/away", get(async || Problem::unavailable("Kafka is away.", Duration::ZERO)))
             .route("/broken", get(async || StatusCode::INTERNAL_SERVER_ERROR))
-            .layer(RequestLog(Metrics::new("test", crate::ops::metrics::describe_service)));
+            .layer(log_requests(Metrics::new("test", crate::ops::metrics::describe_service)));
         {
             let _guard = tracing::subscriber::set_default(subscriber);
             for path in ["/inbox/4711?access_token=hunter2", "/away", "/broken", "/nowhere/4711"] {

@@ -3,12 +3,6 @@
 //! Events are counted where they happen, through the facade `metrics`, in one recorder a process.
 //! States (such as the number of live partitions) are read at each scrape instead, so they are
 //! never stale.
-//!
-//! - `names`: the metrics of this crate;
-//! - `catalogue`: the descriptions of a service's metrics;
-//! - `traffic`: requests and connections;
-//! - `scrape`: the response to one scrape;
-//! - `process`: memory, files and processor time of the process.
 
 mod names;
 mod catalogue;
@@ -140,7 +134,7 @@ async fn serve_metrics(State(MetricsState { metrics, collect }): State<MetricsSt
     let mut scrape = collect(scrape).await;
     // Counting open files takes long with thousands of streams.
     if let Ok(Some(process)) = tokio::task::spawn_blocking(process::read_process).await {
-        process.add_to(&mut scrape);
+        process.iter().for_each(|(metric, value)| scrape.add_sample(metric, &[], *value));
     }
     let text = scrape.render_text(&recorder.render());
     ([(header::CONTENT_TYPE, MEDIA_TYPE), (header::CACHE_CONTROL, "no-store")], text)

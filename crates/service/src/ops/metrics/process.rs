@@ -5,22 +5,11 @@ use std::fs;
 
 use crate::ops::metrics::{CPU_SECONDS, MAX_FDS, OPEN_FDS, RESIDENT_MEMORY, START_TIME};
 
-use super::Scrape;
-
 /// `USER_HZ` on every processor that we build for.
 const TICKS_A_SECOND: f64 = 100.0;
 
-#[derive(Debug)]
-pub(super) struct ProcessUsage {
-    resident_bytes: f64,
-    open_files: f64,
-    most_files: f64,
-    cpu_seconds: f64,
-    started: f64,
-}
-
-/// Reads `/proc`; `None` if it is missing.
-pub(super) fn read_process() -> Option<ProcessUsage> {
+/// Each metric of this process and its value; `None` if `/proc` is missing.
+pub(super) fn read_process() -> Option<[(&'static str, f64); 5]> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let resident_kib: f64 = word_after(&status, "VmRSS:")?.parse().ok()?;
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
@@ -33,29 +22,20 @@ pub(super) fn read_process() -> Option<ProcessUsage> {
     let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
     let system = fs::read_to_string("/proc/stat").ok()?;
     let booted: f64 = word_after(&system, "btime")?.parse().ok()?;
-    Some(ProcessUsage {
-        resident_bytes: resident_kib * 1024.0,
-        open_files,
-        most_files,
-        // Fields 14, 15 and 22 of proc(5); these begin with the third.
-        cpu_seconds: (ticks(11)? + ticks(12)?) / TICKS_A_SECOND,
-        started: booted + ticks(19)? / TICKS_A_SECOND,
-    })
+    // Fields 14, 15 and 22 of proc(5); these begin with the third.
+    let cpu_seconds = (ticks(11)? + ticks(12)?) / TICKS_A_SECOND;
+    Some([
+        (RESIDENT_MEMORY, resident_kib * 1024.0),
+        (OPEN_FDS, open_files),
+        (MAX_FDS, most_files),
+        (CPU_SECONDS, cpu_seconds),
+        (START_TIME, booted + ticks(19)? / TICKS_A_SECOND),
+    ])
 }
 
 /// The first word after `name`, on the line that begins with it.
 fn word_after<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()
-}
-
-impl ProcessUsage {
-    pub(super) fn add_to(&self, scrape: &mut Scrape) {
-        scrape.add_sample(RESIDENT_MEMORY, &[], self.resident_bytes);
-        scrape.add_sample(OPEN_FDS, &[], self.open_files);
-        scrape.add_sample(MAX_FDS, &[], self.most_files);
-        scrape.add_sample(CPU_SECONDS, &[], self.cpu_seconds);
-        scrape.add_sample(START_TIME, &[], self.started);
-    }
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -65,11 +45,12 @@ mod tests {
 
     #[test]
     fn linux_says_how_much_this_process_uses() {
-        let process = read_process().expect("/proc");
-        assert!(process.resident_bytes > 1e6, "{process:?}");
-        assert!(process.open_files >= 3.0 && process.open_files <= process.most_files);
+        let [resident, open, most, cpu, started] =
+            read_process().expect("/proc").map(|(_, value)| value);
+        assert!(resident > 1e6, "{resident}");
+        assert!(open >= 3.0 && open <= most);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
-        let age = now - process.started;
-        assert!((-2.0..3600.0).contains(&age) && process.cpu_seconds < age + 60.0, "{process:?}");
+        let age = now - started;
+        assert!((-2.0..3600.0).contains(&age) && cpu < age + 60.0, "{age} {cpu}");
     }
 }

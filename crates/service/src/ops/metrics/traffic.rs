@@ -1,24 +1,20 @@
 //! Requests and connections of one service. On the path of every request, so the handles of each
 //! route, method and status are cached.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::ops::metrics::{HTTP_REQUESTS, HTTP_SECONDS};
 use axum::http::{Method, StatusCode};
 use metrics::{Counter, Histogram, counter, histogram};
 use parking_lot::RwLock;
 
+#[derive(Default)]
 pub(crate) struct Traffic {
     service: &'static str,
-    in_flight: Arc<AtomicUsize>,
-    connections: Arc<AtomicUsize>,
+    /// A request under way holds a clone.
+    requests: Arc<()>,
+    /// An open connection holds a clone.
+    connections: Arc<()>,
     /// By matched route.
     routes: RwLock<HashMap<Box<str>, Route>>,
 }
@@ -29,28 +25,19 @@ struct Route {
     answered: HashMap<(&'static str, StatusCode), Counter>,
 }
 
-/// Counted until dropped.
-#[derive(Debug)]
-pub(crate) struct CountGuard(Arc<AtomicUsize>);
-
 impl Traffic {
     pub(super) fn new(service: &'static str) -> Self {
-        Self {
-            service,
-            in_flight: Arc::default(),
-            connections: Arc::default(),
-            routes: RwLock::default(),
-        }
+        Self { service, ..Self::default() }
     }
 
-    /// Counts an accepted connection.
-    pub(crate) fn count_connection(&self) -> CountGuard {
-        CountGuard::count_in(&self.connections)
+    /// Counts an open connection until the result is dropped.
+    pub(crate) fn count_connection(&self) -> Arc<()> {
+        Arc::clone(&self.connections)
     }
 
-    /// Counts a request under way.
-    pub(crate) fn count_request(&self) -> CountGuard {
-        CountGuard::count_in(&self.in_flight)
+    /// Counts a request under way until the result is dropped.
+    pub(crate) fn count_request(&self) -> Arc<()> {
+        Arc::clone(&self.requests)
     }
 
     /// Records that a response began `took` after its request.
@@ -88,27 +75,12 @@ impl Traffic {
         });
     }
 
-    /// Requests whose response has not begun.
     pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        Arc::strong_count(&self.requests) - 1
     }
 
-    /// Connections that are open.
     pub(super) fn open_connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
-    }
-}
-
-impl CountGuard {
-    fn count_in(all: &Arc<AtomicUsize>) -> Self {
-        all.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(all))
-    }
-}
-
-impl Drop for CountGuard {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        Arc::strong_count(&self.connections) - 1
     }
 }
 

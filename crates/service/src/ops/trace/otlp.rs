@@ -16,7 +16,7 @@ use opentelemetry::{
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::{
     Resource,
-    trace::{Sampler, SdkTracer, SdkTracerProvider, Span},
+    trace::{Sampler, SdkTracer, SdkTracerProvider},
 };
 
 use super::{PATH, TraceArgs, TraceParent};
@@ -28,9 +28,6 @@ static TRACER: OnceLock<(SdkTracerProvider, SdkTracer)> = OnceLock::new();
 
 /// Starts the exporter if the settings name a collector. Must run once, before the runtime starts:
 /// the exporter uses a thread of its own.
-///
-/// # Errors
-/// An invalid setting of the exporter.
 pub(crate) fn init_exporter(program: &str, args: &TraceArgs) -> Result<(), String> {
     let Some(endpoint) = &args.otlp_endpoint else { return Ok(()) };
     let exporter = SpanExporter::builder()
@@ -62,8 +59,8 @@ pub(crate) fn flush_spans() {
 impl TraceParent {
     fn to_context(self) -> Context {
         Context::new().with_remote_span_context(SpanContext::new(
-            TraceId::from_bytes(self.trace),
-            SpanId::from_bytes(self.span),
+            TraceId::from(self.trace),
+            SpanId::from(self.span),
             TraceFlags::new(self.flags),
             true,
             TraceState::default(),
@@ -71,24 +68,15 @@ impl TraceParent {
     }
 }
 
-impl From<&SpanContext> for TraceParent {
-    fn from(context: &SpanContext) -> Self {
-        Self {
-            trace: context.trace_id().to_bytes(),
-            span: context.span_id().to_bytes(),
-            flags: context.trace_flags().to_u8(),
-        }
-    }
-}
-
-/// The span of a request under way.
-pub(crate) struct RequestSpan(Span);
-
-impl RequestSpan {
-    /// Begins a span under `parent`, if traces are recorded. `route` is the matched pattern,
-    /// because paths hold ids and queries tokens.
-    pub(crate) fn begin(method: &Method, route: &str, parent: Option<TraceParent>) -> Option<Self> {
-        let (_, tracer) = TRACER.get()?;
+/// Begins a request's span under `parent`, if traces are recorded. `route` is the matched pattern,
+/// because paths hold ids and queries tokens. Returns the context for work that the request causes,
+/// and a function that ends the span with the response's status.
+pub(crate) fn begin_span(
+    method: &Method,
+    route: &str,
+    parent: Option<TraceParent>,
+) -> (Option<TraceParent>, impl FnOnce(u16) + use<>) {
+    let span = TRACER.get().map(|(_, tracer)| {
         let builder = SpanBuilder::from_name(format!("{method} {route}"))
             .with_kind(SpanKind::Server)
             .with_attributes([
@@ -96,29 +84,32 @@ impl RequestSpan {
                 KeyValue::new("http.route", route.to_owned()),
             ]);
         let context = parent.map_or_else(Context::new, TraceParent::to_context);
-        Some(Self(tracer.build_with_context(builder, &context)))
-    }
-
-    /// The context for work that this request causes.
-    pub(crate) fn trace_parent(&self) -> TraceParent {
-        self.0.span_context().into()
-    }
-
-    /// Ends the span with the response's status.
-    pub(crate) fn end(mut self, status: u16) {
-        self.0.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
-        if status >= 500 {
-            self.0.set_status(Status::error(""));
+        tracer.build_with_context(builder, &context)
+    });
+    let context = span.as_ref().map(|span| {
+        let context = span.span_context();
+        TraceParent {
+            trace: u128::from_be_bytes(context.trace_id().to_bytes()),
+            span: u64::from_be_bytes(context.span_id().to_bytes()),
+            flags: context.trace_flags().to_u8(),
         }
-        self.0.end();
-    }
+    });
+    let end = |status: u16| {
+        let Some(mut span) = span else { return };
+        span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
+        if status >= 500 {
+            span.set_status(Status::error(""));
+        }
+        span.end();
+    };
+    (context.or(parent), end)
 }
 
 /// Records the span from the send (`sent_at_ms`, since 1970) to the view, in the trace of the
 /// record's `traceparent`. Does nothing if that trace is not recorded.
 pub fn record_delivery(traceparent: &str, sent_at_ms: i64, partition: i32, offset: i64) {
     let Some((_, tracer)) = TRACER.get() else { return };
-    let Ok(parent) = traceparent.parse::<TraceParent>() else { return };
+    let Some(parent) = TraceParent::parse(traceparent) else { return };
     if !parent.is_sampled() {
         return;
     }
