@@ -1,7 +1,6 @@
 //! The Kafka driver, the only module of the project that names rdkafka. It owns the clients and
 //! their settings. It never knows what a record means.
 
-pub mod security;
 mod config;
 mod context;
 mod statistics;
@@ -25,7 +24,6 @@ use crate::{
     Follower, Group, LogUnreachable, PartitionHandler, Reader, Topic, TopicError, dlq::DlqWriter,
 };
 use context::ClientLog;
-use statistics::ClientRole;
 
 /// Apache Kafka, reached through librdkafka. A cheap handle, to be cloned.
 #[derive(Clone)]
@@ -44,11 +42,9 @@ impl Kafka {
     /// [`LogUnreachable`] names the setting that is wrong.
     pub fn new(settings: KafkaSettings) -> Result<Self, LogUnreachable> {
         settings.check_build()?;
-        let admin = AdminClient::from_config_and_context(
-            &settings.admin_config(),
-            ClientLog::new(ClientRole::Admin),
-        )
-        .map_err(|error| LogUnreachable(format!("Kafka client: {error}")))?;
+        let admin =
+            AdminClient::from_config_and_context(&settings.admin_config(), ClientLog::new("admin"))
+                .map_err(|error| LogUnreachable(format!("Kafka client: {error}")))?;
         let writer = KafkaWriter::new(&settings)?;
         Ok(Self { settings: Arc::new(settings), admin: Arc::new(admin), writer })
     }

@@ -23,7 +23,7 @@ use rdkafka::{
 
 use super::{
     KafkaSettings, KafkaWriter, commits::ConsumerOffsets, context::ClientLog,
-    driver::PartitionDriver, statistics::ClientRole,
+    driver::PartitionDriver,
 };
 use crate::{
     Group, LogUnreachable, PartitionHandler, Reader, commits, dlq::DlqWriter,
@@ -63,7 +63,7 @@ pub(super) fn join_group<H: PartitionHandler>(
         group: group.id.clone(),
         status: Arc::clone(&status),
         shared: Arc::new(SharedDriver {
-            log: ClientLog::new(ClientRole::Reader),
+            log: ClientLog::new("reader"),
             driver: Mutex::new(driver),
         }),
     };
