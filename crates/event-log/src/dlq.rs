@@ -102,6 +102,7 @@ mod tests {
         Record, Topic,
         commits::{GroupOffsets, start_workers},
         embedded::Embedded,
+        partition_offsets::AssignmentEpoch,
         reader::ReaderStatus,
         topic::Cleanup,
     };
@@ -139,7 +140,7 @@ mod tests {
             Arc::new(OffsetTracker::new("t", "g", true, Arc::new(ReaderStatus::default())));
         let commits = Commits { log: log.clone(), seen: Arc::default() };
         let dlq = DlqWriter::new(log.writer(), DLQ);
-        tracker.begin_assignment(0, None);
+        tracker.begin_assignment(AssignmentEpoch::default(), None);
         start_workers(&tracker, commits.clone(), Some(dlq)).expect("the threads start");
         // Each second record is poison.
         for offset in 0..200 {

@@ -13,7 +13,7 @@ use std::{
 use rdkafka::{admin::AdminClient, error::KafkaResult};
 
 use super::context::ClientLog;
-use crate::{Watermarks, assigned_partitions::AssignmentEpoch, partition_state::OffsetGap};
+use crate::{Watermarks, partition_offsets::AssignmentEpoch, partition_state::OffsetGap};
 
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait before a failed query is sent again.
