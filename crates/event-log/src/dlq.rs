@@ -18,12 +18,7 @@ pub(crate) trait AppendCopy: Send + 'static {
     type Ack: Future<Output = Result<Position, AppendError>> + Send;
 
     /// Appends the copy of a poison record to the partition of the same number.
-    fn append_copy(
-        &self,
-        topic: &str,
-        poison: &PoisonRecord,
-        with_value: bool,
-    ) -> Result<Self::Ack, AppendError>;
+    fn append_copy(&self, topic: &str, poison: &PoisonRecord) -> Result<Self::Ack, AppendError>;
 }
 
 /// Appends to the dead-letter queue.
@@ -54,23 +49,17 @@ impl<W: AppendCopy> DlqWriter<W> {
         })
     }
 
-    async fn copy_batch(&self, batch: CopyBatch) -> (CopyBatch, Result<(), AppendError>) {
-        let acks: Vec<_> = batch.iter().map(|(_, poison)| self.append(poison, true)).collect();
-        self.await_acks(batch, acks).await
-    }
-
     /// Returns the copies that are acknowledged, and the last error. A record that is too large for
     /// the dead-letter queue is copied again without its value.
-    async fn await_acks(
-        &self,
-        batch: CopyBatch,
-        acks: Vec<Result<W::Ack, AppendError>>,
-    ) -> (CopyBatch, Result<(), AppendError>) {
+    async fn copy_batch(&self, batch: CopyBatch) -> (CopyBatch, Result<(), AppendError>) {
+        let append = |poison: &PoisonRecord| self.writer.append_copy(&self.topic, poison);
+        let resolve = async |ack: Result<W::Ack, AppendError>| ack?.await.map(drop);
+        let acks: Vec<_> = batch.iter().map(|(_, poison)| append(poison)).collect();
         let (mut copied, mut outcome) = (CopyBatch::new(), Ok(()));
         for (copy, ack) in batch.into_iter().zip(acks) {
-            let mut appended = await_ack(ack).await;
+            let mut appended = resolve(ack).await;
             if appended == Err(AppendError::TooLarge) {
-                appended = await_ack(self.append(&copy.1, false)).await;
+                appended = resolve(append(&copy.1.without_value())).await;
             }
             match appended {
                 Ok(()) => copied.push(copy),
@@ -79,16 +68,6 @@ impl<W: AppendCopy> DlqWriter<W> {
         }
         (copied, outcome)
     }
-
-    fn append(&self, poison: &PoisonRecord, with_value: bool) -> Result<W::Ack, AppendError> {
-        self.writer.append_copy(&self.topic, poison, with_value)
-    }
-}
-
-async fn await_ack(
-    ack: Result<impl Future<Output = Result<Position, AppendError>>, AppendError>,
-) -> Result<(), AppendError> {
-    ack?.await.map(drop)
 }
 
 #[cfg(all(test, feature = "embedded"))]

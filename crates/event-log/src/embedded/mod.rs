@@ -30,7 +30,6 @@ mod retention;
 mod progress;
 mod reader;
 mod driver;
-mod rows;
 
 use std::{
     path::{Path, PathBuf},
@@ -45,6 +44,7 @@ pub use queue::{EmbeddedAck, EmbeddedWriter};
 
 use crate::{
     LogUnreachable, PartitionHandler, Topic, TopicError,
+    commits::start_workers,
     dlq::DlqWriter,
     offset_tracker::OffsetTracker,
     reader::{Follower, Reader, ReaderStatus},
@@ -52,10 +52,13 @@ use crate::{
 use open::FileLock;
 use progress::FileOffsets;
 use queue::WriterRequest;
-use reader::Membership;
+use reader::TopicSource;
 use schema::UnfitFile;
 use topics::Topics;
 use writer::WriterThread;
+
+/// How long a stop of a group member waits for the last copies and commits.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A log in one SQLite file. A cheap handle, to be cloned; the file is open until
 /// [`close`](Self::close), or until the last handle, writer and reader is dropped.
@@ -123,24 +126,31 @@ impl Embedded {
     ) -> Reader {
         let status = Arc::new(ReaderStatus::default());
         let tracker = OffsetTracker::new(topic, group, dlq.is_some(), Arc::clone(&status));
-        let membership = Membership {
-            tracker: Arc::new(tracker),
-            offsets: FileOffsets {
-                group: group.to_owned(),
-                topic: topic.to_owned(),
-                topics: Arc::clone(&self.0.topics),
-                writer: self.writer(),
-            },
-            dlq: dlq.map(|topic| DlqWriter::new(self.writer(), topic)),
-            status,
+        let tracker = Arc::new(tracker);
+        let offsets = FileOffsets {
+            group: group.to_owned(),
+            topic: topic.to_owned(),
+            topics: Arc::clone(&self.0.topics),
+            writer: self.writer(),
         };
-        reader::join_group(self.topic_source(topic), membership, handler)
+        let dlq = dlq.map(|topic| DlqWriter::new(self.writer(), topic));
+        let source = self.topic_source(topic);
+        Reader::spawn("embedded-reader", &status, move |stop| {
+            if let Err(error) = start_workers(&tracker, offsets, dlq) {
+                tracing::error!(%error, "cannot start the threads that commit offsets and copy poison records");
+            }
+            source.run_driver(handler, Some(Arc::clone(&tracker)), None, stop);
+            tracker.close(CLOSE_TIMEOUT);
+        })
     }
 
     /// Reads those partitions of the topic that the follower is assigned, on a thread of its own. A
     /// missing topic is waited for.
     pub fn follow_topic<H: PartitionHandler>(&self, topic: &str, handler: H) -> Follower {
-        reader::follow_topic(self.topic_source(topic), handler)
+        let source = self.topic_source(topic);
+        Follower::spawn("embedded-follower", move |stop, commands| {
+            source.run_driver(handler, None, Some(commands), stop);
+        })
     }
 
     pub(crate) fn fetch_end_offsets(
@@ -154,10 +164,10 @@ impl Embedded {
         ends.collect::<Result<_, _>>().map_err(LogUnreachable)
     }
 
-    fn topic_source(&self, topic: &str) -> reader::TopicSource {
+    fn topic_source(&self, topic: &str) -> TopicSource {
         let SharedLog { path, topics, lock, .. } = &*self.0;
         let (path, topics, topic) = (path.clone(), Arc::clone(topics), topic.to_owned());
-        reader::TopicSource { path, topics, lock: lock.upgrade(), topic }
+        TopicSource { path, topics, lock: lock.upgrade(), topic }
     }
 
     /// Checks that the file answers within `deadline`. While appends fail, the check is a write.

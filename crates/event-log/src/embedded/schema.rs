@@ -99,11 +99,3 @@ pub(super) async fn migrate_file(file: &mut SqliteConnection) -> Result<(), Unfi
 async fn query_number(file: &mut SqliteConnection, sql: &'static str) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(sql).fetch_one(file).await
 }
-
-/// Writes without a change, to find out if the disk accepts writes.
-pub(super) async fn write_nothing(file: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE partitions SET start_offset = start_offset WHERE id = 1")
-        .execute(file)
-        .await
-        .map(drop)
-}

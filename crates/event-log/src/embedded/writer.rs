@@ -18,7 +18,7 @@ use super::{
     connection::WriteConnection,
     insert::insert_records,
     open::{FileLock, primary_code},
-    progress::{self, ProgressRequest},
+    progress,
     queue::{QueuedAppend, WriterRequest},
     retention::Sweep,
     topics::{EmbeddedPartition, Topics},
@@ -109,13 +109,19 @@ impl WriterThread {
 
     async fn answer_request(&mut self, request: WriterRequest) {
         match request {
-            WriterRequest::Progress(request) => self.answer_progress(request).await,
+            WriterRequest::Progress { group, offsets, answer } => {
+                let advance = async |file: &mut SqliteConnection| {
+                    progress::advance_progress(file, &group, &offsets).await
+                };
+                let outcome = self.connection.write(advance).await;
+                let _ = answer.send(outcome.map_err(|error| error.to_string()));
+            }
             WriterRequest::Ensure(topics, answer) => {
                 let _ = answer.send(self.ensure_topics(&topics).await);
             }
             WriterRequest::Ping(answer) => {
-                let _ = answer
-                    .send(self.connection.ping_file().await.map_err(|error| error.to_string()));
+                let outcome = self.connection.ping_file().await;
+                let _ = answer.send(outcome.map_err(|error| error.to_string()));
             }
             WriterRequest::Flush(done) => {
                 let _ = done.send(());
@@ -132,26 +138,25 @@ impl WriterThread {
         // The ends move only once the transaction is durable.
         let mut ends: HashMap<i64, (Arc<EmbeddedPartition>, i64)> = HashMap::new();
         let mut offsets = Vec::with_capacity(batch.len());
-        let written = match self.connection.get_or_connect().await {
-            Ok(file) => {
-                for append in batch.iter() {
-                    let partition = &append.partition;
-                    let (_, end) = ends
-                        .entry(partition.id)
-                        .or_insert_with(|| (Arc::clone(partition), partition.end_offset()));
-                    offsets.push(*end);
-                    *end += 1;
-                }
-                insert_records(file, batch, &offsets, now_ms()).await
+        let write = async |file: &mut SqliteConnection| {
+            for append in batch.iter() {
+                let partition = &append.partition;
+                let (_, end) = ends
+                    .entry(partition.id)
+                    .or_insert_with(|| (Arc::clone(partition), partition.end_offset()));
+                offsets.push(*end);
+                *end += 1;
             }
-            Err(error) => Err(error),
+            insert_records(file, batch, &offsets, now_ms()).await
         };
-        self.connection.record_outcome(&written).await;
+        let written = self.connection.write(write).await;
         // Without a connection, no transaction began.
         let begun = !offsets.is_empty();
         match written {
             Ok(()) => {
-                publish_ends(ends.values());
+                // The readers wake once all ends have moved.
+                ends.values().for_each(|(partition, end)| partition.set_end_offset(*end));
+                ends.values().for_each(|(partition, _)| partition.wake_readers());
                 for (append, offset) in batch.drain(..).zip(offsets) {
                     let partition = append.partition.number;
                     let _ = append.ack.send(Ok(Position { partition, offset }));
@@ -164,16 +169,6 @@ impl WriterThread {
                 }
             }
         }
-    }
-
-    async fn answer_progress(&mut self, request: ProgressRequest) {
-        let ProgressRequest { group, offsets, answer } = request;
-        let outcome = match self.connection.get_or_connect().await {
-            Ok(file) => progress::advance_progress(file, &group, &offsets).await,
-            Err(error) => Err(error),
-        };
-        self.connection.record_outcome(&outcome).await;
-        let _ = answer.send(outcome.map_err(|error| error.to_string()));
     }
 
     async fn ensure_topics(&mut self, topics: &[Topic]) -> Result<(), TopicError> {
@@ -215,16 +210,6 @@ fn wait_for_appenders(queue: &mpsc::UnboundedReceiver<WriterRequest>, last: usiz
             return;
         }
         std::thread::yield_now();
-    }
-}
-
-/// Moves the ends of the partitions, then wakes their readers.
-fn publish_ends<'a>(ends: impl IntoIterator<Item = &'a (Arc<EmbeddedPartition>, i64)> + Clone) {
-    for (partition, end) in ends.clone() {
-        partition.set_end_offset(*end);
-    }
-    for (partition, _) in ends {
-        partition.wake_readers();
     }
 }
 

@@ -118,20 +118,15 @@ impl KafkaWriter {
 impl AppendCopy for KafkaWriter {
     type Ack = KafkaAck;
 
-    fn append_copy(
-        &self,
-        topic: &str,
-        poison: &PoisonRecord,
-        with_value: bool,
-    ) -> Result<KafkaAck, AppendError> {
-        let (value, headers) = poison.copied_parts(with_value);
+    fn append_copy(&self, topic: &str, poison: &PoisonRecord) -> Result<KafkaAck, AppendError> {
+        let headers = poison.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
         self.send_message(FutureRecord {
             topic,
             partition: Some(poison.partition),
-            payload: value,
+            payload: poison.value.as_deref(),
             key: Some(poison.key.as_bytes()),
             timestamp: None,
-            headers: Some(owned_headers(headers.into_iter())),
+            headers: Some(owned_headers(headers)),
         })
     }
 }
