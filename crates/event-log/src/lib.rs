@@ -55,9 +55,9 @@ pub use reader::{
     Assigner, CommittedOffsets, Follower, PartitionHandler, Reader, RecordOutcome, StartAt,
     Watermarks,
 };
-pub use record::{NewRecord, Position, Record, RecordAnchor};
+pub use record::{AppendError, NewRecord, Position, Record, RecordAnchor};
 pub use topic::{Topic, TopicError};
-pub use writer::{Ack, AppendError, Writer};
+pub use writer::{Ack, Writer};
 
 #[cfg(not(any(feature = "kafka", feature = "embedded")))]
 compile_error!("event-log needs a driver: enable its feature `kafka` or `embedded`");
