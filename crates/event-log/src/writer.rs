@@ -27,9 +27,6 @@ pub enum Writer {
 impl Writer {
     /// Puts the record in the queue without waiting. Records of one partition are written in the
     /// order of these calls.
-    ///
-    /// # Errors
-    /// [`AppendError`] says why the record was not queued.
     pub fn append(&self, topic: &str, record: NewRecord) -> Result<Ack, AppendError> {
         match self {
             #[cfg(feature = "kafka")]

@@ -15,8 +15,6 @@
 //! - Memory is bounded: `queue` by records and bytes, a reader by its row buffer.
 //!
 //! The file needs a local disk: SQLite's write-ahead log does not work over a network.
-//!
-//! The modules in the order in which a record meets them.
 
 mod open;
 mod schema;
@@ -75,9 +73,6 @@ struct SharedLog {
 
 impl Embedded {
     /// Opens the log, or creates it and its folder.
-    ///
-    /// # Errors
-    /// [`OpenError`] says why it cannot be opened, and what to do.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
         let lock = Arc::new(FileLock::acquire(path)?);
         let unfit = |unfit| OpenError::new(path, unfit);
@@ -98,9 +93,6 @@ impl Embedded {
 
     /// Creates the topics that are missing, checks those that exist, and starts their cleanup: now,
     /// and once an hour.
-    ///
-    /// # Errors
-    /// [`TopicError::Partitions`] if one exists with another number of partitions.
     pub async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
         let (answer, answered) = oneshot::channel();
         let request = WriterRequest::Ensure(topics.to_vec(), answer);
@@ -171,9 +163,6 @@ impl Embedded {
     }
 
     /// Checks that the file answers within `deadline`. While appends fail, the check is a write.
-    ///
-    /// # Errors
-    /// [`LogUnreachable`] if it does not answer.
     pub async fn ping(&self, deadline: Duration) -> Result<(), LogUnreachable> {
         let (answer, answered) = oneshot::channel();
         self.0.writer.send_request(WriterRequest::Ping(answer)).map_err(LogUnreachable)?;

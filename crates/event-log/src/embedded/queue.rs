@@ -110,11 +110,7 @@ impl EmbeddedWriter {
         (Self { topics, load: Arc::default(), queue }, items)
     }
 
-    /// Queues the record without waiting. Records of one partition are written in the order of these
-    /// calls.
-    ///
-    /// # Errors
-    /// [`AppendError::Refused`] if there is no such topic or partition; [`AppendError::TooLarge`] above
+    /// See [`Writer::append`](crate::Writer::append). [`AppendError::Refused`] if there is no such topic or partition; [`AppendError::TooLarge`] above
     /// 1 MiB (key, value and headers together); [`AppendError::Full`] while 100,000 records or 64 MiB
     /// are unacknowledged; [`AppendError::Unreachable`] after the log was closed.
     pub fn append(&self, topic: &str, record: NewRecord) -> Result<EmbeddedAck, AppendError> {
@@ -152,8 +148,7 @@ impl EmbeddedWriter {
         Ok(EmbeddedAck(answer))
     }
 
-    /// Waits for the queued records, for at most `deadline`. Returns true if all are acknowledged or
-    /// refused.
+    /// See [`Writer::flush`](crate::Writer::flush).
     pub async fn flush(&self, deadline: Duration) -> bool {
         let (done, answer) = oneshot::channel();
         match self.send_request(WriterRequest::Flush(done)) {

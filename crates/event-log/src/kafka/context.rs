@@ -147,27 +147,19 @@ impl ClientLog {
 
 impl ClientContext for ClientLog {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg
-            | RDKafkaLogLevel::Alert
-            | RDKafkaLogLevel::Critical
-            | RDKafkaLogLevel::Error
-            | RDKafkaLogLevel::Warning => {
-                // librdkafka reports these to `error` too.
-                if matches!(facility, "FAIL" | "REQTMOUT" | "ERROR") {
-                    tracing::debug!(target: "librdkafka", { kafka.facility = facility }, "{message}");
-                } else {
-                    tracing::warn!(target: "librdkafka", { kafka.facility = facility }, "{message}");
-                }
-            }
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
-                // librdkafka logs a closed connection (a TLS listener's answer to plaintext) at INFO
-                // only.
-                if facility == "FAIL" {
-                    self.record_error(None, message);
-                }
-                tracing::debug!(target: "librdkafka", { kafka.facility = facility }, "{message}");
-            }
+        let is_quiet = matches!(
+            level,
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug
+        );
+        // librdkafka logs a closed connection (a TLS listener's answer to plaintext) at INFO only.
+        if is_quiet && facility == "FAIL" {
+            self.record_error(None, message);
+        }
+        // librdkafka reports these to `error` too.
+        if is_quiet || matches!(facility, "FAIL" | "REQTMOUT" | "ERROR") {
+            tracing::debug!(target: "librdkafka", { kafka.facility = facility }, "{message}");
+        } else {
+            tracing::warn!(target: "librdkafka", { kafka.facility = facility }, "{message}");
         }
     }
 

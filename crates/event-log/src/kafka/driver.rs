@@ -94,10 +94,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         self.partitions.revoke(partitions)
     }
 
-    /// Handles what the client's poll returned.
-    ///
-    /// # Errors
-    /// If the client has failed for good.
+    /// Handles what the client's poll returned. Fails if the client has failed for good.
     pub(super) fn handle_polled(
         &mut self,
         polled: Option<KafkaResult<BorrowedMessage<'_>>>,

@@ -40,16 +40,6 @@ impl MetadataQuery {
             Self::PartitionCount => None,
         }
     }
-
-    /// True if the older query need not be answered any more.
-    fn replaces(self, older: Self) -> bool {
-        match (self, older) {
-            (Self::Watermarks(newer), Self::Watermarks(older)) => {
-                newer.partition == older.partition
-            }
-            _ => false,
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +105,12 @@ fn run_queries(
             loop {
                 match queries.try_recv() {
                     Ok(newer) => {
-                        pending.retain(|older| !newer.replaces(*older));
+                        // An assignment that is over needs no watermarks.
+                        pending.retain(|older| {
+                            use MetadataQuery::Watermarks;
+                            !matches!((newer, older), (Watermarks(newer), Watermarks(older))
+                                if newer.partition == older.partition)
+                        });
                         pending.push_back(newer);
                     }
                     Err(TryRecvError::Empty) => break,

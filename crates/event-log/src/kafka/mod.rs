@@ -37,9 +37,7 @@ pub struct Kafka {
 
 impl Kafka {
     /// Creates the clients. It does not wait for a broker, so Kafka may start later.
-    ///
-    /// # Errors
-    /// [`LogUnreachable`] names the setting that is wrong.
+    /// Fails if a setting is wrong.
     pub fn new(settings: KafkaSettings) -> Result<Self, LogUnreachable> {
         settings.check_build()?;
         let admin =
