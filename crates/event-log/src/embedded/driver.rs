@@ -62,7 +62,7 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
         commands: Option<UnboundedReceiver<FollowerCommand>>,
         stop: &'s AtomicBool,
     ) -> Self {
-        let (moved, now) = (topic.watch_ends(), Instant::now());
+        let (moved, now) = (topic.moved.subscribe(), Instant::now());
         let (ticked_at, recorded_at) = (now, now);
         Self { path, topic, partitions, commands, stop, file: None, moved, ticked_at, recorded_at }
     }

@@ -51,7 +51,6 @@ use open::FileLock;
 use progress::FileOffsets;
 use queue::WriterRequest;
 use reader::TopicSource;
-use schema::UnfitFile;
 use topics::Topics;
 use writer::WriterThread;
 
@@ -75,11 +74,11 @@ impl Embedded {
     /// Opens the log, or creates it and its folder.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
         let lock = Arc::new(FileLock::acquire(path)?);
-        let unfit = |unfit| OpenError::new(path, unfit);
-        let mut file = schema::connect_to_write(path).await.map_err(|error| unfit(error.into()))?;
-        schema::migrate_file(&mut file).await.map_err(unfit)?;
+        let failed = |error| OpenError::from_sqlite(path, error);
+        let mut file = schema::connect_to_write(path).await.map_err(failed)?;
+        schema::migrate_file(path, &mut file).await?;
         let topics = Arc::new(Topics::default());
-        topics.load_topics(&mut file).await.map_err(|error| unfit(UnfitFile::Sqlite(error)))?;
+        topics.load_topics(&mut file).await.map_err(failed)?;
         let (writer, requests) = EmbeddedWriter::new(Arc::clone(&topics));
         let held = Arc::downgrade(&lock);
         WriterThread::new(path.to_owned(), Arc::clone(&topics), file)

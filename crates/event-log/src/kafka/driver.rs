@@ -25,6 +25,7 @@ use super::{
 use crate::{
     LogUnreachable, PartitionHandler, Record, Watermarks,
     assigned_partitions::AssignedPartitions,
+    partition_offsets::AssignmentEpoch,
     partition_state::{Action, Actions, OffsetGap, PartitionState},
     reader::ReaderStatus,
 };
@@ -79,7 +80,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         let topic = self.partitions.topic();
         tracing::info!(kafka.topic = topic, kafka.partition = partition, "partition assigned");
         let state = self.partitions.assign(partition, None);
-        self.query_watermarks(partition);
+        self.query(partition, MetadataQuery::Watermarks);
         // With the anchor, to verify that it is there and unchanged.
         state.anchor().map_or(Offset::Beginning, |anchor| Offset::Offset(anchor.offset))
     }
@@ -125,7 +126,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
             match action {
                 Action::Reset(_) => {
                     self.gaps.remove(&partition);
-                    self.query_watermarks(partition);
+                    self.query(partition, MetadataQuery::Watermarks);
                 }
                 Action::AskAboutGap(gap) => {
                     let widest = self.gaps.entry(partition).or_insert(gap);
@@ -133,7 +134,9 @@ impl<H: PartitionHandler> PartitionDriver<H> {
                         *widest = gap;
                     }
                 }
-                Action::ConfirmEndOffset { next } => self.query_end_offset(partition, next, true),
+                Action::ConfirmEndOffset { next } => self.query(partition, |assignment| {
+                    MetadataQuery::EndOffset { assignment, next, is_confirmation: true }
+                }),
                 Action::Apply | Action::BecomeLive => {}
             }
         }
@@ -156,10 +159,8 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         }
         self.seek_to_beginning(consumer);
         if is_due(&mut self.gaps_checked_at, GAP_CHECK_INTERVAL) {
-            for (partition, gap) in self.gaps.drain() {
-                if let Some(assignment) = self.partitions.epoch(partition) {
-                    self.queries.send(MetadataQuery::Gap { assignment, gap });
-                }
+            for (partition, gap) in std::mem::take(&mut self.gaps) {
+                self.query(partition, |assignment| MetadataQuery::Gap { assignment, gap });
             }
         }
         if self.metadata_checked_at.is_none_or(|at| at.elapsed() >= METADATA_CHECK_INTERVAL) {
@@ -169,7 +170,11 @@ impl<H: PartitionHandler> PartitionDriver<H> {
             }
             for (partition, state) in self.partitions.states() {
                 if let Some(next) = state.next_offset() {
-                    self.query_end_offset(partition, next, false);
+                    self.query(partition, |assignment| MetadataQuery::EndOffset {
+                        assignment,
+                        next,
+                        is_confirmation: false,
+                    });
                 }
             }
         }
@@ -191,15 +196,9 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         }
     }
 
-    fn query_watermarks(&self, partition: i32) {
+    fn query(&self, partition: i32, query: impl FnOnce(AssignmentEpoch) -> MetadataQuery) {
         if let Some(assignment) = self.partitions.epoch(partition) {
-            self.queries.send(MetadataQuery::Watermarks(assignment));
-        }
-    }
-
-    fn query_end_offset(&self, partition: i32, next: i64, is_confirmation: bool) {
-        if let Some(assignment) = self.partitions.epoch(partition) {
-            self.queries.send(MetadataQuery::EndOffset { assignment, next, is_confirmation });
+            self.queries.send(query(assignment));
         }
     }
 

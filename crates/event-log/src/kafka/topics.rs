@@ -28,7 +28,7 @@ pub(super) async fn ensure_topics(
     let mut missing = Vec::new();
     for topic in topics {
         match fetch_partition_count(admin, brokers, &topic.name).await? {
-            Some(found) => check_partition_count(topic, found)?,
+            Some(found) => topic.check_partition_count(found)?,
             None => missing.push(topic),
         }
     }
@@ -61,7 +61,7 @@ pub(super) async fn ensure_topics(
             // Another instance has created it.
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {
                 if let Some(found) = fetch_partition_count(admin, brokers, &topic.name).await? {
-                    check_partition_count(topic, found)?;
+                    topic.check_partition_count(found)?;
                 }
             }
             Err((
@@ -81,13 +81,6 @@ pub(super) async fn ensure_topics(
         }
     }
     Ok(())
-}
-
-fn check_partition_count(topic: &Topic, found: u32) -> Result<(), TopicError> {
-    if found == topic.partitions {
-        return Ok(());
-    }
-    Err(TopicError::Partitions { topic: topic.name.clone(), found, expected: topic.partitions })
 }
 
 fn topic_config(topic: &Topic) -> Vec<(&'static str, String)> {
