@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    headers::{self, Headers},
+    headers::{Headers, decode_headers},
     schema,
     topics::{EmbeddedPartition, TopicState},
 };
@@ -294,7 +294,7 @@ fn read_record<'r>(
     partition: &EmbeddedPartition,
 ) -> Result<Record<'r>, sqlx::Error> {
     let offset = EmbeddedPartition::offset_from_place(row.try_get(0)?);
-    let headers = headers::decode_headers(row.try_get(3)?).unwrap_or_else(|_| {
+    let headers = decode_headers(row.try_get(3)?).unwrap_or_else(|| {
         tracing::error!(
             log.partition = partition.number,
             log.offset = offset,

@@ -21,39 +21,46 @@ mod schema;
 mod topics;
 mod queue;
 mod writer;
-mod connection;
 mod headers;
 mod insert;
 mod retention;
 mod progress;
-mod reader;
 mod driver;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::{mpsc::UnboundedReceiver, oneshot},
+    time::timeout,
+};
 
 pub use open::OpenError;
 pub use queue::{EmbeddedAck, EmbeddedWriter};
 
 use crate::{
     LogUnreachable, PartitionHandler, Topic, TopicError,
+    assigned_partitions::AssignedPartitions,
     commits::start_workers,
     dlq::DlqWriter,
     offset_tracker::OffsetTracker,
-    reader::{Follower, Reader, ReaderStatus},
+    reader::{Follower, FollowerCommand, Reader, ReaderStatus},
 };
+use driver::EmbeddedDriver;
 use open::FileLock;
 use progress::FileOffsets;
 use queue::WriterRequest;
-use reader::TopicSource;
-use topics::Topics;
+use topics::{TopicState, Topics};
 use writer::WriterThread;
 
+/// How often a reader looks for a topic that does not exist.
+const TOPIC_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a stop of a group member waits for the last copies and commits.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -184,4 +191,54 @@ impl Embedded {
 
 fn closed_error() -> LogUnreachable {
     LogUnreachable("the log was closed".into())
+}
+
+/// The topic to read, and the file that holds it.
+struct TopicSource {
+    path: PathBuf,
+    topics: Arc<Topics>,
+    /// Keeps the file locked while the reader runs.
+    lock: Option<Arc<FileLock>>,
+    topic: String,
+}
+
+impl TopicSource {
+    /// A group member has a tracker and reads every partition. A follower has commands, which assign
+    /// partitions to it.
+    fn run_driver<H: PartitionHandler>(
+        self,
+        handler: H,
+        tracker: Option<Arc<OffsetTracker>>,
+        commands: Option<UnboundedReceiver<FollowerCommand>>,
+        stop: &AtomicBool,
+    ) {
+        // A runtime of its own: the handler keeps the thread busy, and other tasks must not wait.
+        match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+            Ok(runtime) => runtime.block_on(async {
+                if let Some(state) = await_topic(&self.topics, &self.topic, stop).await {
+                    let partitions = AssignedPartitions::new(&self.topic, handler, tracker);
+                    EmbeddedDriver::new(self.path, state, partitions, commands, stop).run().await;
+                }
+            }),
+            Err(error) => tracing::error!(%error, "cannot start a runtime for a reader"),
+        }
+        // Only now may another process open the file.
+        drop(self.lock);
+    }
+}
+
+/// Waits until the topic exists. `None` if the reader is stopped before.
+async fn await_topic(topics: &Topics, name: &str, stop: &AtomicBool) -> Option<Arc<TopicState>> {
+    let mut logged = false;
+    while !stop.load(Ordering::Acquire) {
+        if let Some(topic) = topics.find_topic(name) {
+            return Some(topic);
+        }
+        if !logged {
+            tracing::warn!(log.topic = name, "the topic does not exist; waiting for it");
+            logged = true;
+        }
+        tokio::time::sleep(TOPIC_CHECK_INTERVAL).await;
+    }
+    None
 }

@@ -7,7 +7,6 @@ mod statistics;
 mod topics;
 mod writer;
 mod metadata;
-mod message;
 mod driver;
 mod commits;
 mod reader;
