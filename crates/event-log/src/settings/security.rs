@@ -117,7 +117,7 @@ impl fmt::Debug for Password {
 impl SecurityArgs {
     /// The librdkafka properties that the flags ask for. An empty value counts as absent. Fails if
     /// flags contradict each other or a file cannot be read.
-    pub(super) fn to_properties(&self) -> Result<Properties, LogUnreachable> {
+    pub fn to_properties(&self) -> Result<Vec<(String, String)>, LogUnreachable> {
         let (protocol, has_tls, has_sasl) = match self.kafka_security {
             Protocol::Plaintext => ("plaintext", false, false),
             Protocol::Tls => ("ssl", true, false),
