@@ -4,7 +4,7 @@
 use event_log::{
     Log,
     embedded::Embedded,
-    kafka::{Kafka, KafkaSettings, security::Security},
+    kafka::{Kafka, KafkaSettings},
     mock::Cluster,
 };
 use model::TopicNames;
@@ -33,7 +33,7 @@ pub enum Backend {
         /// `host:port`.
         brokers: String,
         /// TLS and login.
-        security: Box<Security>,
+        properties: Vec<(String, String)>,
         /// URL of the test's own database.
         database_url: String,
     },
@@ -76,13 +76,13 @@ impl Backend {
 
     /// This broker, and a new database of this name in this server.
     pub async fn from_servers(brokers: String, server: &str, database: &str) -> Self {
-        Self::from_secured_servers(brokers, Security::default(), server, database).await
+        Self::from_secured_servers(brokers, Vec::new(), server, database).await
     }
 
     /// Like [`from_servers`](Self::from_servers), with a broker that requires TLS or a login.
     pub async fn from_secured_servers(
         brokers: String,
-        security: Security,
+        properties: Vec<(String, String)>,
         server: &str,
         database: &str,
     ) -> Self {
@@ -94,7 +94,7 @@ impl Backend {
         let (path, query) = server.split_once('?').unwrap_or((server, ""));
         let (before, _) = path.rsplit_once('/').expect("a URL with a database");
         let database_url = format!("{before}/{database}?{query}");
-        Self::Real { brokers, security: Box::new(security), database_url }
+        Self::Real { brokers, properties, database_url }
     }
 
     /// Connects new clients to the log.
@@ -102,7 +102,7 @@ impl Backend {
         match self {
             Self::Embedded { log, .. } => Log::Embedded(log.clone()),
             Self::Mock { cluster, .. } => Log::Kafka(cluster.connect(client_id).expect("clients")),
-            Self::Real { brokers, security, .. } => connect_kafka(brokers, security, client_id),
+            Self::Real { brokers, properties, .. } => connect_kafka(brokers, properties, client_id),
         }
     }
 
@@ -121,11 +121,11 @@ impl Backend {
 }
 
 /// Clients of the broker at this address. Does not wait for the broker.
-fn connect_kafka(brokers: &str, security: &Security, client_id: &str) -> Log {
+fn connect_kafka(brokers: &str, properties: &[(String, String)], client_id: &str) -> Log {
     let settings = KafkaSettings {
         brokers: brokers.to_owned(),
         client_id: client_id.to_owned(),
-        security: security.clone(),
+        properties: properties.to_vec(),
         ..KafkaSettings::default()
     };
     Log::Kafka(Kafka::new(settings).expect("clients"))

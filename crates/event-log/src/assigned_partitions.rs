@@ -7,16 +7,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     PartitionHandler, Record, RecordOutcome, Watermarks,
     offset_tracker::OffsetTracker,
+    partition_offsets::AssignmentEpoch,
     partition_state::{Action, Actions, OffsetGap, PartitionState, ResetReason},
 };
-
-/// One assignment of a partition. A later assignment or reset of the same partition has a higher
-/// epoch, so results that belong to an earlier one can be dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct AssignmentEpoch {
-    pub(crate) partition: i32,
-    pub(crate) epoch: u64,
-}
 
 pub(crate) struct AssignedPartitions<H> {
     handler: H,
@@ -86,7 +79,7 @@ impl<H: PartitionHandler> AssignedPartitions<H> {
         let epoch = AssignmentEpoch { partition, epoch: self.last_epoch };
         self.partitions.insert(partition, (epoch, state));
         if let Some(tracker) = &self.tracker {
-            tracker.begin_assignment(partition, state.anchor().map(|anchor| anchor.offset + 1));
+            tracker.begin_assignment(epoch, state.anchor().map(|anchor| anchor.offset + 1));
         }
     }
 

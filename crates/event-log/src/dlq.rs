@@ -18,12 +18,7 @@ pub(crate) trait AppendCopy: Send + 'static {
     type Ack: Future<Output = Result<Position, AppendError>> + Send;
 
     /// Appends the copy of a poison record to the partition of the same number.
-    fn append_copy(
-        &self,
-        topic: &str,
-        poison: &PoisonRecord,
-        with_value: bool,
-    ) -> Result<Self::Ack, AppendError>;
+    fn append_copy(&self, topic: &str, poison: &PoisonRecord) -> Result<Self::Ack, AppendError>;
 }
 
 /// Appends to the dead-letter queue.
@@ -54,23 +49,17 @@ impl<W: AppendCopy> DlqWriter<W> {
         })
     }
 
-    async fn copy_batch(&self, batch: CopyBatch) -> (CopyBatch, Result<(), AppendError>) {
-        let acks: Vec<_> = batch.iter().map(|(_, poison)| self.append(poison, true)).collect();
-        self.await_acks(batch, acks).await
-    }
-
     /// Returns the copies that are acknowledged, and the last error. A record that is too large for
     /// the dead-letter queue is copied again without its value.
-    async fn await_acks(
-        &self,
-        batch: CopyBatch,
-        acks: Vec<Result<W::Ack, AppendError>>,
-    ) -> (CopyBatch, Result<(), AppendError>) {
+    async fn copy_batch(&self, batch: CopyBatch) -> (CopyBatch, Result<(), AppendError>) {
+        let append = |poison: &PoisonRecord| self.writer.append_copy(&self.topic, poison);
+        let resolve = async |ack: Result<W::Ack, AppendError>| ack?.await.map(drop);
+        let acks: Vec<_> = batch.iter().map(|(_, poison)| append(poison)).collect();
         let (mut copied, mut outcome) = (CopyBatch::new(), Ok(()));
         for (copy, ack) in batch.into_iter().zip(acks) {
-            let mut appended = await_ack(ack).await;
+            let mut appended = resolve(ack).await;
             if appended == Err(AppendError::TooLarge) {
-                appended = await_ack(self.append(&copy.1, false)).await;
+                appended = resolve(append(&copy.1.without_value())).await;
             }
             match appended {
                 Ok(()) => copied.push(copy),
@@ -79,88 +68,7 @@ impl<W: AppendCopy> DlqWriter<W> {
         }
         (copied, outcome)
     }
-
-    fn append(&self, poison: &PoisonRecord, with_value: bool) -> Result<W::Ack, AppendError> {
-        self.writer.append_copy(&self.topic, poison, with_value)
-    }
-}
-
-async fn await_ack(
-    ack: Result<impl Future<Output = Result<Position, AppendError>>, AppendError>,
-) -> Result<(), AppendError> {
-    ack?.await.map(drop)
 }
 
 #[cfg(all(test, feature = "embedded"))]
-mod tests {
-    use std::time::Duration;
-
-    use parking_lot::Mutex;
-
-    use super::*;
-    use crate::{
-        Record, Topic,
-        commits::{GroupOffsets, start_workers},
-        embedded::Embedded,
-        reader::ReaderStatus,
-        topic::Cleanup,
-    };
-
-    const DLQ: &str = "t.dlq";
-
-    /// Remembers what is committed, and how many copies the dead-letter queue has by then.
-    #[derive(Clone)]
-    struct Commits {
-        log: Embedded,
-        seen: Arc<Mutex<Vec<(i64, i64)>>>,
-    }
-
-    impl GroupOffsets for Commits {
-        fn fetch_committed(&self, partitions: &[i32]) -> Result<Vec<i64>, String> {
-            Ok(vec![0; partitions.len()])
-        }
-
-        fn commit_offsets(&self, offsets: &[(i32, i64)]) -> Result<(), String> {
-            let copies = self.log.fetch_end_offsets(DLQ, &[0]).expect("the topic is there")[0];
-            self.seen.lock().push((offsets[0].1, copies));
-            Ok(())
-        }
-    }
-
-    #[tokio::test]
-    async fn a_copy_is_durable_before_an_offset_above_its_record_is_committed() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let log = Embedded::open(&folder.path().join("log.db")).await.expect("the log opens");
-        let cleanup = Cleanup::After(Duration::from_secs(3600));
-        let topic = Topic { name: DLQ.into(), partitions: 1, replication: 1, cleanup };
-        log.ensure_topics(&[topic]).await.expect("the topic is there");
-
-        let tracker =
-            Arc::new(OffsetTracker::new("t", "g", true, Arc::new(ReaderStatus::default())));
-        let commits = Commits { log: log.clone(), seen: Arc::default() };
-        let dlq = DlqWriter::new(log.writer(), DLQ);
-        tracker.begin_assignment(0, None);
-        start_workers(&tracker, commits.clone(), Some(dlq)).expect("the threads start");
-        // Each second record is poison.
-        for offset in 0..200 {
-            if offset % 2 == 1 {
-                let (key, value, headers) = (None, None, smallvec::SmallVec::new());
-                let record = Record { partition: 0, offset, timestamp_ms: 0, key, value, headers };
-                tracker.add_poison(&record, "it is poison");
-            }
-            tracker.record_progress([(0, offset + 1)].into_iter());
-            if offset % 20 == 0 {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        }
-        tokio::task::spawn_blocking(move || tracker.close(Duration::from_secs(60)))
-            .await
-            .expect("closed");
-        let seen = commits.seen.lock().clone();
-        assert_eq!(seen.last(), Some(&(200, 100)));
-        for (committed, copies) in seen {
-            assert!(copies >= committed / 2, "{committed} is committed after {copies} copies");
-        }
-        log.close().await;
-    }
-}
+mod tests;

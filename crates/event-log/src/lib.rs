@@ -6,20 +6,6 @@
 //! broker.
 //!
 //! This crate knows topics, partitions, offsets and bytes. It never knows what a record means.
-//!
-//! The modules in the order in which a record meets them:
-//! - [`topic`]: the settings of a topic;
-//! - [`record`]: records to append, and records that are read;
-//! - [`writer`]: append and acknowledgement;
-//! - [`reader`]: the partition handler and the threads that drive it;
-//! - `partition_state`: the state machine of a partition's reading;
-//! - `poison`: a record that cannot be decoded, as it is copied to the dead-letter queue;
-//! - `partition_offsets`, `offset_tracker`, `commits`: the offsets that the group may commit;
-//! - `assigned_partitions`: the partitions of one reader, beneath both drivers;
-//! - `dlq`: copies poison records to the dead-letter queue;
-//! - [`kafka`], [`embedded`]: the two drivers;
-//! - [`settings`]: flags and environment variables;
-//! - [`mock`]: librdkafka's in-memory broker, for tests of the Kafka driver.
 
 pub mod topic;
 pub mod record;
@@ -55,9 +41,9 @@ pub use reader::{
     Assigner, CommittedOffsets, Follower, PartitionHandler, Reader, RecordOutcome, StartAt,
     Watermarks,
 };
-pub use record::{NewRecord, Position, Record, RecordAnchor};
+pub use record::{AppendError, NewRecord, Position, Record, RecordAnchor};
 pub use topic::{Topic, TopicError};
-pub use writer::{Ack, AppendError, Writer};
+pub use writer::{Ack, Writer};
 
 #[cfg(not(any(feature = "kafka", feature = "embedded")))]
 compile_error!("event-log needs a driver: enable its feature `kafka` or `embedded`");
@@ -79,9 +65,7 @@ pub enum Log {
 pub struct LogUnreachable(pub String);
 
 impl Log {
-    /// Creates the topics that are missing and checks those that exist.
-    ///
-    /// # Errors
+    /// Creates the topics that are missing and checks those that exist. Of the errors, only
     /// [`TopicError::Unreachable`] may pass; a person has to solve the others.
     pub async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
         match self {
@@ -94,9 +78,6 @@ impl Log {
 
     /// Repeats [`ensure_topics`](Self::ensure_topics) at this interval while the log is
     /// unreachable. Logs each reason once.
-    ///
-    /// # Errors
-    /// Those that a person has to solve.
     pub async fn await_topics(
         &self,
         topics: &[Topic],
@@ -138,8 +119,7 @@ impl Log {
     /// copied. A partition whose handler starts above the committed offset is reset, so that no
     /// poison record is missed.
     ///
-    /// # Errors
-    /// [`LogUnreachable`] if the client cannot be created because a setting is wrong.
+    /// Fails if a setting of the client is wrong.
     pub fn join_group<H: PartitionHandler>(
         &self,
         topic: &str,
@@ -162,10 +142,7 @@ impl Log {
 
     /// Reads those partitions that the follower is assigned, each from where the handler says,
     /// outside any group and without commits. Runs on a thread of its own until the follower is
-    /// stopped.
-    ///
-    /// # Errors
-    /// [`LogUnreachable`] if the client cannot be created because a setting is wrong.
+    /// stopped. Fails if a setting of the client is wrong.
     pub fn follow_topic<H: PartitionHandler>(
         &self,
         topic: &str,
@@ -180,9 +157,6 @@ impl Log {
     }
 
     /// One beyond the last offset of each of these partitions. Waits for at most `deadline`.
-    ///
-    /// # Errors
-    /// [`LogUnreachable`] if the log does not answer for one of them.
     #[cfg_attr(
         not(feature = "kafka"),
         expect(unused_variables, reason = "SQLite has the offsets in memory")
@@ -202,9 +176,6 @@ impl Log {
     }
 
     /// Checks that the log answers within `deadline`.
-    ///
-    /// # Errors
-    /// [`LogUnreachable`] if it does not.
     pub async fn ping(&self, deadline: Duration) -> Result<(), LogUnreachable> {
         match self {
             #[cfg(feature = "kafka")]

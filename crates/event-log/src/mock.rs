@@ -19,17 +19,11 @@ pub struct Cluster(MockCluster<'static, DefaultProducerContext>);
 
 impl Cluster {
     /// Starts a cluster of one broker.
-    ///
-    /// # Errors
-    /// If librdkafka cannot.
     pub fn start() -> Result<Self, LogUnreachable> {
         Self::with_brokers(1)
     }
 
     /// Starts a cluster; the ids of its brokers begin at 1.
-    ///
-    /// # Errors
-    /// If librdkafka cannot.
     pub fn with_brokers(brokers: i32) -> Result<Self, LogUnreachable> {
         MockCluster::new(brokers).map(Self).map_err(|error| LogUnreachable(error.to_string()))
     }
@@ -41,18 +35,12 @@ impl Cluster {
     }
 
     /// Creates a topic. The mock broker does not support the CreateTopics request.
-    ///
-    /// # Errors
-    /// If the topic exists.
     pub fn create_topic(&self, name: &str, partitions: u32) -> Result<(), LogUnreachable> {
         let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
         self.0.create_topic(name, partitions, 1).map_err(|error| LogUnreachable(error.to_string()))
     }
 
     /// Makes clients of this cluster.
-    ///
-    /// # Errors
-    /// If librdkafka cannot.
     pub fn connect(&self, client_id: &str) -> Result<Kafka, LogUnreachable> {
         Kafka::new(KafkaSettings {
             brokers: self.brokers(),
@@ -62,9 +50,6 @@ impl Cluster {
     }
 
     /// Makes this broker the leader of a partition.
-    ///
-    /// # Errors
-    /// If there is no such broker.
     pub fn set_leader(
         &self,
         topic: &str,

@@ -5,16 +5,18 @@
 //! for committed offsets is in `partition_offsets`.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use metrics::counter;
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
     Record,
-    partition_offsets::{PartitionOffsets, PendingCopies},
+    metrics::DEAD_LETTERS,
+    partition_offsets::{AssignmentEpoch, PartitionOffsets, PendingCopies},
     poison::PoisonRecord,
     reader::ReaderStatus,
 };
@@ -48,8 +50,6 @@ pub(crate) struct OffsetTracker {
 #[derive(Default)]
 struct TrackerState {
     partitions: HashMap<i32, PartitionOffsets>,
-    /// Assignments so far.
-    epochs: u64,
     backlog_records: usize,
     backlog_bytes: usize,
     /// A wait for room has timed out. Until there is room again, the reading thread does not wait.
@@ -57,41 +57,33 @@ struct TrackerState {
     /// The partitions of the commit that is under way.
     committing: Vec<i32>,
     closing: bool,
-    committer_running: bool,
-    dlq_running: bool,
-}
-
-/// One assignment of a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TrackedAssignment {
-    pub(crate) partition: i32,
-    epoch: u64,
+    running: HashSet<Worker>,
 }
 
 /// Offsets to commit.
-pub(crate) type CommitBatch = Vec<(TrackedAssignment, i64)>;
+pub(crate) type CommitBatch = Vec<(AssignmentEpoch, i64)>;
 /// Poison records to copy; those of one partition in the order of their offsets.
-pub(crate) type CopyBatch = Vec<(TrackedAssignment, Arc<PoisonRecord>)>;
+pub(crate) type CopyBatch = Vec<(AssignmentEpoch, Arc<PoisonRecord>)>;
 
 /// The committing thread's next task.
 pub(crate) enum CommitTask {
     /// Ask the log for the committed offsets of these assignments.
-    FetchCommitted(Vec<TrackedAssignment>),
+    FetchCommitted(Vec<AssignmentEpoch>),
     /// Commit; [`OffsetTracker::finish_commit`] must follow.
     Commit(CommitBatch),
 }
 
 /// The threads that work for a tracker.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Worker {
     Committer,
     Dlq,
 }
 
 impl TrackerState {
-    fn assigned(&mut self, assignment: TrackedAssignment) -> Option<&mut PartitionOffsets> {
+    fn assigned(&mut self, assignment: AssignmentEpoch) -> Option<&mut PartitionOffsets> {
         let partition = self.partitions.get_mut(&assignment.partition);
-        partition.filter(|offsets| offsets.epoch == assignment.epoch)
+        partition.filter(|offsets| offsets.assignment == assignment)
     }
 
     fn is_full_for(&self, bytes: usize) -> bool {
@@ -102,13 +94,6 @@ impl TrackerState {
     fn shrink_backlog(&mut self, removed: &PendingCopies) {
         self.backlog_records -= removed.len();
         self.backlog_bytes -= removed.values().map(|poison| poison.size_bytes()).sum::<usize>();
-    }
-
-    fn set_running(&mut self, worker: Worker, running: bool) {
-        match worker {
-            Worker::Committer => self.committer_running = running,
-            Worker::Dlq => self.dlq_running = running,
-        }
     }
 }
 
@@ -122,12 +107,11 @@ impl OffsetTracker {
     // Called by the reading thread.
 
     /// The partition is read from the offset `start`, or from its beginning.
-    pub(crate) fn begin_assignment(&self, partition: i32, start: Option<i64>) {
-        self.status.committed.lock().remove(&partition);
+    pub(crate) fn begin_assignment(&self, assignment: AssignmentEpoch, start: Option<i64>) {
+        self.status.committed.lock().remove(&assignment.partition);
         let mut state = self.state.lock();
-        state.epochs += 1;
-        let offsets = PartitionOffsets::new(state.epochs, start);
-        if let Some(replaced) = state.partitions.insert(partition, offsets) {
+        let offsets = PartitionOffsets::new(assignment, start);
+        if let Some(replaced) = state.partitions.insert(assignment.partition, offsets) {
             state.shrink_backlog(&replaced.poison);
         }
         self.changed.notify_all();
@@ -141,11 +125,9 @@ impl OffsetTracker {
         let mut offsets = state.partitions.remove(&partition)?;
         state.shrink_backlog(&offsets.poison);
         self.changed.notify_all();
-        let deadline = Instant::now() + COMMIT_TIMEOUT;
-        while state.committing.contains(&partition) {
-            if self.changed.wait_until(&mut state, deadline).timed_out() {
-                return None;
-            }
+        let is_committing = |state: &mut TrackerState| state.committing.contains(&partition);
+        if self.changed.wait_while_for(&mut state, is_committing, COMMIT_TIMEOUT).timed_out() {
+            return None;
         }
         if let Some(next) = next {
             offsets.set_next(next);
@@ -174,8 +156,6 @@ impl OffsetTracker {
     /// [`BACKLOG_TIMEOUT`] if the backlog is full.
     pub(crate) fn add_poison(&self, record: &Record<'_>, reason: &str) {
         let (partition, offset) = (record.partition, record.offset);
-        let wants =
-            |offsets: &PartitionOffsets| offsets.skipped.is_none() && offsets.wants_copy(offset);
         let mut state = self.state.lock();
         if !self.has_dlq || !state.partitions.get(&partition).is_some_and(|p| p.wants_copy(offset))
         {
@@ -183,15 +163,14 @@ impl OffsetTracker {
         }
         let poison = PoisonRecord::new(record, &self.topic, &self.group, reason);
         let bytes = poison.size_bytes();
-        let deadline = Instant::now() + BACKLOG_TIMEOUT;
-        while state.is_full_for(bytes)
-            && !state.overflowing
-            && state.partitions.get(&partition).is_some_and(wants)
-        {
-            let timed_out = self.changed.wait_until(&mut state, deadline).timed_out();
-            state.overflowing = timed_out && state.is_full_for(bytes);
-        }
+        let must_wait = |state: &mut TrackerState| {
+            let wants = |p: &PartitionOffsets| p.skipped.is_none() && p.wants_copy(offset);
+            let full = state.is_full_for(bytes) && !state.overflowing;
+            full && state.partitions.get(&partition).is_some_and(wants)
+        };
+        let waited = self.changed.wait_while_for(&mut state, must_wait, BACKLOG_TIMEOUT);
         let full = state.is_full_for(bytes);
+        state.overflowing |= waited.timed_out() && full;
         let Some(offsets) = state.partitions.get_mut(&partition) else { return };
         if !offsets.wants_copy(offset) {
             return;
@@ -220,13 +199,11 @@ impl OffsetTracker {
 
     /// Lets the threads finish their work, and waits for them for at most `timeout`.
     pub(crate) fn close(&self, timeout: Duration) {
-        let deadline = Instant::now() + timeout;
         let mut state = self.state.lock();
         state.closing = true;
         self.changed.notify_all();
-        while state.committer_running && !self.changed.wait_until(&mut state, deadline).timed_out()
-        {
-        }
+        let committer_runs = |state: &mut TrackerState| state.running.contains(&Worker::Committer);
+        self.changed.wait_while_for(&mut state, committer_runs, timeout);
     }
 
     // Called by the committing thread.
@@ -235,26 +212,21 @@ impl OffsetTracker {
     pub(crate) fn next_commit(&self) -> Option<CommitTask> {
         let mut state = self.state.lock();
         loop {
-            let assignments = state.partitions.iter().map(|(partition, offsets)| {
-                (TrackedAssignment { partition: *partition, epoch: offsets.epoch }, offsets)
-            });
-            let unknown: Vec<_> = assignments
-                .clone()
-                .filter(|(_, offsets)| offsets.committed.is_none())
-                .map(|(assignment, _)| assignment)
-                .collect();
+            let partitions = state.partitions.values();
+            let unknown = partitions.clone().filter(|offsets| offsets.committed.is_none());
+            let unknown: Vec<_> = unknown.map(|offsets| offsets.assignment).collect();
             if !unknown.is_empty() {
                 return Some(CommitTask::FetchCommitted(unknown));
             }
-            let batch: CommitBatch = assignments
-                .filter_map(|(assignment, offsets)| Some((assignment, offsets.commit_position()?)))
+            let batch: CommitBatch = partitions
+                .filter_map(|offsets| Some((offsets.assignment, offsets.commit_position()?)))
                 .collect();
             if !batch.is_empty() {
                 state.committing =
                     batch.iter().map(|(assignment, _)| assignment.partition).collect();
                 return Some(CommitTask::Commit(batch));
             }
-            if state.closing && !state.dlq_running {
+            if state.closing && !state.running.contains(&Worker::Dlq) {
                 return None;
             }
             self.changed.wait(&mut state);
@@ -262,7 +234,7 @@ impl OffsetTracker {
     }
 
     /// The log says that the group has committed this offset.
-    pub(crate) fn set_committed(&self, assignment: TrackedAssignment, committed: i64) {
+    pub(crate) fn set_committed(&self, assignment: AssignmentEpoch, committed: i64) {
         let mut state = self.state.lock();
         if let Some(offsets) = state.assigned(assignment) {
             let removed = offsets.set_committed(committed);
@@ -290,16 +262,17 @@ impl OffsetTracker {
     pub(crate) fn next_copies(&self) -> Option<CopyBatch> {
         let mut state = self.state.lock();
         loop {
-            let copies = state.partitions.iter().flat_map(|(partition, offsets)| {
-                let assignment = TrackedAssignment { partition: *partition, epoch: offsets.epoch };
+            let copies = state.partitions.values().flat_map(|offsets| {
                 let copies = offsets.copyable().take(MAX_COPIES);
-                copies.map(move |poison| (assignment, Arc::clone(poison)))
+                copies.map(|poison| (offsets.assignment, Arc::clone(poison)))
             });
             let batch: CopyBatch = copies.collect();
             if !batch.is_empty() {
                 return Some(batch);
             }
-            if state.closing && (state.backlog_records == 0 || !state.committer_running) {
+            if state.closing
+                && (state.backlog_records == 0 || !state.running.contains(&Worker::Committer))
+            {
                 return None;
             }
             self.changed.wait(&mut state);
@@ -308,7 +281,8 @@ impl OffsetTracker {
 
     /// The dead-letter queue has acknowledged these copies.
     pub(crate) fn finish_copies(&self, copied: &CopyBatch) {
-        self.status.count_dlq_copies(copied.len());
+        self.status.dlq_copied.fetch_add(copied.len() as u64, Ordering::Relaxed);
+        counter!(DEAD_LETTERS).increment(copied.len() as u64);
         let mut state = self.state.lock();
         for (assignment, poison) in copied {
             if let Some(offsets) = state.assigned(*assignment)
@@ -336,7 +310,7 @@ impl OffsetTracker {
             Worker::Committer => "offset-commits",
             Worker::Dlq => "dlq",
         };
-        self.state.lock().set_running(worker, true);
+        self.state.lock().running.insert(worker);
         let tracker = Arc::clone(self);
         let spawned = std::thread::Builder::new().name(name.into()).spawn(move || {
             tracker.repeat_step(failure, step);
@@ -356,7 +330,9 @@ impl OffsetTracker {
                     tracing::warn!(kafka.topic = self.topic, error, "{failure}; retrying");
                 }
                 failing = true;
-                if self.wait_for_close(delay) {
+                let mut state = self.state.lock();
+                self.changed.wait_while_for(&mut state, |state| !state.closing, delay);
+                if state.closing {
                     return;
                 }
                 delay = (delay * 2).min(MAX_RETRY_DELAY);
@@ -369,16 +345,8 @@ impl OffsetTracker {
         }
     }
 
-    /// Returns true if the tracker closes within `delay`.
-    fn wait_for_close(&self, delay: Duration) -> bool {
-        let mut state = self.state.lock();
-        let deadline = Instant::now() + delay;
-        while !state.closing && !self.changed.wait_until(&mut state, deadline).timed_out() {}
-        state.closing
-    }
-
     fn end_worker(&self, worker: Worker) {
-        self.state.lock().set_running(worker, false);
+        self.state.lock().running.remove(&worker);
         self.changed.notify_all();
     }
 }

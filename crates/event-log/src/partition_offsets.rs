@@ -5,13 +5,20 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::poison::PoisonRecord;
 
+/// One assignment of a partition. A later assignment or reset of the same partition has a higher
+/// epoch, so results that belong to an earlier one can be dropped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct AssignmentEpoch {
+    pub(crate) partition: i32,
+    pub(crate) epoch: u64,
+}
+
 /// Poison records that are not copied yet, by offset.
 pub(crate) type PendingCopies = BTreeMap<i64, Arc<PoisonRecord>>;
 
 #[derive(Debug, Default)]
 pub(crate) struct PartitionOffsets {
-    /// Counts assignments: a result that belongs to an earlier assignment is dropped.
-    pub(crate) epoch: u64,
+    pub(crate) assignment: AssignmentEpoch,
     /// The offset at which reading began, if not at the beginning of the log. It is compared with
     /// the committed offset once, as soon as that is known.
     start: Option<i64>,
@@ -29,8 +36,8 @@ pub(crate) struct PartitionOffsets {
 }
 
 impl PartitionOffsets {
-    pub(crate) fn new(epoch: u64, start: Option<i64>) -> Self {
-        Self { epoch, start, ..Self::default() }
+    pub(crate) fn new(assignment: AssignmentEpoch, start: Option<i64>) -> Self {
+        Self { assignment, start, ..Self::default() }
     }
 
     /// The offset to commit next; `None` if there is no progress to commit. It is above the
@@ -98,7 +105,7 @@ mod tests {
     use Step::{Committed, Copied, Next, Poison, Skipped};
 
     fn after(start: Option<i64>, steps: &[Step]) -> PartitionOffsets {
-        let mut offsets = PartitionOffsets::new(1, start);
+        let mut offsets = PartitionOffsets::new(AssignmentEpoch::default(), start);
         for step in steps {
             match *step {
                 Committed(offset) => drop(offsets.set_committed(offset)),

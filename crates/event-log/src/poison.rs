@@ -2,8 +2,6 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use smallvec::SmallVec;
-
 use crate::Record;
 
 /// The copy of a record that the partition handler cannot decode.
@@ -17,8 +15,6 @@ pub(crate) struct PoisonRecord {
     /// The original's own headers, then those that begin with `dlq.`.
     pub(crate) headers: Vec<(String, Vec<u8>)>,
 }
-
-type CopiedParts<'a> = (Option<&'a [u8]>, SmallVec<[(&'a str, &'a [u8]); 16]>);
 
 impl PoisonRecord {
     pub(crate) fn new(record: &Record<'_>, topic: &str, group: &str, reason: &str) -> Self {
@@ -45,15 +41,11 @@ impl PoisonRecord {
         }
     }
 
-    /// The value and headers of a copy. Without its value, a copy has a header that says so.
-    pub(crate) fn copied_parts(&self, with_value: bool) -> CopiedParts<'_> {
-        let mut headers: SmallVec<_> =
-            self.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
-        if with_value {
-            return (self.value.as_deref(), headers);
-        }
-        headers.push(("dlq.value", b"left out: the record is larger than this topic allows"));
-        (None, headers)
+    /// The same record with a header in place of its value.
+    pub(crate) fn without_value(&self) -> Self {
+        let said = b"left out: the record is larger than this topic allows".to_vec();
+        let headers = self.headers.iter().cloned().chain([("dlq.value".to_owned(), said)]);
+        Self { key: self.key.clone(), value: None, headers: headers.collect(), ..*self }
     }
 
     /// The memory that the record takes in the backlog.

@@ -9,8 +9,6 @@ use std::{
     thread::JoinHandle,
 };
 
-use crate::metrics::DEAD_LETTERS;
-use metrics::counter;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
@@ -180,15 +178,6 @@ impl CommittedOffsets {
     #[must_use]
     pub fn committed(&self, partition: i32) -> Option<i64> {
         self.0.committed.lock().get(&partition).copied()
-    }
-}
-
-impl ReaderStatus {
-    /// Counts records that were copied to the dead-letter queue.
-    pub(crate) fn count_dlq_copies(&self, records: usize) {
-        let records = records as u64;
-        self.dlq_copied.fetch_add(records, Ordering::Relaxed);
-        counter!(DEAD_LETTERS).increment(records);
     }
 }
 

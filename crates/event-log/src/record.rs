@@ -27,6 +27,26 @@ pub struct Position {
     pub offset: i64,
 }
 
+/// Why a record was not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The queue is full. The record was not written; retry soon.
+    #[error("the queue of unacknowledged records is full")]
+    Full,
+    /// The log is away. The record was not written; retry when it is back.
+    #[error("the log is not reachable: {0}")]
+    Unreachable(String),
+    /// The log did not answer in time. The record may or may not be written.
+    #[error("no acknowledgement in time: {0}")]
+    TimedOut(String),
+    /// The record is larger than the log allows. A retry does not help.
+    #[error("the record is larger than the log allows")]
+    TooLarge,
+    /// The log rejected the record for another reason. It was not written.
+    #[error("the log refused the record: {0}")]
+    Refused(String),
+}
+
 /// Offset and checksum of a record. A log with the same record at this offset is the same log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordAnchor {

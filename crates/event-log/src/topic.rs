@@ -17,6 +17,15 @@ pub struct Topic {
     pub cleanup: Cleanup,
 }
 
+impl Topic {
+    pub(crate) fn check_partition_count(&self, found: u32) -> Result<(), TopicError> {
+        if found == self.partitions {
+            return Ok(());
+        }
+        Err(TopicError::Partitions { topic: self.name.clone(), found, expected: self.partitions })
+    }
+}
+
 /// Which records a topic removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cleanup {

@@ -11,7 +11,7 @@ use std::{
 use crate::embedded;
 #[cfg(feature = "kafka")]
 use crate::kafka;
-use crate::{NewRecord, Position};
+use crate::{AppendError, NewRecord, Position};
 
 /// Appends to a log. A cheap handle, to be cloned.
 #[derive(Clone)]
@@ -24,32 +24,9 @@ pub enum Writer {
     Embedded(embedded::EmbeddedWriter),
 }
 
-/// Why a record was not acknowledged.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AppendError {
-    /// The queue is full. The record was not written; retry soon.
-    #[error("the queue of unacknowledged records is full")]
-    Full,
-    /// The log is away. The record was not written; retry when it is back.
-    #[error("the log is not reachable: {0}")]
-    Unreachable(String),
-    /// The log did not answer in time. The record may or may not be written.
-    #[error("no acknowledgement in time: {0}")]
-    TimedOut(String),
-    /// The record is larger than the log allows. A retry does not help.
-    #[error("the record is larger than the log allows")]
-    TooLarge,
-    /// The log rejected the record for another reason. It was not written.
-    #[error("the log refused the record: {0}")]
-    Refused(String),
-}
-
 impl Writer {
     /// Puts the record in the queue without waiting. Records of one partition are written in the
     /// order of these calls.
-    ///
-    /// # Errors
-    /// [`AppendError`] says why the record was not queued.
     pub fn append(&self, topic: &str, record: NewRecord) -> Result<Ack, AppendError> {
         match self {
             #[cfg(feature = "kafka")]

@@ -26,11 +26,11 @@ struct Flags {
 /// A world on this listener of a secured broker and this secured PostgreSQL.
 async fn secured_world(brokers: &str, flags: &[String], server: &str) -> World {
     let flags = Flags::parse_from([&["test".to_owned()], flags].concat());
-    let security = flags.security.to_security().expect("right flags");
+    let properties = flags.security.to_properties().expect("right flags");
     let topic = unique_name("notifications");
     let database = topic.replace('-', "_");
     World::with_backend(
-        Backend::from_secured_servers(brokers.to_owned(), security, server, &database).await,
+        Backend::from_secured_servers(brokers.to_owned(), properties, server, &database).await,
         topic,
     )
     .await

@@ -10,15 +10,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::TryStreamExt as _;
-use sqlx::{Connection as _, SqliteConnection};
+use futures_util::{TryStreamExt as _, stream::BoxStream};
+use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteRow};
 use tokio::{
     sync::{mpsc::UnboundedReceiver, watch},
     time::timeout,
 };
 
 use super::{
-    rows::{self, MAX_CHUNK},
+    headers::{Headers, decode_headers},
     schema,
     topics::{EmbeddedPartition, TopicState},
 };
@@ -36,6 +36,10 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long to wait after a failed read, at first and at most.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(20);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// How many records one statement reads. Between two statements SQLite can empty the write-ahead
+/// log, and the driver reads live partitions.
+const MAX_CHUNK: i64 = 1024;
 
 pub(super) struct EmbeddedDriver<'s, H> {
     path: PathBuf,
@@ -58,7 +62,7 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
         commands: Option<UnboundedReceiver<FollowerCommand>>,
         stop: &'s AtomicBool,
     ) -> Self {
-        let (moved, now) = (topic.watch_ends(), Instant::now());
+        let (moved, now) = (topic.moved.subscribe(), Instant::now());
         let (ticked_at, recorded_at) = (now, now);
         Self { path, topic, partitions, commands, stop, file: None, moved, ticked_at, recorded_at }
     }
@@ -210,10 +214,10 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
         let state = self.partitions.state(partition.number);
         let from = state.and_then(|s| s.anchor().map(|anchor| anchor.offset).or(s.next_offset()));
         let end = partition.end_offset();
-        let mut rows = rows::fetch_rows(file, partition, from.unwrap_or(0), end);
+        let mut rows = fetch_rows(file, partition, from.unwrap_or(0), end);
         let mut count = 0;
         while let Some(row) = rows.try_next().await? {
-            let record = rows::read_record(&row, partition)?;
+            let record = read_record(&row, partition)?;
             self.transition(partition, Some(&record), |state| state.on_record(&record));
             count += 1;
             if self.stop.load(Ordering::Acquire) {
@@ -265,4 +269,45 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
             }
         }
     }
+}
+
+/// The partition's rows from offset `from` up to, not including, `to`; [`MAX_CHUNK`] at most.
+fn fetch_rows<'f>(
+    file: &'f mut SqliteConnection,
+    partition: &EmbeddedPartition,
+    from: i64,
+    to: i64,
+) -> BoxStream<'f, Result<SqliteRow, sqlx::Error>> {
+    sqlx::query(
+        "SELECT place, timestamp, key, headers, value FROM records
+         WHERE place >= ? AND place < ? ORDER BY place LIMIT ?",
+    )
+    .bind(partition.row_place(from))
+    .bind(partition.row_place(to))
+    .bind(MAX_CHUNK)
+    .fetch(file)
+}
+
+/// The record of a row that [`fetch_rows`] found.
+fn read_record<'r>(
+    row: &'r SqliteRow,
+    partition: &EmbeddedPartition,
+) -> Result<Record<'r>, sqlx::Error> {
+    let offset = EmbeddedPartition::offset_from_place(row.try_get(0)?);
+    let headers = decode_headers(row.try_get(3)?).unwrap_or_else(|| {
+        tracing::error!(
+            log.partition = partition.number,
+            log.offset = offset,
+            "the log's file is damaged: a record is read without its headers",
+        );
+        Headers::new()
+    });
+    Ok(Record {
+        partition: partition.number,
+        offset,
+        timestamp_ms: row.try_get(1)?,
+        key: row.try_get(2)?,
+        value: row.try_get(4)?,
+        headers,
+    })
 }

@@ -15,47 +15,54 @@
 //! - Memory is bounded: `queue` by records and bytes, a reader by its row buffer.
 //!
 //! The file needs a local disk: SQLite's write-ahead log does not work over a network.
-//!
-//! The modules in the order in which a record meets them.
 
 mod open;
 mod schema;
 mod topics;
 mod queue;
 mod writer;
-mod connection;
 mod headers;
 mod insert;
 mod retention;
 mod progress;
-mod reader;
 mod driver;
-mod rows;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::{mpsc::UnboundedReceiver, oneshot},
+    time::timeout,
+};
 
 pub use open::OpenError;
 pub use queue::{EmbeddedAck, EmbeddedWriter};
 
 use crate::{
     LogUnreachable, PartitionHandler, Topic, TopicError,
+    assigned_partitions::AssignedPartitions,
+    commits::start_workers,
     dlq::DlqWriter,
     offset_tracker::OffsetTracker,
-    reader::{Follower, Reader, ReaderStatus},
+    reader::{Follower, FollowerCommand, Reader, ReaderStatus},
 };
+use driver::EmbeddedDriver;
 use open::FileLock;
 use progress::FileOffsets;
 use queue::WriterRequest;
-use reader::Membership;
-use schema::UnfitFile;
-use topics::Topics;
+use topics::{TopicState, Topics};
 use writer::WriterThread;
+
+/// How often a reader looks for a topic that does not exist.
+const TOPIC_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a stop of a group member waits for the last copies and commits.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A log in one SQLite file. A cheap handle, to be cloned; the file is open until
 /// [`close`](Self::close), or until the last handle, writer and reader is dropped.
@@ -72,16 +79,13 @@ struct SharedLog {
 
 impl Embedded {
     /// Opens the log, or creates it and its folder.
-    ///
-    /// # Errors
-    /// [`OpenError`] says why it cannot be opened, and what to do.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
         let lock = Arc::new(FileLock::acquire(path)?);
-        let unfit = |unfit| OpenError::new(path, unfit);
-        let mut file = schema::connect_to_write(path).await.map_err(|error| unfit(error.into()))?;
-        schema::migrate_file(&mut file).await.map_err(unfit)?;
+        let failed = |error| OpenError::from_sqlite(path, error);
+        let mut file = schema::connect_to_write(path).await.map_err(failed)?;
+        schema::migrate_file(path, &mut file).await?;
         let topics = Arc::new(Topics::default());
-        topics.load_topics(&mut file).await.map_err(|error| unfit(UnfitFile::Sqlite(error)))?;
+        topics.load_topics(&mut file).await.map_err(failed)?;
         let (writer, requests) = EmbeddedWriter::new(Arc::clone(&topics));
         let held = Arc::downgrade(&lock);
         WriterThread::new(path.to_owned(), Arc::clone(&topics), file)
@@ -95,9 +99,6 @@ impl Embedded {
 
     /// Creates the topics that are missing, checks those that exist, and starts their cleanup: now,
     /// and once an hour.
-    ///
-    /// # Errors
-    /// [`TopicError::Partitions`] if one exists with another number of partitions.
     pub async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
         let (answer, answered) = oneshot::channel();
         let request = WriterRequest::Ensure(topics.to_vec(), answer);
@@ -123,24 +124,31 @@ impl Embedded {
     ) -> Reader {
         let status = Arc::new(ReaderStatus::default());
         let tracker = OffsetTracker::new(topic, group, dlq.is_some(), Arc::clone(&status));
-        let membership = Membership {
-            tracker: Arc::new(tracker),
-            offsets: FileOffsets {
-                group: group.to_owned(),
-                topic: topic.to_owned(),
-                topics: Arc::clone(&self.0.topics),
-                writer: self.writer(),
-            },
-            dlq: dlq.map(|topic| DlqWriter::new(self.writer(), topic)),
-            status,
+        let tracker = Arc::new(tracker);
+        let offsets = FileOffsets {
+            group: group.to_owned(),
+            topic: topic.to_owned(),
+            topics: Arc::clone(&self.0.topics),
+            writer: self.writer(),
         };
-        reader::join_group(self.topic_source(topic), membership, handler)
+        let dlq = dlq.map(|topic| DlqWriter::new(self.writer(), topic));
+        let source = self.topic_source(topic);
+        Reader::spawn("embedded-reader", &status, move |stop| {
+            if let Err(error) = start_workers(&tracker, offsets, dlq) {
+                tracing::error!(%error, "cannot start the threads that commit offsets and copy poison records");
+            }
+            source.run_driver(handler, Some(Arc::clone(&tracker)), None, stop);
+            tracker.close(CLOSE_TIMEOUT);
+        })
     }
 
     /// Reads those partitions of the topic that the follower is assigned, on a thread of its own. A
     /// missing topic is waited for.
     pub fn follow_topic<H: PartitionHandler>(&self, topic: &str, handler: H) -> Follower {
-        reader::follow_topic(self.topic_source(topic), handler)
+        let source = self.topic_source(topic);
+        Follower::spawn("embedded-follower", move |stop, commands| {
+            source.run_driver(handler, None, Some(commands), stop);
+        })
     }
 
     pub(crate) fn fetch_end_offsets(
@@ -154,16 +162,13 @@ impl Embedded {
         ends.collect::<Result<_, _>>().map_err(LogUnreachable)
     }
 
-    fn topic_source(&self, topic: &str) -> reader::TopicSource {
+    fn topic_source(&self, topic: &str) -> TopicSource {
         let SharedLog { path, topics, lock, .. } = &*self.0;
         let (path, topics, topic) = (path.clone(), Arc::clone(topics), topic.to_owned());
-        reader::TopicSource { path, topics, lock: lock.upgrade(), topic }
+        TopicSource { path, topics, lock: lock.upgrade(), topic }
     }
 
     /// Checks that the file answers within `deadline`. While appends fail, the check is a write.
-    ///
-    /// # Errors
-    /// [`LogUnreachable`] if it does not answer.
     pub async fn ping(&self, deadline: Duration) -> Result<(), LogUnreachable> {
         let (answer, answered) = oneshot::channel();
         self.0.writer.send_request(WriterRequest::Ping(answer)).map_err(LogUnreachable)?;
@@ -186,4 +191,54 @@ impl Embedded {
 
 fn closed_error() -> LogUnreachable {
     LogUnreachable("the log was closed".into())
+}
+
+/// The topic to read, and the file that holds it.
+struct TopicSource {
+    path: PathBuf,
+    topics: Arc<Topics>,
+    /// Keeps the file locked while the reader runs.
+    lock: Option<Arc<FileLock>>,
+    topic: String,
+}
+
+impl TopicSource {
+    /// A group member has a tracker and reads every partition. A follower has commands, which assign
+    /// partitions to it.
+    fn run_driver<H: PartitionHandler>(
+        self,
+        handler: H,
+        tracker: Option<Arc<OffsetTracker>>,
+        commands: Option<UnboundedReceiver<FollowerCommand>>,
+        stop: &AtomicBool,
+    ) {
+        // A runtime of its own: the handler keeps the thread busy, and other tasks must not wait.
+        match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+            Ok(runtime) => runtime.block_on(async {
+                if let Some(state) = await_topic(&self.topics, &self.topic, stop).await {
+                    let partitions = AssignedPartitions::new(&self.topic, handler, tracker);
+                    EmbeddedDriver::new(self.path, state, partitions, commands, stop).run().await;
+                }
+            }),
+            Err(error) => tracing::error!(%error, "cannot start a runtime for a reader"),
+        }
+        // Only now may another process open the file.
+        drop(self.lock);
+    }
+}
+
+/// Waits until the topic exists. `None` if the reader is stopped before.
+async fn await_topic(topics: &Topics, name: &str, stop: &AtomicBool) -> Option<Arc<TopicState>> {
+    let mut logged = false;
+    while !stop.load(Ordering::Acquire) {
+        if let Some(topic) = topics.find_topic(name) {
+            return Some(topic);
+        }
+        if !logged {
+            tracing::warn!(log.topic = name, "the topic does not exist; waiting for it");
+            logged = true;
+        }
+        tokio::time::sleep(TOPIC_CHECK_INTERVAL).await;
+    }
+    None
 }

@@ -6,8 +6,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::schema::UnfitFile;
-
 /// The reason for which the log cannot be opened, and what the operator can do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -68,24 +66,14 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    pub(super) fn new(path: &Path, unfit: UnfitFile) -> Self {
+    pub(super) fn from_sqlite(path: &Path, error: sqlx::Error) -> Self {
         let path = path.to_owned();
-        match unfit {
-            UnfitFile::Newer { found, known } => Self::Newer { path, found, known },
-            UnfitFile::Foreign => {
-                Self::Damaged { path, reason: "it is the database of another program".into() }
-            }
-            UnfitFile::NoWal => Self::Create {
-                path,
-                source: io::Error::other("its file system does not allow a write-ahead log"),
-            },
-            UnfitFile::Sqlite(error) => match primary_code(&error) {
-                // SQLITE_CORRUPT and SQLITE_NOTADB.
-                Some(11 | 26) => Self::Damaged { path, reason: error.to_string() },
-                // SQLITE_PERM, SQLITE_READONLY, SQLITE_FULL and SQLITE_CANTOPEN.
-                Some(3 | 8 | 13 | 14) => Self::Create { path, source: io::Error::other(error) },
-                _ => Self::Failed { path, reason: error.to_string() },
-            },
+        match primary_code(&error) {
+            // SQLITE_CORRUPT and SQLITE_NOTADB.
+            Some(11 | 26) => Self::Damaged { path, reason: error.to_string() },
+            // SQLITE_PERM, SQLITE_READONLY, SQLITE_FULL and SQLITE_CANTOPEN.
+            Some(3 | 8 | 13 | 14) => Self::Create { path, source: io::Error::other(error) },
+            _ => Self::Failed { path, reason: error.to_string() },
         }
     }
 }

@@ -11,14 +11,6 @@ use super::{
 };
 use crate::commits::GroupOffsets;
 
-/// Advances the committed offsets of a group, then answers with all of them.
-pub(super) struct ProgressRequest {
-    pub(super) group: String,
-    /// By partition id; may be empty.
-    pub(super) offsets: Vec<(i64, i64)>,
-    pub(super) answer: oneshot::Sender<Result<HashMap<i64, i64>, String>>,
-}
-
 pub(super) struct FileOffsets {
     pub(super) group: String,
     pub(super) topic: String,
@@ -34,11 +26,7 @@ impl FileOffsets {
     fn request_progress(&self, offsets: Vec<(i64, i64)>) -> Result<HashMap<i64, i64>, String> {
         let (answer, answered) = oneshot::channel();
         let group = self.group.clone();
-        self.writer.send_request(WriterRequest::Progress(ProgressRequest {
-            group,
-            offsets,
-            answer,
-        }))?;
+        self.writer.send_request(WriterRequest::Progress { group, offsets, answer })?;
         answered.blocking_recv().map_err(|_| "the log is closed".to_owned())?
     }
 }

@@ -2,6 +2,7 @@
 //! appends.
 
 use std::{
+    collections::HashMap,
     future::Future,
     pin::Pin,
     sync::{
@@ -16,7 +17,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     headers,
-    progress::ProgressRequest,
     topics::{EmbeddedPartition, Topics},
 };
 use crate::{
@@ -34,7 +34,13 @@ const MAX_RECORD_BYTES: usize = 1_048_576;
 /// Requests to the writer, in the order in which it answers them.
 pub(super) enum WriterRequest {
     Append(QueuedAppend),
-    Progress(ProgressRequest),
+    /// Advances the committed offsets of a group, then answers with all of them, by partition id.
+    Progress {
+        group: String,
+        /// May be empty.
+        offsets: Vec<(i64, i64)>,
+        answer: oneshot::Sender<Result<HashMap<i64, i64>, String>>,
+    },
     Ensure(Vec<Topic>, oneshot::Sender<Result<(), TopicError>>),
     Ping(oneshot::Sender<Result<(), String>>),
     /// Answered when all requests before it are.
@@ -104,11 +110,7 @@ impl EmbeddedWriter {
         (Self { topics, load: Arc::default(), queue }, items)
     }
 
-    /// Queues the record without waiting. Records of one partition are written in the order of these
-    /// calls.
-    ///
-    /// # Errors
-    /// [`AppendError::Refused`] if there is no such topic or partition; [`AppendError::TooLarge`] above
+    /// See [`Writer::append`](crate::Writer::append). [`AppendError::Refused`] if there is no such topic or partition; [`AppendError::TooLarge`] above
     /// 1 MiB (key, value and headers together); [`AppendError::Full`] while 100,000 records or 64 MiB
     /// are unacknowledged; [`AppendError::Unreachable`] after the log was closed.
     pub fn append(&self, topic: &str, record: NewRecord) -> Result<EmbeddedAck, AppendError> {
@@ -146,8 +148,7 @@ impl EmbeddedWriter {
         Ok(EmbeddedAck(answer))
     }
 
-    /// Waits for the queued records, for at most `deadline`. Returns true if all are acknowledged or
-    /// refused.
+    /// See [`Writer::flush`](crate::Writer::flush).
     pub async fn flush(&self, deadline: Duration) -> bool {
         let (done, answer) = oneshot::channel();
         match self.send_request(WriterRequest::Flush(done)) {
@@ -165,15 +166,9 @@ impl EmbeddedWriter {
 impl AppendCopy for EmbeddedWriter {
     type Ack = EmbeddedAck;
 
-    fn append_copy(
-        &self,
-        topic: &str,
-        poison: &PoisonRecord,
-        with_value: bool,
-    ) -> Result<EmbeddedAck, AppendError> {
-        let (value, headers) = poison.copied_parts(with_value);
-        let (key, value) = (poison.key.clone().into_bytes(), value.map(<[u8]>::to_vec));
-        self.append_parts(topic, poison.partition, key, value, &headers)
+    fn append_copy(&self, topic: &str, poison: &PoisonRecord) -> Result<EmbeddedAck, AppendError> {
+        let PoisonRecord { partition, key, value, headers, .. } = poison;
+        self.append_parts(topic, *partition, key.clone().into_bytes(), value.clone(), headers)
     }
 }
 

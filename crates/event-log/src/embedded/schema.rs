@@ -1,11 +1,13 @@
 //! The file's connections, tables and migrations.
 
-use std::{path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use sqlx::{
     ConnectOptions as _, Connection as _, SqliteConnection,
     sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
+
+use super::open::OpenError;
 
 /// "nlog". The first migration writes it to the file's header, which tells a log from the database of
 /// another program.
@@ -16,24 +18,6 @@ const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/0001_log.sql")];
 
 /// How long a connection waits for a lock: a checkpoint for a reader, the writer for a SQLite shell.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The reason for which a file cannot be used.
-pub(super) enum UnfitFile {
-    /// A later version of this program has written it.
-    Newer { found: i64, known: i64 },
-    /// It is the database of another program.
-    Foreign,
-    /// Its file system lacks shared memory, which the write-ahead log needs.
-    NoWal,
-    /// Any other error of SQLite.
-    Sqlite(sqlx::Error),
-}
-
-impl From<sqlx::Error> for UnfitFile {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
 
 /// A connection that may write. An acknowledged record must survive a power cut, hence
 /// `synchronous=FULL`: each commit is one `fsync` of the write-ahead log. The two `fullfsync` pragmas
@@ -68,42 +52,56 @@ fn connect_options(path: &Path) -> SqliteConnectOptions {
 }
 
 /// Creates the tables, or migrates those of an older version.
-pub(super) async fn migrate_file(file: &mut SqliteConnection) -> Result<(), UnfitFile> {
+pub(super) async fn migrate_file(
+    path: &Path,
+    file: &mut SqliteConnection,
+) -> Result<(), OpenError> {
     let known = MIGRATIONS.len() as i64;
+    let (found, is_foreign, has_wal) =
+        read_header(file).await.map_err(|error| OpenError::from_sqlite(path, error))?;
+    let path = path.to_owned();
+    if is_foreign {
+        return Err(OpenError::Damaged {
+            path,
+            reason: "it is the database of another program".into(),
+        });
+    }
+    if found > known {
+        return Err(OpenError::Newer { path, found, known });
+    }
+    if !has_wal {
+        // The file system lacks shared memory.
+        let source = io::Error::other("its file system does not allow a write-ahead log");
+        return Err(OpenError::Create { path, source });
+    }
+    let missing = MIGRATIONS.get(usize::try_from(found).unwrap_or(0)..).unwrap_or_default();
+    run_migrations(file, missing).await.map_err(|error| OpenError::from_sqlite(&path, error))
+}
+
+/// The file's version; true if it is another program's; true if it has a write-ahead log.
+async fn read_header(file: &mut SqliteConnection) -> Result<(i64, bool, bool), sqlx::Error> {
     let application: i64 = query_number(file, "PRAGMA application_id").await?;
     let found: i64 = query_number(file, "PRAGMA user_version").await?;
     let tables: i64 = query_number(file, "SELECT count(*) FROM sqlite_schema").await?;
-    if tables > 0 && application != APPLICATION_ID {
-        return Err(UnfitFile::Foreign);
-    }
-    if found > known {
-        return Err(UnfitFile::Newer { found, known });
-    }
-    let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *file).await?;
-    if mode != "wal" {
-        return Err(UnfitFile::NoWal);
-    }
-    let done = usize::try_from(found).unwrap_or(0);
-    if done == MIGRATIONS.len() {
+    let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(file).await?;
+    Ok((found, tables > 0 && application != APPLICATION_ID, mode == "wal"))
+}
+
+/// In one transaction: a crash leaves the old version or the new one.
+async fn run_migrations(
+    file: &mut SqliteConnection,
+    missing: &[&'static str],
+) -> Result<(), sqlx::Error> {
+    if missing.is_empty() {
         return Ok(());
     }
-    // One transaction: a crash leaves the old version or the new one.
     let mut transaction = file.begin().await?;
-    for migration in &MIGRATIONS[done..] {
+    for migration in missing {
         sqlx::raw_sql(*migration).execute(&mut *transaction).await?;
     }
-    transaction.commit().await?;
-    Ok(())
+    transaction.commit().await
 }
 
 async fn query_number(file: &mut SqliteConnection, sql: &'static str) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(sql).fetch_one(file).await
-}
-
-/// Writes without a change, to find out if the disk accepts writes.
-pub(super) async fn write_nothing(file: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE partitions SET start_offset = start_offset WHERE id = 1")
-        .execute(file)
-        .await
-        .map(drop)
 }

@@ -28,7 +28,7 @@ pub(super) struct Topics(RwLock<HashMap<String, Arc<TopicState>>>);
 pub(super) struct TopicState {
     pub(super) partitions: Vec<Arc<EmbeddedPartition>>,
     /// Wakes the readers when the end of a partition has moved.
-    moved: Arc<watch::Sender<()>>,
+    pub(super) moved: Arc<watch::Sender<()>>,
     /// `None` until this process has ensured the topic.
     cleanup: Mutex<Option<Cleanup>>,
 }
@@ -82,10 +82,6 @@ impl EmbeddedPartition {
 impl TopicState {
     pub(super) fn find_partition(&self, number: i32) -> Option<Arc<EmbeddedPartition>> {
         usize::try_from(number).ok().and_then(|number| self.partitions.get(number)).cloned()
-    }
-
-    pub(super) fn watch_ends(&self) -> watch::Receiver<()> {
-        self.moved.subscribe()
     }
 }
 
@@ -170,11 +166,7 @@ impl Topics {
         let Some(known) = self.find_topic(&topic.name) else {
             return Err(unreachable_error(&sqlx::Error::RowNotFound));
         };
-        let found = known.partitions.len() as u32;
-        if found != topic.partitions {
-            let (topic, expected) = (topic.name.clone(), topic.partitions);
-            return Err(TopicError::Partitions { topic, found, expected });
-        }
+        topic.check_partition_count(known.partitions.len() as u32)?;
         *known.cleanup.lock() = Some(topic.cleanup);
         Ok(())
     }

@@ -8,19 +8,19 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use sqlx::SqliteConnection;
+use sqlx::{Connection as _, SqliteConnection};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{MissedTickBehavior, interval},
 };
 
 use super::{
-    connection::WriteConnection,
     insert::insert_records,
     open::{FileLock, primary_code},
-    progress::{self, ProgressRequest},
+    progress,
     queue::{QueuedAppend, WriterRequest},
     retention::Sweep,
+    schema,
     topics::{EmbeddedPartition, Topics},
 };
 use crate::{AppendError, LogUnreachable, Position, Topic, TopicError};
@@ -109,13 +109,19 @@ impl WriterThread {
 
     async fn answer_request(&mut self, request: WriterRequest) {
         match request {
-            WriterRequest::Progress(request) => self.answer_progress(request).await,
+            WriterRequest::Progress { group, offsets, answer } => {
+                let advance = async |file: &mut SqliteConnection| {
+                    progress::advance_progress(file, &group, &offsets).await
+                };
+                let outcome = self.connection.write(advance).await;
+                let _ = answer.send(outcome.map_err(|error| error.to_string()));
+            }
             WriterRequest::Ensure(topics, answer) => {
                 let _ = answer.send(self.ensure_topics(&topics).await);
             }
             WriterRequest::Ping(answer) => {
-                let _ = answer
-                    .send(self.connection.ping_file().await.map_err(|error| error.to_string()));
+                let outcome = self.connection.ping_file().await;
+                let _ = answer.send(outcome.map_err(|error| error.to_string()));
             }
             WriterRequest::Flush(done) => {
                 let _ = done.send(());
@@ -132,26 +138,25 @@ impl WriterThread {
         // The ends move only once the transaction is durable.
         let mut ends: HashMap<i64, (Arc<EmbeddedPartition>, i64)> = HashMap::new();
         let mut offsets = Vec::with_capacity(batch.len());
-        let written = match self.connection.get_or_connect().await {
-            Ok(file) => {
-                for append in batch.iter() {
-                    let partition = &append.partition;
-                    let (_, end) = ends
-                        .entry(partition.id)
-                        .or_insert_with(|| (Arc::clone(partition), partition.end_offset()));
-                    offsets.push(*end);
-                    *end += 1;
-                }
-                insert_records(file, batch, &offsets, now_ms()).await
+        let write = async |file: &mut SqliteConnection| {
+            for append in batch.iter() {
+                let partition = &append.partition;
+                let (_, end) = ends
+                    .entry(partition.id)
+                    .or_insert_with(|| (Arc::clone(partition), partition.end_offset()));
+                offsets.push(*end);
+                *end += 1;
             }
-            Err(error) => Err(error),
+            insert_records(file, batch, &offsets, now_ms()).await
         };
-        self.connection.record_outcome(&written).await;
+        let written = self.connection.write(write).await;
         // Without a connection, no transaction began.
         let begun = !offsets.is_empty();
         match written {
             Ok(()) => {
-                publish_ends(ends.values());
+                // The readers wake once all ends have moved.
+                ends.values().for_each(|(partition, end)| partition.set_end_offset(*end));
+                ends.values().for_each(|(partition, _)| partition.wake_readers());
                 for (append, offset) in batch.drain(..).zip(offsets) {
                     let partition = append.partition.number;
                     let _ = append.ack.send(Ok(Position { partition, offset }));
@@ -164,16 +169,6 @@ impl WriterThread {
                 }
             }
         }
-    }
-
-    async fn answer_progress(&mut self, request: ProgressRequest) {
-        let ProgressRequest { group, offsets, answer } = request;
-        let outcome = match self.connection.get_or_connect().await {
-            Ok(file) => progress::advance_progress(file, &group, &offsets).await,
-            Err(error) => Err(error),
-        };
-        self.connection.record_outcome(&outcome).await;
-        let _ = answer.send(outcome.map_err(|error| error.to_string()));
     }
 
     async fn ensure_topics(&mut self, topics: &[Topic]) -> Result<(), TopicError> {
@@ -218,16 +213,6 @@ fn wait_for_appenders(queue: &mpsc::UnboundedReceiver<WriterRequest>, last: usiz
     }
 }
 
-/// Moves the ends of the partitions, then wakes their readers.
-fn publish_ends<'a>(ends: impl IntoIterator<Item = &'a (Arc<EmbeddedPartition>, i64)> + Clone) {
-    for (partition, end) in ends.clone() {
-        partition.set_end_offset(*end);
-    }
-    for (partition, _) in ends {
-        partition.wake_readers();
-    }
-}
-
 /// The error for the records of a failed transaction. After an I/O error they may be in the file: the
 /// commit may be written although its `fsync` failed. After any other error they were rolled back.
 fn append_error(error: &sqlx::Error, begun: bool) -> AppendError {
@@ -241,4 +226,85 @@ fn append_error(error: &sqlx::Error, begun: bool) -> AppendError {
 fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The one connection that writes, which is replaced after a failure.
+struct WriteConnection {
+    path: PathBuf,
+    topics: Arc<Topics>,
+    /// `None` after a failure: a failed connection is not used again.
+    file: Option<SqliteConnection>,
+    /// The last write failed. A full disk is logged once, not once a batch.
+    failing: bool,
+}
+
+impl WriteConnection {
+    fn new(path: PathBuf, topics: Arc<Topics>, file: SqliteConnection) -> Self {
+        Self { path, topics, file: Some(file), failing: false }
+    }
+
+    /// The connection, or a new one. A new one reads the ends of the partitions from the file, because
+    /// the outcome of the last transaction is not known.
+    async fn get_or_connect(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => {
+                let mut file = schema::connect_to_write(&self.path).await?;
+                self.topics.load_topics(&mut file).await?;
+                file
+            }
+        };
+        Ok(self.file.insert(file))
+    }
+
+    /// Writes; after a failure, the next write opens a new connection.
+    async fn write<T>(
+        &mut self,
+        write: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, sqlx::Error> {
+        let outcome = match self.get_or_connect().await {
+            Ok(file) => write(file).await,
+            Err(error) => Err(error),
+        };
+        match &outcome {
+            Ok(_) if self.failing => tracing::info!("the log can be written again"),
+            Err(error) if !self.failing => {
+                tracing::error!(%error, "the log cannot be written; rejecting records");
+            }
+            _ => {}
+        }
+        self.failing = outcome.is_err();
+        if self.failing {
+            self.close().await;
+        }
+        outcome
+    }
+
+    /// Reads from the file; after a failed write, writes to it.
+    async fn ping_file(&mut self) -> Result<(), sqlx::Error> {
+        // The update changes no value: it finds out if the disk accepts writes.
+        let ping = if self.failing {
+            "UPDATE partitions SET start_offset = start_offset WHERE id = 1"
+        } else {
+            "SELECT 1 FROM topics LIMIT 1"
+        };
+        self.write(async |file| sqlx::query(ping).execute(file).await.map(drop)).await
+    }
+
+    async fn close(&mut self) {
+        if let Some(file) = self.file.take() {
+            // Closing rolls an open transaction back.
+            let _ = file.close().await;
+        }
+    }
+
+    /// Empties the write-ahead log, so that a copy of the one file is a copy of the log, and closes.
+    async fn checkpoint_and_close(&mut self) {
+        if let Some(file) = &mut self.file
+            && let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(file).await
+        {
+            tracing::warn!(%error, "the write-ahead log is not emptied");
+        }
+        self.close().await;
+    }
 }

@@ -5,7 +5,6 @@ use std::fmt;
 
 use rdkafka::ClientConfig;
 
-use super::security::Security;
 use crate::{Group, LogUnreachable, settings::BatchArgs};
 
 /// In milliseconds.
@@ -18,11 +17,9 @@ pub struct KafkaSettings {
     pub brokers: String,
     /// The name of this process in the brokers' logs and quotas.
     pub client_id: String,
-    /// TLS and SASL.
-    pub security: Security,
     /// Batching and compression of appends.
     pub batch: BatchArgs,
-    /// Any other librdkafka settings, applied last and to all clients.
+    /// TLS, SASL and any other librdkafka settings, applied last and to all clients.
     pub properties: Vec<(String, String)>,
 }
 
@@ -33,7 +30,6 @@ impl fmt::Debug for KafkaSettings {
         f.debug_struct("KafkaSettings")
             .field("brokers", &self.brokers)
             .field("client_id", &self.client_id)
-            .field("security", &self.security)
             .field("batch", &self.batch)
             .field("properties", &names)
             .finish()
@@ -72,19 +68,20 @@ impl KafkaSettings {
             .set("socket.keepalive.enable", "true")
             // The client finds a restarted broker within 2 s, not 10 s.
             .set("reconnect.backoff.max.ms", "2000");
-        self.security.add_to(&mut config);
         config
     }
 
     fn add_properties(&self, mut config: ClientConfig) -> ClientConfig {
-        for (name, value) in &self.properties {
-            config.set(name, value);
-        }
+        config.extend(self.properties.iter().cloned());
         config
     }
 
+    /// Without statistics, even those of `properties`: a client that is not polled would queue them
+    /// without bound.
     pub(super) fn admin_config(&self) -> ClientConfig {
-        without_statistics(self.add_properties(self.base_config()))
+        let mut config = self.add_properties(self.base_config());
+        config.set("statistics.interval.ms", "0");
+        config
     }
 
     pub(super) fn producer_config(&self) -> ClientConfig {
@@ -148,11 +145,4 @@ impl KafkaSettings {
         }
         self.add_properties(config)
     }
-}
-
-/// Turns statistics off, even those of `properties`: a client that is not polled would queue them
-/// without bound.
-fn without_statistics(mut config: ClientConfig) -> ClientConfig {
-    config.set("statistics.interval.ms", "0");
-    config
 }

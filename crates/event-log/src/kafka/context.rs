@@ -2,11 +2,14 @@
 //! client.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use super::statistics::{ClientMetrics, ClientRole};
+use super::statistics::ClientMetrics;
 use parking_lot::Mutex;
 use rdkafka::{
     ClientContext, Statistics, config::RDKafkaLogLevel, error::KafkaError, types::RDKafkaErrorCode,
@@ -81,8 +84,12 @@ fn is_early_close(reason: &str) -> bool {
             || (at_once && state.starts_with("UP")))
 }
 
-/// The context of one client, which remembers signs of trouble.
-pub(super) struct ClientLog {
+/// The context of a client and of those that replace it. It remembers signs of trouble. A cheap
+/// handle, to be cloned.
+#[derive(Clone)]
+pub(super) struct ClientLog(Arc<ClientState>);
+
+struct ClientState {
     metrics: ClientMetrics,
     /// The client lost its brokers or had a fatal error, and its supervisor has not checked it yet.
     suspect: AtomicBool,
@@ -92,33 +99,34 @@ pub(super) struct ClientLog {
 }
 
 impl ClientLog {
-    pub(super) fn new(role: ClientRole) -> Self {
-        let (metrics, suspect) = (ClientMetrics::new(role), AtomicBool::new(false));
-        Self { metrics, suspect, warned_at: Mutex::default(), refusal: Mutex::default() }
+    /// `client` is its label in the metrics.
+    pub(super) fn new(client: &'static str) -> Self {
+        let (metrics, suspect) = (ClientMetrics::new(client), AtomicBool::new(false));
+        let (warned_at, refusal) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(ClientState { metrics, suspect, warned_at, refusal }))
     }
 
     /// Asks the supervisor to check the client.
     pub(super) fn set_suspect(&self) {
-        self.suspect.store(true, Ordering::Release);
+        self.0.suspect.store(true, Ordering::Release);
     }
 
     /// Returns true once after each [`set_suspect`](Self::set_suspect).
     pub(super) fn take_suspect(&self) -> bool {
-        self.suspect.swap(false, Ordering::AcqRel)
+        self.0.suspect.swap(false, Ordering::AcqRel)
     }
 
-    /// Why the brokers refuse the client, if they do.
     pub(super) fn last_refusal(&self) -> Option<BrokerRefusal> {
-        *self.refusal.lock()
+        *self.0.refusal.lock()
     }
 
     /// A broker has answered.
     pub(super) fn clear_refusal(&self) {
-        *self.refusal.lock() = None;
+        *self.0.refusal.lock() = None;
     }
 
     fn record_error(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
-        let mut refusal = self.refusal.lock();
+        let mut refusal = self.0.refusal.lock();
         if let Some(new) = BrokerRefusal::from_client_error(code, reason) {
             *refusal = Some(new);
         } else if *refusal == Some(BrokerRefusal::Protocol) && reason.contains("Connect to ") {
@@ -128,7 +136,7 @@ impl ClientLog {
     }
 
     fn may_warn(&self) -> bool {
-        let mut warned_at = self.warned_at.lock();
+        let mut warned_at = self.0.warned_at.lock();
         let may = warned_at.is_none_or(|at| at.elapsed() >= MIN_WARNING_INTERVAL);
         if may {
             *warned_at = Some(Instant::now());
@@ -139,32 +147,24 @@ impl ClientLog {
 
 impl ClientContext for ClientLog {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg
-            | RDKafkaLogLevel::Alert
-            | RDKafkaLogLevel::Critical
-            | RDKafkaLogLevel::Error
-            | RDKafkaLogLevel::Warning => {
-                // librdkafka reports these to `error` too.
-                if matches!(facility, "FAIL" | "REQTMOUT" | "ERROR") {
-                    tracing::debug!(target: "librdkafka", { kafka.facility = facility }, "{message}");
-                } else {
-                    tracing::warn!(target: "librdkafka", { kafka.facility = facility }, "{message}");
-                }
-            }
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
-                // librdkafka logs a closed connection (a TLS listener's answer to plaintext) at INFO
-                // only.
-                if facility == "FAIL" {
-                    self.record_error(None, message);
-                }
-                tracing::debug!(target: "librdkafka", { kafka.facility = facility }, "{message}");
-            }
+        let is_quiet = matches!(
+            level,
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug
+        );
+        // librdkafka logs a closed connection (a TLS listener's answer to plaintext) at INFO only.
+        if is_quiet && facility == "FAIL" {
+            self.record_error(None, message);
+        }
+        // librdkafka reports these to `error` too.
+        if is_quiet || matches!(facility, "FAIL" | "REQTMOUT" | "ERROR") {
+            tracing::debug!(target: "librdkafka", { kafka.facility = facility }, "{message}");
+        } else {
+            tracing::warn!(target: "librdkafka", { kafka.facility = facility }, "{message}");
         }
     }
 
     fn stats(&self, statistics: Statistics) {
-        self.metrics.record_statistics(&statistics);
+        self.0.metrics.record_statistics(&statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_remembered_until_a_broker_answers() {
-        let log = ClientLog::new(ClientRole::Writer);
+        let log = ClientLog::new("writer");
         log.record_error(Some(RDKafkaErrorCode::Authentication), "no");
         log.record_error(Some(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
         assert_eq!(log.last_refusal(), Some(BrokerRefusal::Login));
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_broker_that_closes_connections_because_it_shuts_down_is_unreachable() {
-        let log = ClientLog::new(ClientRole::Writer);
+        let log = ClientLog::new("writer");
         log.record_error(None, "b:1: Disconnected (after 0ms in state APIVERSION_QUERY)");
         assert_eq!(log.last_refusal(), Some(BrokerRefusal::Protocol));
         log.record_error(

@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,18 +14,20 @@ use rdkafka::{
     admin::AdminClient,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError, KafkaResult},
-    message::BorrowedMessage,
+    message::{BorrowedMessage, Headers as _, Message as _},
     types::RDKafkaErrorCode,
 };
 
+use smallvec::SmallVec;
+
 use super::{
     context::ClientLog,
-    message::read_record,
     metadata::{MetadataAnswer, MetadataQueries, MetadataQuery},
 };
 use crate::{
     LogUnreachable, PartitionHandler, Record, Watermarks,
     assigned_partitions::AssignedPartitions,
+    partition_offsets::AssignmentEpoch,
     partition_state::{Action, Actions, OffsetGap, PartitionState},
     reader::ReaderStatus,
 };
@@ -79,7 +82,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         let topic = self.partitions.topic();
         tracing::info!(kafka.topic = topic, kafka.partition = partition, "partition assigned");
         let state = self.partitions.assign(partition, None);
-        self.query_watermarks(partition);
+        self.query(partition, MetadataQuery::Watermarks);
         // With the anchor, to verify that it is there and unchanged.
         state.anchor().map_or(Offset::Beginning, |anchor| Offset::Offset(anchor.offset))
     }
@@ -94,10 +97,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         self.partitions.revoke(partitions)
     }
 
-    /// Handles what the client's poll returned.
-    ///
-    /// # Errors
-    /// If the client has failed for good.
+    /// Handles what the client's poll returned. Fails if the client has failed for good.
     pub(super) fn handle_polled(
         &mut self,
         polled: Option<KafkaResult<BorrowedMessage<'_>>>,
@@ -128,7 +128,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
             match action {
                 Action::Reset(_) => {
                     self.gaps.remove(&partition);
-                    self.query_watermarks(partition);
+                    self.query(partition, MetadataQuery::Watermarks);
                 }
                 Action::AskAboutGap(gap) => {
                     let widest = self.gaps.entry(partition).or_insert(gap);
@@ -136,7 +136,9 @@ impl<H: PartitionHandler> PartitionDriver<H> {
                         *widest = gap;
                     }
                 }
-                Action::ConfirmEndOffset { next } => self.query_end_offset(partition, next, true),
+                Action::ConfirmEndOffset { next } => self.query(partition, |assignment| {
+                    MetadataQuery::EndOffset { assignment, next, is_confirmation: true }
+                }),
                 Action::Apply | Action::BecomeLive => {}
             }
         }
@@ -159,10 +161,8 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         }
         self.seek_to_beginning(consumer);
         if is_due(&mut self.gaps_checked_at, GAP_CHECK_INTERVAL) {
-            for (partition, gap) in self.gaps.drain() {
-                if let Some(assignment) = self.partitions.epoch(partition) {
-                    self.queries.send(MetadataQuery::Gap { assignment, gap });
-                }
+            for (partition, gap) in std::mem::take(&mut self.gaps) {
+                self.query(partition, |assignment| MetadataQuery::Gap { assignment, gap });
             }
         }
         if self.metadata_checked_at.is_none_or(|at| at.elapsed() >= METADATA_CHECK_INTERVAL) {
@@ -172,7 +172,11 @@ impl<H: PartitionHandler> PartitionDriver<H> {
             }
             for (partition, state) in self.partitions.states() {
                 if let Some(next) = state.next_offset() {
-                    self.query_end_offset(partition, next, false);
+                    self.query(partition, |assignment| MetadataQuery::EndOffset {
+                        assignment,
+                        next,
+                        is_confirmation: false,
+                    });
                 }
             }
         }
@@ -194,15 +198,9 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         }
     }
 
-    fn query_watermarks(&self, partition: i32) {
+    fn query(&self, partition: i32, query: impl FnOnce(AssignmentEpoch) -> MetadataQuery) {
         if let Some(assignment) = self.partitions.epoch(partition) {
-            self.queries.send(MetadataQuery::Watermarks(assignment));
-        }
-    }
-
-    fn query_end_offset(&self, partition: i32, next: i64, is_confirmation: bool) {
-        if let Some(assignment) = self.partitions.epoch(partition) {
-            self.queries.send(MetadataQuery::EndOffset { assignment, next, is_confirmation });
+            self.queries.send(query(assignment));
         }
     }
 
@@ -269,5 +267,36 @@ fn log_consumer_error(error: &KafkaError) {
             | RDKafkaErrorCode::Resolve,
         ) => tracing::debug!(%error, "Kafka"),
         _ => tracing::warn!(%error, "Kafka consumer"),
+    }
+}
+
+fn read_record<'m>(message: &'m BorrowedMessage<'_>) -> Record<'m> {
+    Record {
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+        key: message.key(),
+        value: message.payload(),
+        headers: read_headers(message),
+    }
+}
+
+/// The headers of a message. rdkafka panics at a header name that is not UTF-8; a foreign record
+/// must not end this thread, so such a record is read as if it had no headers.
+fn read_headers<'m>(message: &'m BorrowedMessage<'_>) -> SmallVec<[(&'m str, &'m [u8]); 8]> {
+    let read = catch_unwind(AssertUnwindSafe(|| {
+        let headers = message.headers()?;
+        Some(headers.iter().filter_map(|header| Some((header.key, header.value?))).collect())
+    }));
+    match read {
+        Ok(headers) => headers.unwrap_or_default(),
+        Err(_) => {
+            tracing::warn!(
+                kafka.partition = message.partition(),
+                kafka.offset = message.offset(),
+                "a header's name is not UTF-8; the record is read without headers",
+            );
+            SmallVec::new()
+        }
     }
 }

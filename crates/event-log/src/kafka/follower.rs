@@ -18,7 +18,7 @@ use rdkafka::{
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{KafkaSettings, context::ClientLog, driver::PartitionDriver, statistics::ClientRole};
+use super::{KafkaSettings, context::ClientLog, driver::PartitionDriver};
 use crate::{
     Follower, LogUnreachable, PartitionHandler,
     reader::{FollowerCommand, ReaderStatus},
@@ -63,7 +63,7 @@ pub(super) fn follow_topic<H: PartitionHandler>(
 }
 
 fn create_client(config: &ClientConfig) -> Result<FollowerClient, LogUnreachable> {
-    BaseConsumer::from_config_and_context(config, ClientLog::new(ClientRole::Follower))
+    BaseConsumer::from_config_and_context(config, ClientLog::new("follower"))
         .map_err(|error| LogUnreachable(format!("Kafka consumer: {error}")))
 }
 

@@ -13,7 +13,7 @@ use std::{
 use rdkafka::{admin::AdminClient, error::KafkaResult};
 
 use super::context::ClientLog;
-use crate::{Watermarks, assigned_partitions::AssignmentEpoch, partition_state::OffsetGap};
+use crate::{Watermarks, partition_offsets::AssignmentEpoch, partition_state::OffsetGap};
 
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait before a failed query is sent again.
@@ -38,16 +38,6 @@ impl MetadataQuery {
             | Self::EndOffset { assignment, .. }
             | Self::Gap { assignment, .. } => Some(assignment),
             Self::PartitionCount => None,
-        }
-    }
-
-    /// True if the older query need not be answered any more.
-    fn replaces(self, older: Self) -> bool {
-        match (self, older) {
-            (Self::Watermarks(newer), Self::Watermarks(older)) => {
-                newer.partition == older.partition
-            }
-            _ => false,
         }
     }
 }
@@ -115,7 +105,12 @@ fn run_queries(
             loop {
                 match queries.try_recv() {
                     Ok(newer) => {
-                        pending.retain(|older| !newer.replaces(*older));
+                        // An assignment that is over needs no watermarks.
+                        pending.retain(|older| {
+                            use MetadataQuery::Watermarks;
+                            !matches!((newer, older), (Watermarks(newer), Watermarks(older))
+                                if newer.partition == older.partition)
+                        });
                         pending.push_back(newer);
                     }
                     Err(TryRecvError::Empty) => break,

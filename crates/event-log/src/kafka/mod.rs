@@ -1,14 +1,12 @@
 //! The Kafka driver, the only module of the project that names rdkafka. It owns the clients and
 //! their settings. It never knows what a record means.
 
-pub mod security;
 mod config;
 mod context;
 mod statistics;
 mod topics;
 mod writer;
 mod metadata;
-mod message;
 mod driver;
 mod commits;
 mod reader;
@@ -25,7 +23,6 @@ use crate::{
     Follower, Group, LogUnreachable, PartitionHandler, Reader, Topic, TopicError, dlq::DlqWriter,
 };
 use context::ClientLog;
-use statistics::ClientRole;
 
 /// Apache Kafka, reached through librdkafka. A cheap handle, to be cloned.
 #[derive(Clone)]
@@ -39,16 +36,12 @@ pub struct Kafka {
 
 impl Kafka {
     /// Creates the clients. It does not wait for a broker, so Kafka may start later.
-    ///
-    /// # Errors
-    /// [`LogUnreachable`] names the setting that is wrong.
+    /// Fails if a setting is wrong.
     pub fn new(settings: KafkaSettings) -> Result<Self, LogUnreachable> {
         settings.check_build()?;
-        let admin = AdminClient::from_config_and_context(
-            &settings.admin_config(),
-            ClientLog::new(ClientRole::Admin),
-        )
-        .map_err(|error| LogUnreachable(format!("Kafka client: {error}")))?;
+        let admin =
+            AdminClient::from_config_and_context(&settings.admin_config(), ClientLog::new("admin"))
+                .map_err(|error| LogUnreachable(format!("Kafka client: {error}")))?;
         let writer = KafkaWriter::new(&settings)?;
         Ok(Self { settings: Arc::new(settings), admin: Arc::new(admin), writer })
     }

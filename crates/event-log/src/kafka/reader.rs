@@ -23,7 +23,7 @@ use rdkafka::{
 
 use super::{
     KafkaSettings, KafkaWriter, commits::ConsumerOffsets, context::ClientLog,
-    driver::PartitionDriver, statistics::ClientRole,
+    driver::PartitionDriver,
 };
 use crate::{
     Group, LogUnreachable, PartitionHandler, Reader, commits, dlq::DlqWriter,
@@ -62,10 +62,8 @@ pub(super) fn join_group<H: PartitionHandler>(
         topic: topic.to_owned(),
         group: group.id.clone(),
         status: Arc::clone(&status),
-        shared: Arc::new(SharedDriver {
-            log: ClientLog::new(ClientRole::Reader),
-            driver: Mutex::new(driver),
-        }),
+        log: ClientLog::new("reader"),
+        driver: Arc::new(Mutex::new(driver)),
     };
     // Here and not on the thread, so that a wrong setting is an error at the start.
     let first = member.connect()?;
@@ -84,6 +82,8 @@ pub(super) fn join_group<H: PartitionHandler>(
 }
 
 type MemberClient<H> = BaseConsumer<MemberContext<H>>;
+/// Locked by the polling thread alone: between polls by its loop, within them by callbacks.
+type SharedDriver<H> = Arc<Mutex<PartitionDriver<H>>>;
 
 /// Creates the clients that join the group: the first one, and those that replace it.
 struct GroupMember<H: PartitionHandler> {
@@ -92,7 +92,8 @@ struct GroupMember<H: PartitionHandler> {
     topic: String,
     group: String,
     status: Arc<ReaderStatus>,
-    shared: Arc<SharedDriver<H>>,
+    log: ClientLog,
+    driver: SharedDriver<H>,
 }
 
 impl<H: PartitionHandler> GroupMember<H> {
@@ -101,9 +102,9 @@ impl<H: PartitionHandler> GroupMember<H> {
         let (has_dlq, status) = (self.dlq.is_some(), Arc::clone(&self.status));
         let tracker = OffsetTracker::new(&self.topic, &self.group, has_dlq, status);
         let tracker = Arc::new(tracker);
-        self.shared.driver.lock().partitions.set_tracker(Arc::clone(&tracker));
-        let context =
-            MemberContext { shared: Arc::clone(&self.shared), tracker: Arc::clone(&tracker) };
+        self.driver.lock().partitions.set_tracker(Arc::clone(&tracker));
+        let (log, driver) = (self.log.clone(), Arc::clone(&self.driver));
+        let context = MemberContext { log, driver, tracker: Arc::clone(&tracker) };
         let consumer =
             BaseConsumer::from_config_and_context(&self.consumer, context).map_err(wrong)?;
         consumer.subscribe(&[&self.topic]).map_err(wrong)?;
@@ -124,7 +125,7 @@ impl<H: PartitionHandler> GroupMember<H> {
                 tracing::error!(%error, "cannot start the threads that commit offsets and copy poison records");
             }
         }
-        let mut driver = self.shared.driver.lock();
+        let mut driver = self.driver.lock();
         if stop.load(Ordering::Acquire) {
             driver.partitions.record_progress();
             tracker.close(CLOSE_TIMEOUT);
@@ -150,7 +151,7 @@ impl<H: PartitionHandler> GroupMember<H> {
             // The poll's callbacks take the lock too, so it is taken after the poll.
             let polled = consumer.poll(POLL_TIMEOUT);
             let now = Instant::now();
-            let mut driver = self.shared.driver.lock();
+            let mut driver = self.driver.lock();
             if now - polled_at > MAX_POLL_PAUSE {
                 tracing::warn!("this process was paused for too long; rejoining the group");
                 return;
@@ -179,14 +180,9 @@ impl<H: PartitionHandler> GroupMember<H> {
 
 /// The context of one client. Clients are replaced; the driver and its handler stay.
 struct MemberContext<H: PartitionHandler> {
-    shared: Arc<SharedDriver<H>>,
-    tracker: Arc<OffsetTracker>,
-}
-
-struct SharedDriver<H: PartitionHandler> {
     log: ClientLog,
-    /// Locked by the polling thread alone: between polls by its loop, within them by callbacks.
-    driver: Mutex<PartitionDriver<H>>,
+    driver: SharedDriver<H>,
+    tracker: Arc<OffsetTracker>,
 }
 
 /// Commits these positions without waiting.
@@ -216,21 +212,21 @@ fn log_failed_commit(error: &KafkaError) {
 
 impl<H: PartitionHandler> ClientContext for MemberContext<H> {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.shared.log.log(level, facility, message);
+        self.log.log(level, facility, message);
     }
 
     fn stats(&self, statistics: Statistics) {
-        self.shared.log.stats(statistics);
+        self.log.stats(statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.shared.log.error(error, reason);
+        self.log.error(error, reason);
     }
 }
 
 impl<H: PartitionHandler> ConsumerContext for MemberContext<H> {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        let mut driver = self.shared.driver.lock();
+        let mut driver = self.driver.lock();
         if !driver.partitions.uses_tracker(&self.tracker) {
             // A replaced client leaves the group; its partitions were revoked before.
             return;

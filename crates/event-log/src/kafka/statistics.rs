@@ -9,52 +9,21 @@ use metrics::{counter, gauge};
 use parking_lot::Mutex;
 use rdkafka::{Statistics, statistics::Broker};
 
-/// The purpose of a client: its label in the metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ClientRole {
-    /// Fetches metadata and creates topics. It is not polled, so it reports no statistics.
-    Admin,
-    /// Appends.
-    Writer,
-    /// Reads as a member of a group.
-    Reader,
-    /// Reads partitions without a group.
-    Follower,
-}
-
-impl ClientRole {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Admin => "admin",
-            Self::Writer => "writer",
-            Self::Reader => "reader",
-            Self::Follower => "follower",
-        }
-    }
-}
-
 /// The metrics of one client and of its replacements.
 pub(super) struct ClientMetrics {
-    role: ClientRole,
-    /// The counters of the last report.
-    counters: Mutex<ClientCounters>,
-}
-
-/// Counted since the client was made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct ClientCounters {
-    retries: u64,
-    timeouts: u64,
-    disconnects: u64,
+    /// The label of the client: its purpose.
+    client: &'static str,
+    /// The counters of the last report: retries, time-outs and lost connections.
+    counters: Mutex<[u64; 3]>,
 }
 
 impl ClientMetrics {
-    pub(super) fn new(role: ClientRole) -> Self {
-        Self { role, counters: Mutex::default() }
+    pub(super) fn new(client: &'static str) -> Self {
+        Self { client, counters: Mutex::default() }
     }
 
     pub(super) fn record_statistics(&self, statistics: &Statistics) {
-        let client = self.role.as_str();
+        let client = self.client;
         gauge!(KAFKA_QUEUE_MESSAGES, "client" => client).set(statistics.msg_cnt as f64);
         gauge!(KAFKA_QUEUE_BYTES, "client" => client).set(statistics.msg_size as f64);
 
@@ -75,33 +44,23 @@ impl ClientMetrics {
             }
         }
 
-        let now = ClientCounters::from_statistics(statistics);
-        let added = now.added_since(std::mem::replace(&mut *self.counters.lock(), now));
-        counter!(KAFKA_RETRIES, "client" => client).increment(added.retries);
-        counter!(KAFKA_TIMEOUTS, "client" => client).increment(added.timeouts);
-        counter!(KAFKA_DISCONNECTS, "client" => client).increment(added.disconnects);
+        let sum = |count: fn(&Broker) -> u64| statistics.brokers.values().map(count).sum::<u64>();
+        let now = [
+            sum(|broker| broker.txretries),
+            sum(|broker| broker.req_timeouts),
+            sum(|broker| broker.disconnects.map_or(0, |count| count.max(0) as u64)),
+        ];
+        let before = std::mem::replace(&mut *self.counters.lock(), now);
+        let names = [KAFKA_RETRIES, KAFKA_TIMEOUTS, KAFKA_DISCONNECTS];
+        for ((name, now), before) in names.into_iter().zip(now).zip(before) {
+            counter!(name, "client" => client).increment(added_since(now, before));
+        }
     }
 }
 
-impl ClientCounters {
-    fn from_statistics(statistics: &Statistics) -> Self {
-        statistics.brokers.values().fold(Self::default(), |sum, broker| Self {
-            retries: sum.retries + broker.txretries,
-            timeouts: sum.timeouts + broker.req_timeouts,
-            disconnects: sum.disconnects
-                + broker.disconnects.map_or(0, |count| u64::try_from(count).unwrap_or(0)),
-        })
-    }
-
-    /// The increase since `before`. A replacement of the client counts from 0 again.
-    fn added_since(self, before: Self) -> Self {
-        let added = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
-        Self {
-            retries: added(self.retries, before.retries),
-            timeouts: added(self.timeouts, before.timeouts),
-            disconnects: added(self.disconnects, before.disconnects),
-        }
-    }
+/// The increase since `before`. A replacement of the client counts from 0 again.
+fn added_since(now: u64, before: u64) -> u64 {
+    now.checked_sub(before).unwrap_or(now)
 }
 
 /// Returns false for a bootstrap address that is not connected yet, and for a second connection to
@@ -127,8 +86,7 @@ mod tests {
 
     #[test]
     fn a_client_that_takes_another_s_place_adds_to_what_that_one_counted() {
-        let with = |retries| ClientCounters { retries, ..ClientCounters::default() };
-        assert_eq!(with(7).added_since(with(5)).retries, 2);
-        assert_eq!(with(3).added_since(with(7)).retries, 3);
+        assert_eq!(added_since(7, 5), 2);
+        assert_eq!(added_since(3, 7), 3);
     }
 }

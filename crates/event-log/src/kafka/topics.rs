@@ -7,6 +7,8 @@ use std::{
 
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::Client,
+    error::KafkaResult,
     types::RDKafkaErrorCode,
 };
 
@@ -26,14 +28,14 @@ pub(super) async fn ensure_topics(
     let mut missing = Vec::new();
     for topic in topics {
         match fetch_partition_count(admin, brokers, &topic.name).await? {
-            Some(found) => check_partition_count(topic, found)?,
+            Some(found) => topic.check_partition_count(found)?,
             None => missing.push(topic),
         }
     }
     if missing.is_empty() {
         return Ok(());
     }
-    let configs: Vec<_> = missing.iter().map(|topic| topic_config(topic)).collect();
+    let configs = missing.iter().map(|topic| topic_config(topic)).collect::<Vec<_>>();
     let new = missing.iter().zip(&configs).map(|(topic, config)| {
         let copies = i32::try_from(topic.replication).unwrap_or(i32::MAX);
         let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
@@ -59,7 +61,7 @@ pub(super) async fn ensure_topics(
             // Another instance has created it.
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {
                 if let Some(found) = fetch_partition_count(admin, brokers, &topic.name).await? {
-                    check_partition_count(topic, found)?;
+                    topic.check_partition_count(found)?;
                 }
             }
             Err((
@@ -79,13 +81,6 @@ pub(super) async fn ensure_topics(
         }
     }
     Ok(())
-}
-
-fn check_partition_count(topic: &Topic, found: u32) -> Result<(), TopicError> {
-    if found == topic.partitions {
-        return Ok(());
-    }
-    Err(TopicError::Partitions { topic: topic.name.clone(), found, expected: topic.partitions })
 }
 
 fn topic_config(topic: &Topic) -> Vec<(&'static str, String)> {
@@ -110,23 +105,17 @@ async fn fetch_partition_count(
     brokers: &str,
     topic: &str,
 ) -> Result<Option<u32>, LogUnreachable> {
-    let (client, name, servers) = (Arc::clone(admin), topic.to_owned(), brokers.to_owned());
-    // librdkafka's metadata request blocks.
-    let asked = tokio::task::spawn_blocking(move || {
-        let metadata = client
-            .inner()
-            .fetch_metadata(Some(&name), REQUEST_TIMEOUT)
-            .map_err(|error| unreachable_error(&servers, &error.to_string()))?;
-        let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
-            return Ok(None);
-        };
-        match topic.error().map(RDKafkaErrorCode::from) {
+    let name = topic.to_owned();
+    let count = query_brokers(admin, brokers, move |client| {
+        let metadata = client.fetch_metadata(Some(&name), REQUEST_TIMEOUT)?;
+        let topic = metadata.topics().iter().find(|topic| topic.name() == name);
+        Ok(topic.map_or(Ok(None), |topic| match topic.error().map(RDKafkaErrorCode::from) {
             None => Ok(Some(u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX))),
             Some(RDKafkaErrorCode::UnknownTopicOrPartition) => Ok(None),
-            Some(code) => Err(unreachable_error(&servers, &code.to_string())),
-        }
+            Some(code) => Err(code),
+        }))
     });
-    asked.await.unwrap_or_else(|error| Err(LogUnreachable(error.to_string())))
+    count.await?.map_err(|code| unreachable_error(brokers, &code.to_string()))
 }
 
 /// See [`Log::ping`](crate::Log::ping).
@@ -135,16 +124,11 @@ pub(super) async fn ping_brokers(
     brokers: &str,
     deadline: Duration,
 ) -> Result<(), LogUnreachable> {
-    let (client, servers) = (Arc::clone(admin), brokers.to_owned());
     // One topic keeps the response small on a cluster with thousands of topics.
-    let asked = tokio::task::spawn_blocking(move || {
-        client
-            .inner()
-            .fetch_metadata(Some("__consumer_offsets"), deadline)
-            .map(|_| ())
-            .map_err(|error| unreachable_error(&servers, &error.to_string()))
-    });
-    asked.await.unwrap_or_else(|error| Err(LogUnreachable(error.to_string())))
+    query_brokers(admin, brokers, move |client| {
+        client.fetch_metadata(Some("__consumer_offsets"), deadline).map(drop)
+    })
+    .await
 }
 
 /// See [`Log::fetch_end_offsets`](crate::Log::fetch_end_offsets).
@@ -155,21 +139,29 @@ pub(super) async fn fetch_end_offsets(
     partitions: &[i32],
     deadline: Duration,
 ) -> Result<Vec<i64>, LogUnreachable> {
-    let (client, servers) = (Arc::clone(admin), brokers.to_owned());
     let (topic, partitions) = (topic.to_owned(), partitions.to_vec());
-    let asked = tokio::task::spawn_blocking(move || {
-        let until = Instant::now() + deadline;
-        let end = |partition: i32| {
+    let until = Instant::now() + deadline;
+    query_brokers(admin, brokers, move |client| {
+        let end = |partition: &i32| {
             let left = until.saturating_duration_since(Instant::now());
-            client
-                .inner()
-                .fetch_watermarks(&topic, partition, left)
-                .map(|(_, high)| high)
-                .map_err(|error| unreachable_error(&servers, &error.to_string()))
+            Ok(client.fetch_watermarks(&topic, *partition, left)?.1)
         };
-        partitions.into_iter().map(end).collect()
-    });
-    asked.await.unwrap_or_else(|error| Err(LogUnreachable(error.to_string())))
+        partitions.iter().map(end).collect()
+    })
+    .await
+}
+
+/// librdkafka's requests block, so they have a thread of their own.
+async fn query_brokers<T: Send + 'static>(
+    admin: &Admin,
+    brokers: &str,
+    query: impl FnOnce(&Client<ClientLog>) -> KafkaResult<T> + Send + 'static,
+) -> Result<T, LogUnreachable> {
+    let admin = Arc::clone(admin);
+    match tokio::task::spawn_blocking(move || query(admin.inner())).await {
+        Ok(answer) => answer.map_err(|error| unreachable_error(brokers, &error.to_string())),
+        Err(error) => Err(LogUnreachable(error.to_string())),
+    }
 }
 
 fn unreachable_error(brokers: &str, reason: &str) -> LogUnreachable {

@@ -25,7 +25,6 @@ use rdkafka::{
 use super::{
     KafkaSettings,
     context::{BrokerRefusal, ClientLog},
-    statistics::ClientRole,
 };
 use crate::{
     AppendError, LogUnreachable, NewRecord, Position, dlq::AppendCopy, poison::PoisonRecord,
@@ -37,7 +36,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a replaced producer may take for the records in its queue.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
-type ProducerClient = FutureProducer<WriterContext>;
+type ProducerClient = FutureProducer<ClientLog>;
 
 /// Appends to Kafka. A cheap handle, to be cloned; all clones share one client.
 #[derive(Clone)]
@@ -47,28 +46,10 @@ struct WriterShared {
     config: ClientConfig,
     /// Replaced after a fatal error. The lock is held while a record is queued, which never blocks.
     client: RwLock<ProducerClient>,
-    log: Arc<ClientLog>,
+    log: ClientLog,
     /// The brokers answered the last check. While they do not, appends fail at once: a record that
     /// waits in the queue might be written after its sender gave up.
     reachable: AtomicBool,
-}
-
-/// The context of a producer and of its replacements, which share one log.
-#[derive(Clone)]
-struct WriterContext(Arc<ClientLog>);
-
-impl rdkafka::ClientContext for WriterContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.0.log(level, facility, message);
-    }
-
-    fn stats(&self, statistics: rdkafka::Statistics) {
-        self.0.stats(statistics);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.0.error(error, reason);
-    }
 }
 
 impl KafkaWriter {
@@ -76,7 +57,7 @@ impl KafkaWriter {
         let mut config = settings.producer_config();
         // librdkafka logs a closed connection (a TLS listener's answer to plaintext) at INFO only.
         config.set_log_level(RDKafkaLogLevel::Info);
-        let log = Arc::new(ClientLog::new(ClientRole::Writer));
+        let log = ClientLog::new("writer");
         let client = new_producer(&config, &log)?;
         let shared = Arc::new(WriterShared {
             config,
@@ -110,7 +91,7 @@ impl KafkaWriter {
             return Err(AppendError::Unreachable("no broker answers".into()));
         }
         match self.0.client.read().send_result(message) {
-            Ok(delivery) => Ok(KafkaAck { delivery, log: Arc::clone(&self.0.log) }),
+            Ok(delivery) => Ok(KafkaAck { delivery, log: self.0.log.clone() }),
             Err((error, _)) => {
                 let error = queue_error(&error);
                 if error != AppendError::Full {
@@ -137,20 +118,15 @@ impl KafkaWriter {
 impl AppendCopy for KafkaWriter {
     type Ack = KafkaAck;
 
-    fn append_copy(
-        &self,
-        topic: &str,
-        poison: &PoisonRecord,
-        with_value: bool,
-    ) -> Result<KafkaAck, AppendError> {
-        let (value, headers) = poison.copied_parts(with_value);
+    fn append_copy(&self, topic: &str, poison: &PoisonRecord) -> Result<KafkaAck, AppendError> {
+        let headers = poison.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
         self.send_message(FutureRecord {
             topic,
             partition: Some(poison.partition),
-            payload: value,
+            payload: poison.value.as_deref(),
             key: Some(poison.key.as_bytes()),
             timestamp: None,
-            headers: Some(owned_headers(headers.into_iter())),
+            headers: Some(owned_headers(headers)),
         })
     }
 }
@@ -160,11 +136,8 @@ fn owned_headers<'h>(headers: impl ExactSizeIterator<Item = (&'h str, &'h [u8])>
     headers.fold(owned, |owned, (key, value)| owned.insert(Header { key, value: Some(value) }))
 }
 
-fn new_producer(
-    config: &ClientConfig,
-    log: &Arc<ClientLog>,
-) -> Result<ProducerClient, LogUnreachable> {
-    FutureProducer::from_config_and_context(config, WriterContext(Arc::clone(log)))
+fn new_producer(config: &ClientConfig, log: &ClientLog) -> Result<ProducerClient, LogUnreachable> {
+    FutureProducer::from_config_and_context(config, log.clone())
         .map_err(|error| LogUnreachable(format!("Kafka producer: {error}")))
 }
 
@@ -211,7 +184,7 @@ fn supervise_writer(shared: &Weak<WriterShared>) {
 /// Resolves when all in-sync replicas have the record.
 pub struct KafkaAck {
     delivery: DeliveryFuture,
-    log: Arc<ClientLog>,
+    log: ClientLog,
 }
 
 impl std::fmt::Debug for KafkaAck {

@@ -1,6 +1,6 @@
 //! The tracker between its threads, without a log.
 
-use std::thread;
+use std::{thread, time::Instant};
 
 use smallvec::SmallVec;
 
@@ -8,6 +8,8 @@ use super::*;
 
 /// Longer than anything here takes, on a busy machine too.
 const LONG: Duration = Duration::from_secs(60);
+
+const FIRST: AssignmentEpoch = AssignmentEpoch { partition: 0, epoch: 1 };
 
 fn tracker() -> (Arc<OffsetTracker>, Arc<ReaderStatus>) {
     let status = Arc::new(ReaderStatus::default());
@@ -21,7 +23,7 @@ fn add_poison(tracker: &OffsetTracker, offset: i64) {
 }
 
 /// Answers the tracker's question for the committed offset of its one partition.
-fn answer_committed(tracker: &OffsetTracker, committed: i64) -> TrackedAssignment {
+fn answer_committed(tracker: &OffsetTracker, committed: i64) -> AssignmentEpoch {
     let Some(CommitTask::FetchCommitted(assignments)) = tracker.next_commit() else {
         unreachable!("the committed offset is asked for first")
     };
@@ -39,7 +41,7 @@ fn next_commit(tracker: &OffsetTracker) -> CommitBatch {
 #[test]
 fn a_revocation_waits_for_the_commit_that_is_under_way() {
     let (tracker, _) = tracker();
-    tracker.begin_assignment(0, None);
+    tracker.begin_assignment(FIRST, None);
     let assignment = answer_committed(&tracker, 0);
     tracker.record_progress([(0, 5)].into_iter());
     let batch = next_commit(&tracker);
@@ -57,13 +59,13 @@ fn a_revocation_waits_for_the_commit_that_is_under_way() {
 #[test]
 fn a_revocation_returns_no_offset_above_a_record_that_is_not_copied() {
     let (tracker, _) = tracker();
-    tracker.begin_assignment(0, None);
+    tracker.begin_assignment(FIRST, None);
     answer_committed(&tracker, 0);
     add_poison(&tracker, 3);
     let copies = tracker.next_copies().expect("a copy");
     assert_eq!(tracker.end_assignment(0, Some(7)), Some(3));
     // Its copy is acknowledged too late: the next assignment copies the record again.
-    tracker.begin_assignment(0, None);
+    tracker.begin_assignment(AssignmentEpoch { partition: 0, epoch: 2 }, None);
     answer_committed(&tracker, 3);
     add_poison(&tracker, 3);
     tracker.finish_copies(&copies);
@@ -73,7 +75,7 @@ fn a_revocation_returns_no_offset_above_a_record_that_is_not_copied() {
 #[test]
 fn a_failed_commit_is_repeated() {
     let (tracker, status) = tracker();
-    tracker.begin_assignment(0, None);
+    tracker.begin_assignment(FIRST, None);
     let assignment = answer_committed(&tracker, 0);
     tracker.record_progress([(0, 5)].into_iter());
     let batch = next_commit(&tracker);
@@ -88,7 +90,7 @@ fn a_failed_commit_is_repeated() {
 #[test]
 fn a_full_backlog_holds_the_offset_and_delays_reading_once() {
     let (tracker, status) = tracker();
-    tracker.begin_assignment(0, None);
+    tracker.begin_assignment(FIRST, None);
     answer_committed(&tracker, 0);
     let full = MAX_BACKLOG_RECORDS as i64;
     (0..full).for_each(|offset| add_poison(&tracker, offset));
@@ -114,7 +116,7 @@ fn a_full_backlog_holds_the_offset_and_delays_reading_once() {
 #[test]
 fn the_threads_end_when_all_is_copied_and_committed() {
     let (tracker, _) = tracker();
-    tracker.begin_assignment(0, None);
+    tracker.begin_assignment(FIRST, None);
     let worker = Arc::clone(&tracker);
     let copy = move || {
         let copies = worker.next_copies()?;
@@ -153,5 +155,5 @@ fn the_threads_end_when_all_is_copied_and_committed() {
     tracker.close(LONG);
     assert_eq!(*committed.lock(), 501);
     let state = tracker.state.lock();
-    assert!(!state.dlq_running && !state.committer_running && state.backlog_bytes == 0);
+    assert!(state.running.is_empty() && state.backlog_bytes == 0);
 }

@@ -36,19 +36,20 @@ pub struct KafkaArgs {
 }
 
 impl KafkaArgs {
-    /// Makes the clients; does not wait for a broker.
-    ///
-    /// # Errors
-    /// [`LogUnreachable`], if a setting is invalid.
+    /// Makes the clients; does not wait for a broker. Fails if a setting is invalid.
     pub fn connect(&self, client_id: &str) -> Result<Log, LogUnreachable> {
         Kafka::new(KafkaSettings {
             brokers: self.kafka_brokers.clone(),
             client_id: client_id.to_owned(),
-            security: self.security.to_security()?,
             batch: self.batch,
-            properties: self.kafka_properties.clone(),
+            properties: self.to_properties()?,
         })
         .map(Log::Kafka)
+    }
+
+    /// The flags of TLS and SASL, then the properties that override them.
+    pub(super) fn to_properties(&self) -> Result<Vec<(String, String)>, LogUnreachable> {
+        Ok([self.security.to_properties()?, self.kafka_properties.clone()].concat())
     }
 }
 

@@ -2,16 +2,16 @@
 //! name the flag.
 
 use std::{
+    fmt,
     fs::{self, File},
     path::{Path, PathBuf},
 };
 
 use clap::{Args, ValueEnum};
 
-use crate::{
-    LogUnreachable,
-    kafka::security::{Identity, Mechanism, Password, Sasl, Security, Tls},
-};
+use crate::LogUnreachable;
+
+type Properties = Vec<(String, String)>;
 
 /// TLS and SASL of the connections to Kafka.
 #[derive(Args, Clone, Debug)]
@@ -84,107 +84,135 @@ pub enum Protocol {
     SaslTls,
 }
 
-impl Protocol {
-    fn has_tls(self) -> bool {
-        matches!(self, Self::Tls | Self::SaslTls)
-    }
+/// SASL mechanisms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mechanism {
+    /// The client sends the password to the broker.
+    #[value(name = "PLAIN")]
+    Plain,
+    /// The client proves that it knows the password (RFC 7677).
+    #[value(name = "SCRAM-SHA-256")]
+    ScramSha256,
+    /// The same with a longer hash.
+    #[value(name = "SCRAM-SHA-512")]
+    ScramSha512,
+}
 
-    fn has_sasl(self) -> bool {
-        matches!(self, Self::SaslPlaintext | Self::SaslTls)
+/// A password, which its `Debug` output hides.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(String);
+
+impl From<String> for Password {
+    fn from(password: String) -> Self {
+        Self(password)
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
     }
 }
 
 impl SecurityArgs {
-    /// The settings that the flags ask for. An empty value counts as absent.
-    ///
-    /// # Errors
-    /// [`LogUnreachable`], if flags contradict each other or a file cannot be read.
-    pub fn to_security(&self) -> Result<Security, LogUnreachable> {
-        self.reject_unused_flags()?;
-        let tls = if self.kafka_security.has_tls() { Some(self.to_tls()?) } else { None };
-        let sasl = if self.kafka_security.has_sasl() { Some(self.to_sasl()?) } else { None };
-        Ok(Security { tls, sasl })
+    /// The librdkafka properties that the flags ask for. An empty value counts as absent. Fails if
+    /// flags contradict each other or a file cannot be read.
+    pub fn to_properties(&self) -> Result<Vec<(String, String)>, LogUnreachable> {
+        let (protocol, has_tls, has_sasl) = match self.kafka_security {
+            Protocol::Plaintext => ("plaintext", false, false),
+            Protocol::Tls => ("ssl", true, false),
+            Protocol::SaslPlaintext => ("sasl_plaintext", false, true),
+            Protocol::SaslTls => ("sasl_ssl", true, true),
+        };
+        self.reject_unused_flags(has_tls, has_sasl)?;
+        let mut properties = Properties::new();
+        if has_tls || has_sasl {
+            push(&mut properties, "security.protocol", protocol);
+        }
+        if has_tls {
+            self.add_tls(&mut properties)?;
+        }
+        if has_sasl {
+            self.add_sasl(&mut properties)?;
+        }
+        Ok(properties)
     }
 
     /// Fails if a password or a certificate is given that the security protocol does not use.
-    fn reject_unused_flags(&self) -> Result<(), LogUnreachable> {
+    fn reject_unused_flags(&self, has_tls: bool, has_sasl: bool) -> Result<(), LogUnreachable> {
         let of_tls = [
-            ("--kafka-ca", "KAFKA_CA", self.kafka_ca.is_some()),
-            ("--kafka-cert", "KAFKA_CERT", self.kafka_cert.is_some()),
-            ("--kafka-key", "KAFKA_KEY", self.kafka_key.is_some()),
-            ("--kafka-key-password", "KAFKA_KEY_PASSWORD", is_given(&self.kafka_key_password)),
-            (
-                "--kafka-key-password-file",
-                "KAFKA_KEY_PASSWORD_FILE",
-                self.kafka_key_password_file.is_some(),
-            ),
+            ("--kafka-ca", self.kafka_ca.is_some()),
+            ("--kafka-cert", self.kafka_cert.is_some()),
+            ("--kafka-key", self.kafka_key.is_some()),
+            ("--kafka-key-password", given(self.kafka_key_password.as_ref()).is_some()),
+            ("--kafka-key-password-file", self.kafka_key_password_file.is_some()),
         ];
-        let username = self.kafka_username.as_ref().is_some_and(|name| !name.is_empty());
         let of_sasl = [
-            ("--kafka-sasl-mechanism", "KAFKA_SASL_MECHANISM", self.kafka_sasl_mechanism.is_some()),
-            ("--kafka-username", "KAFKA_USERNAME", username),
-            ("--kafka-password", "KAFKA_PASSWORD", is_given(&self.kafka_password)),
-            ("--kafka-password-file", "KAFKA_PASSWORD_FILE", self.kafka_password_file.is_some()),
+            ("--kafka-sasl-mechanism", self.kafka_sasl_mechanism.is_some()),
+            ("--kafka-username", self.kafka_username.as_ref().is_some_and(|name| !name.is_empty())),
+            ("--kafka-password", given(self.kafka_password.as_ref()).is_some()),
+            ("--kafka-password-file", self.kafka_password_file.is_some()),
         ];
         for (used, flags, instead) in [
-            (self.kafka_security.has_tls(), &of_tls[..], "tls or sasl-tls"),
-            (self.kafka_security.has_sasl(), &of_sasl[..], "sasl-tls (or sasl-plaintext)"),
+            (has_tls, &of_tls[..], "tls or sasl-tls"),
+            (has_sasl, &of_sasl[..], "sasl-tls (or sasl-plaintext)"),
         ] {
-            if let (false, Some((flag, variable, _))) = (used, flags.iter().find(|flag| flag.2)) {
+            if let (false, Some((flag, _))) = (used, flags.iter().find(|flag| flag.1)) {
                 let security = self.kafka_security.to_possible_value();
                 let security = security.as_ref().map_or("plaintext", |value| value.get_name());
-                return Err(flag_error(format!(
-                    "{flag} ({variable}) has no effect with --kafka-security {security} \
-                     (KAFKA_SECURITY): use {instead}, or remove the flag"
-                )));
+                let what = format!(
+                    "has no effect with --kafka-security {security} (KAFKA_SECURITY): use \
+                     {instead}, or remove the flag"
+                );
+                return Err(LogUnreachable(format!("{} {what}", full_name(flag))));
             }
         }
         Ok(())
     }
 
-    fn to_tls(&self) -> Result<Tls, LogUnreachable> {
-        let password = read_password(
-            ("--kafka-key-password", "KAFKA_KEY_PASSWORD", &self.kafka_key_password),
-            (
-                "--kafka-key-password-file",
-                "KAFKA_KEY_PASSWORD_FILE",
-                self.kafka_key_password_file.as_deref(),
-            ),
-        )?;
-        let identity = match (&self.kafka_cert, &self.kafka_key) {
-            (Some(certificate), Some(key)) => {
-                check_file("--kafka-cert", "KAFKA_CERT", certificate)?;
-                check_file("--kafka-key", "KAFKA_KEY", key)?;
-                Some(Identity { certificate: certificate.clone(), key: key.clone(), password })
+    fn add_tls(&self, properties: &mut Properties) -> Result<(), LogUnreachable> {
+        // The defaults of this librdkafka, but not of older ones.
+        push(properties, "enable.ssl.certificate.verification", "true");
+        push(properties, "ssl.endpoint.identification.algorithm", "https");
+        let file = self.kafka_key_password_file.as_deref();
+        let password =
+            read_password("--kafka-key-password", self.kafka_key_password.as_ref(), file)?;
+        let lacks = match (&self.kafka_cert, &self.kafka_key, &password) {
+            (Some(_), Some(_), _) | (None, None, None) => "",
+            (Some(_), None, _) => {
+                "--kafka-cert (KAFKA_CERT) needs the certificate's key: --kafka-key (KAFKA_KEY)"
             }
-            (Some(_), None) => {
-                return Err(flag_error(
-                    "--kafka-cert (KAFKA_CERT) needs the certificate's key: --kafka-key (KAFKA_KEY)",
-                ));
+            (None, Some(_), _) => {
+                "--kafka-key (KAFKA_KEY) needs the certificate it belongs to: --kafka-cert \
+                 (KAFKA_CERT)"
             }
-            (None, Some(_)) => {
-                return Err(flag_error(
-                    "--kafka-key (KAFKA_KEY) needs the certificate it belongs to: --kafka-cert \
-                     (KAFKA_CERT)",
-                ));
+            (None, None, Some(_)) => {
+                "a password for a key is given, but no key: --kafka-cert and --kafka-key \
+                 (KAFKA_CERT, KAFKA_KEY)"
             }
-            (None, None) if password.is_some() => {
-                return Err(flag_error(
-                    "a password for a key is given, but no key: --kafka-cert and --kafka-key \
-                     (KAFKA_CERT, KAFKA_KEY)",
-                ));
-            }
-            (None, None) => None,
         };
-        if let Some(ca) = &self.kafka_ca {
-            check_file("--kafka-ca", "KAFKA_CA", ca)?;
+        if !lacks.is_empty() {
+            return Err(LogUnreachable(lacks.into()));
         }
-        Ok(Tls { ca: self.kafka_ca.clone(), identity })
+        for (flag, name, path) in [
+            ("--kafka-cert", "ssl.certificate.location", &self.kafka_cert),
+            ("--kafka-key", "ssl.key.location", &self.kafka_key),
+            ("--kafka-ca", "ssl.ca.location", &self.kafka_ca),
+        ] {
+            if let Some(path) = path {
+                check_file(flag, path)?;
+                push(properties, name, path.to_string_lossy());
+            }
+        }
+        if let Some(password) = password {
+            push(properties, "ssl.key.password", password);
+        }
+        Ok(())
     }
 
-    fn to_sasl(&self) -> Result<Sasl, LogUnreachable> {
+    fn add_sasl(&self, properties: &mut Properties) -> Result<(), LogUnreachable> {
         let missing = |what: &str| {
-            flag_error(format!("logging in to Kafka (KAFKA_SECURITY) also needs {what}"))
+            LogUnreachable(format!("logging in to Kafka (KAFKA_SECURITY) also needs {what}"))
         };
         let mechanism = self.kafka_sasl_mechanism.ok_or_else(|| {
             missing(
@@ -192,78 +220,90 @@ impl SecurityArgs {
                  SCRAM-SHA-512, whichever the brokers have",
             )
         })?;
-        let username = self.kafka_username.clone().filter(|name| !name.is_empty());
+        let username = self.kafka_username.as_ref().filter(|name| !name.is_empty());
         let username = username.ok_or_else(|| missing("--kafka-username (KAFKA_USERNAME)"))?;
-        let password = read_password(
-            ("--kafka-password", "KAFKA_PASSWORD", &self.kafka_password),
-            ("--kafka-password-file", "KAFKA_PASSWORD_FILE", self.kafka_password_file.as_deref()),
-        )?;
+        let file = self.kafka_password_file.as_deref();
+        let password = read_password("--kafka-password", self.kafka_password.as_ref(), file)?;
         let password = password.ok_or_else(|| {
             missing("the user's password: KAFKA_PASSWORD, or --kafka-password-file")
         })?;
+        let (mechanism, sent) = match mechanism {
+            Mechanism::Plain => ("PLAIN", "the password and all records"),
+            // An eavesdropper can guess passwords against it (RFC 5802 section 9).
+            Mechanism::ScramSha256 => {
+                ("SCRAM-SHA-256", "the proof of the password and all records")
+            }
+            Mechanism::ScramSha512 => {
+                ("SCRAM-SHA-512", "the proof of the password and all records")
+            }
+        };
         if self.kafka_security == Protocol::SaslPlaintext {
-            let what = match mechanism {
-                Mechanism::Plain => "the password and all records",
-                // An eavesdropper can guess passwords against it (RFC 5802 section 9).
-                Mechanism::ScramSha256 | Mechanism::ScramSha512 => {
-                    "the proof of the password and all records"
-                }
-            };
             tracing::warn!(
-                "{what} are sent to Kafka unencrypted: use --kafka-security sasl-tls on a network that \
+                "{sent} are sent to Kafka unencrypted: use --kafka-security sasl-tls on a network that \
                  others can read",
             );
         }
-        Ok(Sasl { mechanism, username, password })
+        push(properties, "sasl.mechanism", mechanism);
+        push(properties, "sasl.username", username);
+        push(properties, "sasl.password", password);
+        Ok(())
     }
 }
 
-/// The password of the flag, or of the file.
+/// The password of `flag`, or of the file that `flag` with the suffix `-file` names.
 fn read_password(
-    (flag, variable, given): (&str, &str, &Option<Password>),
-    (file_flag, file_variable, file): (&str, &str, Option<&Path>),
-) -> Result<Option<Password>, LogUnreachable> {
-    match (given.clone().filter(|password| !password.is_empty()), file) {
-        (Some(_), Some(_)) => Err(flag_error(format!(
-            "{flag} ({variable}) and {file_flag} ({file_variable}) are both given: remove one"
+    flag: &str,
+    password: Option<&Password>,
+    file: Option<&Path>,
+) -> Result<Option<String>, LogUnreachable> {
+    let file_flag = format!("{flag}-file");
+    match (given(password), file) {
+        (Some(_), Some(_)) => Err(LogUnreachable(format!(
+            "{} and {} are both given: remove one",
+            full_name(flag),
+            full_name(&file_flag),
         ))),
-        (given, None) => Ok(given),
+        (given, None) => Ok(given.map(|password| password.0.clone())),
         (None, Some(path)) => {
-            let text = fs::read_to_string(path)
-                .map_err(|error| file_error(file_flag, file_variable, path, &error))?;
+            let text = fs::read_to_string(path).map_err(|e| file_error(&file_flag, path, &e))?;
             // Editors and `echo` end a file with a line break.
             let text = text.strip_suffix('\n').unwrap_or(&text);
             let text = text.strip_suffix('\r').unwrap_or(text);
             if text.is_empty() {
-                let path = path.display();
-                return Err(flag_error(format!("{file_flag} ({file_variable}): {path} is empty")));
+                let (flag, path) = (full_name(&file_flag), path.display());
+                return Err(LogUnreachable(format!("{flag}: {path} is empty")));
             }
-            Ok(Some(Password::from(text.to_owned())))
+            Ok(Some(text.to_owned()))
         }
     }
 }
 
-fn is_given(password: &Option<Password>) -> bool {
-    password.as_ref().is_some_and(|password| !password.is_empty())
+fn given(password: Option<&Password>) -> Option<&Password> {
+    password.filter(|password| !password.0.is_empty())
 }
 
-fn check_file(flag: &str, variable: &str, path: &Path) -> Result<(), LogUnreachable> {
-    let opened = File::open(path).and_then(|file| file.metadata());
-    match opened {
+fn push(properties: &mut Properties, name: &str, value: impl Into<String>) {
+    properties.push((name.to_owned(), value.into()));
+}
+
+fn check_file(flag: &str, path: &Path) -> Result<(), LogUnreachable> {
+    match File::open(path).and_then(|file| file.metadata()) {
         Ok(file) if file.is_dir() => {
-            Err(flag_error(format!("{flag} ({variable}): {} is a folder", path.display())))
+            Err(LogUnreachable(format!("{}: {} is a folder", full_name(flag), path.display())))
         }
         Ok(_) => Ok(()),
-        Err(error) => Err(file_error(flag, variable, path, &error)),
+        Err(error) => Err(file_error(flag, path, &error)),
     }
 }
 
-fn file_error(flag: &str, variable: &str, path: &Path, error: &std::io::Error) -> LogUnreachable {
-    flag_error(format!("{flag} ({variable}): cannot read {}: {error}", path.display()))
+fn file_error(flag: &str, path: &Path, error: &std::io::Error) -> LogUnreachable {
+    let (flag, path) = (full_name(flag), path.display());
+    LogUnreachable(format!("{flag}: cannot read {path}: {error}"))
 }
 
-fn flag_error(what: impl Into<String>) -> LogUnreachable {
-    LogUnreachable(what.into())
+/// The flag with its environment variable: `--kafka-ca (KAFKA_CA)`.
+fn full_name(flag: &str) -> String {
+    format!("{flag} ({})", flag.trim_start_matches('-').replace('-', "_").to_uppercase())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ fn args(flags: &[&str]) -> KafkaArgs {
 }
 
 fn error(flags: &[&str]) -> String {
-    args(flags).security.to_security().expect_err("wrong flags").to_string()
+    args(flags).security.to_properties().expect_err("wrong flags").to_string()
 }
 
 /// A file with this content, and its path.
@@ -29,7 +29,9 @@ fn file(content: &str) -> (tempfile::NamedTempFile, String) {
 /// What librdkafka is told of it.
 fn properties(flags: &[&str]) -> Vec<(String, String)> {
     let mut config = ClientConfig::new();
-    args(flags).security.to_security().expect("right flags").add_to(&mut config);
+    for (name, value) in args(flags).security.to_properties().expect("right flags") {
+        config.set(name, value);
+    }
     let names = [
         "security.protocol",
         "sasl.mechanism",
@@ -180,8 +182,7 @@ fn no_secret_is_shown_by_debug() {
     ];
     let args = args(&flags);
     let settings = crate::kafka::KafkaSettings {
-        security: args.security.to_security().expect("right flags"),
-        properties: args.kafka_properties.clone(),
+        properties: args.to_properties().expect("right flags"),
         ..Default::default()
     };
     let shown = format!("{args:?} {settings:?}");
