@@ -53,9 +53,6 @@ pub struct UserNames {
 
 impl UserNames {
     /// Returns the user with this id, or `None` if there is no such user.
-    ///
-    /// # Errors
-    /// [`LookupFailed`] if the name is not cached and the directory did not answer.
     pub fn get(&self, id: UserId) -> Result<Option<User<'_>>, LookupFailed> {
         match (self.names.get(&id), self.failed) {
             (Some(name), _) => Ok(Some(User { id, name: Cow::Borrowed(name) })),
