@@ -6,7 +6,7 @@
 mod text;
 pub mod user;
 mod ijson;
-pub mod content;
+mod content;
 pub mod cursor;
 pub mod headers;
 pub mod notification;

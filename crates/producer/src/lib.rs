@@ -8,16 +8,16 @@
 pub mod cli;
 pub mod settings;
 pub mod cors;
-pub mod routes;
+mod routes;
 mod access;
 mod rate;
 mod schema;
 mod problems;
 pub mod directory;
 pub mod send;
-pub mod bulk;
+mod bulk;
 mod users;
-pub mod publish;
+mod publish;
 pub mod metrics;
 
 use event_log::Log;
@@ -52,9 +52,6 @@ pub enum ProducerError {
 
 /// Serves on `listener` until `shutdown`, then drains and flushes. The log and the directory may start
 /// later: until then sends are answered 503, and `/readyz` shows the reason.
-///
-/// # Errors
-/// [`ProducerError`] for a failure that waiting does not resolve.
 pub async fn run(
     settings: Settings,
     log: Log,
@@ -82,8 +79,7 @@ pub async fn run(
     };
     let canary = Canary::new("producer", settings.canary);
     let local = listener.local_addr()?.ip().to_canonical().is_loopback();
-    let app =
-        routes::build_router(&settings, &auth, &directory, sender, canary.clone(), &metrics, local);
+    let app = routes::build_router(&settings, &auth, sender, canary.clone(), &metrics, local);
 
     let mut tasks = JoinSet::new();
     tasks.spawn(users.watch_changes());

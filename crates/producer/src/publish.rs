@@ -46,9 +46,6 @@ impl Publisher {
     }
 
     /// Waits until the log is available and the topic exists; creates the topic if it is missing.
-    ///
-    /// # Errors
-    /// [`TopicError`] if the topic differs from the settings.
     pub async fn await_topic(&self) -> Result<(), TopicError> {
         self.0.log.await_topics(std::slice::from_ref(&self.0.topic), RETRY_DELAY).await?;
         self.0.topic_ready.store(true, Ordering::Release);
@@ -56,9 +53,6 @@ impl Publisher {
     }
 
     /// Queues the notification's record without waiting. The log acknowledges it later.
-    ///
-    /// # Errors
-    /// [`AppendError`] if the record was not queued.
     pub fn publish(
         &self,
         notification: &Notification<'_>,
@@ -108,9 +102,6 @@ impl Publisher {
     }
 
     /// The check of `/readyz`: the log answers and the topic is ready.
-    ///
-    /// # Errors
-    /// The reason why records cannot be written, for `/readyz`.
     pub async fn check_ready(self) -> Result<Value, String> {
         self.0.log.ping(PING_TIMEOUT).await.map_err(|error| error.to_string())?;
         if !self.0.topic_ready.load(Ordering::Acquire) {

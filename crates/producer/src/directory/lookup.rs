@@ -92,6 +92,10 @@ impl UserLookup {
         }
     }
 
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.0.directory
+    }
+
     fn cached_name(&self, id: UserId) -> Option<Arc<str>> {
         self.0.cache.as_ref()?.get(id)
     }

@@ -111,7 +111,7 @@ impl Directory {
     }
 
     /// Creates or renames a user. A caller that also has a [`UserLookup`](super::UserLookup)
-    /// invalidates the user there.
+    /// invalidates the user there. After an error the outcome is unknown.
     pub async fn put_user(
         &self,
         id: UserId,
@@ -132,7 +132,8 @@ impl Directory {
     }
 
     /// Deletes a user; false if there was no such user. A caller that also has a
-    /// [`UserLookup`](super::UserLookup) invalidates the user there.
+    /// [`UserLookup`](super::UserLookup) invalidates the user there. After an error the outcome is
+    /// unknown.
     pub async fn delete_user(&self, id: UserId) -> Result<bool, DirectoryError> {
         let deleted = with_timeout(async {
             Ok(match self {

@@ -118,11 +118,9 @@ impl Delivery {
         }
     }
 
-    /// The result of the send, once [`await_acks`](Self::await_acks) has ended.
-    ///
-    /// # Errors
-    /// A problem if at least one record was not acknowledged. It lists the recipients who were
-    /// reached and those who were not, so that the client need not repeat the whole send.
+    /// The result of the send, once [`await_acks`](Self::await_acks) has ended: a problem if at least
+    /// one record was not acknowledged. It lists the recipients who were reached and those who were
+    /// not, so that the client need not repeat the whole send.
     pub(crate) fn to_result(&self) -> Result<AllSent, Problem> {
         let mut sent = AllSent::with_capacity(self.records.len());
         let mut failed = Vec::new();

@@ -55,10 +55,7 @@ impl IdempotencyKeys {
     }
 
     /// Inserts the ids of one send with the fingerprint of its content. Returns for each id its
-    /// position if an earlier attempt has written it.
-    ///
-    /// # Errors
-    /// [`KeyReused`] if one of them has another fingerprint; none is inserted then.
+    /// position if an earlier attempt has written it. Inserts none if one has another fingerprint.
     pub fn claim_ids<'i>(
         &self,
         ids: impl Iterator<Item = &'i NotificationId> + Clone,

@@ -13,9 +13,7 @@ use std::{borrow::Cow, time::Duration};
 use axum::http::StatusCode;
 use event_log::AppendError;
 use jiff::Timestamp;
-use model::{
-    Category, Data, Headers, Link, Notification, NotificationId, User, headers::to_millisecond,
-};
+use model::{Category, Data, Headers, Link, Notification, NotificationId, headers::to_millisecond};
 use serde::Serialize;
 use service::{ops::trace::TraceParent, problem::Problem};
 use tokio::time::Instant;
@@ -64,7 +62,6 @@ impl Sender {
     /// Sends to every recipient. Sends nothing if a user does not exist, or if the key was used for
     /// other content.
     ///
-    /// # Errors
     /// 404 for an unknown user, 422 for a reused key, 503 if the directory or the log is not
     /// available, 504 if the log did not acknowledge in time; see DESIGN.md §6.
     pub async fn send(
@@ -94,9 +91,6 @@ impl Sender {
 
     /// Makes the delivery of a send. Records that an earlier request with the same key wrote are
     /// [`RecordState::Sent`] already, all others are not queued yet.
-    ///
-    /// # Errors
-    /// 404, 422 and 503, as [`send`](Self::send).
     pub(crate) fn prepare_delivery(
         &self,
         send: &SendRequest,
@@ -165,7 +159,14 @@ impl Sender {
                 traceparent: delivery.trace.map(|trace| trace.to_string()),
                 fingerprint: delivery.fingerprint,
             };
-            let notification = build_notification(&from, to, send);
+            let notification = Notification {
+                from: from.clone(),
+                to,
+                message: Cow::Borrowed(send.message.as_str()),
+                category: send.category.as_ref().map(Category::as_str).map(Cow::Borrowed),
+                link: send.link.as_ref().map(Link::as_str).map(Cow::Borrowed),
+                data: send.data.as_ref().map(Data::as_json),
+            };
             record.state = match self.publisher.publish(&notification, &headers) {
                 Ok(ack) => RecordState::Waiting(ack),
                 Err(AppendError::Full) => return false,
@@ -176,20 +177,5 @@ impl Sender {
             };
         }
         true
-    }
-}
-
-fn build_notification<'n>(
-    from: &User<'n>,
-    to: User<'n>,
-    send: &'n SendRequest,
-) -> Notification<'n> {
-    Notification {
-        from: from.clone(),
-        to,
-        message: Cow::Borrowed(send.message.as_str()),
-        category: send.category.as_ref().map(Category::as_str).map(Cow::Borrowed),
-        link: send.link.as_ref().map(Link::as_str).map(Cow::Borrowed),
-        data: send.data.as_ref().map(Data::as_json),
     }
 }
