@@ -21,6 +21,5 @@ pub use headers::{Fingerprint, Headers, NotificationId};
 pub use notification::Notification;
 pub use partitioner::Partitioner;
 pub use receipt::{Action, Receipt};
-pub use text::InvalidText;
 pub use topics::TopicNames;
 pub use user::{User, UserId, UserName};

@@ -1,8 +1,8 @@
 //! The producer: `POST /send` and `/users`.
 //!
-//! The path of a send: [`routes`] → [`send::request`] (parses and validates) → [`directory`] (looks up
-//! the users) → [`send`] (makes the notifications) → [`publish`] (appends the records) → the response,
-//! once the log has acknowledged. A [`bulk`] request takes the same path with many sends at once.
+//! The path of a send: `routes` → `send::request` (parses and validates) → `directory` (looks up
+//! the users) → `send` (makes the notifications) → `publish` (appends the records) → the response,
+//! once the log has acknowledged. A `bulk` request takes the same path with many sends at once.
 
 #[cfg(all(feature = "kafka", feature = "postgres"))]
 pub mod cli;
@@ -14,7 +14,7 @@ mod rate;
 mod schema;
 mod problems;
 pub mod directory;
-pub mod send;
+mod send;
 mod bulk;
 mod users;
 mod publish;
@@ -29,6 +29,7 @@ use directory::{Directory, UserLookup};
 use metrics::SendMetrics;
 use publish::Publisher;
 use rate::SenderLimits;
+pub use send::request::SendRequest;
 use send::{Sender, keys::IdempotencyKeys};
 use settings::SendArgs;
 pub use settings::Settings;

@@ -71,12 +71,8 @@ impl Publisher {
             return ProbeOutcome::Skipped;
         }
         let partition = i32::try_from(number % self.0.topic.partitions.max(1)).unwrap_or_default();
-        let acknowledged =
-            match self.append_record(partition, record::encode_canary(Timestamp::now())) {
-                Ok(ack) => ack.await,
-                Err(error) => Err(error),
-            };
-        match acknowledged {
+        let record = record::encode_canary(Timestamp::now());
+        match async { self.append_record(partition, record)?.await }.await {
             Ok(_) => ProbeOutcome::Arrived,
             Err(error) => ProbeOutcome::Failed(format!(
                 "a record to partition {partition} was not acknowledged: {error}"

@@ -98,9 +98,8 @@ impl SenderLimits {
     }
 }
 
-/// The headers with these values.
-pub(crate) fn to_headers<N: Into<HeaderValue>>(values: [N; 3]) -> HeaderMap {
-    HEADERS.into_iter().zip(values.map(Into::into)).collect()
+pub(crate) fn to_headers(values: [u32; 3]) -> HeaderMap {
+    HEADERS.into_iter().zip(values.map(HeaderValue::from)).collect()
 }
 
 impl From<RateLimited> for Problem {

@@ -118,10 +118,9 @@ async fn post_send(
     let media_type = media_type(request.headers()).map(Cow::into_owned);
     if media_type.as_deref() == Some(bulk::MEDIA_TYPE) {
         let Ok(permit) = Arc::clone(bulk_permits).try_acquire_owned() else {
-            request
-                .extensions()
-                .get::<RequestPermit>()
-                .inspect(|permit| permit.count_shed("bulks"));
+            if let Some(permit) = request.extensions().get::<RequestPermit>() {
+                permit.count_shed("bulks");
+            }
             let message = "Too many concurrent bulk requests; try again shortly";
             return Err(Problem::unavailable(message, RETRY_SOON));
         };

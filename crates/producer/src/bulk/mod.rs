@@ -34,7 +34,7 @@ use lines::{BulkLine, LineSplitter, LineTooLong, MAX_LINE_BYTES};
 use results::{LineOutcome, LineResult};
 
 /// The media type of request and response.
-pub const MEDIA_TYPE: &str = "application/x-ndjson";
+pub(crate) const MEDIA_TYPE: &str = "application/x-ndjson";
 
 /// Maximum number of lines of one bulk request that are read and not answered: enough to keep the
 /// log busy while acknowledgements are on their way.

@@ -42,9 +42,7 @@ const PING: &str = "SELECT (SELECT count(*) = 2 FROM pg_trigger \
 pub(super) async fn watch_changes(cache: &NameCache, pool: &PgPool) {
     let mut warned = false;
     loop {
-        let distrust = RevokeOnDrop(cache);
-        let Err(error) = listen_for_changes(&distrust, pool, &mut warned).await;
-        drop(distrust);
+        let Err(error) = listen_for_changes(cache, pool, &mut warned).await;
         if !warned {
             tracing::warn!(%error, "cannot listen for changes of users; the name cache is off until reconnected");
             warned = true;
@@ -65,11 +63,11 @@ impl Drop for RevokeOnDrop<'_> {
 /// Listens until the connection fails. `warned` is true once the log has a warning that the cache is
 /// off.
 async fn listen_for_changes(
-    distrust: &RevokeOnDrop<'_>,
+    cache: &NameCache,
     pool: &PgPool,
     warned: &mut bool,
 ) -> Result<Infallible, sqlx::Error> {
-    let cache = distrust.0;
+    let _revoke = RevokeOnDrop(cache);
     // A separate pool: a listener that hangs must not occupy a connection of the look-ups.
     let own = PgPoolOptions::new()
         .max_connections(1)

@@ -44,17 +44,12 @@ pub struct SendResponse {
 /// Sends notifications. Cheap to clone.
 #[derive(Clone)]
 pub struct Sender {
-    /// Looks up the sender and the recipients.
     pub users: UserLookup,
-    /// Appends records to the log.
     pub publisher: Publisher,
-    /// The recently used Idempotency-Keys.
     pub keys: IdempotencyKeys,
-    /// The rate limit of each sender.
     pub limits: SenderLimits,
     /// How long to wait for acknowledgements.
     pub timeout: Duration,
-    /// Counts notifications by outcome.
     pub(crate) metrics: SendMetrics,
 }
 
@@ -63,7 +58,7 @@ impl Sender {
     /// other content.
     ///
     /// 404 for an unknown user, 422 for a reused key, 503 if the directory or the log is not
-    /// available, 504 if the log did not acknowledge in time; see DESIGN.md §6.
+    /// available, 504 if the log did not acknowledge in time.
     pub async fn send(
         &self,
         send: &SendRequest,
@@ -78,15 +73,13 @@ impl Sender {
             delivery.fail_next(&self.metrics);
         }
         delivery.await_acks(&self.keys, &self.metrics).await;
-        match delivery.to_result() {
-            Ok(sent) => Ok(SendResponse { message: "Notification sent successfully!", sent }),
-            Err(problem) => {
-                if let Some(error) = delivery.first_error() {
-                    tracing::warn!(%error, recipients = send.to.len(), "a send was not acknowledged");
-                }
-                Err(problem)
-            }
+        let result = delivery.to_result();
+        if result.is_err()
+            && let Some(error) = delivery.first_error()
+        {
+            tracing::warn!(%error, recipients = send.to.len(), "a send was not acknowledged");
         }
+        Ok(SendResponse { message: "Notification sent successfully!", sent: result? })
     }
 
     /// Makes the delivery of a send. Records that an earlier request with the same key wrote are
@@ -162,7 +155,7 @@ impl Sender {
             let notification = Notification {
                 from: from.clone(),
                 to,
-                message: Cow::Borrowed(send.message.as_str()),
+                message: send.message.as_str().into(),
                 category: send.category.as_ref().map(Category::as_str).map(Cow::Borrowed),
                 link: send.link.as_ref().map(Link::as_str).map(Cow::Borrowed),
                 data: send.data.as_ref().map(Data::as_json),

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use model::{Category, Data, Fingerprint, InvalidText, Link, Message, UserId, user::InvalidUserId};
+use model::{Category, Data, Fingerprint, Link, Message, UserId, user::InvalidUserId};
 use serde_json::value::RawValue;
 use service::problem::Problem;
 use smallvec::SmallVec;
@@ -160,7 +160,7 @@ impl SendFields<'_> {
             return Err(Problem::bad_request("to_id", why));
         }
         let message = self.message.ok_or_else(|| missing("message"))?;
-        let invalid = |field| move |why: InvalidText| Problem::bad_request(field, why);
+        let invalid = |field| move |why| Problem::bad_request(field, why);
         let data = self.data.map(Data::from_json).transpose();
         Ok(SendRequest {
             from,
