@@ -30,7 +30,7 @@ type Buckets =
 
 /// The buckets of all senders; `None` if there is no limit. Cheap to clone.
 #[derive(Clone)]
-pub struct SenderLimits(Option<Arc<Limiter>>);
+pub(crate) struct SenderLimits(Option<Arc<Limiter>>);
 
 struct Limiter {
     buckets: Buckets,
@@ -40,7 +40,6 @@ struct Limiter {
     burst: u32,
 }
 
-/// A sender exceeds its rate.
 #[derive(Debug)]
 pub(crate) struct RateLimited {
     /// When to retry. `None` if the request exceeds the burst and can never be sent.
@@ -52,8 +51,7 @@ pub(crate) struct RateLimited {
 impl SenderLimits {
     /// Limits each sender to `rate` notifications per second and `burst` (default: ten seconds' worth)
     /// at once; no limit if `rate` is 0.
-    #[must_use]
-    pub fn new(rate: u32, burst: Option<u32>) -> Self {
+    pub(crate) fn new(rate: u32, burst: Option<u32>) -> Self {
         let Some(per_second) = NonZeroU32::new(rate) else { return Self(None) };
         let default_burst = NonZeroU32::new(rate.saturating_mul(10)).unwrap_or(per_second);
         let burst = burst.and_then(NonZeroU32::new).unwrap_or(default_burst);

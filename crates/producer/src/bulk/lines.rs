@@ -19,7 +19,6 @@ pub(crate) struct BulkLine {
     pub(crate) text: Result<Bytes, LineTooLong>,
 }
 
-/// Splits chunks of bytes into lines.
 #[derive(Debug, Default)]
 pub(crate) struct LineSplitter {
     /// The rest of the current chunk.
@@ -28,7 +27,6 @@ pub(crate) struct LineSplitter {
     partial: BytesMut,
     /// True if that line is too long already; `partial` is then empty.
     too_long: bool,
-    /// Number of finished lines.
     finished_lines: u64,
 }
 

@@ -83,7 +83,6 @@ pub(crate) async fn send_bulk(
     ([(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE))], body).into_response()
 }
 
-/// Reads the body in chunks.
 struct BodyChunks {
     body: BodyDataStream,
     read_timeout: Duration,
@@ -121,7 +120,6 @@ fn chunk_or_end(read: Option<Result<Bytes, axum::Error>>) -> Result<Bytes, BodyE
     }
 }
 
-/// Reads the lines of one bulk request and queues their records.
 struct BulkReader {
     request: BulkRequest,
     chunks: BodyChunks,

@@ -30,7 +30,6 @@ const LINGER_DELAY: Duration = Duration::from_millis(1);
 
 const OK: u16 = 200;
 
-/// The result of one line.
 pub(crate) struct LineResult {
     pub(crate) line: u64,
     pub(crate) outcome: LineOutcome,
@@ -41,7 +40,6 @@ pub(crate) struct LineResult {
 pub(crate) enum LineOutcome {
     /// Its records are queued, and perhaps acknowledged.
     Sending(Delivery),
-    /// It was not sent.
     Refused(Problem),
 }
 
@@ -57,7 +55,6 @@ struct ResultStream {
     failed: u64,
 }
 
-/// The body of the response.
 pub(crate) fn results_body(
     pending: mpsc::Receiver<LineResult>,
     keys: IdempotencyKeys,

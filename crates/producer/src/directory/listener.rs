@@ -29,7 +29,6 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the cache is trusted after the start of a ping. If the connection is lost silently, a
 /// cached name is stale for at most this time.
 const TRUST_TTL: Duration = Duration::from_secs(5);
-/// Delay before reconnecting.
 const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
 /// Sends a notification to this process, and returns true if both triggers exist and are enabled. A

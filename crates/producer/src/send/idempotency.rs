@@ -15,7 +15,6 @@ const HEADER: &str = "Idempotency-Key";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey(String);
 
-/// Why a text is not an [`IdempotencyKey`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidIdempotencyKey {
     #[error("must be 1 to {max} visible ASCII characters", max = IdempotencyKey::MAX_CHARS)]
@@ -27,7 +26,6 @@ pub enum InvalidIdempotencyKey {
 }
 
 impl IdempotencyKey {
-    /// Maximum length in characters.
     pub const MAX_CHARS: usize = 255;
 
     /// Validates a key without quotes.
@@ -54,13 +52,11 @@ impl IdempotencyKey {
     }
 
     /// The key of one line of a bulk request with this key in its header.
-    #[must_use]
     pub fn for_line(&self, line: u64) -> Self {
         Self(format!("{}#{line}", self.0))
     }
 
     /// Derives the id of the notification with this key, sender and recipient.
-    #[must_use]
     pub fn notification_id(&self, from: UserId, to: UserId) -> NotificationId {
         let mut hash = Sha256::new();
         hash_part(&mut hash, b"notifications/id/1");

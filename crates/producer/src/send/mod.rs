@@ -1,10 +1,10 @@
 //! Sends a notification: looks up its users, queues a record for each recipient, and responds once
 //! the log has acknowledged all of them.
 
-pub mod idempotency;
-pub mod request;
-pub mod keys;
-pub mod delivery;
+pub(crate) mod idempotency;
+pub(crate) mod request;
+pub(crate) mod keys;
+pub(crate) mod delivery;
 #[cfg(test)]
 mod fuzz;
 
@@ -34,7 +34,7 @@ use request::SendRequest;
 /// The acknowledged notifications.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Sent)]
-pub struct SendResponse {
+pub(crate) struct SendResponse {
     #[schema(example = "Notification sent successfully!")]
     message: &'static str,
     #[schema(value_type = Vec<SentNotification>)]
@@ -43,7 +43,7 @@ pub struct SendResponse {
 
 /// Sends notifications. Cheap to clone.
 #[derive(Clone)]
-pub struct Sender {
+pub(crate) struct Sender {
     pub users: UserLookup,
     pub publisher: Publisher,
     pub keys: IdempotencyKeys,
@@ -59,7 +59,7 @@ impl Sender {
     ///
     /// 404 for an unknown user, 422 for a reused key, 503 if the directory or the log is not
     /// available, 504 if the log did not acknowledge in time.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         send: &SendRequest,
         key: Option<&IdempotencyKey>,

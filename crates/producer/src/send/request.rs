@@ -31,7 +31,7 @@ pub struct SendRequest {
 }
 
 /// Maximum number of recipients of one request.
-pub const MAX_RECIPIENTS: usize = 10_000;
+pub(crate) const MAX_RECIPIENTS: usize = 10_000;
 
 impl SendRequest {
     /// Parses a body with this media type (lower case, without parameters). Another media type than
@@ -58,7 +58,6 @@ impl SendRequest {
     }
 
     /// The fingerprint of the content; sender and recipients do not change it.
-    #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         let optional = [
             self.category.as_ref().map(Category::as_str),
