@@ -85,8 +85,7 @@ async fn list_users(
     let (after, limit) = raw.parse()?;
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     // One more user shows that there is a next page.
-    let mut found =
-        users.directory().list_users(after, limit + 1).await.map_err(log_unavailable)?;
+    let mut found = users.directory().list_users(after, limit + 1).await?;
     let more = found.len() > most;
     found.truncate(most);
     let next = found.last().filter(|_| more).map(|user| user.id);
@@ -108,7 +107,7 @@ async fn get_user(
 ) -> Result<Json<User<'static>>, Problem> {
     let id = parse_field("id", &id)?;
     access::may_see(&caller, id)?;
-    let mut found = users.directory().find_users(&[id]).await.map_err(log_unavailable)?;
+    let mut found = users.directory().find_users(&[id]).await?;
     found.remove(&id).map(Json).ok_or_else(user_not_found)
 }
 
@@ -183,7 +182,7 @@ where
         users.invalidate_user(id);
         done
     });
-    task.await.map_err(|_| Problem::internal())?.map_err(log_unavailable)
+    Ok(task.await.map_err(|_| Problem::internal())??)
 }
 
 fn parse_name(media_type: Option<&str>, body: &[u8]) -> Result<UserName, Problem> {
@@ -199,9 +198,11 @@ fn parse_name(media_type: Option<&str>, body: &[u8]) -> Result<UserName, Problem
     }
 }
 
-fn log_unavailable(error: DirectoryError) -> Problem {
-    tracing::warn!(%error, "rejecting a request to /users");
-    directory_unavailable()
+impl From<DirectoryError> for Problem {
+    fn from(error: DirectoryError) -> Self {
+        tracing::warn!(%error, "rejecting a request to /users");
+        directory_unavailable()
+    }
 }
 
 #[cfg(test)]
