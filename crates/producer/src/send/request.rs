@@ -18,7 +18,7 @@ use crate::{
 pub struct SendRequest {
     /// The sender.
     pub from: UserId,
-    /// The recipients, in the order given: 1 to [`MAX_RECIPIENTS`], without duplicates.
+    /// The recipients, in the order given: 1 to `MAX_RECIPIENTS`, without duplicates.
     pub to: SmallVec<[UserId; 2]>,
     /// The text for the recipients.
     pub message: Message,
