@@ -1,7 +1,7 @@
 //! The limits that are HTTP servers: axum with almost no handler. Each runs as a process of its
 //! own, as its subject does.
 
-use std::{borrow::Cow, error::Error, path::PathBuf};
+use std::{error::Error, path::PathBuf};
 
 use axum::{
     Json, Router,
@@ -15,8 +15,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use model::{Headers, Notification, NotificationId, Partitioner, headers::to_millisecond, record};
 use producer::{
+    SendRequest,
     directory::{Directory, UserLookup},
-    send::request::SendRequest,
 };
 use serde_json::{Value, json};
 use service::{
@@ -114,14 +114,7 @@ async fn answer_send(
     let from = user(send.from)?;
     let mut sent = Vec::with_capacity(send.to.len());
     for to in &send.to {
-        let notification = Notification {
-            from: from.clone(),
-            to: user(*to)?,
-            message: Cow::Borrowed(send.message.as_str()),
-            category: None,
-            link: None,
-            data: None,
-        };
+        let notification = Notification::new(from.clone(), user(*to)?, send.message.as_str());
         let sent_at = to_millisecond(Timestamp::now());
         let headers = Headers {
             id: NotificationId::generate(),

@@ -17,14 +17,7 @@ pub(crate) const USERS: [(i64, &str); 4] = [(1, "Emma"), (2, "Bruno"), (3, "Rick
 
 /// A notification for this user with this message, sent now by user 2.
 pub(crate) fn encode_notification(to: &User<'_>, message: &str) -> Result<EncodedRecord> {
-    let notification = Notification {
-        from: migrated_user(1)?,
-        to: to.clone(),
-        message: Cow::Borrowed(message),
-        category: None,
-        link: None,
-        data: None,
-    };
+    let notification = Notification::new(migrated_user(1)?, to.clone(), message);
     let sent_at = to_millisecond(Timestamp::now());
     let headers =
         Headers { id: NotificationId::generate(), sent_at, traceparent: None, fingerprint: None };

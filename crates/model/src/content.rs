@@ -4,7 +4,7 @@
 use serde_json::value::RawValue;
 
 use crate::{
-    ijson::{self, NotIJson},
+    ijson::check_ijson,
     text::{InvalidText, check_length, check_line},
 };
 
@@ -18,9 +18,6 @@ impl Message {
     pub const MAX_CHARS: usize = 4096;
 
     /// Validates a message.
-    ///
-    /// # Errors
-    /// [`InvalidText`] if it is blank or too long.
     pub fn new(text: String) -> Result<Self, InvalidText> {
         if text.trim().is_empty() {
             return Err(InvalidText::Empty);
@@ -46,9 +43,6 @@ impl Category {
     pub const MAX_CHARS: usize = 64;
 
     /// Validates a category.
-    ///
-    /// # Errors
-    /// [`InvalidText`] if it is blank, too long or has control characters.
     pub fn new(text: String) -> Result<Self, InvalidText> {
         check_line(&text, Self::MAX_CHARS)?;
         Ok(Self(text))
@@ -72,14 +66,12 @@ impl Link {
 
     /// Validates a link. Rejects every other scheme (`javascript:` above all), `//host`, which
     /// leads to another host, and `/\host`, which browsers read as `//host`.
-    ///
-    /// # Errors
-    /// [`InvalidText`] if it has spaces, is too long, or is neither such a URL nor such a path.
     pub fn new(text: String) -> Result<Self, InvalidText> {
         if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err(InvalidText::Space);
         }
-        if !(is_path(&text) || is_web_url(&text)) {
+        let is_path = text.strip_prefix('/').is_some_and(|rest| !rest.starts_with(['/', '\\']));
+        if !is_path && !is_web_url(&text) {
             return Err(InvalidText::NotALink);
         }
         check_length(&text, Self::MAX_CHARS)?;
@@ -91,10 +83,6 @@ impl Link {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-}
-
-fn is_path(text: &str) -> bool {
-    text.strip_prefix('/').is_some_and(|rest| !rest.starts_with(['/', '\\']))
 }
 
 /// Returns true if the text begins with `http://` or `https://`, in any case, and a host.
@@ -114,27 +102,15 @@ pub struct Data(Box<RawValue>);
 /// Why a text is not [`Data`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidData {
-    /// It has more than [`Data::MAX_BYTES`].
     #[error("must have at most {max} bytes, but has {0}", max = Data::MAX_BYTES)]
     TooLong(usize),
-    /// It is not JSON.
     #[error("must be JSON")]
     NotJson,
-    /// It nests deeper than [`Data::MAX_DEPTH`].
     #[error("must nest at most {max} arrays and objects", max = Data::MAX_DEPTH)]
     TooDeep,
     /// It is JSON by the grammar, but not I-JSON (RFC 7493): some parsers reject it.
     #[error("must not have half a surrogate pair, or a number that no double holds")]
     NotPortable,
-}
-
-impl From<NotIJson> for InvalidData {
-    fn from(why: NotIJson) -> Self {
-        match why {
-            NotIJson::TooDeep => Self::TooDeep,
-            NotIJson::NotPortable => Self::NotPortable,
-        }
-    }
 }
 
 impl Data {
@@ -147,13 +123,13 @@ impl Data {
 
     /// Fails if the JSON nests too deep or is not I-JSON.
     pub(crate) fn check_json(json: &RawValue) -> Result<(), InvalidData> {
-        Ok(ijson::check_ijson(json, Self::MAX_DEPTH)?)
+        // Excess depth is the only data error; every other error is the parser's.
+        check_ijson(json, Self::MAX_DEPTH).map_err(|error| {
+            if error.is_data() { InvalidData::TooDeep } else { InvalidData::NotPortable }
+        })
     }
 
     /// Parses and validates data. `None` if it is `null`.
-    ///
-    /// # Errors
-    /// [`InvalidData`] if it is too long, not JSON, nests too deep or is not I-JSON.
     pub fn from_json(text: &str) -> Result<Option<Self>, InvalidData> {
         if text.len() > Self::MAX_BYTES {
             return Err(InvalidData::TooLong(text.len()));

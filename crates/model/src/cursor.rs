@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The position of a record: `partition-offset`, such as `3-1042`. A reader with this cursor has
 /// seen every record up to and including this one. Cursors are the same on every instance and after
 /// every restart. `3-start` is the position before the partition's first record.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cursor {
     /// The partition, from 0.
     pub partition: i32,
@@ -29,9 +29,6 @@ impl Cursor {
     }
 
     /// Appends the cursor's text. Cheaper than `format!`: a page writes one cursor for each entry.
-    ///
-    /// # Errors
-    /// If writing to `text` fails; writing to a `String` does not.
     pub fn write_to(self, text: &mut impl fmt::Write) -> fmt::Result {
         let mut digits = itoa::Buffer::new();
         text.write_str(digits.format(self.partition))?;
@@ -43,12 +40,6 @@ impl Cursor {
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_to(f)
-    }
-}
-
-impl fmt::Debug for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Cursor({self})")
     }
 }
 

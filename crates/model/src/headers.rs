@@ -10,15 +10,12 @@ use uuid::Uuid;
 use crate::cursor::Cursor;
 
 /// `ce_type` of a notification's record.
-pub const NOTIFICATION_TYPE: &str = "notification.sent";
-/// `ce_source` of the records that these services write.
-pub const SOURCE: &str = "/notifications";
+pub(crate) const NOTIFICATION_TYPE: &str = "notification.sent";
 
 const SPEC_VERSION: &str = "ce_specversion";
 /// The header with the record's id.
 pub const CE_ID: &str = "ce_id";
 const CE_SOURCE: &str = "ce_source";
-/// The header with the record's type.
 pub(crate) const CE_TYPE: &str = "ce_type";
 const CE_TIME: &str = "ce_time";
 const CONTENT_TYPE: &str = "content-type";
@@ -40,7 +37,7 @@ pub fn find_name(name: &str) -> Option<&'static str> {
 pub const MAX_ID_BYTES: usize = 128;
 
 /// A notification's permanent id.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum NotificationId {
     /// An id of this producer: a UUIDv7, or a UUIDv8 derived from an Idempotency-Key. Written in
     /// lower case with hyphens.
@@ -71,10 +68,7 @@ impl NotificationId {
         {
             return Some(Self::Uuid(uuid));
         }
-        if let Ok(cursor) = text.parse::<Cursor>() {
-            return Some(Self::Position(cursor));
-        }
-        Some(Self::Other(text.into()))
+        Some(text.parse().map_or_else(|_| Self::Other(text.into()), Self::Position))
     }
 }
 
@@ -85,12 +79,6 @@ impl fmt::Display for NotificationId {
             Self::Position(cursor) => cursor.fmt(f),
             Self::Other(text) => f.write_str(text),
         }
-    }
-}
-
-impl fmt::Debug for NotificationId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "NotificationId({self})")
     }
 }
 
@@ -108,7 +96,7 @@ impl serde::Serialize for NotificationId {
 
 impl<'de> serde::Deserialize<'de> for NotificationId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        let text = <Cow<'de, str>>::deserialize(deserializer)?;
         Self::from_text(&text)
             .ok_or_else(|| serde::de::Error::custom(format!("an id has 1 to {MAX_ID_BYTES} bytes")))
     }
@@ -117,7 +105,7 @@ impl<'de> serde::Deserialize<'de> for NotificationId {
 /// A 64-bit hash of a notification's content. Two records with the same id and different fingerprints
 /// mean that an Idempotency-Key was reused for other content. As text: 16 lower-case hexadecimal
 /// digits, not all 0.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(NonZeroU64); // Makes `Option<Fingerprint>` 8 bytes.
 
 impl Fingerprint {
@@ -145,12 +133,6 @@ pub struct InvalidFingerprint;
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
-    }
-}
-
-impl fmt::Debug for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Fingerprint({self})")
     }
 }
 
@@ -188,13 +170,15 @@ impl Headers {
     pub fn encode(&self, ce_type: &'static str) -> Vec<(&'static str, Cow<'static, [u8]>)> {
         let fixed = |value: &'static str| Cow::Borrowed(value.as_bytes());
         let own = |value: String| Cow::Owned(value.into_bytes());
+        let mut time = String::with_capacity("2026-01-31T12:00:00.000Z".len());
+        write_time(&mut time, self.sent_at);
         let mut headers = Vec::with_capacity(NAMES.len());
         headers.extend([
             (SPEC_VERSION, fixed("1.0")),
             (CE_ID, own(self.id.to_string())),
-            (CE_SOURCE, fixed(SOURCE)),
+            (CE_SOURCE, fixed("/notifications")),
             (CE_TYPE, fixed(ce_type)),
-            (CE_TIME, own(format_time(self.sent_at))),
+            (CE_TIME, own(time)),
             (CONTENT_TYPE, fixed("application/json")),
         ]);
         if let Some(traceparent) = &self.traceparent {
@@ -246,12 +230,6 @@ pub fn write_time(text: &mut String, time: Timestamp) {
     const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
     // Writing to a String does not fail.
     let _ = PRINTER.print_timestamp(&time, text);
-}
-
-fn format_time(time: Timestamp) -> String {
-    let mut text = String::with_capacity("2026-01-31T12:00:00.000Z".len());
-    write_time(&mut text, time);
-    text
 }
 
 #[cfg(test)]

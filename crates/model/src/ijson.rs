@@ -9,23 +9,10 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-/// Why JSON is rejected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NotIJson {
-    /// It nests deeper than allowed.
-    TooDeep,
-    /// It holds a lone surrogate or a number outside the range of f64.
-    NotPortable,
-}
-
-/// Fails if the JSON nests deeper than `levels`, or holds a lone surrogate or a number outside the
-/// range of f64 (RFC 7493).
-pub(crate) fn check_ijson(data: &RawValue, levels: usize) -> Result<(), NotIJson> {
-    let mut json = serde_json::Deserializer::from_str(data.get());
-    IJsonChecker { levels }.deserialize(&mut json).map_err(|error| {
-        // Only `enter_level` fails with a data error; every other error is the parser's.
-        if error.is_data() { NotIJson::TooDeep } else { NotIJson::NotPortable }
-    })
+/// Fails with a data error if the JSON nests deeper than `levels`, and with another error if it holds
+/// a lone surrogate or a number outside the range of f64.
+pub(crate) fn check_ijson(data: &RawValue, levels: usize) -> serde_json::Result<()> {
+    IJsonChecker { levels }.deserialize(&mut serde_json::Deserializer::from_str(data.get()))
 }
 
 /// Visits every value and discards it.

@@ -33,3 +33,10 @@ pub struct Notification<'a> {
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub data: Option<&'a RawValue>,
 }
+
+impl<'a> Notification<'a> {
+    /// A notification without category, link and data.
+    pub fn new(from: User<'a>, to: User<'a>, message: impl Into<Cow<'a, str>>) -> Self {
+        Self { from, to, message: message.into(), category: None, link: None, data: None }
+    }
+}

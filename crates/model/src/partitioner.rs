@@ -19,8 +19,8 @@ pub enum Partitioner {
 }
 
 impl Partitioner {
-    /// The names in the settings, in the order of the variants.
-    pub const NAMES: [&'static str; 3] = ["murmur2", "fnv1a", "crc32"];
+    /// In the order of the variants.
+    const NAMES: [&'static str; 3] = ["murmur2", "fnv1a", "crc32"];
 
     /// The partition of this key among `partitions` ≥ 1 partitions.
     #[must_use]

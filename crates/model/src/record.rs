@@ -38,18 +38,13 @@ pub enum DecodeError {
     Data(#[from] InvalidData),
 }
 
-/// Typical size of the JSON around the message, in bytes. A larger one costs a reallocation.
-const ENVELOPE_BYTES: usize = 192;
-
 /// Encodes a notification's record.
-///
-/// # Errors
-/// If serde cannot serialize the notification, which does not happen in practice.
 pub fn encode_notification(
     notification: &Notification<'_>,
     headers: &Headers,
 ) -> Result<EncodedRecord, serde_json::Error> {
-    let mut value = Vec::with_capacity(notification.message.len() + ENVELOPE_BYTES);
+    // 192 bytes are typical of the JSON around the message; more cost a reallocation.
+    let mut value = Vec::with_capacity(notification.message.len() + 192);
     serde_json::to_writer(&mut value, notification)?;
     Ok(EncodedRecord {
         key: notification.to.id.record_key().into_bytes(),
@@ -93,9 +88,6 @@ pub fn is_canary<'a>(
 
 /// Decodes a notification's record. Ignores the key: the recipient is in the value, and the key only
 /// chooses the partition.
-///
-/// # Errors
-/// [`DecodeError`] for a poison record.
 pub fn decode_notification<'a>(
     value: Option<&'a [u8]>,
     headers: impl Iterator<Item = (&'a str, &'a [u8])>,
@@ -110,9 +102,6 @@ pub fn decode_notification<'a>(
 }
 
 /// Encodes a receipt's record.
-///
-/// # Errors
-/// As [`encode_notification`].
 pub fn encode_receipt(
     receipt: &Receipt,
     headers: &Headers,
@@ -125,9 +114,6 @@ pub fn encode_receipt(
 }
 
 /// Decodes a receipt's record.
-///
-/// # Errors
-/// [`DecodeError`] for a poison record.
 pub fn decode_receipt(value: Option<&[u8]>) -> Result<Receipt, DecodeError> {
     Ok(serde_json::from_slice(value.ok_or(DecodeError::Empty)?)?)
 }

@@ -6,21 +6,13 @@ pub enum InvalidText {
     /// It is empty or only white space.
     #[error("must not be empty")]
     Empty,
-    /// It has more Unicode scalar values than its type's `MAX_CHARS`.
     #[error("must have at most {max} characters, but has {found}")]
-    TooLong {
-        /// The type's `MAX_CHARS`.
-        max: usize,
-        /// The text's length.
-        found: usize,
-    },
-    /// It has a line break or another control character.
+    TooLong { max: usize, found: usize },
     #[error("must not have control characters")]
     Control,
     /// A link has white space or a control character. Browsers drop some of them.
     #[error("must not have white space or control characters")]
     Space,
-    /// A link is neither an `http` or `https` URL nor a path on the same site.
     #[error("must be an http:// or https:// URL, or a path that begins with a single /")]
     NotALink,
 }

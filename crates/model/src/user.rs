@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, de::Error as _};
 use crate::text::{InvalidText, check_line};
 
 /// A user's id: a whole number from 1 to 2⁶³−1, as PostgreSQL's `bigint` holds it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct UserId(i64);
 
 /// Why something is not a [`UserId`].
@@ -17,9 +17,6 @@ pub struct InvalidUserId;
 
 impl UserId {
     /// Validates an id.
-    ///
-    /// # Errors
-    /// [`InvalidUserId`] if it is less than 1.
     pub fn new(id: i64) -> Result<Self, InvalidUserId> {
         if id >= 1 { Ok(Self(id)) } else { Err(InvalidUserId) }
     }
@@ -43,12 +40,6 @@ impl fmt::Display for UserId {
     }
 }
 
-impl fmt::Debug for UserId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "UserId({})", self.0)
-    }
-}
-
 impl FromStr for UserId {
     type Err = InvalidUserId;
 
@@ -58,12 +49,6 @@ impl FromStr for UserId {
             return Err(InvalidUserId);
         }
         s.parse().map_err(|_| InvalidUserId).and_then(Self::new)
-    }
-}
-
-impl Serialize for UserId {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_i64(self.0)
     }
 }
 
@@ -92,9 +77,6 @@ impl UserName {
     pub const MAX_CHARS: usize = 100;
 
     /// Trims and validates a name.
-    ///
-    /// # Errors
-    /// [`InvalidText`] if it is blank, too long or has control characters.
     pub fn new(text: &str) -> Result<Self, InvalidText> {
         let text = text.trim();
         check_line(text, Self::MAX_CHARS)?;

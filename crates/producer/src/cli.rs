@@ -1,6 +1,6 @@
 //! The command line of the program `producer`: Kafka, PostgreSQL, and what it can do besides serving.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use event_log::settings::KafkaArgs;
@@ -90,38 +90,21 @@ pub struct DatabaseArgs {
     pub database_connections: u32,
 }
 
-/// The URL of the database cannot be determined.
-#[derive(Debug, thiserror::Error)]
-pub enum DatabaseUrlError {
-    /// Both the URL and the file are given.
-    #[error(
-        "--database-url (DATABASE_URL) and --database-url-file (DATABASE_URL_FILE) are both given: leave one out"
-    )]
-    Both,
-    /// The file cannot be read.
-    #[error("--database-url-file (DATABASE_URL_FILE): cannot read {}: {source}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-}
-
 impl DatabaseArgs {
     /// Returns the URL, from the flag or the file.
-    ///
-    /// # Errors
-    /// [`DatabaseUrlError`].
-    pub fn read_url(&self) -> Result<Secret, DatabaseUrlError> {
+    pub fn read_url(&self) -> Result<Secret, String> {
         const DEFAULT: &str = "postgres://notifications:notifications@localhost:5432/notifications";
         // Docker Compose passes an unset variable as an empty one.
         let given = self.database_url.as_ref().is_some_and(|url| !url.expose().is_empty());
         match &self.database_url_file {
-            Some(_) if given => Err(DatabaseUrlError::Both),
-            Some(path) => fs::read_to_string(path)
-                .map(|url| url.trim().to_owned().into())
-                .map_err(|source| DatabaseUrlError::Unreadable { path: path.clone(), source }),
+            Some(_) if given => Err("--database-url (DATABASE_URL) and --database-url-file (DATABASE_URL_FILE) are both given: leave one out".into()),
+            Some(path) => match fs::read_to_string(path) {
+                Ok(url) => Ok(url.trim().to_owned().into()),
+                Err(error) => Err(format!(
+                    "--database-url-file (DATABASE_URL_FILE): cannot read {}: {error}",
+                    path.display()
+                )),
+            },
             None => Ok(self.database_url.clone().unwrap_or_else(|| DEFAULT.to_owned().into())),
         }
     }
@@ -131,7 +114,7 @@ impl DatabaseArgs {
 mod tests {
     use super::*;
 
-    fn url(flags: &[&str]) -> Result<Secret, DatabaseUrlError> {
+    fn url(flags: &[&str]) -> Result<Secret, String> {
         ProducerCli::parse_from(["producer"].iter().chain(flags)).database.read_url()
     }
 
@@ -149,9 +132,9 @@ mod tests {
         let empty = [&of_file[..], &["--database-url", ""]].concat();
         assert_eq!(url(&empty).expect("the file's").expose(), "postgres://u:hunter2@file/d");
 
-        let both = url(&[&flag[..], &of_file].concat()).expect_err("too many").to_string();
+        let both = url(&[&flag[..], &of_file].concat()).expect_err("too many");
         assert!(both.contains("DATABASE_URL_FILE") && !both.contains("hunter2"), "{both}");
         let missing = url(&["--database-url-file", "/no/such/file"]).expect_err("no file");
-        assert!(missing.to_string().contains("/no/such/file"), "{missing}");
+        assert!(missing.contains("/no/such/file"), "{missing}");
     }
 }

@@ -5,9 +5,6 @@ use std::{str::FromStr, time::Duration};
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use tower_http::cors::CorsLayer;
 
-/// How long browsers may cache a preflight's result.
-const PREFLIGHT_TTL: Duration = Duration::from_secs(60 * 60);
-
 /// The origins of the pages that may send; empty by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AllowedOrigins(Vec<HeaderValue>);
@@ -29,9 +26,6 @@ pub enum InvalidOrigin {
 
 impl AllowedOrigins {
     /// Adds an origin.
-    ///
-    /// # Errors
-    /// [`InvalidOrigin`].
     pub fn with_origin(mut self, origin: &str) -> Result<Self, InvalidOrigin> {
         let origin = parse_origin(origin)?;
         if !self.0.contains(&origin) {
@@ -58,7 +52,7 @@ impl AllowedOrigins {
             .expose_headers(
                 [header::RETRY_AFTER].into_iter().chain(crate::rate::HEADERS).collect::<Vec<_>>(),
             )
-            .max_age(PREFLIGHT_TTL)
+            .max_age(Duration::from_secs(60 * 60))
     }
 }
 

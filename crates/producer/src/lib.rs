@@ -1,23 +1,23 @@
 //! The producer: `POST /send` and `/users`.
 //!
-//! The path of a send: [`routes`] → [`send::request`] (parses and validates) → [`directory`] (looks up
-//! the users) → [`send`] (makes the notifications) → [`publish`] (appends the records) → the response,
-//! once the log has acknowledged. A [`bulk`] request takes the same path with many sends at once.
+//! The path of a send: `routes` → `send::request` (parses and validates) → `directory` (looks up
+//! the users) → `send` (makes the notifications) → `publish` (appends the records) → the response,
+//! once the log has acknowledged. A `bulk` request takes the same path with many sends at once.
 
 #[cfg(all(feature = "kafka", feature = "postgres"))]
 pub mod cli;
 pub mod settings;
 pub mod cors;
-pub mod routes;
+mod routes;
 mod access;
 mod rate;
 mod schema;
 mod problems;
 pub mod directory;
-pub mod send;
-pub mod bulk;
+mod send;
+mod bulk;
 mod users;
-pub mod publish;
+mod publish;
 pub mod metrics;
 
 use event_log::Log;
@@ -29,6 +29,7 @@ use directory::{Directory, UserLookup};
 use metrics::SendMetrics;
 use publish::Publisher;
 use rate::SenderLimits;
+pub use send::request::SendRequest;
 use send::{Sender, keys::IdempotencyKeys};
 use settings::SendArgs;
 pub use settings::Settings;
@@ -52,9 +53,6 @@ pub enum ProducerError {
 
 /// Serves on `listener` until `shutdown`, then drains and flushes. The log and the directory may start
 /// later: until then sends are answered 503, and `/readyz` shows the reason.
-///
-/// # Errors
-/// [`ProducerError`] for a failure that waiting does not resolve.
 pub async fn run(
     settings: Settings,
     log: Log,
@@ -82,8 +80,7 @@ pub async fn run(
     };
     let canary = Canary::new("producer", settings.canary);
     let local = listener.local_addr()?.ip().to_canonical().is_loopback();
-    let app =
-        routes::build_router(&settings, &auth, &directory, sender, canary.clone(), &metrics, local);
+    let app = routes::build_router(&settings, &auth, sender, canary.clone(), &metrics, local);
 
     let mut tasks = JoinSet::new();
     tasks.spawn(users.watch_changes());

@@ -1,6 +1,6 @@
 //! Problems that more than one route answers with.
 
-use std::{fmt::Display, time::Duration};
+use std::{fmt::Display, str::FromStr, time::Duration};
 
 use axum::http::StatusCode;
 use service::problem::Problem;
@@ -27,4 +27,9 @@ pub(crate) fn unsupported_media_type(expected: &str, found: Option<&str>) -> Pro
 pub(crate) fn not_a_json_object(part: &str, reason: impl Display) -> Problem {
     let message = format!("the {part} is not a JSON object: {reason}");
     Problem::new(StatusCode::BAD_REQUEST, message)
+}
+
+/// The problem of an invalid value names the field.
+pub(crate) fn parse_field<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|why| Problem::bad_request(field, why))
 }

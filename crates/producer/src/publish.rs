@@ -24,7 +24,7 @@ const PING_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// Appends notifications to the log. Cheap to clone.
 #[derive(Clone)]
-pub struct Publisher(Arc<PublisherState>);
+pub(crate) struct Publisher(Arc<PublisherState>);
 
 struct PublisherState {
     log: Log,
@@ -37,29 +37,21 @@ struct PublisherState {
 }
 
 impl Publisher {
-    /// A publisher for this topic of this log.
-    #[must_use]
-    pub fn new(log: Log, topic: Topic, partitioner: Partitioner) -> Self {
+    pub(crate) fn new(log: Log, topic: Topic, partitioner: Partitioner) -> Self {
         let writer = log.writer();
         let prepared = AtomicBool::new(false);
         Self(Arc::new(PublisherState { log, writer, topic, partitioner, topic_ready: prepared }))
     }
 
     /// Waits until the log is available and the topic exists; creates the topic if it is missing.
-    ///
-    /// # Errors
-    /// [`TopicError`] if the topic differs from the settings.
-    pub async fn await_topic(&self) -> Result<(), TopicError> {
+    pub(crate) async fn await_topic(&self) -> Result<(), TopicError> {
         self.0.log.await_topics(std::slice::from_ref(&self.0.topic), RETRY_DELAY).await?;
         self.0.topic_ready.store(true, Ordering::Release);
         Ok(())
     }
 
     /// Queues the notification's record without waiting. The log acknowledges it later.
-    ///
-    /// # Errors
-    /// [`AppendError`] if the record was not queued.
-    pub fn publish(
+    pub(crate) fn publish(
         &self,
         notification: &Notification<'_>,
         headers: &Headers,
@@ -77,12 +69,8 @@ impl Publisher {
             return ProbeOutcome::Skipped;
         }
         let partition = i32::try_from(number % self.0.topic.partitions.max(1)).unwrap_or_default();
-        let acknowledged =
-            match self.append_record(partition, record::encode_canary(Timestamp::now())) {
-                Ok(ack) => ack.await,
-                Err(error) => Err(error),
-            };
-        match acknowledged {
+        let record = record::encode_canary(Timestamp::now());
+        match async { self.append_record(partition, record)?.await }.await {
             Ok(_) => ProbeOutcome::Arrived,
             Err(error) => ProbeOutcome::Failed(format!(
                 "a record to partition {partition} was not acknowledged: {error}"
@@ -99,7 +87,7 @@ impl Publisher {
     }
 
     /// Waits until all queued records are acknowledged, for at most `timeout`.
-    pub async fn flush(&self, timeout: Duration) {
+    pub(crate) async fn flush(&self, timeout: Duration) {
         if !self.0.writer.flush(timeout).await {
             tracing::warn!(
                 "some records were not acknowledged before shutdown; their requests were answered 504"
@@ -108,10 +96,7 @@ impl Publisher {
     }
 
     /// The check of `/readyz`: the log answers and the topic is ready.
-    ///
-    /// # Errors
-    /// The reason why records cannot be written, for `/readyz`.
-    pub async fn check_ready(self) -> Result<Value, String> {
+    pub(crate) async fn check_ready(self) -> Result<Value, String> {
         self.0.log.ping(PING_TIMEOUT).await.map_err(|error| error.to_string())?;
         if !self.0.topic_ready.load(Ordering::Acquire) {
             return Err(format!("topic {} is not ready yet", self.0.topic.name));

@@ -3,10 +3,7 @@
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use crate::metrics::RATE_LIMITED;
-use axum::{
-    http::{HeaderName, HeaderValue, StatusCode},
-    response::{IntoResponseParts, ResponseParts},
-};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use governor::{
     Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
@@ -33,7 +30,7 @@ type Buckets =
 
 /// The buckets of all senders; `None` if there is no limit. Cheap to clone.
 #[derive(Clone)]
-pub struct SenderLimits(Option<Arc<Limiter>>);
+pub(crate) struct SenderLimits(Option<Arc<Limiter>>);
 
 struct Limiter {
     buckets: Buckets,
@@ -43,11 +40,6 @@ struct Limiter {
     burst: u32,
 }
 
-/// The values of [`HEADERS`] in the response: limit, remaining, reset in seconds. `None` without a limit.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Allowance(Option<(u32, u32, u32)>);
-
-/// A sender exceeds its rate.
 #[derive(Debug)]
 pub(crate) struct RateLimited {
     /// When to retry. `None` if the request exceeds the burst and can never be sent.
@@ -59,8 +51,7 @@ pub(crate) struct RateLimited {
 impl SenderLimits {
     /// Limits each sender to `rate` notifications per second and `burst` (default: ten seconds' worth)
     /// at once; no limit if `rate` is 0.
-    #[must_use]
-    pub fn new(rate: u32, burst: Option<u32>) -> Self {
+    pub(crate) fn new(rate: u32, burst: Option<u32>) -> Self {
         let Some(per_second) = NonZeroU32::new(rate) else { return Self(None) };
         let default_burst = NonZeroU32::new(rate.saturating_mul(10)).unwrap_or(per_second);
         let burst = burst.and_then(NonZeroU32::new).unwrap_or(default_burst);
@@ -69,11 +60,16 @@ impl SenderLimits {
         Self(Some(Arc::new(Limiter { buckets, rate, burst: burst.get() })))
     }
 
-    /// Takes `count` tokens from the sender's bucket, all or none.
-    pub(crate) fn take_tokens(&self, from: UserId, count: usize) -> Result<Allowance, RateLimited> {
-        let Some(limiter) = &self.0 else { return Ok(Allowance(None)) };
+    /// Takes `count` tokens from the sender's bucket, all or none. Returns the values of [`HEADERS`]:
+    /// limit, remaining, reset in seconds; `None` without a limit.
+    pub(crate) fn take_tokens(
+        &self,
+        from: UserId,
+        count: usize,
+    ) -> Result<Option<[u32; 3]>, RateLimited> {
+        let Some(limiter) = &self.0 else { return Ok(None) };
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        let Some(count) = NonZeroU32::new(count) else { return Ok(Allowance(None)) };
+        let Some(count) = NonZeroU32::new(count) else { return Ok(None) };
         let limited = |retry_after| {
             counter!(RATE_LIMITED, "service" => "producer").increment(1);
             Err(RateLimited { retry_after, rate: limiter.rate, burst: limiter.burst })
@@ -81,7 +77,8 @@ impl SenderLimits {
         match limiter.buckets.check_key_n(&from, count) {
             Ok(Ok(state)) => {
                 let left = state.remaining_burst_capacity();
-                Ok(Allowance(Some((limiter.burst, left, limiter.seconds_until_full(left)))))
+                let until_full = limiter.burst.saturating_sub(left).div_ceil(limiter.rate);
+                Ok(Some([limiter.burst, left, until_full]))
             }
             Ok(Err(until)) => limited(Some(until.wait_time_from(DefaultClock::default().now()))),
             Err(_) => limited(None),
@@ -99,11 +96,8 @@ impl SenderLimits {
     }
 }
 
-impl Limiter {
-    /// The seconds until a bucket with `left` tokens is full.
-    fn seconds_until_full(&self, left: u32) -> u32 {
-        self.burst.saturating_sub(left).div_ceil(self.rate)
-    }
+pub(crate) fn to_headers(values: [u32; 3]) -> HeaderMap {
+    HEADERS.into_iter().zip(values.map(HeaderValue::from)).collect()
 }
 
 impl From<RateLimited> for Problem {
@@ -116,24 +110,10 @@ impl From<RateLimited> for Problem {
             "Rate limit exceeded: this sender may send {rate} notifications per second, {burst} at once"
         );
         let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(wait);
-        let seconds = wait.as_secs().saturating_add(1);
-        let values = [u64::from(burst), 0, seconds];
+        let values = [u64::from(burst), 0, wait.as_secs().saturating_add(1)];
         HEADERS
             .into_iter()
             .zip(values)
-            .fold(problem, |problem, (name, value)| problem.header(name, HeaderValue::from(value)))
-    }
-}
-
-impl IntoResponseParts for Allowance {
-    type Error = std::convert::Infallible;
-
-    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Self::Error> {
-        if let Some((limit, left, reset)) = self.0 {
-            for (name, value) in HEADERS.into_iter().zip([limit, left, reset]) {
-                parts.headers_mut().insert(name, HeaderValue::from(value));
-            }
-        }
-        Ok(parts)
+            .fold(problem, |problem, (name, value)| problem.header(name, value.into()))
     }
 }

@@ -11,53 +11,47 @@ use service::{
     auth::{Auth, Caller, OPERATE, TokenIn},
     extract::{Body, BodyBounds, media_type},
     openapi::{self, CommonProblemsWithBody, ProblemBody},
-    ops::canary::Canary,
-    ops::health::Health,
     ops::metrics::{Metrics, Scrape},
+    ops::{canary::Canary, health::Health},
     problem::Problem,
-    server::admission::RequestPermit,
-    server::http,
-    server::origin,
+    server::{admission::RequestPermit, http, origin},
 };
 use tokio::sync::Semaphore;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     access, bulk,
-    directory::Directory,
     problems::RETRY_SOON,
-    schema,
+    rate, schema,
     send::{SendResponse, Sender, idempotency::IdempotencyKey, request::SendRequest},
     settings::Settings,
-    users::{self, UsersState},
+    users::users_routes,
 };
 
 /// All routes, with the limits and error bodies that they share.
 pub(crate) fn build_router(
     settings: &Settings,
     auth: &Auth,
-    directory: &Directory,
     sender: Sender,
     canary: Canary,
     metrics: &Metrics,
     local: bool,
 ) -> Router {
-    let (table, log) = (directory.clone(), sender.publisher.clone());
+    let (users, log) = (sender.users.clone(), sender.publisher.clone());
+    let (table, cached) = (users.directory().clone(), users.clone());
     let health = Health::new()
         .with_check("directory", move || table.clone().check_ready())
         .with_check("kafka", move || log.clone().check_ready());
     let health = canary.add_to_health(health);
-    let cached = sender.users.clone();
     let scraped = metrics.routes(move |mut scrape: Scrape| {
         cached.report_cache(&mut scrape);
         ready(scrape)
     });
-    let users = UsersState { directory: directory.clone(), lookup: sender.users.clone() };
     let bulk_permits = Arc::new(Semaphore::new(settings.sending.max_bulks));
     let guarded = OpenApiRouter::new()
         .routes(routes!(post_send))
         .with_state(Arc::new(SendState { sender, bulk_permits }))
-        .merge(users::users_routes(users));
+        .merge(users_routes(users));
     let routes = auth
         .require_caller(guarded, TokenIn::Header)
         .merge(auth.require_scope(OPERATE, scraped))
@@ -124,10 +118,9 @@ async fn post_send(
     let media_type = media_type(request.headers());
     if media_type.as_deref() == Some(bulk::MEDIA_TYPE) {
         let Ok(permit) = Arc::clone(bulk_permits).try_acquire_owned() else {
-            request
-                .extensions()
-                .get::<RequestPermit>()
-                .inspect(|permit| permit.count_shed("bulks"));
+            if let Some(permit) = request.extensions().get::<RequestPermit>() {
+                permit.count_shed("bulks");
+            }
             let message = "Too many concurrent bulk requests; try again shortly";
             return Err(Problem::unavailable(message, RETRY_SOON));
         };
@@ -139,7 +132,7 @@ async fn post_send(
     let Body(body) = request.extract().await?;
     let send = SendRequest::parse(media_type.as_deref(), &body)?;
     access::may_send_as(&caller, send.from)?;
-    let allowance = sender.limits.take_tokens(send.from, send.to.len())?;
+    let limits = sender.limits.take_tokens(send.from, send.to.len())?;
     let accepted = sender.send(&send, key.as_ref(), trace).await?;
-    Ok((allowance, Json(accepted)).into_response())
+    Ok((limits.map(rate::to_headers), Json(accepted)).into_response())
 }

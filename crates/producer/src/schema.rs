@@ -1,5 +1,6 @@
 //! The JSON body of a send, and OpenAPI schemas of other bodies that the producer parses by hand. A
 //! fuzzing client tests that the parsers accept what the schemas allow.
+#![allow(dead_code, reason = "most fields are only described")]
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -40,7 +41,6 @@ pub(crate) struct SendBody<'b> {
 
 /// The same as a form; repeat `to_id` for several recipients.
 #[derive(Deserialize, ToSchema)]
-#[allow(dead_code)] // Only described.
 pub(crate) struct SendForm {
     #[schema(minimum = 1, example = 2)]
     from_id: i64,
@@ -60,7 +60,6 @@ pub(crate) struct SendForm {
 /// One user, or a list of at most 10,000.
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
-#[allow(dead_code)] // Only described.
 pub(crate) enum Recipients {
     One(i64),
     Several(Vec<i64>),
@@ -68,7 +67,6 @@ pub(crate) enum Recipients {
 
 /// A user.
 #[derive(ToSchema)]
-#[allow(dead_code)] // Only described.
 pub(crate) struct User {
     #[schema(minimum = 1, example = 2)]
     id: i64,
@@ -78,7 +76,6 @@ pub(crate) struct User {
 
 /// A user's name.
 #[derive(Deserialize, ToSchema)]
-#[allow(dead_code)] // Only described.
 pub(crate) struct Name {
     /// Not blank, no control characters.
     #[schema(min_length = 1, max_length = 100, example = "Nora")]

@@ -71,12 +71,8 @@ pub struct SendArgs {
     pub rate_limit: u32,
 
     /// Notifications that a sender may send at once after a pause. Default: ten seconds' worth
-    #[arg(
-        long,
-        env = "PRODUCER_RATE_BURST",
-        value_name = "COUNT",
-        value_parser = clap::value_parser!(u32).range(1..)
-    )]
+    #[arg(long, env = "PRODUCER_RATE_BURST", value_name = "COUNT",
+          value_parser = clap::value_parser!(u32).range(1..))]
     pub rate_burst: Option<u32>,
 
     /// Maximum number of concurrent bulk requests; more are answered 503. Each takes up to 16 MiB

@@ -22,24 +22,18 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     access,
     directory::{Directory, DirectoryError, PutOutcome, UserLookup},
-    problems::{directory_unavailable, not_a_json_object, unsupported_media_type, user_not_found},
+    problems::{
+        directory_unavailable, not_a_json_object, parse_field, unsupported_media_type,
+        user_not_found,
+    },
     schema,
 };
 
-/// Maximum and default number of users in a page.
+/// Users in a page.
 const MAX_LIMIT: u32 = 1000;
 const DEFAULT_LIMIT: u32 = 100;
 
-/// The state of these routes.
-#[derive(Clone)]
-pub(crate) struct UsersState {
-    pub(crate) directory: Directory,
-    /// Its cache is invalidated at once, without waiting for PostgreSQL's notification.
-    pub(crate) lookup: UserLookup,
-}
-
-/// The routes of `/users`.
-pub(crate) fn users_routes(users: UsersState) -> OpenApiRouter {
+pub(crate) fn users_routes(users: UserLookup) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(list_users))
         .routes(routes!(get_user, put_user, delete_user))
@@ -55,7 +49,7 @@ struct UsersQuery {
 
 impl UsersQuery {
     fn parse(&self) -> Result<(i64, u32), Problem> {
-        let after = self.after.as_deref().map(|text| parse_user_id("after", text)).transpose()?;
+        let after = self.after.as_deref().map(|text| parse_field("after", text)).transpose()?;
         let limit = self.limit.as_deref().map(|text| {
             let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
             let why = format!("must be a whole number from 1 to {MAX_LIMIT}");
@@ -83,7 +77,7 @@ struct UsersPage {
         ("after" = Option<i64>, Query, description = "Only users with greater ids", minimum = 1)),
     responses((status = 200, description = "Some of the users, by id", body = UsersPage), CommonProblems))]
 async fn list_users(
-    State(users): State<UsersState>,
+    State(users): State<UserLookup>,
     caller: Caller,
     Query(raw): Query<UsersQuery>,
 ) -> Result<Json<UsersPage>, Problem> {
@@ -91,7 +85,7 @@ async fn list_users(
     let (after, limit) = raw.parse()?;
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     // One more user shows that there is a next page.
-    let mut found = users.directory.list_users(after, limit + 1).await.map_err(log_unavailable)?;
+    let mut found = users.directory().list_users(after, limit + 1).await?;
     let more = found.len() > most;
     found.truncate(most);
     let next = found.last().filter(|_| more).map(|user| user.id);
@@ -107,13 +101,13 @@ async fn list_users(
          content_type = "application/problem+json"),
         CommonProblems))]
 async fn get_user(
-    State(users): State<UsersState>,
+    State(users): State<UserLookup>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<User<'static>>, Problem> {
-    let id = parse_user_id("id", &id)?;
+    let id = parse_field("id", &id)?;
     access::may_see(&caller, id)?;
-    let mut found = users.directory.find_users(&[id]).await.map_err(log_unavailable)?;
+    let mut found = users.directory().find_users(&[id]).await?;
     found.remove(&id).map(Json).ok_or_else(user_not_found)
 }
 
@@ -128,18 +122,18 @@ async fn get_user(
          content_type = "application/problem+json"),
         CommonProblemsWithBody))]
 async fn put_user(
-    State(users): State<UsersState>,
+    State(users): State<UserLookup>,
     caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<(StatusCode, Json<User<'static>>), Problem> {
     access::may_change(&caller)?;
-    let id = parse_user_id("id", &id)?;
+    let id = parse_field("id", &id)?;
     let name = parse_name(media_type(&headers).as_deref(), &body)?;
     let user = User { id, name: Cow::Owned(name.as_str().to_owned()) };
-    let done =
-        users.run_change(id, async move |directory| directory.put_user(id, &name).await).await?;
+    let put = async move |directory: Directory| directory.put_user(id, &name).await;
+    let done = run_change(&users, id, put).await?;
     let status = match done {
         PutOutcome::Created => StatusCode::CREATED,
         PutOutcome::Changed => StatusCode::OK,
@@ -158,38 +152,37 @@ async fn put_user(
          content_type = "application/problem+json"),
         CommonProblems))]
 async fn delete_user(
-    State(users): State<UsersState>,
+    State(users): State<UserLookup>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     access::may_change(&caller)?;
-    let id = parse_user_id("id", &id)?;
-    let deleted =
-        users.run_change(id, async move |directory| directory.delete_user(id).await).await?;
-    if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(user_not_found()) }
+    let id = parse_field("id", &id)?;
+    let delete = async move |directory: Directory| directory.delete_user(id).await;
+    if run_change(&users, id, delete).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(user_not_found())
+    }
 }
 
-impl UsersState {
-    /// Changes a user and then invalidates the cached name in any case: even if the outcome is unknown
-    /// or the client disconnects.
-    async fn run_change<T, F>(
-        &self,
-        id: UserId,
-        change: impl FnOnce(Directory) -> F,
-    ) -> Result<T, Problem>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, DirectoryError>> + Send + 'static,
-    {
-        let (change, lookup) = (change(self.directory.clone()), self.lookup.clone());
-        let task = tokio::spawn(async move {
-            let done = change.await;
-            lookup.invalidate_user(id);
-            done
-        });
-        let done = task.await.map_err(|_| Problem::internal())?;
-        done.map_err(log_unavailable)
-    }
+/// Changes a user and then invalidates the cached name in any case: even if the outcome is unknown
+/// or the client disconnects. Does not wait for PostgreSQL's notification.
+async fn run_change<T: Send + 'static, F>(
+    users: &UserLookup,
+    id: UserId,
+    change: impl FnOnce(Directory) -> F,
+) -> Result<T, Problem>
+where
+    F: Future<Output = Result<T, DirectoryError>> + Send + 'static,
+{
+    let (change, users) = (change(users.directory().clone()), users.clone());
+    let task = tokio::spawn(async move {
+        let done = change.await;
+        users.invalidate_user(id);
+        done
+    });
+    Ok(task.await.map_err(|_| Problem::internal())??)
 }
 
 fn parse_name(media_type: Option<&str>, body: &[u8]) -> Result<UserName, Problem> {
@@ -205,14 +198,11 @@ fn parse_name(media_type: Option<&str>, body: &[u8]) -> Result<UserName, Problem
     }
 }
 
-fn parse_user_id(field: &str, text: &str) -> Result<UserId, Problem> {
-    text.parse().map_err(|why: model::user::InvalidUserId| Problem::bad_request(field, why))
-}
-
-#[allow(clippy::needless_pass_by_value)] // The signature that `map_err` wants.
-fn log_unavailable(error: DirectoryError) -> Problem {
-    tracing::warn!(%error, "rejecting a request to /users");
-    directory_unavailable()
+impl From<DirectoryError> for Problem {
+    fn from(error: DirectoryError) -> Self {
+        tracing::warn!(%error, "rejecting a request to /users");
+        directory_unavailable()
+    }
 }
 
 #[cfg(test)]

@@ -45,8 +45,7 @@ fn inboxes() -> Inboxes {
         let to = User { id: user(offset % 2 + 1), name: "To".into() };
         let from = User { id: user(9), name: "Nine".into() };
         let category = (offset % 3 == 0).then(|| "c".into());
-        let notification =
-            Notification { from, to, message: "m".into(), category, link: None, data: None };
+        let notification = Notification { category, ..Notification::new(from, to, "m") };
         let id = match offset % 3 {
             0 => NotificationId::generate(),
             1 => NotificationId::from_text(&format!("id-{offset}")).expect("short"),

@@ -108,13 +108,11 @@ impl Bench {
         ago: i64,
         fingerprint: Option<Fingerprint>,
     ) -> RecordOutcome {
+        let from = User { id: user(9), name: "Nine".into() };
+        let to = User { id: user(to), name: "To".into() };
         let notification = Notification {
-            from: User { id: user(9), name: "Nine".into() },
-            to: User { id: user(to), name: "To".into() },
-            message: format!("at {offset}").into(),
             category: Some(if offset % 2 == 0 { "even" } else { "odd" }.into()),
-            link: None,
-            data: None,
+            ..Notification::new(from, to, format!("at {offset}"))
         };
         let sent_at = Timestamp::now() - jiff::SignedDuration::from_secs(ago);
         let record = encode_notification(

@@ -7,7 +7,7 @@ use memchr::memchr;
 /// Maximum length of a line without its line feed. A message, a link and data of maximum length fit.
 pub(crate) const MAX_LINE_BYTES: usize = 64 << 10;
 
-/// The line is longer than [`MAX_LINE`].
+/// The line is longer than [`MAX_LINE_BYTES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LineTooLong;
 
@@ -16,11 +16,9 @@ pub(crate) struct LineTooLong;
 pub(crate) struct BulkLine {
     /// The line's number, from 1; blank lines count.
     pub(crate) number: u64,
-    /// The line without its line feed.
     pub(crate) text: Result<Bytes, LineTooLong>,
 }
 
-/// Splits chunks of bytes into lines.
 #[derive(Debug, Default)]
 pub(crate) struct LineSplitter {
     /// The rest of the current chunk.
@@ -29,7 +27,6 @@ pub(crate) struct LineSplitter {
     partial: BytesMut,
     /// True if that line is too long already; `partial` is then empty.
     too_long: bool,
-    /// Number of finished lines.
     finished_lines: u64,
 }
 

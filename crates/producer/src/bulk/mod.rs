@@ -34,7 +34,7 @@ use lines::{BulkLine, LineSplitter, LineTooLong, MAX_LINE_BYTES};
 use results::{LineOutcome, LineResult};
 
 /// The media type of request and response.
-pub const MEDIA_TYPE: &str = "application/x-ndjson";
+pub(crate) const MEDIA_TYPE: &str = "application/x-ndjson";
 
 /// Maximum number of lines of one bulk request that are read and not answered: enough to keep the
 /// log busy while acknowledgements are on their way.
@@ -83,7 +83,6 @@ pub(crate) async fn send_bulk(
     ([(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE))], body).into_response()
 }
 
-/// Reads the body in chunks.
 struct BodyChunks {
     body: BodyDataStream,
     read_timeout: Duration,
@@ -121,7 +120,6 @@ fn chunk_or_end(read: Option<Result<Bytes, axum::Error>>) -> Result<Bytes, BodyE
     }
 }
 
-/// Reads the lines of one bulk request and queues their records.
 struct BulkReader {
     request: BulkRequest,
     chunks: BodyChunks,

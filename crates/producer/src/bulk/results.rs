@@ -30,7 +30,6 @@ const LINGER_DELAY: Duration = Duration::from_millis(1);
 
 const OK: u16 = 200;
 
-/// The result of one line.
 pub(crate) struct LineResult {
     pub(crate) line: u64,
     pub(crate) outcome: LineOutcome,
@@ -41,7 +40,6 @@ pub(crate) struct LineResult {
 pub(crate) enum LineOutcome {
     /// Its records are queued, and perhaps acknowledged.
     Sending(Delivery),
-    /// It was not sent.
     Refused(Problem),
 }
 
@@ -57,7 +55,6 @@ struct ResultStream {
     failed: u64,
 }
 
-/// The body of the response.
 pub(crate) fn results_body(
     pending: mpsc::Receiver<LineResult>,
     keys: IdempotencyKeys,
@@ -83,8 +80,11 @@ impl ResultStream {
                 None if chunk.is_empty() => match self.pending.recv().await {
                     Some(result) => result,
                     None => {
-                        let (lines, failed) = (self.count, self.failed);
-                        tracing::debug!(lines, failed, "a bulk request ended");
+                        tracing::debug!(
+                            lines = self.count,
+                            failed = self.failed,
+                            "a bulk request ended"
+                        );
                         return None;
                     }
                 },
@@ -159,15 +159,12 @@ struct RefusedRow<'p> {
 }
 
 fn refused_row(line: u64, problem: &Problem) -> RefusedRow<'_> {
-    let more = match serde_json::to_value(problem) {
-        Ok(Value::Object(mut members)) => {
-            for repeated in ["type", "title", "status", "detail", "message"] {
-                members.remove(repeated);
-            }
-            members
-        }
+    let mut more = match serde_json::to_value(problem) {
+        Ok(Value::Object(members)) => members,
         _ => Map::new(),
     };
+    let repeated = ["type", "title", "status", "detail", "message"];
+    more.retain(|name, _| !repeated.contains(&name.as_str()));
     RefusedRow { line, status: problem.status().as_u16(), message: problem.message(), more }
 }
 

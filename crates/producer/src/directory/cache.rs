@@ -61,7 +61,6 @@ impl NameCache {
         self.millis_since_start(Instant::now()) < self.trusted_until_ms.load(Ordering::Acquire)
     }
 
-    /// The number of cached names.
     pub(super) fn len(&self) -> u64 {
         // moka counts insertions and invalidations only after its pending tasks ran.
         self.names.run_pending_tasks();
@@ -93,7 +92,6 @@ impl NameCache {
         }
     }
 
-    /// Removes a user that changed.
     pub(super) fn invalidate_user(&self, id: UserId) {
         let mut changes = self.changes.lock();
         changes[bucket_index(id)] += 1;

@@ -12,34 +12,8 @@ pub struct DirectoryError(#[from] pub(super) sqlx::Error);
 
 /// The directory cannot be opened with these settings.
 #[derive(Debug, thiserror::Error)]
-pub enum DirectoryOpenError {
-    /// The URL is not one of PostgreSQL.
-    #[error(
-        "--database-url (DATABASE_URL) is not a PostgreSQL URL such as postgres://user:password@host:5432/database?sslmode=verify-full; sslmode is disable, prefer, require, verify-ca or verify-full"
-    )]
-    Url,
-    /// The URL requires TLS, and this build has no TLS.
-    #[error(
-        "the database URL requires TLS (sslmode={0}), which this build does not support: build with --features tls"
-    )]
-    NoTls(&'static str),
-    /// A certificate or key in the URL cannot be read, or its counterpart is missing.
-    #[error("the database URL, {parameter}: {reason}")]
-    Certificate {
-        /// The URL's parameter.
-        parameter: String,
-        /// The reason.
-        reason: String,
-    },
-    /// The SQLite file cannot be opened.
-    #[error("cannot open the user directory {path}: {error}")]
-    File {
-        /// The file.
-        path: String,
-        /// The driver's error.
-        error: sqlx::Error,
-    },
-}
+#[error("{0}")]
+pub struct DirectoryOpenError(pub(super) String);
 
 /// The migrations of the users table failed.
 #[derive(Debug, thiserror::Error)]

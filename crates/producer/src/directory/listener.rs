@@ -25,11 +25,10 @@ use super::{
 const CHANNEL: &str = "users_changed";
 /// Interval and timeout of the pings on the connection.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
-const PING_DEADLINE: Duration = Duration::from_secs(2);
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the cache is trusted after the start of a ping. If the connection is lost silently, a
 /// cached name is stale for at most this time.
 const TRUST_TTL: Duration = Duration::from_secs(5);
-/// Delay before reconnecting.
 const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
 /// Sends a notification to this process, and returns true if both triggers exist and are enabled. A
@@ -42,9 +41,7 @@ const PING: &str = "SELECT (SELECT count(*) = 2 FROM pg_trigger \
 pub(super) async fn watch_changes(cache: &NameCache, pool: &PgPool) {
     let mut warned = false;
     loop {
-        let distrust = RevokeOnDrop(cache);
-        let Err(error) = listen_for_changes(&distrust, pool, &mut warned).await;
-        drop(distrust);
+        let Err(error) = listen_for_changes(cache, pool, &mut warned).await;
         if !warned {
             tracing::warn!(%error, "cannot listen for changes of users; the name cache is off until reconnected");
             warned = true;
@@ -65,11 +62,11 @@ impl Drop for RevokeOnDrop<'_> {
 /// Listens until the connection fails. `warned` is true once the log has a warning that the cache is
 /// off.
 async fn listen_for_changes(
-    distrust: &RevokeOnDrop<'_>,
+    cache: &NameCache,
     pool: &PgPool,
     warned: &mut bool,
 ) -> Result<Infallible, sqlx::Error> {
-    let cache = distrust.0;
+    let _revoke = RevokeOnDrop(cache);
     // A separate pool: a listener that hangs must not occupy a connection of the look-ups.
     let own = PgPoolOptions::new()
         .max_connections(1)
@@ -84,11 +81,11 @@ async fn listen_for_changes(
     loop {
         let ping_start = Instant::now();
         let ping = sqlx::query_scalar(PING).bind(CHANNEL).bind(&ours).fetch_one(&mut listener);
-        let triggers: bool = await_until(ping_start + PING_DEADLINE, ping).await?;
+        let deadline = ping_start + PING_TIMEOUT;
+        let answer = timeout_at(deadline.into(), ping).await;
+        let triggers: bool = answer.unwrap_or_else(|_| Err(timed_out()))?;
         loop {
-            let payload = next_payload(&mut listener, ping_start + PING_DEADLINE)
-                .await?
-                .ok_or_else(timed_out)?;
+            let payload = next_payload(&mut listener, deadline).await?.ok_or_else(timed_out)?;
             if payload == ours {
                 break;
             }
@@ -124,19 +121,9 @@ async fn next_payload(
     listener: &mut PgListener,
     until: Instant,
 ) -> Result<Option<String>, sqlx::Error> {
-    match timeout_at(until.into(), listener.try_recv()).await {
-        Err(_) => Ok(None),
-        Ok(Ok(Some(notification))) => Ok(Some(notification.payload().to_owned())),
-        Ok(Ok(None)) => Err(sqlx::Error::Io(ErrorKind::ConnectionReset.into())),
-        Ok(Err(error)) => Err(error),
-    }
-}
-
-async fn await_until<T>(
-    until: Instant,
-    answer: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
-    timeout_at(until.into(), answer).await.unwrap_or_else(|_| Err(timed_out()))
+    let Ok(received) = timeout_at(until.into(), listener.try_recv()).await else { return Ok(None) };
+    let lost = || sqlx::Error::Io(ErrorKind::ConnectionReset.into());
+    received?.ok_or_else(lost).map(|notification| Some(notification.payload().to_owned()))
 }
 
 fn timed_out() -> sqlx::Error {

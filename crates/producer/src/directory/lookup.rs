@@ -53,9 +53,6 @@ pub struct UserNames {
 
 impl UserNames {
     /// Returns the user with this id, or `None` if there is no such user.
-    ///
-    /// # Errors
-    /// [`LookupFailed`] if the name is not cached and the directory did not answer.
     pub fn get(&self, id: UserId) -> Result<Option<User<'_>>, LookupFailed> {
         match (self.names.get(&id), self.failed) {
             (Some(name), _) => Ok(Some(User { id, name: Cow::Borrowed(name) })),
@@ -93,6 +90,10 @@ impl UserLookup {
         if let (Some(cache), Directory::Postgres(pool)) = (&self.0.cache, &self.0.directory) {
             listener::watch_changes(cache, pool).await;
         }
+    }
+
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.0.directory
     }
 
     fn cached_name(&self, id: UserId) -> Option<Arc<str>> {

@@ -2,7 +2,6 @@
 //! it through [`Directory`]; sends look names up through [`UserLookup`], which caches them.
 
 mod error;
-mod migrations;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]

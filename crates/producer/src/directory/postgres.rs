@@ -7,15 +7,18 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 
-use super::{
-    error::{ANSWER_TIMEOUT, DirectoryOpenError},
-    migrations::Migrations,
-};
+use super::error::{ANSWER_TIMEOUT, DirectoryOpenError};
 
-pub(super) const MIGRATIONS: Migrations = &[
+pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "users", include_str!("../../../../migrations/postgres/0001_users.sql")),
     (2, "users changed", include_str!("../../../../migrations/postgres/0002_users_changed.sql")),
 ];
+
+const INVALID_URL: &str = "--database-url (DATABASE_URL) is not a PostgreSQL URL such as postgres://user:password@host:5432/database?sslmode=verify-full; sslmode is disable, prefer, require, verify-ca or verify-full";
+pub(super) const SELECT_USERS: &str = "SELECT id, name FROM users WHERE id = ANY($1)";
+/// Returns true if the row is new. An updated row has the updating transaction in `xmax`.
+pub(super) const UPSERT_USER: &str = "INSERT INTO users (id, name) VALUES ($1, $2) \
+     ON CONFLICT (id) DO UPDATE SET name = excluded.name RETURNING xmax = 0";
 
 pub(super) fn open_pool(url: &str, connections: u32) -> Result<PgPool, DirectoryOpenError> {
     let options = parse_options(url)?;
@@ -31,35 +34,37 @@ pub(super) fn open_pool(url: &str, connections: u32) -> Result<PgPool, Directory
 
 /// Parses the URL. Reports unusable options at startup instead of at every connection.
 fn parse_options(url: &str) -> Result<PgConnectOptions, DirectoryOpenError> {
-    let mut options: PgConnectOptions = url.parse().map_err(|_| DirectoryOpenError::Url)?;
+    let invalid = |_| DirectoryOpenError(INVALID_URL.into());
+    let mut options: PgConnectOptions = url.parse().map_err(invalid)?;
     let files = certificate_files(url);
     for (parameter, path) in &files {
         // The parameter may hold the certificate itself.
         if !path.trim().starts_with("-----BEGIN") {
-            File::open(path).map_err(|error| DirectoryOpenError::Certificate {
-                parameter: (*parameter).to_owned(),
-                reason: format!("cannot read {path}: {error}"),
+            File::open(path).map_err(|error| {
+                let why = format!("the database URL, {parameter}: cannot read {path}: {error}");
+                DirectoryOpenError(why)
             })?;
         }
     }
     let has = |name| files.iter().any(|(parameter, _)| *parameter == name);
     if has("sslcert") != has("sslkey") {
-        return Err(DirectoryOpenError::Certificate {
-            parameter: "sslcert and sslkey".into(),
-            reason: "a certificate and its key must be given together".into(),
-        });
+        let why = "the database URL, sslcert and sslkey: a certificate and its key must be given together";
+        return Err(DirectoryOpenError(why.into()));
     }
     // libpq verifies the certificate if sslrootcert is given; sqlx does not.
     if matches!(options.get_ssl_mode(), PgSslMode::Require) && has("sslrootcert") {
         options = options.ssl_mode(PgSslMode::VerifyCa);
     }
     if !cfg!(feature = "tls") {
-        match options.get_ssl_mode() {
-            PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer => {}
-            PgSslMode::Require => return Err(DirectoryOpenError::NoTls("require")),
-            PgSslMode::VerifyCa => return Err(DirectoryOpenError::NoTls("verify-ca")),
-            PgSslMode::VerifyFull => return Err(DirectoryOpenError::NoTls("verify-full")),
-        }
+        let mode = match options.get_ssl_mode() {
+            PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer => return Ok(options),
+            PgSslMode::Require => "require",
+            PgSslMode::VerifyCa => "verify-ca",
+            PgSslMode::VerifyFull => "verify-full",
+        };
+        return Err(DirectoryOpenError(format!(
+            "the database URL requires TLS (sslmode={mode}), which this build does not support: build with --features tls"
+        )));
     }
     Ok(options)
 }
@@ -97,42 +102,6 @@ pub(super) fn refusal_reason(error: &sqlx::Error) -> Option<&'static str> {
         }
         _ => None,
     }
-}
-
-pub(super) async fn select_users(
-    pool: &PgPool,
-    ids: &[i64],
-) -> Result<Vec<(i64, String)>, sqlx::Error> {
-    sqlx::query_as("SELECT id, name FROM users WHERE id = ANY($1)").bind(ids).fetch_all(pool).await
-}
-
-pub(super) async fn select_page(
-    pool: &PgPool,
-    after: i64,
-    limit: u32,
-) -> Result<Vec<(i64, String)>, sqlx::Error> {
-    sqlx::query_as("SELECT id, name FROM users WHERE id > $1 ORDER BY id LIMIT $2")
-        .bind(after)
-        .bind(i64::from(limit))
-        .fetch_all(pool)
-        .await
-}
-
-/// Returns true if the row is new. An updated row has the updating transaction in `xmax`.
-pub(super) async fn upsert_user(pool: &PgPool, id: i64, name: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(
-        "INSERT INTO users (id, name) VALUES ($1, $2) \
-         ON CONFLICT (id) DO UPDATE SET name = excluded.name RETURNING xmax = 0",
-    )
-    .bind(id)
-    .bind(name)
-    .fetch_one(pool)
-    .await
-}
-
-pub(super) async fn delete_user(pool: &PgPool, id: i64) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query("DELETE FROM users WHERE id = $1").bind(id).execute(pool).await?;
-    Ok(done.rows_affected() > 0)
 }
 
 #[cfg(test)]

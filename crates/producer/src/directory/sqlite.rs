@@ -7,13 +7,13 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{
-    error::{ANSWER_TIMEOUT, DirectoryOpenError},
-    migrations::Migrations,
-};
+use super::error::{ANSWER_TIMEOUT, DirectoryOpenError};
 
-pub(super) const MIGRATIONS: Migrations =
+pub(super) const MIGRATIONS: &[(i64, &str, &str)] =
     &[(1, "users", include_str!("../../../../migrations/sqlite/0001_users.sql"))];
+/// Takes the ids as a JSON list, because SQLite has no arrays.
+pub(super) const SELECT_USERS: &str =
+    "SELECT id, name FROM users WHERE id IN (SELECT value FROM json_each($1))";
 
 pub(super) async fn open_pool(path: &Path) -> Result<SqlitePool, DirectoryOpenError> {
     let options = SqliteConnectOptions::new()
@@ -22,36 +22,11 @@ pub(super) async fn open_pool(path: &Path) -> Result<SqlitePool, DirectoryOpenEr
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(ANSWER_TIMEOUT);
-    SqlitePoolOptions::new()
-        .max_connections(4)
-        .acquire_timeout(ANSWER_TIMEOUT)
-        .connect_with(options)
-        .await
-        .map_err(|error| DirectoryOpenError::File { path: path.display().to_string(), error })
-}
-
-pub(super) async fn select_users(
-    pool: &SqlitePool,
-    ids: &[i64],
-) -> Result<Vec<(i64, String)>, sqlx::Error> {
-    // SQLite has no arrays; a JSON list binds many values at once.
-    let list = serde_json::to_string(ids).unwrap_or_default();
-    sqlx::query_as("SELECT id, name FROM users WHERE id IN (SELECT value FROM json_each(?))")
-        .bind(list)
-        .fetch_all(pool)
-        .await
-}
-
-pub(super) async fn select_page(
-    pool: &SqlitePool,
-    after: i64,
-    limit: u32,
-) -> Result<Vec<(i64, String)>, sqlx::Error> {
-    sqlx::query_as("SELECT id, name FROM users WHERE id > ? ORDER BY id LIMIT ?")
-        .bind(after)
-        .bind(i64::from(limit))
-        .fetch_all(pool)
-        .await
+    let pool = SqlitePoolOptions::new().max_connections(4).acquire_timeout(ANSWER_TIMEOUT);
+    pool.connect_with(options).await.map_err(|error| {
+        let path = path.display();
+        DirectoryOpenError(format!("cannot open the user directory {path}: {error}"))
+    })
 }
 
 /// Returns true if the row is new.
@@ -71,9 +46,4 @@ pub(super) async fn upsert_user(
         }
         // The row was deleted between the two statements: try again.
     }
-}
-
-pub(super) async fn delete_user(pool: &SqlitePool, id: i64) -> Result<bool, sqlx::Error> {
-    let done = sqlx::query("DELETE FROM users WHERE id = ?").bind(id).execute(pool).await?;
-    Ok(done.rows_affected() > 0)
 }

@@ -6,15 +6,20 @@ use std::path::Path;
 
 use model::{User, UserId, UserName};
 use serde_json::Value;
+use sqlx::{
+    SqlSafeStr as _,
+    migrate::{Migration, MigrationType, Migrator},
+    query, query_as,
+};
 
+use super::error::{DirectoryError, DirectoryOpenError, MigrateError, with_timeout};
 #[cfg(feature = "postgres")]
 use super::postgres;
 #[cfg(feature = "sqlite")]
 use super::sqlite;
-use super::{
-    error::{DirectoryError, DirectoryOpenError, MigrateError, with_timeout},
-    migrations::build_migrator,
-};
+
+const SELECT_PAGE: &str = "SELECT id, name FROM users WHERE id > $1 ORDER BY id LIMIT $2";
+const DELETE_USER: &str = "DELETE FROM users WHERE id = $1";
 
 /// The users table. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -39,27 +44,18 @@ pub enum PutOutcome {
 impl Directory {
     /// A directory in PostgreSQL, with at most `connections` connections. Connects on first use,
     /// so PostgreSQL may start later than the producer.
-    ///
-    /// # Errors
-    /// [`DirectoryOpenError`] if the URL is invalid or needs TLS that this build does not have.
     #[cfg(feature = "postgres")]
     pub fn open_postgres(url: &str, connections: u32) -> Result<Self, DirectoryOpenError> {
         postgres::open_pool(url, connections).map(Self::Postgres)
     }
 
     /// A directory in this SQLite file, which is created if it is missing.
-    ///
-    /// # Errors
-    /// [`DirectoryOpenError::File`].
     #[cfg(feature = "sqlite")]
     pub async fn open_sqlite(path: &Path) -> Result<Self, DirectoryOpenError> {
         sqlite::open_pool(path).await.map(Self::Sqlite)
     }
 
     /// Creates the users table with its first four users, or migrates it. Idempotent.
-    ///
-    /// # Errors
-    /// [`MigrateError`].
     pub async fn migrate(&self) -> Result<(), MigrateError> {
         match self {
             #[cfg(feature = "postgres")]
@@ -71,9 +67,6 @@ impl Directory {
     }
 
     /// Returns the users with these ids that exist, with one query.
-    ///
-    /// # Errors
-    /// [`DirectoryError`] if the database does not answer in time.
     pub async fn find_users(
         &self,
         ids: &[UserId],
@@ -82,39 +75,43 @@ impl Directory {
         let rows = with_timeout(async {
             match self {
                 #[cfg(feature = "postgres")]
-                Self::Postgres(pool) => postgres::select_users(pool, &numbers).await,
+                Self::Postgres(pool) => {
+                    query_as(postgres::SELECT_USERS).bind(&numbers).fetch_all(pool).await
+                }
                 #[cfg(feature = "sqlite")]
-                Self::Sqlite(pool) => sqlite::select_users(pool, &numbers).await,
+                Self::Sqlite(pool) => {
+                    let list = serde_json::to_string(&numbers).unwrap_or_default();
+                    query_as(sqlite::SELECT_USERS).bind(list).fetch_all(pool).await
+                }
             }
         });
         Ok(rows.await?.into_iter().filter_map(parse_row).map(|user| (user.id, user)).collect())
     }
 
     /// Returns at most `limit` users with ids greater than `after`, in the order of their ids.
-    ///
-    /// # Errors
-    /// As [`find_users`](Self::find_users).
     pub async fn list_users(
         &self,
         after: i64,
         limit: u32,
     ) -> Result<Vec<User<'static>>, DirectoryError> {
+        let limit = i64::from(limit);
         let rows = with_timeout(async {
             match self {
                 #[cfg(feature = "postgres")]
-                Self::Postgres(pool) => postgres::select_page(pool, after, limit).await,
+                Self::Postgres(db) => {
+                    query_as(SELECT_PAGE).bind(after).bind(limit).fetch_all(db).await
+                }
                 #[cfg(feature = "sqlite")]
-                Self::Sqlite(pool) => sqlite::select_page(pool, after, limit).await,
+                Self::Sqlite(db) => {
+                    query_as(SELECT_PAGE).bind(after).bind(limit).fetch_all(db).await
+                }
             }
         });
         Ok(rows.await?.into_iter().filter_map(parse_row).collect())
     }
 
     /// Creates or renames a user. A caller that also has a [`UserLookup`](super::UserLookup)
-    /// invalidates the user there.
-    ///
-    /// # Errors
-    /// As [`find_users`](Self::find_users); the outcome is then unknown.
+    /// invalidates the user there. After an error the outcome is unknown.
     pub async fn put_user(
         &self,
         id: UserId,
@@ -123,7 +120,10 @@ impl Directory {
         let created = with_timeout(async {
             match self {
                 #[cfg(feature = "postgres")]
-                Self::Postgres(pool) => postgres::upsert_user(pool, id.get(), name.as_str()).await,
+                Self::Postgres(pool) => {
+                    let upsert = sqlx::query_scalar(postgres::UPSERT_USER).bind(id.get());
+                    upsert.bind(name.as_str()).fetch_one(pool).await
+                }
                 #[cfg(feature = "sqlite")]
                 Self::Sqlite(pool) => sqlite::upsert_user(pool, id.get(), name.as_str()).await,
             }
@@ -132,26 +132,25 @@ impl Directory {
     }
 
     /// Deletes a user; false if there was no such user. A caller that also has a
-    /// [`UserLookup`](super::UserLookup) invalidates the user there.
-    ///
-    /// # Errors
-    /// As [`find_users`](Self::find_users); the outcome is then unknown.
+    /// [`UserLookup`](super::UserLookup) invalidates the user there. After an error the outcome is
+    /// unknown.
     pub async fn delete_user(&self, id: UserId) -> Result<bool, DirectoryError> {
         let deleted = with_timeout(async {
-            match self {
+            Ok(match self {
                 #[cfg(feature = "postgres")]
-                Self::Postgres(pool) => postgres::delete_user(pool, id.get()).await,
+                Self::Postgres(pool) => {
+                    query(DELETE_USER).bind(id.get()).execute(pool).await?.rows_affected()
+                }
                 #[cfg(feature = "sqlite")]
-                Self::Sqlite(pool) => sqlite::delete_user(pool, id.get()).await,
-            }
+                Self::Sqlite(pool) => {
+                    query(DELETE_USER).bind(id.get()).execute(pool).await?.rows_affected()
+                }
+            })
         });
-        Ok(deleted.await?)
+        Ok(deleted.await? > 0)
     }
 
     /// The check of `/readyz`: queries the users table.
-    ///
-    /// # Errors
-    /// The reason why the query fails, for `/readyz`.
     pub async fn check_ready(self) -> Result<Value, String> {
         let probe = [UserId::new(1).map_err(|error| error.to_string())?];
         match self.find_users(&probe).await {
@@ -191,4 +190,14 @@ fn is_missing_table(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| {
         error.code().as_deref() == Some("42P01") || error.message().starts_with("no such table")
     })
+}
+
+/// Without `sqlx::migrate!`, whose macro would build both drivers a second time for the compiler's
+/// host. Each migration has a version, a description and SQL.
+fn build_migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {
+    let migrations = migrations.iter().map(|&(version, description, sql)| {
+        let (kind, sql) = (MigrationType::Simple, sql.into_sql_str());
+        Migration::new(version, description.into(), kind, sql, false)
+    });
+    Migrator::with_migrations(migrations.collect())
 }

@@ -16,7 +16,7 @@ use crate::{metrics::SendMetrics, problems::RETRY_SOON};
 /// One recipient's notification, in the log.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Delivery)]
-pub struct SentNotification {
+pub(crate) struct SentNotification {
     #[schema(value_type = i64, minimum = 1, example = 1)]
     to_id: UserId,
     #[schema(value_type = String, example = "01a20397-68d9-7367-9612-d4f7597a900b")]
@@ -34,8 +34,7 @@ struct FailedNotification {
     message: &'static str,
 }
 
-/// The acknowledged notifications of a send.
-pub type AllSent = SmallVec<[SentNotification; 1]>;
+pub(crate) type AllSent = SmallVec<[SentNotification; 1]>;
 
 /// The records of one send and their progress.
 pub(crate) struct Delivery {
@@ -50,7 +49,6 @@ pub(crate) struct Delivery {
     pub(crate) deadline: Instant,
 }
 
-/// One recipient's record.
 pub(crate) struct DeliveryRecord {
     pub(crate) to: UserId,
     pub(crate) id: NotificationId,
@@ -58,13 +56,11 @@ pub(crate) struct DeliveryRecord {
 }
 
 pub(crate) enum RecordState {
-    /// Not queued yet.
     Unsent,
     /// Queued, not acknowledged.
     Waiting(Ack),
     /// In the log, from this request or from an earlier one with the same key.
     Sent(Position),
-    /// Not acknowledged.
     Failed(AppendError),
 }
 
@@ -118,11 +114,9 @@ impl Delivery {
         }
     }
 
-    /// The result of the send, once [`await_acks`](Self::await_acks) has ended.
-    ///
-    /// # Errors
-    /// A problem if at least one record was not acknowledged. It lists the recipients who were
-    /// reached and those who were not, so that the client need not repeat the whole send.
+    /// The result of the send, once [`await_acks`](Self::await_acks) has ended: a problem if at least
+    /// one record was not acknowledged. It lists the recipients who were reached and those who were
+    /// not, so that the client need not repeat the whole send.
     pub(crate) fn to_result(&self) -> Result<AllSent, Problem> {
         let mut sent = AllSent::with_capacity(self.records.len());
         let mut failed = Vec::new();

@@ -9,34 +9,26 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 /// The header's name, and the field that a 400 names.
-pub const HEADER: &str = "Idempotency-Key";
+const HEADER: &str = "Idempotency-Key";
 
 /// A sender's name for one send. Repeated sends with the same key make one notification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey(String);
 
-/// Why a text is not an [`IdempotencyKey`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidIdempotencyKey {
-    /// It is empty, too long or has other characters.
     #[error("must be 1 to {max} visible ASCII characters", max = IdempotencyKey::MAX_CHARS)]
     Characters,
-    /// It begins with a quote, but is not a string of a structured field.
     #[error("must be a string in double quotes, or bare")]
     Quotes,
-    /// The header is repeated.
     #[error("must be given once")]
     Twice,
 }
 
 impl IdempotencyKey {
-    /// Maximum length in characters.
     pub const MAX_CHARS: usize = 255;
 
     /// Validates a key without quotes.
-    ///
-    /// # Errors
-    /// [`InvalidKey::Characters`].
     pub fn new(key: String) -> Result<Self, InvalidIdempotencyKey> {
         let visible = key.bytes().all(|byte| byte.is_ascii_graphic());
         if visible && (1..=Self::MAX_CHARS).contains(&key.len()) {
@@ -48,9 +40,6 @@ impl IdempotencyKey {
 
     /// Parses a request's header: a string (RFC 9651, section 3.3.3), or the bare key, as most
     /// clients write it. `None` if the header is missing.
-    ///
-    /// # Errors
-    /// 400 with the reason.
     pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
         let mut values = headers.get_all(HEADER).iter();
         let Some(value) = values.next() else { return Ok(None) };
@@ -63,13 +52,11 @@ impl IdempotencyKey {
     }
 
     /// The key of one line of a bulk request with this key in its header.
-    #[must_use]
     pub fn for_line(&self, line: u64) -> Self {
         Self(format!("{}#{line}", self.0))
     }
 
     /// Derives the id of the notification with this key, sender and recipient.
-    #[must_use]
     pub fn notification_id(&self, from: UserId, to: UserId) -> NotificationId {
         let mut hash = Sha256::new();
         hash_part(&mut hash, b"notifications/id/1");

@@ -21,7 +21,7 @@ const KEY_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// One lock for all, held while the ids of one send are compared and inserted: of two sends with the
 /// same key and different content only one can be the first.
 #[derive(Clone)]
-pub struct IdempotencyKeys(Arc<Mutex<KeyMemory>>);
+pub(crate) struct IdempotencyKeys(Arc<Mutex<KeyMemory>>);
 
 struct KeyMemory {
     max_keys: usize,
@@ -40,7 +40,7 @@ struct UsedKey {
 
 /// The key was used for other content before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeyReused;
+pub(crate) struct KeyReused;
 
 impl Default for IdempotencyKeys {
     fn default() -> Self {
@@ -55,11 +55,8 @@ impl IdempotencyKeys {
     }
 
     /// Inserts the ids of one send with the fingerprint of its content. Returns for each id its
-    /// position if an earlier attempt has written it.
-    ///
-    /// # Errors
-    /// [`KeyReused`] if one of them has another fingerprint; none is inserted then.
-    pub fn claim_ids<'i>(
+    /// position if an earlier attempt has written it. Inserts none if one has another fingerprint.
+    pub(crate) fn claim_ids<'i>(
         &self,
         ids: impl Iterator<Item = &'i NotificationId> + Clone,
         fingerprint: Fingerprint,
@@ -84,7 +81,7 @@ impl IdempotencyKeys {
     }
 
     /// Stores the position of an acknowledged record, unless its key is forgotten already.
-    pub fn record_position(&self, id: &NotificationId, position: Position) {
+    pub(crate) fn record_position(&self, id: &NotificationId, position: Position) {
         if let Some(used) = self.0.lock().used.get_mut(id) {
             used.position = Some(position);
         }

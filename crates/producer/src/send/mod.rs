@@ -1,10 +1,10 @@
 //! Sends a notification: looks up its users, queues a record for each recipient, and responds once
 //! the log has acknowledged all of them.
 
-pub mod idempotency;
-pub mod request;
-pub mod keys;
-pub mod delivery;
+pub(crate) mod idempotency;
+pub(crate) mod request;
+pub(crate) mod keys;
+pub(crate) mod delivery;
 #[cfg(test)]
 mod fuzz;
 
@@ -13,9 +13,7 @@ use std::{borrow::Cow, time::Duration};
 use axum::http::StatusCode;
 use event_log::AppendError;
 use jiff::Timestamp;
-use model::{
-    Category, Data, Headers, Link, Notification, NotificationId, User, headers::to_millisecond,
-};
+use model::{Category, Data, Headers, Link, Notification, NotificationId, headers::to_millisecond};
 use serde::Serialize;
 use service::{ops::trace::TraceParent, problem::Problem};
 use tokio::time::Instant;
@@ -36,7 +34,7 @@ use request::SendRequest;
 /// The acknowledged notifications.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Sent)]
-pub struct SendResponse {
+pub(crate) struct SendResponse {
     #[schema(example = "Notification sent successfully!")]
     message: &'static str,
     #[schema(value_type = Vec<SentNotification>)]
@@ -45,18 +43,13 @@ pub struct SendResponse {
 
 /// Sends notifications. Cheap to clone.
 #[derive(Clone)]
-pub struct Sender {
-    /// Looks up the sender and the recipients.
+pub(crate) struct Sender {
     pub users: UserLookup,
-    /// Appends records to the log.
     pub publisher: Publisher,
-    /// The recently used Idempotency-Keys.
     pub keys: IdempotencyKeys,
-    /// The rate limit of each sender.
     pub limits: SenderLimits,
     /// How long to wait for acknowledgements.
     pub timeout: Duration,
-    /// Counts notifications by outcome.
     pub(crate) metrics: SendMetrics,
 }
 
@@ -64,10 +57,9 @@ impl Sender {
     /// Sends to every recipient. Sends nothing if a user does not exist, or if the key was used for
     /// other content.
     ///
-    /// # Errors
     /// 404 for an unknown user, 422 for a reused key, 503 if the directory or the log is not
-    /// available, 504 if the log did not acknowledge in time; see DESIGN.md §6.
-    pub async fn send(
+    /// available, 504 if the log did not acknowledge in time.
+    pub(crate) async fn send(
         &self,
         send: &SendRequest,
         key: Option<&IdempotencyKey>,
@@ -81,22 +73,17 @@ impl Sender {
             delivery.fail_next(&self.metrics);
         }
         delivery.await_acks(&self.keys, &self.metrics).await;
-        match delivery.to_result() {
-            Ok(sent) => Ok(SendResponse { message: "Notification sent successfully!", sent }),
-            Err(problem) => {
-                if let Some(error) = delivery.first_error() {
-                    tracing::warn!(%error, recipients = send.to.len(), "a send was not acknowledged");
-                }
-                Err(problem)
-            }
+        let result = delivery.to_result();
+        if result.is_err()
+            && let Some(error) = delivery.first_error()
+        {
+            tracing::warn!(%error, recipients = send.to.len(), "a send was not acknowledged");
         }
+        Ok(SendResponse { message: "Notification sent successfully!", sent: result? })
     }
 
     /// Makes the delivery of a send. Records that an earlier request with the same key wrote are
     /// [`RecordState::Sent`] already, all others are not queued yet.
-    ///
-    /// # Errors
-    /// 404, 422 and 503, as [`send`](Self::send).
     pub(crate) fn prepare_delivery(
         &self,
         send: &SendRequest,
@@ -165,7 +152,14 @@ impl Sender {
                 traceparent: delivery.trace.map(|trace| trace.to_string()),
                 fingerprint: delivery.fingerprint,
             };
-            let notification = build_notification(&from, to, send);
+            let notification = Notification {
+                from: from.clone(),
+                to,
+                message: send.message.as_str().into(),
+                category: send.category.as_ref().map(Category::as_str).map(Cow::Borrowed),
+                link: send.link.as_ref().map(Link::as_str).map(Cow::Borrowed),
+                data: send.data.as_ref().map(Data::as_json),
+            };
             record.state = match self.publisher.publish(&notification, &headers) {
                 Ok(ack) => RecordState::Waiting(ack),
                 Err(AppendError::Full) => return false,
@@ -176,20 +170,5 @@ impl Sender {
             };
         }
         true
-    }
-}
-
-fn build_notification<'n>(
-    from: &User<'n>,
-    to: User<'n>,
-    send: &'n SendRequest,
-) -> Notification<'n> {
-    Notification {
-        from: from.clone(),
-        to,
-        message: Cow::Borrowed(send.message.as_str()),
-        category: send.category.as_ref().map(Category::as_str).map(Cow::Borrowed),
-        link: send.link.as_ref().map(Link::as_str).map(Cow::Borrowed),
-        data: send.data.as_ref().map(Data::as_json),
     }
 }

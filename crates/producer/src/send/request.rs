@@ -1,15 +1,15 @@
 //! Parses and validates a send: a form, a JSON body or a line of a bulk request.
 
-use std::{collections::HashSet, fmt::Display, str::FromStr};
+use std::collections::HashSet;
 
-use model::{Category, Data, Fingerprint, InvalidText, Link, Message, UserId, user::InvalidUserId};
+use model::{Category, Data, Fingerprint, Link, Message, UserId, user::InvalidUserId};
 use serde_json::value::RawValue;
 use service::problem::Problem;
 use smallvec::SmallVec;
 
 use super::idempotency::{IdempotencyKey, content_fingerprint};
 use crate::{
-    problems::{not_a_json_object, unsupported_media_type},
+    problems::{not_a_json_object, parse_field, unsupported_media_type},
     schema::SendBody,
 };
 
@@ -18,7 +18,7 @@ use crate::{
 pub struct SendRequest {
     /// The sender.
     pub from: UserId,
-    /// The recipients, in the order given: 1 to [`MAX_RECIPIENTS`], without duplicates.
+    /// The recipients, in the order given: 1 to `MAX_RECIPIENTS`, without duplicates.
     pub to: SmallVec<[UserId; 2]>,
     /// The text for the recipients.
     pub message: Message,
@@ -31,13 +31,11 @@ pub struct SendRequest {
 }
 
 /// Maximum number of recipients of one request.
-pub const MAX_RECIPIENTS: usize = 10_000;
+pub(crate) const MAX_RECIPIENTS: usize = 10_000;
 
 impl SendRequest {
-    /// Parses a body with this media type (lower case, without parameters).
-    ///
-    /// # Errors
-    /// 400 with the field and the reason; 415 for another media type.
+    /// Parses a body with this media type (lower case, without parameters). Another media type than
+    /// the three is a 415.
     pub fn parse(media_type: Option<&str>, body: &[u8]) -> Result<Self, Problem> {
         match media_type {
             Some("application/x-www-form-urlencoded") => Self::from_form(body),
@@ -50,9 +48,6 @@ impl SendRequest {
     }
 
     /// Parses a line of a bulk request: JSON, optionally with an `idempotency_key`.
-    ///
-    /// # Errors
-    /// 400 with the field and the reason.
     pub fn parse_line(line: &[u8]) -> Result<(Self, Option<IdempotencyKey>), Problem> {
         let (send, key) = Self::from_json("line", line)?;
         let key = key.map(|json| {
@@ -63,7 +58,6 @@ impl SendRequest {
     }
 
     /// The fingerprint of the content; sender and recipients do not change it.
-    #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         let optional = [
             self.category.as_ref().map(Category::as_str),
@@ -82,17 +76,21 @@ impl SendRequest {
         let mut fields = SendFields::default();
         let mut data = None;
         for (name, value) in form_urlencoded::parse(body) {
-            match &*name {
-                "from_id" => {
-                    set_once("from_id", &mut fields.from, parse_field("from_id", value.trim())?)?;
+            let given_before = match &*name {
+                "from_id" => fields.from.replace(parse_field("from_id", value.trim())?).is_some(),
+                "to_id" => {
+                    fields.to.push(parse_field("to_id", value.trim())?);
+                    false
                 }
-                "to_id" => fields.to.push(parse_field("to_id", value.trim())?),
-                "message" => set_once("message", &mut fields.message, value.into_owned())?,
-                "category" => set_once("category", &mut fields.category, value.into_owned())?,
-                "link" => set_once("link", &mut fields.link, value.into_owned())?,
-                "data" => set_once("data", &mut data, value)?,
+                "message" => fields.message.replace(value.into_owned()).is_some(),
+                "category" => fields.category.replace(value.into_owned()).is_some(),
+                "link" => fields.link.replace(value.into_owned()).is_some(),
+                "data" => data.replace(value).is_some(),
                 // Unknown fields are ignored: a client may already use those of a later version.
-                _ => {}
+                _ => false,
+            };
+            if given_before {
+                return Err(Problem::bad_request(&name, "must be given once"));
             }
         }
         fields.data = data.as_deref();
@@ -161,7 +159,7 @@ impl SendFields<'_> {
             return Err(Problem::bad_request("to_id", why));
         }
         let message = self.message.ok_or_else(|| missing("message"))?;
-        let invalid = |field| move |why: InvalidText| Problem::bad_request(field, why);
+        let invalid = |field| move |why| Problem::bad_request(field, why);
         let data = self.data.map(Data::from_json).transpose();
         Ok(SendRequest {
             from,
@@ -172,18 +170,6 @@ impl SendFields<'_> {
             data: data.map_err(|why| Problem::bad_request("data", why))?.flatten(),
         })
     }
-}
-
-fn set_once<T>(field: &str, slot: &mut Option<T>, value: T) -> Result<(), Problem> {
-    match slot.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(Problem::bad_request(field, "must be given once")),
-    }
-}
-
-/// Parses an id; JSON and forms spell it alike.
-fn parse_field<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, Problem> {
-    text.parse().map_err(|why| Problem::bad_request(field, why))
 }
 
 fn parse_string(field: &str, json: &RawValue) -> Result<String, Problem> {

@@ -106,13 +106,11 @@ fn build_log(contents: &[(Content, i64)], now: Timestamp) -> Vec<LoggedRecord> {
         let headers = |id| Headers { id, sent_at: now, traceparent: None, fingerprint: None };
         let (receipt, record) = match contents {
             Content::Notify { to, id: n, old, content } => {
+                let from = User { id: user(9), name: "Nine".into() };
+                let to = User { id: user(*to), name: "To".into() };
                 let notification = Notification {
-                    from: User { id: user(9), name: "Nine".into() },
-                    to: User { id: user(*to), name: "To".into() },
-                    message: format!("{n} {content:?}").into(),
                     category: (n % 2 == 0).then(|| "even".into()),
-                    link: None,
-                    data: None,
+                    ..Notification::new(from, to, format!("{n} {content:?}"))
                 };
                 let ago = jiff::SignedDuration::from_secs(if *old { 7200 } else { 0 });
                 let fingerprint = content.map(Fingerprint::from_bits);
