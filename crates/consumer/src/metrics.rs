@@ -1,40 +1,24 @@
 //! The metrics of a consumer: name, meaning and labels.
+#![allow(missing_docs)] // The descriptions say what each constant is.
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
-/// Partitions by their state on this instance.
 pub const PARTITIONS: &str = "notifications_partitions";
-/// Records in the log that are not applied yet, by live partition.
 pub const LAG: &str = "notifications_lag_records";
-/// Records of the partitions that are being rebuilt.
 pub const REBUILD_RECORDS: &str = "notifications_rebuild_records";
-/// Time from a partition's assignment until it is live.
 pub const REBUILD_SECONDS: &str = "notifications_rebuild_seconds";
-/// Records read from the log, replays included, by topic and outcome.
 pub const RECORDS_FOLDED: &str = "notifications_records_folded_total";
-/// Inboxes in memory.
 pub const INBOXES: &str = "notifications_inboxes";
-/// Notifications in memory that are not dismissed.
 pub const ENTRIES: &str = "notifications_entries";
-/// Bytes of JSON of these notifications.
 pub const ENTRY_BYTES: &str = "notifications_entry_bytes";
-/// Notifications that left an inbox, replays included.
 pub const EVICTED: &str = "notifications_evicted_total";
-/// Time to write a partition's snapshot.
 pub const SNAPSHOT_SECONDS: &str = "notifications_snapshot_seconds";
-/// Bytes of the snapshots that this process wrote.
 pub const SNAPSHOT_BYTES: &str = "notifications_snapshot_bytes";
-/// Time of the last written snapshot, in seconds since 1970.
 pub const SNAPSHOT_LAST_SUCCESS: &str = "notifications_snapshot_last_success_timestamp_seconds";
-/// Notifications loaded from snapshots instead of the log.
 pub const RESTORED: &str = "notifications_restored_total";
-/// Rejected snapshots, by reason.
 pub const SNAPSHOTS_REFUSED: &str = "notifications_snapshots_refused_total";
-/// Open live streams.
 pub const STREAMS: &str = "notifications_streams";
-/// Time from a notification's timestamp to a stage of its delivery.
 pub const DELIVERY_SECONDS: &str = "notifications_delivery_seconds";
-/// Requests forwarded to an owner.
 pub const FORWARDED: &str = "notifications_forwarded_total";
 
 /// Describes every metric of a consumer.

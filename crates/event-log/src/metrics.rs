@@ -1,28 +1,20 @@
 //! The metrics that this crate counts: name, meaning and labels. The process that serves them
 //! describes them to its recorder once.
+#![allow(missing_docs)] // The descriptions say what each constant is.
 
 use metrics::{describe_counter, describe_gauge};
 
-/// Poison records copied to the dead-letter queue.
 pub const DEAD_LETTERS: &str = "notifications_dead_letters_total";
-/// Changes of this member's partitions.
 pub const REBALANCES: &str = "notifications_rebalances_total";
 
 // librdkafka's statistics, every 5 s, of the client that reported last.
 
-/// Records in the queues of this Kafka client that are not acknowledged.
 pub const KAFKA_QUEUE_MESSAGES: &str = "notifications_kafka_queue_messages";
-/// Bytes of the records in the queues of this Kafka client.
 pub const KAFKA_QUEUE_BYTES: &str = "notifications_kafka_queue_bytes";
-/// Round trip of requests to the slowest broker, by quantile (p50, p99).
 pub const KAFKA_ROUND_TRIP: &str = "notifications_kafka_round_trip_seconds";
-/// Brokers that this Kafka client knows, up and down.
 pub const KAFKA_BROKERS: &str = "notifications_kafka_brokers";
-/// Requests that this Kafka client sent again.
 pub const KAFKA_RETRIES: &str = "notifications_kafka_retries_total";
-/// Requests of this Kafka client that were not answered in time.
 pub const KAFKA_TIMEOUTS: &str = "notifications_kafka_request_timeouts_total";
-/// Connections to brokers that this Kafka client lost.
 pub const KAFKA_DISCONNECTS: &str = "notifications_kafka_disconnects_total";
 
 /// Describes what a group member counts.

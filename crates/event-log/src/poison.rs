@@ -18,6 +18,8 @@ pub(crate) struct PoisonRecord {
     pub(crate) headers: Vec<(String, Vec<u8>)>,
 }
 
+type CopiedParts<'a> = (Option<&'a [u8]>, SmallVec<[(&'a str, &'a [u8]); 16]>);
+
 impl PoisonRecord {
     pub(crate) fn new(record: &Record<'_>, topic: &str, group: &str, reason: &str) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -44,10 +46,7 @@ impl PoisonRecord {
     }
 
     /// The value and headers of a copy. Without its value, a copy has a header that says so.
-    pub(crate) fn copied_parts(
-        &self,
-        with_value: bool,
-    ) -> (Option<&[u8]>, SmallVec<[(&str, &[u8]); 16]>) {
+    pub(crate) fn copied_parts(&self, with_value: bool) -> CopiedParts<'_> {
         let mut headers: SmallVec<_> =
             self.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
         if with_value {

@@ -1,5 +1,6 @@
 //! The producer's metrics: names, meanings and labels, and the counters. The code that counts keeps
 //! the counters, because looking one up by name is slow.
+#![allow(missing_docs)] // The descriptions say what each constant is.
 
 use std::collections::HashMap;
 
@@ -7,19 +8,12 @@ use event_log::AppendError;
 use metrics::{
     Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, histogram,
 };
-/// Requests refused because their sender exceeds its rate.
 pub const RATE_LIMITED: &str = "notifications_rate_limited_total";
-/// Notifications, one for each recipient, by outcome.
 pub const SENT: &str = "notifications_sent_total";
-/// From appending a record to its acknowledgement.
 pub const ACKNOWLEDGEMENT_SECONDS: &str = "notifications_acknowledgement_seconds";
-/// Lines of bulk requests answered, by status.
 pub const BULK_LINES: &str = "notifications_bulk_lines_total";
-/// Users looked up, by result.
 pub const DIRECTORY_LOOKUPS: &str = "notifications_directory_lookups_total";
-/// Names in the cache.
 pub const DIRECTORY_CACHED: &str = "notifications_directory_cached_names";
-/// 1 while the cache is certain to be told of changes, otherwise 0.
 pub const DIRECTORY_TRUSTED: &str = "notifications_directory_cache_trusted";
 
 /// Describes every metric of a producer.

@@ -209,6 +209,7 @@ fn parse_user_id(field: &str, text: &str) -> Result<UserId, Problem> {
     text.parse().map_err(|why: model::user::InvalidUserId| Problem::bad_request(field, why))
 }
 
+#[allow(clippy::needless_pass_by_value)] // The signature that `map_err` wants.
 fn log_unavailable(error: DirectoryError) -> Problem {
     tracing::warn!(%error, "rejecting a request to /users");
     directory_unavailable()

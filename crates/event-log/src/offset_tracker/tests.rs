@@ -23,7 +23,7 @@ fn add_poison(tracker: &OffsetTracker, offset: i64) {
 /// Answers the tracker's question for the committed offset of its one partition.
 fn answer_committed(tracker: &OffsetTracker, committed: i64) -> TrackedAssignment {
     let Some(CommitTask::FetchCommitted(assignments)) = tracker.next_commit() else {
-        panic!("the committed offset is asked for first")
+        unreachable!("the committed offset is asked for first")
     };
     tracker.set_committed(assignments[0], committed);
     assignments[0]
@@ -32,7 +32,7 @@ fn answer_committed(tracker: &OffsetTracker, committed: i64) -> TrackedAssignmen
 fn next_commit(tracker: &OffsetTracker) -> CommitBatch {
     match tracker.next_commit() {
         Some(CommitTask::Commit(batch)) => batch,
-        _ => panic!("there is an offset to commit"),
+        _ => unreachable!("there is an offset to commit"),
     }
 }
 

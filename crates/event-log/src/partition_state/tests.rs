@@ -256,7 +256,7 @@ fn a_log_that_lost_its_anchor_is_read_whole_and_each_record_once() {
                 Apply => applied.extend(offset),
                 BecomeLive => lives += 1,
                 Reset(_) => resets += 1,
-                AskAboutGap(_) | ConfirmEndOffset { .. } => panic!("{action:?}"),
+                AskAboutGap(_) | ConfirmEndOffset { .. } => unreachable!("{action:?}"),
             }
         }
     };

@@ -84,7 +84,7 @@ impl SendRequest {
         for (name, value) in form_urlencoded::parse(body) {
             match &*name {
                 "from_id" => {
-                    set_once("from_id", &mut fields.from, parse_field("from_id", value.trim())?)?
+                    set_once("from_id", &mut fields.from, parse_field("from_id", value.trim())?)?;
                 }
                 "to_id" => fields.to.push(parse_field("to_id", value.trim())?),
                 "message" => set_once("message", &mut fields.message, value.into_owned())?,

@@ -2,38 +2,24 @@
 //!
 //! Durations are in seconds, sizes in bytes. Labels are few and bounded: never a user, never a path
 //! as it was sent. A metric of a process that runs several services has the label `service`.
+#![allow(missing_docs)] // The descriptions say what each constant is.
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
-/// Always 1.
 pub const BUILD_INFO: &str = "notifications_build_info";
-/// Requests answered, by method, matched route and status.
 pub const HTTP_REQUESTS: &str = "notifications_http_requests_total";
-/// From a request to the head of its response, by matched route.
 pub const HTTP_SECONDS: &str = "notifications_http_request_duration_seconds";
-/// Requests whose response has not begun yet.
 pub const HTTP_IN_FLIGHT: &str = "notifications_http_requests_in_flight";
-/// Open connections, event streams included, WebSockets not.
 pub const HTTP_CONNECTIONS: &str = "notifications_http_connections";
-/// Requests and connections turned away because of too much load, by reason.
 pub const HTTP_SHED: &str = "notifications_http_shed_total";
-/// Requests refused for their token, by reason.
 pub const AUTH_REFUSED: &str = "notifications_auth_refused_total";
-/// Resident memory of this process.
 pub const RESIDENT_MEMORY: &str = "process_resident_memory_bytes";
-/// Open file descriptors of this process.
 pub const OPEN_FDS: &str = "process_open_fds";
-/// File descriptors that this process may have open.
 pub const MAX_FDS: &str = "process_max_fds";
-/// Processor time of this process, user and system.
 pub const CPU_SECONDS: &str = "process_cpu_seconds_total";
-/// When this process started, in seconds since 1970.
 pub const START_TIME: &str = "process_start_time_seconds";
-/// How long the canary's notification took to its inbox.
 pub const CANARY_SECONDS: &str = "notifications_canary_seconds";
-/// When the canary's notification last arrived, in seconds since 1970.
 pub const CANARY_LAST_SUCCESS: &str = "notifications_canary_last_success_timestamp_seconds";
-/// Notifications of the canary that did not arrive in time.
 pub const CANARY_FAILURES: &str = "notifications_canary_failures_total";
 
 /// Describes all of them.
