@@ -51,7 +51,7 @@ pub struct InboxQuery {
     /// An acknowledged notification that the answer must contain.
     pub at_least: Option<(TestMessage, Cursor)>,
     /// Timeout of the request.
-    pub patience: Duration,
+    pub timeout: Duration,
 }
 
 impl RecordingClient {
@@ -117,9 +117,9 @@ impl RecordingClient {
 
     /// Reads an inbox; `None` if the answer is not a page.
     pub async fn read_inbox(&self, question: InboxQuery) -> Option<Reading> {
-        let InboxQuery { user, instance, at_least, patience } = question;
+        let InboxQuery { user, instance, at_least, timeout } = question;
         let began = self.journal.now();
-        let asked = tokio::time::timeout(patience, self.get_page(user, instance, at_least)).await;
+        let asked = tokio::time::timeout(timeout, self.get_page(user, instance, at_least)).await;
         let answer = asked.unwrap_or_else(|_| Err("late".into()));
         let ended = self.journal.now();
         let wanted = at_least.map(|(_, cursor)| cursor.to_string());

@@ -166,7 +166,7 @@ impl RequestGenerator for SendGenerator {
                         user: value.to,
                         instance,
                         at_least,
-                        patience: READ_TIMEOUT,
+                        timeout: READ_TIMEOUT,
                     })
                     .await;
             }
@@ -211,7 +211,7 @@ impl RequestGenerator for ReadGenerator {
             user.zip(instance).filter(|_| self.under_way.len() < MAX_READS)
         {
             let client = self.client.clone();
-            let question = InboxQuery { user, instance, at_least: None, patience: READ_TIMEOUT };
+            let question = InboxQuery { user, instance, at_least: None, timeout: READ_TIMEOUT };
             self.under_way.spawn(async move {
                 client.read_inbox(question).await;
             });

@@ -111,7 +111,7 @@ impl Probe {
         let up = self.client.cluster.running_consumers();
         let instance = self.random.pick_one(&up).copied()?;
         self.client
-            .read_inbox(InboxQuery { user: self.user, instance, at_least, patience: PROBE_TIMEOUT })
+            .read_inbox(InboxQuery { user: self.user, instance, at_least, timeout: PROBE_TIMEOUT })
             .await
     }
 }

@@ -312,8 +312,8 @@ impl ScenarioRun {
     ) -> Vec<(i64, RecordingClient)> {
         let connected = users.iter().map(|&user| async move {
             let client = self.client.with_new_connections();
-            let patience = DIRECT_READ_TIMEOUT;
-            client.read_inbox(InboxQuery { user, instance, at_least: None, patience }).await;
+            let timeout = DIRECT_READ_TIMEOUT;
+            client.read_inbox(InboxQuery { user, instance, at_least: None, timeout }).await;
             (user, client)
         });
         futures_util::future::join_all(connected).await
@@ -329,9 +329,9 @@ impl ScenarioRun {
             asked.spawn(async move {
                 // Repeats until the consumer must have noticed that it was fenced by the group.
                 let again = async {
-                    let patience = DIRECT_READ_TIMEOUT;
+                    let timeout = DIRECT_READ_TIMEOUT;
                     loop {
-                        let query = InboxQuery { user, instance, at_least: None, patience };
+                        let query = InboxQuery { user, instance, at_least: None, timeout };
                         client.read_inbox(query).await;
                         sleep(Duration::from_millis(20)).await;
                     }

@@ -36,7 +36,7 @@ async fn settle_one(
     user: i64,
     deadline: tokio::time::Instant,
 ) {
-    let question = InboxQuery { user, instance, at_least: None, patience: Duration::from_secs(10) };
+    let question = InboxQuery { user, instance, at_least: None, timeout: Duration::from_secs(10) };
     loop {
         let reading = client.read_inbox(question).await;
         let late = tokio::time::Instant::now() >= deadline;

@@ -161,8 +161,8 @@ async fn measure_latency_at_500_a_second() {
     eventually("all read", || counter.times.lock().len() == sent.len()).await;
     let read = counter.times.lock().clone();
     percentiles("append to acknowledgement", &sent, &acked);
-    percentiles("append to fold.record", &sent, &read);
-    percentiles("acknowledgement to fold.record (0: before it)", &acked, &read);
+    percentiles("append to on_record", &sent, &read);
+    percentiles("acknowledgement to on_record (0: before it)", &acked, &read);
     reader.stop().await;
     log.close().await;
 }

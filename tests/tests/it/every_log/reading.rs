@@ -97,8 +97,8 @@ pub(crate) async fn etag(world: World) {
     assert_eq!(unchanged.status(), 304);
     assert_eq!(unchanged.headers()["etag"], tag);
     // Another user's events do not change this inbox's ETag.
-    world.send(1, 3, "for somebody else").await;
-    world.expect_inbox(3, &["for somebody else".into()]).await;
+    world.send(1, 3, "for another user").await;
+    world.expect_inbox(3, &["for another user".into()]).await;
     assert_eq!(ask().await.status(), 304);
     world.http().post(world.consumer_url("/notifications/1/read")).send().await.expect("an answer");
     assert_eq!(ask().await.status(), 200, "that it was read is news");
