@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use event_log::settings::KafkaArgs;
 use model::Cursor;
-use service::{cli::program::ServiceCommand, ops::telemetry::TelemetryArgs};
+use service::cli::program::{ServiceArgs, ServiceCommand};
 
 use crate::settings::ConsumerSettings;
 
@@ -12,7 +12,7 @@ use crate::settings::ConsumerSettings;
 /// Joins the consumer group, reads its assigned partitions from their beginning, and answers GET
 /// /notifications/{id}. A restart loses no notification.
 #[derive(Parser, Clone, Debug)]
-#[command(version, after_help = "Try it:\n  curl http://localhost:8081/notifications/1")]
+#[command(version, mut_arg("insecure", |arg| arg.env("CONSUMER_INSECURE")), after_help = "Try it:\n  curl http://localhost:8081/notifications/1")]
 pub struct ConsumerCli {
     /// The command; without one, the consumer serves
     #[command(subcommand)]
@@ -27,10 +27,6 @@ pub struct ConsumerCli {
     )]
     pub listen: String,
 
-    /// Listen beyond the loopback interface although authentication is off
-    #[arg(long, env = "CONSUMER_INSECURE")]
-    pub insecure: bool,
-
     /// The connection to Kafka
     #[command(flatten)]
     pub kafka: KafkaArgs,
@@ -39,9 +35,9 @@ pub struct ConsumerCli {
     #[command(flatten)]
     pub settings: ConsumerSettings,
 
-    /// Logs and traces
+    /// The flags of every program
     #[command(flatten)]
-    pub telemetry: TelemetryArgs,
+    pub shared: ServiceArgs,
 }
 
 /// The commands besides serving.

@@ -12,7 +12,7 @@ use model::TopicNames;
 use service::{cli::program, cli::shutdown, server::listen};
 
 fn main() -> ExitCode {
-    program::run_program("consumer", |cli: &ConsumerCli| &cli.telemetry, run)
+    program::run_program("consumer", |cli: &ConsumerCli| &cli.shared, run)
 }
 
 async fn run(cli: ConsumerCli) -> Result<(), Box<dyn Error>> {
@@ -23,7 +23,7 @@ async fn run(cli: ConsumerCli) -> Result<(), Box<dyn Error>> {
     if let Some(ConsumerCommand::Dlq(command)) = cli.command {
         return run_dlq_command(&log, &cli.settings, command).await;
     }
-    let guarded = cli.insecure || cli.settings.auth.is_on();
+    let guarded = cli.shared.insecure || cli.settings.auth.is_on();
     let listener =
         listen::open_listener("consumer", &cli.listen, guarded, "--listen", "CONSUMER_LISTEN")
             .await?;

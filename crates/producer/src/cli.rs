@@ -1,29 +1,30 @@
-//! The command line of the program `producer`: Kafka, PostgreSQL, and what it can do besides serving.
+//! The command line of the program `producer`: its flags and commands.
 
 use std::{fs, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use event_log::settings::KafkaArgs;
-use service::{
-    cli::{program::ServiceCommand, settings::Secret},
-    ops::telemetry::TelemetryArgs,
+use service::cli::{
+    program::{ServiceArgs, ServiceCommand},
+    settings::Secret,
 };
 
 use crate::settings::Settings;
 
-/// Takes notifications and publishes them.
+/// Publishes notifications.
 ///
-/// POST /send looks both users up in PostgreSQL, writes a record for each recipient to Kafka, and
-/// answers once Kafka has acknowledged. It takes a form, JSON, or a line of JSON for each of many
-/// sends. /users says who the users are, and changes them.
+/// POST /send looks both users up in PostgreSQL, appends a record for each recipient to Kafka, and
+/// answers once Kafka has acknowledged. It takes a form, JSON, or NDJSON with a line for each send.
+/// /users lists, creates, renames and deletes users.
 #[derive(Parser, Clone, Debug)]
 #[command(
     name = "producer",
     version,
+    mut_arg("insecure", |arg| arg.env("PRODUCER_INSECURE")),
     after_help = "Try it:\n  producer migrate\n  producer\n  curl -X POST http://localhost:8080/send -d \"from_id=2&to_id=1&message=Bruno started following you.\""
 )]
 pub struct ProducerCli {
-    /// What to do; serve, if nothing is said
+    /// The command; without one, the producer serves
     #[command(subcommand)]
     pub command: Option<ProducerCommand>,
 
@@ -37,31 +38,27 @@ pub struct ProducerCli {
     )]
     pub listen: String,
 
-    /// Listen beyond the loopback interface although authentication is off
-    #[arg(long, env = "PRODUCER_INSECURE")]
-    pub insecure: bool,
-
-    /// Where the users are
+    /// The connection to PostgreSQL
     #[command(flatten)]
     pub database: DatabaseArgs,
 
-    /// Where Kafka is
+    /// The connection to Kafka
     #[command(flatten)]
     pub kafka: KafkaArgs,
 
-    /// How to send
+    /// The service
     #[command(flatten)]
     pub settings: Settings,
 
-    /// What to log
+    /// The flags of every program
     #[command(flatten)]
-    pub telemetry: TelemetryArgs,
+    pub shared: ServiceArgs,
 }
 
-/// What the producer can do besides serving.
+/// The commands besides serving.
 #[derive(Subcommand, Clone, Debug)]
 pub enum ProducerCommand {
-    /// Make the users' table with its first four users, or bring it up to date
+    /// Create the users table with the first four users, or update it
     Migrate,
     /// The subcommands of every program
     #[command(flatten)]

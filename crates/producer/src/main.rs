@@ -9,7 +9,7 @@ use producer::{
 use service::{cli::program, cli::shutdown, server::listen};
 
 fn main() -> ExitCode {
-    program::run_program("producer", |cli: &ProducerCli| &cli.telemetry, run)
+    program::run_program("producer", |cli: &ProducerCli| &cli.shared, run)
 }
 
 async fn run(cli: ProducerCli) -> Result<(), Box<dyn Error>> {
@@ -25,7 +25,7 @@ async fn run(cli: ProducerCli) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let log = cli.kafka.connect("notifications-producer")?;
-    let guarded = cli.insecure || cli.settings.auth.is_on();
+    let guarded = cli.shared.insecure || cli.settings.auth.is_on();
     let listener =
         listen::open_listener("producer", &cli.listen, guarded, "--listen", "PRODUCER_LISTEN")
             .await?;

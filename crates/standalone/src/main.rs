@@ -13,7 +13,7 @@ use settings::StandaloneCli;
 use storage::Storage;
 
 fn main() -> ExitCode {
-    program::run_program("standalone", |cli: &StandaloneCli| &cli.telemetry, run)
+    program::run_program("standalone", |cli: &StandaloneCli| &cli.shared, run)
 }
 
 async fn run(cli: StandaloneCli) -> Result<(), Box<dyn Error>> {
@@ -21,7 +21,7 @@ async fn run(cli: StandaloneCli) -> Result<(), Box<dyn Error>> {
         return command.execute(cli.auth(), &[&cli.producer_listen, &cli.consumer_listen]).await;
     }
     Auth::from_args("standalone", cli.auth())?;
-    let guarded = cli.insecure || cli.auth().is_on();
+    let guarded = cli.shared.insecure || cli.auth().is_on();
     // Ports first: a port in use is the likeliest failure, and the quickest to find.
     let (flag, env) = ("--producer-listen", "PRODUCER_LISTEN");
     let producer = open_listener("producer", &cli.producer_listen, guarded, flag, env).await?;

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use producer::{cors::InvalidOrigin, settings::SendArgs};
-use service::{auth::AuthArgs, cli::program::ServiceCommand, ops::telemetry::TelemetryArgs};
+use service::{
+    auth::AuthArgs,
+    cli::program::{ServiceArgs, ServiceCommand},
+};
 
 /// Everything in one process, nothing to install: producer and consumer on an embedded, durable
 /// log and user directory.
@@ -13,6 +16,7 @@ use service::{auth::AuthArgs, cli::program::ServiceCommand, ops::telemetry::Tele
 /// with Kafka and PostgreSQL.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "standalone", version)]
+#[command(mut_arg("insecure", |arg| arg.env("STANDALONE_INSECURE")))]
 pub(crate) struct StandaloneCli {
     #[command(subcommand)]
     pub(crate) command: Option<ServiceCommand>,
@@ -31,10 +35,6 @@ pub(crate) struct StandaloneCli {
     #[arg(default_value = "127.0.0.1:8081")]
     pub(crate) consumer_listen: String,
 
-    /// Allow addresses other than loopback while authentication is off
-    #[arg(long, env = "STANDALONE_INSECURE")]
-    pub(crate) insecure: bool,
-
     #[command(flatten)]
     consumer: consumer::ConsumerSettings,
 
@@ -46,7 +46,7 @@ pub(crate) struct StandaloneCli {
     sending: SendArgs,
 
     #[command(flatten)]
-    pub(crate) telemetry: TelemetryArgs,
+    pub(crate) shared: ServiceArgs,
 }
 
 impl StandaloneCli {

@@ -3,7 +3,7 @@
 
 use std::{error::Error, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::{
     auth::{AuthArgs, TokenArgs},
@@ -12,6 +12,18 @@ use crate::{
     ops::telemetry::{self, TelemetryArgs},
     ops::trace,
 };
+
+/// The flags that every program has. Each names its own variable by `mut_arg("insecure", …)`.
+#[derive(Args, Clone, Debug)]
+pub struct ServiceArgs {
+    /// Allow addresses other than loopback while authentication is off
+    #[arg(long)]
+    pub insecure: bool,
+
+    /// Logs and traces
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+}
 
 /// The subcommands that every program has.
 #[derive(Subcommand, Clone, Debug)]
@@ -37,12 +49,12 @@ impl ServiceCommand {
     }
 }
 
-/// Parses the settings `C` and runs `program` with them. `logs` selects the telemetry's settings.
+/// Parses the settings `C` and runs `program` with them. `shared` selects the shared ones.
 /// Call it first in `main`: a `.env` file may only be loaded while there is a single thread.
 #[allow(clippy::print_stderr)] // The final error message.
 pub fn run_program<C, F>(
     name: &str,
-    logs: impl FnOnce(&C) -> &TelemetryArgs,
+    shared: impl FnOnce(&C) -> &ServiceArgs,
     program: impl FnOnce(C) -> F,
 ) -> ExitCode
 where
@@ -52,7 +64,7 @@ where
     let run = || -> Result<(), Box<dyn Error>> {
         settings::load_dotenv()?;
         let cli = C::parse();
-        let logs = logs(&cli).clone();
+        let logs = shared(&cli).telemetry.clone();
         telemetry::init_logging(&logs)?;
         trace::init_exporter(name, &logs.trace)?;
         // Each stream is an open file, and many systems allow 1024 by default.
