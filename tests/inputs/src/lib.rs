@@ -69,7 +69,7 @@ const PIECES: [&str; 58] = [
     "\u{0660}",
 ];
 
-/// Arbitrary text: printable or not, random or built of [`PIECES`], short or long.
+/// Arbitrary text: printable or not, random or built of pieces, short or long.
 pub fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         3 => any::<String>(),

@@ -13,7 +13,7 @@ use super::{
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Reads every inbox of the history from every consumer, until each is complete or
-/// [`SETTLE_TIMEOUT`] has passed.
+/// `SETTLE_TIMEOUT` has passed.
 pub async fn settle(client: &RecordingClient) {
     client.history.lock().forget_final_inboxes();
     let users = client.history.lock().users();

@@ -1,13 +1,13 @@
 //! The file's layout. All numbers are little-endian.
 //!
-//! A file is [`MAGIC`], [`VERSION`] (4 bytes), and blocks: the length of the content (4 bytes), a
+//! A file is `MAGIC`, `VERSION` (4 bytes), and blocks: the length of the content (4 bytes), a
 //! CRC-32 of kind, length and content (4), the kind (1), the content. The first block is the
-//! [`HEADER_BLOCK`], then come any number of [`INBOXES_BLOCK`]s, then the [`FOOTER_BLOCK`] with a
+//! `HEADER_BLOCK`, then come any number of `INBOXES_BLOCK`s, then the `FOOTER_BLOCK` with a
 //! CRC-32 of the whole file up to it. The file ends there.
 //!
-//! An `INBOXES_BLOCK` holds items, each with a tag of one byte. [`OFFSETS_ITEM`] has the offsets up
-//! to which the users after it have every record. [`USER_ITEM`] begins an inbox, whose
-//! [`ENTRY_ITEM`]s and [`PENDING_ITEM`]s follow. An inbox may span several blocks, an item may not.
+//! An `INBOXES_BLOCK` holds items, each with a tag of one byte. `OFFSETS_ITEM` has the offsets up
+//! to which the users after it have every record. `USER_ITEM` begins an inbox, whose
+//! `ENTRY_ITEM`s and `PENDING_ITEM`s follow. An inbox may span several blocks, an item may not.
 
 use std::io;
 

@@ -88,7 +88,7 @@ impl<W: Write> SnapshotWriter<W> {
         Ok(Some(Self { view: Arc::clone(view), number, epoch, header, users, encoder }))
     }
 
-    /// Copies at most `max_users` inboxes within [`MAX_STEP`], then writes them. Returns false after
+    /// Copies at most `max_users` inboxes within `MAX_STEP`, then writes them. Returns false after
     /// the last one.
     pub fn write_step(&mut self, max_users: usize) -> Result<bool, WriteError> {
         let (mut copies, users) = (Vec::new(), &mut self.users);
