@@ -20,7 +20,7 @@ use crate::{
     view::{PartitionView, View, entry::Entry, inbox::AddOutcome, rebuild::SourceTopic},
 };
 
-/// Gets told which partitions this instance owns. Called on the log's threads, so it must not block.
+/// Follows which partitions this instance owns. Called on the log's threads, so it must not block.
 pub trait AssignmentListener: Send + 'static {
     /// The partition was assigned to this instance, and is being rebuilt.
     fn on_assigned(&self, partition: i32);

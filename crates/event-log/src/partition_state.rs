@@ -52,7 +52,7 @@ impl OffsetGap {
     }
 }
 
-/// What the driver has to do next, in the order of the list.
+/// One step that the driver has to take. The steps of an event are taken in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Call `on_reset`, `on_revoked` and `on_assigned`, begin a new epoch and fetch the watermarks
@@ -228,7 +228,7 @@ impl PartitionState {
         }
     }
 
-    /// The client was told to seek to the beginning. `beginning` is the first offset if the driver
+    /// The driver had the client seek to the beginning. `beginning` is the first offset if the driver
     /// knows that the next record comes from there, `None` if prefetched ones may come first.
     pub(crate) fn on_seek(&mut self, beginning: Option<i64>) -> Actions {
         let mut actions = Actions::new();

@@ -17,7 +17,6 @@ use rdkafka::{
     message::{BorrowedMessage, Headers as _, Message as _},
     types::RDKafkaErrorCode,
 };
-
 use smallvec::SmallVec;
 
 use super::{

@@ -1,4 +1,4 @@
-//! Reads the partitions that it is told to, outside any group: it never subscribes and never
+//! Reads the partitions that its owner assigns, outside any group: it never subscribes and never
 //! commits.
 
 use std::{

@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::metrics::REBALANCES;
 use metrics::counter;
 use parking_lot::Mutex;
 use rdkafka::{
@@ -26,7 +25,7 @@ use super::{
     driver::PartitionDriver,
 };
 use crate::{
-    Group, LogUnreachable, PartitionHandler, Reader, commits, dlq::DlqWriter,
+    Group, LogUnreachable, PartitionHandler, Reader, commits, dlq::DlqWriter, metrics::REBALANCES,
     offset_tracker::OffsetTracker, reader::ReaderStatus,
 };
 

@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use super::{Auth, Caller, TokenRefusal};
 use crate::{problem::Problem, server::gate::gate};
 
-/// Where a request may carry its token.
+/// The parts of a request that may carry its token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenIn {
     /// In the header only.

@@ -1,4 +1,4 @@
-//! What handlers get, and what clients are told.
+//! The values that handlers get from the extractors, and the problems that clients get.
 
 use super::*;
 use axum::{

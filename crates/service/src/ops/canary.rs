@@ -133,7 +133,7 @@ mod tests {
             (None, Err("nothing arrived within 0.001 s")),
             (Some(ProbeOutcome::Arrived), Ok(())),
         ] {
-            // A try of which nothing comes fails by itself, so what is said may meet a later one.
+            // A probe without an outcome fails by its timeout, so this outcome may reach a later probe.
             let deadline = Instant::now() + Duration::from_secs(30);
             loop {
                 let _ = say.try_send(outcome.clone());

@@ -83,7 +83,7 @@ impl Connection {
         self.0.write_all(text.as_bytes()).await.expect("the server reads");
     }
 
-    /// What comes until the server closes the connection.
+    /// Reads until the server closes the connection.
     async fn rest(&mut self) -> String {
         let mut bytes = Vec::new();
         // A reset is an end too: the server closed before it had read everything.
@@ -91,7 +91,7 @@ impl Connection {
         String::from_utf8(bytes).expect("text")
     }
 
-    /// What comes until this text.
+    /// Reads until the response ends with this text.
     async fn until(&mut self, end: &str) -> String {
         let mut bytes = Vec::new();
         while !bytes.ends_with(end.as_bytes()) {
