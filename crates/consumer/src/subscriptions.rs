@@ -84,8 +84,7 @@ impl ViewSubscriptions {
         let (topic, saved) = (names.notifications.clone(), snapshots.clone());
         let applier = NotificationApplier::new(Arc::clone(view), topic, listener, saved);
         let group = Group::from(&settings.group);
-        let notifications =
-            log.join_group(&names.notifications, &group, Some(&names.dlq), applier)?;
+        let notifications = log.join_group(&topics[0], &group, Some(&names.dlq), applier)?;
 
         let announce = ownership.clone().run_announcer(log.writer(), names.owners.clone());
         let expiring = Arc::clone(view);

@@ -30,10 +30,6 @@ impl<H: PartitionHandler> AssignedPartitions<H> {
         &self.topic
     }
 
-    pub(crate) fn is_group_member(&self) -> bool {
-        self.tracker.is_some()
-    }
-
     /// True if a group member uses this tracker.
     pub(crate) fn uses_tracker(&self, tracker: &Arc<OffsetTracker>) -> bool {
         self.tracker.as_ref().is_some_and(|used| Arc::ptr_eq(used, tracker))

@@ -119,10 +119,12 @@ impl Log {
     /// copied. A partition whose handler starts above the committed offset is reset, so that no
     /// poison record is missed.
     ///
+    /// The reader reports as trouble if the topic has another partition count than given here.
+    ///
     /// Fails if a setting of the client is wrong.
     pub fn join_group<H: PartitionHandler>(
         &self,
-        topic: &str,
+        topic: &Topic,
         group: &Group,
         dlq: Option<&str>,
         handler: H,
@@ -136,7 +138,7 @@ impl Log {
             #[cfg(feature = "kafka")]
             Self::Kafka(log) => log.join_group(topic, group, dlq, handler),
             #[cfg(feature = "embedded")]
-            Self::Embedded(log) => Ok(log.join_group(topic, &group.id, dlq, handler)),
+            Self::Embedded(log) => Ok(log.join_group(&topic.name, &group.id, dlq, handler)),
         }
     }
 

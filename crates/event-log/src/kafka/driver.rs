@@ -48,8 +48,8 @@ pub(super) struct PartitionDriver<H> {
     metadata_checked_at: Option<Instant>,
     resets_checked_at: Instant,
     gaps_checked_at: Instant,
-    /// The topic's partition count when the brokers first told it.
-    partition_count: Option<usize>,
+    /// The partition count that the topic must have. `None` if it does not matter.
+    partition_count: Option<u32>,
     status: Arc<ReaderStatus>,
 }
 
@@ -57,6 +57,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
     pub(super) fn new(
         admin: Arc<AdminClient<ClientLog>>,
         topic: &str,
+        partition_count: Option<u32>,
         status: Arc<ReaderStatus>,
         handler: H,
     ) -> Result<Self, LogUnreachable> {
@@ -70,7 +71,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
             metadata_checked_at: None,
             resets_checked_at: Instant::now(),
             gaps_checked_at: Instant::now(),
-            partition_count: None,
+            partition_count,
             status,
         })
     }
@@ -166,7 +167,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         }
         if self.metadata_checked_at.is_none_or(|at| at.elapsed() >= METADATA_CHECK_INTERVAL) {
             self.metadata_checked_at = Some(Instant::now());
-            if self.partitions.is_group_member() {
+            if self.partition_count.is_some() {
                 self.queries.send(MetadataQuery::PartitionCount);
             }
             for (partition, state) in self.partitions.states() {
@@ -225,13 +226,10 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         }
     }
 
-    fn check_partition_count(&mut self, count: usize) {
+    fn check_partition_count(&self, count: u32) {
+        let Some(known) = self.partition_count else { return };
         // 0 if the brokers cannot describe the topic at the moment.
-        if count == 0 {
-            return;
-        }
-        let known = *self.partition_count.get_or_insert(count);
-        if count != known {
+        if count != 0 && count != known {
             let topic = self.partitions.topic();
             let trouble = format!(
                 "topic {topic} had {known} partitions at start and has {count} now. A user's \

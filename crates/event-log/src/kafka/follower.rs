@@ -19,10 +19,7 @@ use rdkafka::{
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{KafkaSettings, context::ClientLog, driver::PartitionDriver};
-use crate::{
-    Follower, LogUnreachable, PartitionHandler,
-    reader::{FollowerCommand, ReaderStatus},
-};
+use crate::{Follower, LogUnreachable, PartitionHandler, reader::FollowerCommand};
 
 /// How long a poll waits for a record. A command is noticed after this at the latest.
 const POLL_TIMEOUT: Duration = Duration::from_millis(20);
@@ -41,7 +38,7 @@ pub(super) fn follow_topic<H: PartitionHandler>(
     handler: H,
 ) -> Result<Follower, LogUnreachable> {
     let config = settings.follower_config();
-    let driver = PartitionDriver::new(admin, topic, Arc::new(ReaderStatus::default()), handler)?;
+    let driver = PartitionDriver::new(admin, topic, None, Arc::default(), handler)?;
     // Here and not on the thread, so that a wrong setting is an error at the start.
     let first = create_client(&config)?;
     let topic = topic.to_owned();

@@ -46,7 +46,7 @@ impl MetadataQuery {
 pub(super) enum MetadataAnswer {
     Watermarks(MetadataQuery, Watermarks),
     /// 0 if the brokers cannot describe the topic.
-    PartitionCount(usize),
+    PartitionCount(u32),
 }
 
 /// The two ends of the thread that sends the queries. The thread ends when this is dropped.
@@ -129,8 +129,8 @@ fn send_query(
     let Some(AssignmentEpoch { partition, .. }) = query.assignment() else {
         let metadata = admin.inner().fetch_metadata(Some(topic), METADATA_TIMEOUT)?;
         let topic = metadata.topics().iter().find(|found| found.name() == topic);
-        let count = topic.filter(|topic| topic.error().is_none()).map(|t| t.partitions().len());
-        return Ok(MetadataAnswer::PartitionCount(count.unwrap_or(0)));
+        let count = topic.filter(|t| t.error().is_none()).map_or(0, |t| t.partitions().len());
+        return Ok(MetadataAnswer::PartitionCount(u32::try_from(count).unwrap_or(u32::MAX)));
     };
     let (low, high) = admin.inner().fetch_watermarks(topic, partition, METADATA_TIMEOUT)?;
     Ok(MetadataAnswer::Watermarks(query, Watermarks { low, high }))

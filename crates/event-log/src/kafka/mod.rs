@@ -84,7 +84,7 @@ impl Kafka {
 
     pub(crate) fn join_group<H: PartitionHandler>(
         &self,
-        topic: &str,
+        topic: &Topic,
         group: &Group,
         dlq: Option<&str>,
         handler: H,

@@ -25,8 +25,8 @@ use super::{
     driver::PartitionDriver,
 };
 use crate::{
-    Group, LogUnreachable, PartitionHandler, Reader, commits, dlq::DlqWriter, metrics::REBALANCES,
-    offset_tracker::OffsetTracker, reader::ReaderStatus,
+    Group, LogUnreachable, PartitionHandler, Reader, Topic, commits, dlq::DlqWriter,
+    metrics::REBALANCES, offset_tracker::OffsetTracker, reader::ReaderStatus,
 };
 
 /// How long a poll waits for a record. A stop is noticed after this at the latest.
@@ -48,17 +48,19 @@ const REJOIN_DELAY: Duration = Duration::from_secs(2);
 pub(super) fn join_group<H: PartitionHandler>(
     settings: &KafkaSettings,
     admin: Arc<AdminClient<ClientLog>>,
-    topic: &str,
+    topic: &Topic,
     group: &Group,
     dlq: Option<DlqWriter<KafkaWriter>>,
     handler: H,
 ) -> Result<Reader, LogUnreachable> {
     let status = Arc::new(ReaderStatus::default());
-    let driver = PartitionDriver::new(admin, topic, Arc::clone(&status), handler)?;
+    let partitions = Some(topic.partitions);
+    let driver =
+        PartitionDriver::new(admin, &topic.name, partitions, Arc::clone(&status), handler)?;
     let member = GroupMember {
         consumer: settings.consumer_config(group),
         dlq,
-        topic: topic.to_owned(),
+        topic: topic.name.clone(),
         group: group.id.clone(),
         status: Arc::clone(&status),
         log: ClientLog::new("reader"),

@@ -68,7 +68,8 @@ impl World {
 
     /// Joins with clients of another process, as it were.
     pub(crate) fn join_with(&self, log: &Log, memory: &Memory) -> Reader {
-        log.join_group(&self.topic, &self.group, Some(&self.dlq), memory.clone()).expect("a member")
+        let topic = topic(&self.topic, self.partitions.unsigned_abs());
+        log.join_group(&topic, &self.group, Some(&self.dlq), memory.clone()).expect("a member")
     }
 
     pub(crate) async fn append(&self, partition: i32, value: &str) {

@@ -170,7 +170,8 @@ async fn a_topic_that_is_given_partitions_is_told() {
         .create()
         .expect("an admin client");
     let more = [NewPartitions::new(&world.topic, 3)];
-    admin.create_partitions(&more, &AdminOptions::new()).await.expect("made");
+    let made = admin.create_partitions(&more, &AdminOptions::new()).await.expect("an answer");
+    assert!(made.iter().all(Result::is_ok), "{made:?}");
     let told = || reader.trouble().is_some_and(|trouble| trouble.contains("had 1 partitions"));
     eventually("told", told).await;
     reader.stop().await;

@@ -86,7 +86,7 @@ impl World {
 
     fn join(&self, group: &str, handler: &ResumingHandler) -> Reader {
         let group = Group { id: group.to_owned(), instance: None };
-        self.log.join_group(TOPIC, &group, Some(DLQ), handler.clone()).expect("a member")
+        self.log.join_group(&topic(TOPIC), &group, Some(DLQ), handler.clone()).expect("a member")
     }
 
     /// Reads all records, and stops once the group has committed them.
