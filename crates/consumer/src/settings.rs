@@ -103,7 +103,7 @@ pub(crate) struct StreamArgs {
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub(crate) max_streams: usize,
 
-    /// The same maximum for one inbox; more are answered 429
+    /// Maximum number of open live streams of one inbox; more are answered 429
     #[arg(long, env = "CONSUMER_MAX_STREAMS_PER_USER", default_value_t = 100, value_name = "COUNT",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub(crate) max_streams_per_user: usize,
