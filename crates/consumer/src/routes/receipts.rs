@@ -75,7 +75,7 @@ pub(super) async fn dismiss_all(
     write_receipts(&app, parse_user(&id)?, Action::Dismissed, &Selector::All).await.map(Json)
 }
 
-/// Dismiss one notification
+/// Dismiss one notification, by its `id`
 #[utoipa::path(delete, path = "/notifications/{id}/{notification}", tag = "receipts",
     operation_id = "dismiss",
     params(("id" = i64, Path, description = "The user", minimum = 1),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use e2e::world::World;
 use serde_json::{Map, Value};
 
-use super::{begin_page, check_generated_page, table_head, table_row};
+use super::{begin_page, check_generated_page, markdown::slug, table_head, table_row};
 
 /// The tags of the routes, in the order of the page.
 const TAGS: [&str; 6] = ["send", "users", "inbox", "receipts", "operation", "health"];
@@ -34,7 +34,7 @@ impl Operation {
     }
 
     /// Status and description of each response of its own.
-    fn own_responses(&self) -> Vec<(&str, &str)> {
+    fn own_responses(&self) -> Vec<(&str, String)> {
         let responses = members(&self.value["responses"]);
         let own = responses.filter(|(_, response)| response["$ref"].is_null());
         own.map(|(status, response)| (status, text(&response["description"]))).collect()
@@ -51,11 +51,10 @@ fn members(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
     value.as_object().into_iter().flat_map(Map::iter).map(|(name, value)| (name.as_str(), value))
 }
 
-/// A description in one line; empty if there is none.
-fn text(value: &Value) -> &str {
-    let text = value.as_str().unwrap_or_default();
-    assert!(!text.contains('\n'), "one line, please: {text}");
-    text.trim_end_matches('.')
+/// A description in one line without its last full stop; empty if there is none.
+fn text(value: &Value) -> String {
+    let words: Vec<_> = value.as_str().unwrap_or_default().split_whitespace().collect();
+    words.join(" ").trim_end_matches('.').to_owned()
 }
 
 /// The documents of the producer and of the consumer.
@@ -92,16 +91,12 @@ fn all_operations(documents: &[Value; 2]) -> [(&'static str, Vec<Operation>); 3]
     [("The producer, port 8080", producer), ("The consumer, port 8081", consumer), ("Both", both)]
 }
 
-/// The name of a heading's anchor, as GitHub and mdBook make it.
-fn anchor(heading: &str) -> String {
-    super::markdown::slug(heading)
-}
-
 fn describe_operation(operation: &Operation) -> String {
     let Operation { value, .. } = operation;
     let mut page = format!("\n### {}\n\n{}.", operation.name(), text(&value["summary"]));
-    if let Some(more) = value["description"].as_str() {
-        page += &format!(" {}", more.split_whitespace().collect::<Vec<_>>().join(" "));
+    let more = text(&value["description"]);
+    if !more.is_empty() {
+        page += &format!(" {more}.");
     }
     page += "\n";
     if let Some(body) = value.get("requestBody") {
@@ -110,19 +105,22 @@ fn describe_operation(operation: &Operation) -> String {
         let about = if about.is_empty() { String::new() } else { format!(": {about}") };
         page += &format!("\nBody ({}){about}.\n", types.join(", "));
     }
-    let parameters = value["parameters"].as_array().map(Vec::as_slice).unwrap_or_default();
+    // The summary says what the parts of the path are.
+    let parameters = value["parameters"].as_array().into_iter().flatten();
+    let parameters: Vec<_> = parameters.filter(|parameter| parameter["in"] != "path").collect();
     if !parameters.is_empty() {
         page += "\n";
         page += &table_head(&["parameter", "in", "meaning"]);
         for parameter in parameters {
             let name = format!("`{}`", text(&parameter["name"]));
-            page += &table_row(&[&name, text(&parameter["in"]), text(&parameter["description"])]);
+            let (place, about) = (text(&parameter["in"]), text(&parameter["description"]));
+            page += &table_row(&[&name, &place, &about]);
         }
     }
     page += "\n";
     page += &table_head(&["status", "when"]);
     for (status, when) in operation.own_responses() {
-        page += &table_row(&[status, when]);
+        page += &table_row(&[status, &when]);
     }
     let common = operation.common_statuses().join(", ");
     if !common.is_empty() {
@@ -143,8 +141,8 @@ async fn the_page_of_routes_is_what_both_services_describe() {
         page += &table_head(&["route", "what it does"]);
         for operation in operations {
             let name = operation.name();
-            let link = format!("[`{name}`](#{})", anchor(&name));
-            page += &table_row(&[&link, text(&operation.value["summary"])]);
+            let link = format!("[`{name}`](#{})", slug(&name));
+            page += &table_row(&[&link, &text(&operation.value["summary"])]);
         }
         page.extend(operations.iter().map(describe_operation));
     }
@@ -160,7 +158,7 @@ async fn the_page_of_errors_is_what_both_services_describe() {
     page += "\n## Every route\n\n";
     page += &table_head(&["status", "when"]);
     for (status, response) in members(&documents[0]["components"]["responses"]) {
-        page += &table_row(&[status, text(&response["description"])]);
+        page += &table_row(&[status, &text(&response["description"])]);
     }
 
     page += "\n## Of some routes\n\nWhere a route has its own row for a status, that row is what the status means there.\n\n";
@@ -173,12 +171,12 @@ async fn the_page_of_errors_is_what_both_services_describe() {
             if !status.starts_with(['4', '5']) {
                 continue;
             }
-            let same = routes.iter_mut().find(|((s, _), (w, _))| s == status && w == when);
-            let link = format!("[`{0}`](routes.md#{1})", operation.name(), anchor(&operation.name()));
+            let same = routes.iter_mut().find(|((s, _), (w, _))| s == status && *w == when);
+            let link = format!("[`{0}`](routes.md#{1})", operation.name(), slug(&operation.name()));
             match same {
                 Some((_, (_, links))) => links.push(link),
                 None => {
-                    routes.insert((status.to_owned(), number), (when.to_owned(), vec![link]));
+                    routes.insert((status.to_owned(), number), (when, vec![link]));
                 }
             }
         }
@@ -194,8 +192,7 @@ async fn the_page_of_errors_is_what_both_services_describe() {
     let (own, extensions): (Vec<_>, Vec<_>) =
         members(&schema["properties"]).partition(|(name, _)| known.iter().any(|it| it == name));
     for (name, member) in own.iter().chain(&extensions) {
-        let about = member["description"].as_str().unwrap_or_default().replace('\n', " ");
-        page += &table_row(&[&format!("`{name}`"), about.trim_end_matches('.')]);
+        page += &table_row(&[&format!("`{name}`"), &text(&member["description"])]);
     }
     check_generated_page("errors.md", &page);
 }
