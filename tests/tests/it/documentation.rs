@@ -7,7 +7,7 @@ mod configuration;
 mod alerts;
 mod http;
 mod links;
-mod markdown;
+pub(crate) mod markdown;
 mod metrics;
 
 /// Fails if the generated page docs/reference/`name` is not `text`. With `UPDATE_DOCUMENTS=1` in the
