@@ -97,7 +97,10 @@ fn route_list(api: &OpenApi) -> String {
 /// The errors that do not depend on the route, by status. The document has them all as
 /// `#/components/responses/<status>`; routes refer to those that a well-formed request can get.
 const PROBLEMS: [(&str, &str); 12] = [
-    ("400", "A field, parameter or body is invalid: `message` says which and why, `field` names it"),
+    (
+        "400",
+        "A field, parameter or body is invalid: `message` says which and why, `field` names it",
+    ),
     (
         "401",
         "Authentication is on, and the token is missing, invalid or expired; `WWW-Authenticate` \
@@ -201,9 +204,8 @@ impl IntoResponses for CommonProblemsWithBody {
 }
 
 fn refer_to_problems(statuses: &[&str]) -> BTreeMap<String, RefOr<Response>> {
-    let refer = |status: &&str| {
-        ((*status).to_owned(), RefOr::Ref(Ref::from_response_name(*status)))
-    };
+    let refer =
+        |status: &&str| ((*status).to_owned(), RefOr::Ref(Ref::from_response_name(*status)));
     statuses.iter().map(refer).collect()
 }
 

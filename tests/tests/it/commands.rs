@@ -59,8 +59,8 @@ fn parse_fence(fence: &Fence) -> Vec<Printed> {
             let text = if continues { &mut last.command } else { &mut last.answer };
             *text += &format!("\n{line}");
         }
-        continues = printed.last().is_some_and(|last| last.answer.is_empty())
-            && line.ends_with('\\');
+        continues =
+            printed.last().is_some_and(|last| last.answer.is_empty()) && line.ends_with('\\');
     }
     printed
 }

@@ -20,14 +20,13 @@ fn every_alert_leads_to_its_paragraph_and_every_paragraph_is_an_alert_s() {
     let mut linked = BTreeSet::new();
     for (name, url) in names.iter().zip(urls) {
         let anchor = url.strip_prefix(RUNBOOK).and_then(|anchor| anchor.strip_prefix('#'));
-        let anchor = anchor.unwrap_or_else(|| panic!("{name}: {url} is not in {RUNBOOK}"));
-        assert!(runbook.anchors.contains(anchor), "{name}: {RUNBOOK} has no {anchor}");
+        let anchor = anchor.unwrap_or_default();
+        assert!(runbook.anchors.contains(anchor), "{name}: {url} is not in {RUNBOOK}");
         assert!(runbook.text.contains(name), "{RUNBOOK} does not name {name}");
         linked.insert(anchor);
     }
     let anchors = runbook.anchors.iter().map(String::as_str);
-    let paragraphs: BTreeSet<_> =
-        anchors.filter(|anchor| anchor.starts_with("alert-")).collect();
+    let paragraphs: BTreeSet<_> = anchors.filter(|anchor| anchor.starts_with("alert-")).collect();
     assert_eq!(paragraphs, linked, "paragraphs of the runbook, and alerts");
 }
 

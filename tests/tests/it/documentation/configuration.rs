@@ -34,7 +34,11 @@ impl Setting {
             flag: format!("`--{}`", arg.get_long().expect("a long flag")),
             default,
             meaning,
-            variables: arg.get_env().map(|name| format!("`{}`", name.display())).into_iter().collect(),
+            variables: arg
+                .get_env()
+                .map(|name| format!("`{}`", name.display()))
+                .into_iter()
+                .collect(),
             programs: vec![program],
             secret: arg.is_hide_env_values_set(),
         }
@@ -80,7 +84,8 @@ fn all_settings() -> Vec<Setting> {
     for (program, command) in programs() {
         for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
             let setting = Setting::from_arg(program, arg);
-            let Some(known) = settings.iter_mut().find(|known| known.means_the_same(&setting)) else {
+            let Some(known) = settings.iter_mut().find(|known| known.means_the_same(&setting))
+            else {
                 settings.push(setting);
                 continue;
             };
@@ -144,7 +149,12 @@ fn the_page_of_settings_is_what_the_programs_take() {
     );
     let mut headings: Vec<_> = settings.iter().map(|setting| &setting.heading).collect();
     let mut seen = Vec::new();
-    headings.retain(|heading| !seen.contains(heading) && { seen.push(*heading); true });
+    headings.retain(|heading| {
+        !seen.contains(heading) && {
+            seen.push(*heading);
+            true
+        }
+    });
     for heading in headings {
         page += &format!("\n## {heading}\n\n");
         page += &table_head(&["flag", "environment", "default", "of", "meaning"]);
@@ -156,7 +166,8 @@ fn the_page_of_settings_is_what_the_programs_take() {
     }
     let standalone = StandaloneCli::command();
     let ignored = standalone.get_arguments().filter(|arg| arg.is_hide_set());
-    let ignored: Vec<_> = ignored.filter_map(Arg::get_long).map(|flag| format!("`--{flag}`")).collect();
+    let ignored: Vec<_> =
+        ignored.filter_map(Arg::get_long).map(|flag| format!("`--{flag}`")).collect();
     page += &format!(
         "\n`standalone` accepts {} as well, and ignores them: it is one process with one copy of the log.\n",
         ignored.join(", ")

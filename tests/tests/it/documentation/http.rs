@@ -27,10 +27,10 @@ impl Operation {
 
     /// Its place on the page.
     fn rank(&self) -> (usize, &str, usize) {
-        let rank = |list: &[&str], name: &str| list.iter().position(|one| *one == name);
         let tag = self.value["tags"][0].as_str().expect("a tag");
-        let tag = rank(&TAGS, tag).unwrap_or_else(|| panic!("TAGS lacks {tag}"));
-        (tag, &self.path, rank(&METHODS, self.method).expect("a method"))
+        let rank = TAGS.iter().position(|one| *one == tag);
+        let method = METHODS.iter().position(|one| *one == self.method);
+        (rank.expect("one of TAGS"), &self.path, method.expect("one of METHODS"))
     }
 
     /// Status and description of each response of its own.
@@ -100,7 +100,8 @@ fn describe_operation(operation: &Operation) -> String {
     }
     page += "\n";
     if let Some(body) = value.get("requestBody") {
-        let types: Vec<_> = members(&body["content"]).map(|(name, _)| format!("`{name}`")).collect();
+        let types: Vec<_> =
+            members(&body["content"]).map(|(name, _)| format!("`{name}`")).collect();
         let about = text(&body["description"]);
         let about = if about.is_empty() { String::new() } else { format!(": {about}") };
         page += &format!("\nBody ({}){about}.\n", types.join(", "));

@@ -90,7 +90,10 @@ fn the_summary_lists_every_page_and_no_other() {
 fn a_readme_is_read_in_one_go() {
     for readme in READMES {
         let bytes = Document::read(readme).text.len();
-        assert!(bytes <= MAX_README_BYTES, "{readme} has {bytes} bytes; at most {MAX_README_BYTES}");
+        assert!(
+            bytes <= MAX_README_BYTES,
+            "{readme} has {bytes} bytes; at most {MAX_README_BYTES}"
+        );
     }
 }
 
