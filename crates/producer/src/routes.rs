@@ -104,8 +104,9 @@ struct SendState {
          body = ProblemBody, content_type = "application/problem+json"),
         (status = 429, description = "The sender has sent more than `--rate-limit` allows",
          body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "Kafka or PostgreSQL is not available, or a queue is full. Nothing \
-            was sent, or only to the users in `sent`; it is safe to retry for those in `failed`",
+        (status = 503, description = "Kafka or PostgreSQL is not available, or a limit of the service \
+            is reached. Nothing was sent, or only to the users in `sent`; it is safe to retry for those in \
+            `failed`",
          body = ProblemBody, content_type = "application/problem+json"),
         (status = 504, description = "Not acknowledged within `--send-timeout`: the notification may \
             still be delivered. It is safe to retry with the same `Idempotency-Key`; without one, it \

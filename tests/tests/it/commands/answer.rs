@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use model::Cursor;
 use serde_json::{Deserializer, Value};
 use uuid::Uuid;
 
@@ -130,10 +129,15 @@ fn kind(word: &str) -> Option<Kind> {
     }
 }
 
-/// Pages may print a cursor without its last part, which differs from log to log.
+/// Partition, offset or `start`, and perhaps a part of hexadecimal digits that names the log.
 fn is_cursor(word: &str) -> bool {
-    let begin: Vec<_> = word.splitn(3, '-').take(2).collect();
-    word.parse::<Cursor>().is_ok() || begin.join("-").parse::<Cursor>().is_ok()
+    let mut parts = word.split('-');
+    let mut part_is = |is: fn(&str) -> bool| parts.next().is_some_and(is);
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    part_is(is_number)
+        && part_is(|part| part == "start" || part.parse::<u64>().is_ok())
+        && parts.next().is_none_or(|part| part.bytes().all(|b| b.is_ascii_hexdigit()))
+        && parts.next().is_none()
 }
 
 /// Splits a text into words, which may be ids, cursors and so on, and what is between them.
@@ -164,6 +168,7 @@ fn an_answer_matches_in_shape() {
         ("{\"cursor\":\"3-0\",\n \"unread\":2}", "{\"unread\":2,\"cursor\":\"5-7\"}"),
         ("{\"line\":1}\n{\"lag\":2}\n", "{\"line\":1} {\"lag\":0}"),
         ("{\"message\":\"…\"}", "{\"message\":\"No.\"}"),
+        ("{\"cursor\":\"3-start\"}", "{\"cursor\":\"3-0-5f3a9c01\"}"),
         ("id: 3-0\ndata: {\"at\":\"3-0\"}\n…", "id: 4-9\n\ndata: {\"at\": \"4-9\"}\nid: 4-10"),
         ("HTTP/1.1 200 OK\n…\netag: \"a\"", "HTTP/1.1 200 OK\ndate: now\nETag: \"b\""),
     ] {
