@@ -15,7 +15,10 @@ mod metrics;
 fn check_generated_page(name: &str, text: &str) {
     let path = format!("../docs/reference/{name}");
     if std::env::var_os("UPDATE_DOCUMENTS").is_some() {
-        std::fs::write(&path, text).expect("a writable page");
+        // Other tests read the pages meanwhile, so it is replaced whole.
+        let new = format!("{path}.new");
+        std::fs::write(&new, text).expect("a writable page");
+        std::fs::rename(new, &path).expect("a writable page");
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(written == text, "docs/reference/{name} is stale: `task docs` writes it");
