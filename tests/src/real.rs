@@ -42,6 +42,40 @@ impl RealServer {
         })
     }
 
+    /// Starts a Kafka cluster whose brokers tell their clients to connect to these ports, where
+    /// proxies listen. With `data`, the only broker has its data in that folder.
+    ///
+    /// # Panics
+    /// If one of them does not start.
+    pub fn start_cluster_behind(advertised: &[u16], data: Option<&Path>) -> Vec<Self> {
+        let names: Vec<_> = advertised.iter().map(|_| unique_name("kafka")).collect();
+        let list = names.join(",");
+        std::thread::scope(|scope| {
+            let starts = names.into_iter().zip(advertised).map(|(name, port)| {
+                let port = port.to_string();
+                let list = &list;
+                scope.spawn(move || {
+                    if let Some(data) = data {
+                        Self::link_data(&name, data);
+                    }
+                    let mut flags = vec!["--advertise", &port];
+                    if advertised.len() > 1 {
+                        flags.extend(["--cluster", list]);
+                    }
+                    Self::start_named("kafka", name, &flags)
+                })
+            });
+            let starts: Vec<_> = starts.collect();
+            starts.into_iter().map(|start| start.join().expect("the broker starts")).collect()
+        })
+    }
+
+    fn link_data(name: &str, data: &Path) {
+        let folder = folder_of(name);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        std::os::unix::fs::symlink(data, folder.join("data")).expect("a link");
+    }
+
     fn start_with(kind: &str, flags: &[&str]) -> Self {
         Self::start_named(kind, unique_name(kind), flags)
     }
@@ -69,7 +103,7 @@ impl RealServer {
     }
 
     fn folder(&self) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/real").join(&self.name)
+        folder_of(&self.name)
     }
 
     /// Runs `scripts/real` with `stop`, `kill`, `pause` or `resume`.
@@ -85,6 +119,10 @@ impl Drop for RealServer {
             eprintln!("{error}");
         }
     }
+}
+
+fn folder_of(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/real").join(name)
 }
 
 fn run_script(arguments: &[&str]) -> String {

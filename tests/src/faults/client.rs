@@ -26,7 +26,8 @@ pub struct RecordingClient {
     pub history: Arc<Mutex<History>>,
     /// Writes every request to a file, and is the clock.
     pub journal: Arc<Journal>,
-    http: reqwest::Client,
+    /// Its connections.
+    pub http: reqwest::Client,
 }
 
 /// The checked part of a page.
@@ -39,6 +40,13 @@ struct PageBody {
 struct EntryBody {
     message: String,
     cursor: Cursor,
+    read: bool,
+}
+
+/// What an acknowledged send is answered.
+struct Acknowledgement {
+    cursor: Cursor,
+    id: String,
 }
 
 /// A request for an inbox.
@@ -84,14 +92,20 @@ impl RecordingClient {
             .await
             .unwrap_or_else(|_| Err("late".into()));
         match outcome {
-            Ok(cursor) => {
-                self.history.lock().record_acknowledged(self.journal.now(), value, cursor);
+            Ok(Acknowledgement { cursor, id }) => {
+                let mut history = self.history.lock();
+                history.record_acknowledged(self.journal.now(), value, cursor);
+                history.record_id(value, &id);
+                drop(history);
                 let note = json!({ "value": value.to_string(), "cursor": cursor.to_string() });
                 self.journal.write_event("acknowledged", note);
                 Some(cursor)
             }
             Err(why) => {
-                self.history.lock().record_unknown(value);
+                let mut history = self.history.lock();
+                history.record_unknown(value);
+                history.record_refused(value, &why);
+                drop(history);
                 self.journal
                     .write_event("unknown", json!({ "value": value.to_string(), "why": why }));
                 None
@@ -99,7 +113,7 @@ impl RecordingClient {
         }
     }
 
-    async fn post_send(&self, value: TestMessage) -> Result<Cursor, String> {
+    async fn post_send(&self, value: TestMessage) -> Result<Acknowledgement, String> {
         let url = format!("{}/send", self.cluster.producer.url);
         let body = format!("from_id={}&to_id={}&message={value}", value.from, value.to);
         let request =
@@ -112,7 +126,38 @@ impl RecordingClient {
             return Err(status.as_u16().to_string());
         }
         let cursor = body["sent"][0]["cursor"].as_str().and_then(|text| text.parse().ok());
-        cursor.ok_or_else(|| format!("200 without a cursor: {body}"))
+        let id = body["sent"][0]["id"].as_str().map(str::to_owned);
+        let found = cursor.zip(id).map(|(cursor, id)| Acknowledgement { cursor, id });
+        found.ok_or_else(|| format!("200 without a cursor and an id: {body}"))
+    }
+
+    /// Marks a notification as read; an answer of 200 is a promise that later answers show it.
+    pub async fn mark_read(&self, instance: usize, value: TestMessage, id: &str) {
+        let url =
+            format!("{}/notifications/{}/read", self.cluster.consumers[instance].url, value.to);
+        let request = self.http.post(url).json(&json!({ "ids": [id] })).timeout(SEND_TIMEOUT);
+        let outcome = match request.send().await {
+            Ok(response) if response.status() == StatusCode::OK => {
+                // Later than the receipt by the time that the rest of the answer takes.
+                response.text().await.map_err(|error| error_kind(&error))
+            }
+            Ok(response) => Err(response.status().as_u16().to_string()),
+            Err(error) => Err(error_kind(&error)),
+        };
+        let mut note = json!({ "value": value.to_string(), "instance": instance });
+        let mut history = self.history.lock();
+        match outcome {
+            Ok(body) => {
+                history.record_marked(self.journal.now(), value);
+                note["answer"] = json!(body);
+            }
+            Err(why) => {
+                history.check_status(&why, || format!("the receipt for {value}"));
+                note["why"] = json!(why);
+            }
+        }
+        drop(history);
+        self.journal.write_event("mark", note);
     }
 
     /// Reads an inbox; `None` if the answer is not a page.
@@ -183,7 +228,7 @@ impl RecordingClient {
         let shown = page
             .notifications
             .into_iter()
-            .map(|EntryBody { message, cursor }| Shown { message, cursor });
+            .map(|EntryBody { message, cursor, read }| Shown { message, cursor, read });
         Ok(shown.collect())
     }
 }

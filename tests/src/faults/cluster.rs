@@ -1,8 +1,8 @@
 //! One producer and several consumers as processes, on a Kafka and a PostgreSQL of their own.
+//! Proxies stand before the brokers, before PostgreSQL, and before each consumer for its peers.
 //! Dropping it ends all of them.
 
 use std::{
-    net::TcpStream,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -12,10 +12,11 @@ use parking_lot::Mutex;
 use reqwest::StatusCode;
 use sqlx::{Connection, PgConnection};
 
-use super::{journal::Journal, random::Random};
+use super::{disk::SmallDisk, journal::Journal, kafka::KafkaCluster, random::Random};
 use crate::{
     real::RealServer,
     service_process::{self, ProcessState, ServiceProcess},
+    tcp_proxy::{Direction, TcpProxy},
     world::{PARTITIONS, unique_name},
 };
 
@@ -24,16 +25,45 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the group may take to distribute its partitions.
 const BALANCE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The consumer whose snapshots are on a small disk, where there is one.
+pub const SMALL_DISK_CONSUMER: usize = 1;
+/// Enough for the snapshots of a few rounds.
+const SNAPSHOTS_MEBIBYTES: u32 = 16;
+/// The `client.id` of the producer.
+pub const PRODUCER_CLIENT: &str = "producer";
+
+/// The parts of an installation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// The number of brokers; with three, each record has three replicas.
+    pub brokers: usize,
+    /// The number of consumers.
+    pub consumers: usize,
+    /// True if the broker and a consumer's snapshots have small disks of their own.
+    pub small_disks: bool,
+}
+
 /// The processes of an installation, and the faults that can be caused.
 pub struct ServiceCluster {
-    kafka: Arc<RealServer>,
+    /// The brokers.
+    pub kafka: KafkaCluster,
+    /// The topic of the notifications.
+    pub topic: String,
+    /// The consumers' group.
+    pub group: String,
     // Removed on drop.
     _postgres: Arc<RealServer>,
     database_url: String,
+    /// Between the producer and PostgreSQL.
+    postgres_proxy: TcpProxy,
+    /// Between each consumer and its peers.
+    peer_proxies: Vec<TcpProxy>,
     /// The only producer.
     pub producer: ServiceProcess,
     /// Numbered from 0.
     pub consumers: Vec<ServiceProcess>,
+    /// The disk of [`SMALL_DISK_CONSUMER`]'s snapshots. Dropped after the processes.
+    snapshots_disk: Option<SmallDisk>,
     http: reqwest::Client,
     folder: PathBuf,
     journal: Arc<Journal>,
@@ -41,63 +71,84 @@ pub struct ServiceCluster {
     victims: Mutex<Random>,
 }
 
+/// The `client.id` of a consumer.
+#[must_use]
+pub fn consumer_client(number: usize) -> String {
+    format!("consumer-{number}")
+}
+
 impl ServiceCluster {
-    /// Starts Kafka, PostgreSQL, a producer and this many consumers, whose logs go to `folder`, and
-    /// waits until all are ready.
+    /// Starts Kafka, PostgreSQL, a producer and the consumers, whose logs go to `folder`, and waits
+    /// until all are ready.
     ///
     /// # Errors
     /// If one of them does not get ready.
     pub async fn start(
-        consumers: usize,
+        topology: Topology,
         programs: &dyn Fn(&str) -> std::path::PathBuf,
         folder: &Path,
         seed: u64,
         journal: Arc<Journal>,
     ) -> Result<Self, String> {
+        let Topology { brokers, consumers, small_disks } = topology;
         let (kafka, postgres) = tokio::join!(
-            run_blocking(|| RealServer::start("kafka")),
+            KafkaCluster::start(brokers, small_disks),
             run_blocking(|| RealServer::start("postgres"))
         );
-        let (kafka, postgres) = (Arc::new(kafka?), Arc::new(postgres?));
+        let (kafka, postgres) = (kafka?, Arc::new(postgres?));
+        let (postgres_proxy, proxied_url) = start_postgres_proxy(&postgres.address).await?;
+        let disk = if small_disks { Some(SmallDisk::mount(SNAPSHOTS_MEBIBYTES)?) } else { None };
         let topic = unique_name("notifications");
         let group = format!("{topic}-group");
-        let common = ["--kafka-brokers", &kafka.address, "--topic", &topic, "--log", "info"];
-        let mut producer = vec!["--database-url", &postgres.address, "--migrate"];
-        producer.extend(common);
-        let mut consumer = vec!["--group", &group, "--inbox-entries", "100000"];
-        consumer.extend(common);
         let mut ports = service_process::free_ports(consumers + 1).into_iter();
         let producer_port = ports.next().ok_or("no free port")?;
+        let (addresses, replication) = (kafka.addresses(), brokers.min(3).to_string());
+        let mut common = vec!["--kafka-brokers", &addresses, "--topic", &topic, "--log", "info"];
+        common.extend(["--replication", &replication]);
+        let property = format!("client.id={PRODUCER_CLIENT}");
+        let mut arguments = vec!["--database-url", &proxied_url, "--migrate", "--rate-limit", "0"];
+        arguments.extend(["--kafka-property", &property]);
+        arguments.extend(&common);
+        let (program, flag) = (programs("producer"), "--listen");
+        let producer =
+            ServiceProcess::new("producer", program, &arguments, flag, producer_port, folder);
+        let (mut members, mut peer_proxies) = (Vec::new(), Vec::new());
+        for (number, port) in (0..).zip(ports) {
+            let proxy = start_proxy(&format!("127.0.0.1:{port}")).await?;
+            let small = disk.as_ref().filter(|_| number == SMALL_DISK_CONSUMER);
+            let snapshots = small.map_or_else(
+                || folder.join(format!("snapshots-{number}")),
+                |disk| disk.path().join("snapshots"),
+            );
+            let property = format!("client.id={}", consumer_client(number));
+            let advertise = format!("http://{}", proxy.address());
+            let mut arguments = vec!["--group", &group, "--inbox-entries", "100000"];
+            arguments.extend(["--kafka-property", &property, "--advertise", &advertise]);
+            arguments.extend(["--heartbeat", "2s", "--max-streams-per-user", "1000"]);
+            // The first one rebuilds from the log alone.
+            let snapshots = snapshots.display().to_string();
+            if number > 0 {
+                arguments.extend(["--snapshots", &snapshots, "--snapshot-every", "5s"]);
+            }
+            arguments.extend(&common);
+            let (name, program) = (format!("consumer {number}"), programs("consumer"));
+            members.push(ServiceProcess::new(&name, program, &arguments, flag, port, folder));
+            peer_proxies.push(proxy);
+        }
+        let timeout = Duration::from_secs(5);
+        let http = reqwest::Client::builder().timeout(timeout).build().map_err(to_text)?;
         let cluster = Self {
-            producer: ServiceProcess::new(
-                "producer",
-                programs("producer"),
-                &producer,
-                "--listen",
-                producer_port,
-                folder,
-            ),
-            consumers: (0..)
-                .zip(ports)
-                .map(|(number, port)| {
-                    let name = format!("consumer {number}");
-                    ServiceProcess::new(
-                        &name,
-                        programs("consumer"),
-                        &consumer,
-                        "--listen",
-                        port,
-                        folder,
-                    )
-                })
-                .collect(),
-            database_url: postgres.address.clone(),
             kafka,
+            topic,
+            group,
+            database_url: postgres.address.clone(),
             _postgres: postgres,
-            http: reqwest::Client::builder()
-                .timeout(Duration::from_secs(5))
-                .build()
-                .map_err(to_text)?,
+            postgres_proxy,
+            peer_proxies,
+            producer,
+            consumers: members,
+            snapshots_disk: disk,
+            http,
             folder: folder.to_owned(),
             journal,
             victims: Mutex::new(Random::new(seed, "victims")),
@@ -158,31 +209,35 @@ impl ServiceCluster {
         live.filter_map(|partition| i32::try_from(partition["partition"].as_i64()?).ok()).collect()
     }
 
-    /// kill -9 of the broker.
-    ///
-    /// # Errors
-    /// If `scripts/real` fails.
-    pub async fn kill_broker(&self) -> Result<(), String> {
-        let kafka = Arc::clone(&self.kafka);
-        run_blocking(move || kafka.run_action("kill")).await
+    /// Texts about brokers that ended by themselves.
+    pub fn take_broker_exit_reports(&self) -> Vec<String> {
+        self.kafka.take_exit_reports(&self.folder)
     }
 
-    /// Restarts the broker with its data, and waits until it answers.
-    ///
-    /// # Errors
-    /// If it does not answer.
-    pub async fn start_broker(&self) -> Result<(), String> {
-        let kafka = Arc::clone(&self.kafka);
-        run_blocking(move || kafka.start_again("kafka")).await
+    /// Holds back all bytes between this consumer and the peers that forward to it.
+    pub fn cut_from_peers(&self, consumer: usize) {
+        cut_both_ways(&self.peer_proxies[consumer]);
     }
 
-    /// A text about the broker's exit, if it ended by itself; its log is copied to the other logs.
-    pub fn take_broker_exit_report(&self) -> Option<String> {
-        TcpStream::connect(&self.kafka.address).err()?;
-        let kept = self.folder.join("kafka.log");
-        let words = std::fs::copy(self.kafka.log_file(), &kept);
-        let kept = words.map_or_else(|error| error.to_string(), |_| kept.display().to_string());
-        Some(format!("the broker ended by itself; see {kept}"))
+    /// Holds back all bytes between the producer and PostgreSQL.
+    pub fn cut_postgres(&self) {
+        cut_both_ways(&self.postgres_proxy);
+    }
+
+    /// Ends all cuts and delays.
+    pub fn heal(&self) {
+        self.kafka.heal();
+        for proxy in self.peer_proxies.iter().chain([&self.postgres_proxy]) {
+            proxy.heal();
+        }
+    }
+
+    /// The disk of [`SMALL_DISK_CONSUMER`]'s snapshots.
+    ///
+    /// # Errors
+    /// If this installation has none.
+    pub fn snapshots_disk(&self) -> Result<&SmallDisk, String> {
+        self.snapshots_disk.as_ref().ok_or_else(|| "the snapshots have no disk of their own".into())
     }
 
     /// Starts all stopped processes, resumes the frozen ones, and waits until all are ready.
@@ -190,7 +245,8 @@ impl ServiceCluster {
     /// # Errors
     /// If one does not get ready.
     pub async fn start_all(&self) -> Result<(), String> {
-        self.start_broker().await?;
+        self.heal();
+        self.kafka.start_all().await?;
         for member in self.consumers.iter().chain([&self.producer]) {
             match member.state() {
                 ProcessState::Up => {}
@@ -259,7 +315,7 @@ impl ServiceCluster {
 }
 
 /// Runs blocking work on a thread of its own. A panic there becomes an error here.
-async fn run_blocking<T: Send + 'static>(
+pub(super) async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.map_err(|error| match error.try_into_panic() {
@@ -270,4 +326,25 @@ async fn run_blocking<T: Send + 'static>(
 
 fn to_text(error: impl std::fmt::Display) -> String {
     error.to_string()
+}
+
+async fn start_proxy(server: &str) -> Result<TcpProxy, String> {
+    let proxy = TcpProxy::listen().await.map_err(to_text)?;
+    proxy.set_server(server.parse().map_err(to_text)?);
+    Ok(proxy)
+}
+
+/// A proxy before the server of this URL, and the URL of the proxy.
+async fn start_postgres_proxy(url: &str) -> Result<(TcpProxy, String), String> {
+    let server = url.split(['@', '/']).nth(3).ok_or("not the URL of a server")?;
+    let proxy = start_proxy(server).await?;
+    let proxied = url.replace(server, &proxy.address().to_string());
+    Ok((proxy, proxied))
+}
+
+/// Clients that do not speak Kafka's protocol have the empty name.
+fn cut_both_ways(proxy: &TcpProxy) {
+    for direction in [Direction::ToServer, Direction::ToClient] {
+        proxy.set_cut("", direction, true);
+    }
 }

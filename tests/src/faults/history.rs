@@ -4,10 +4,14 @@
 //! The promises: an acknowledged notification is shown once, after all earlier ones of its sender
 //! to the same recipient. If one answer showed it, every later answer of any instance shows it. An
 //! answer to `at_least` contains the requested notification. A send without an acknowledgement may
-//! be shown or not, but never twice.
+//! be shown or not, but never twice. A receipt that was answered 200 is seen in every later answer. A
+//! stream that resumes by its cursor tells each notification once.
 
 mod message;
 mod check;
+mod receipts;
+mod streams;
+mod forget;
 #[cfg(test)]
 mod tests;
 
@@ -20,9 +24,12 @@ use model::Cursor;
 
 pub use message::TestMessage;
 
-/// How long an inbox may stay empty after its first notification was acknowledged. An instance that
-/// is cut off from the log for longer than the group's session timeout (10 s) must notice.
-pub const EMPTY_GRACE: Duration = Duration::from_secs(15);
+/// How long an answer may lack an acknowledged notification. An instance that is cut off from the
+/// log for longer than the group's session timeout (10 s) must notice.
+pub const MAX_STALE_AGE: Duration = Duration::from_secs(15);
+
+/// Answers that lack a notification for longer than this are counted as stale.
+pub const STALE_AGE: Duration = Duration::from_secs(1);
 
 /// Counterexamples that are kept of each kind.
 const MAX_EXAMPLES: usize = 5;
@@ -37,13 +44,29 @@ pub enum Violation {
     /// Shown after a notification that the same sender sent to the same recipient later, both
     /// acknowledged. Counted per notification.
     Disorder,
-    /// An answer that lacks a notification of an earlier answer, or is empty [`EMPTY_GRACE`] after
-    /// the first acknowledgement. Counted per answer.
+    /// An answer that lacks a notification of an earlier answer or stream. Counted per answer.
+    Back,
+    /// An answer that is empty [`MAX_STALE_AGE`] after the first acknowledgement. Counted per
+    /// answer.
     Empty,
+    /// An answer that lacks a notification [`MAX_STALE_AGE`] after its acknowledgement, but has
+    /// others. Counted per answer.
+    Stale,
     /// An answer to `at_least` without the requested notification. Counted per answer.
     AtLeast,
+    /// An entry that is shown as unread after its receipt was answered 200. Counted per
+    /// notification.
+    Receipt,
+    /// Acknowledged, but not told by a stream that was open. Counted per stream and notification.
+    StreamLost,
+    /// Told twice by one stream, or below an earlier cursor. Counted per stream and notification.
+    StreamTwice,
+    /// A gap on a stream, although the log lost nothing. Counted per gap.
+    StreamGap,
     /// A notification that was not sent to this recipient. Counted per answer.
     Foreign,
+    /// A status that no fault explains, such as 404 or 500. Counted per answer.
+    Status,
     /// The final inboxes of two instances differ. Counted per inbox.
     Differs,
     /// No correct answer before the deadline. Counted per user.
@@ -78,6 +101,18 @@ pub struct HistoryTotals {
     pub reads: u64,
     /// Answers with a page to requests with `at_least`.
     pub at_least_reads: u64,
+    /// Sends without a 200, by reason.
+    pub refused: BTreeMap<String, u64>,
+    /// Receipts that were answered 200.
+    pub receipts: u64,
+    /// Notifications that streams told.
+    pub streamed: u64,
+    /// Times that a stream was opened.
+    pub streams_opened: u64,
+    /// Gaps that streams told.
+    pub gaps: u64,
+    /// Answers that lacked a notification for longer than [`STALE_AGE`].
+    pub stale: u64,
     /// Requests for an inbox without a page as answer, by reason.
     pub unavailable: BTreeMap<String, u64>,
     /// The longest time for which an acknowledged notification was missing from an answer.
@@ -110,6 +145,8 @@ pub struct Shown {
     pub message: String,
     /// Its cursor.
     pub cursor: Cursor,
+    /// True if it is marked as read.
+    pub read: bool,
 }
 
 /// All events of a run.
@@ -122,6 +159,10 @@ pub struct History {
     settled: HashMap<i64, (usize, Vec<Shown>)>,
     /// Violations that count once per notification and were counted already.
     counted: HashSet<(Violation, TestMessage)>,
+    /// The open streams, by number.
+    streams: HashMap<u64, streams::OpenStream>,
+    /// True once records were removed from the log on purpose.
+    forgot: bool,
     /// Since when a user has got no page.
     unanswered: HashMap<i64, Duration>,
     totals: HistoryTotals,
@@ -132,13 +173,22 @@ pub struct History {
 struct SentMessage {
     outcome: Outcome,
     first_shown: Option<FirstShown>,
+    /// The notification's id, if acknowledged.
+    id: Option<String>,
+    /// Time of the answer to the first receipt.
+    marked_at: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Outcome {
     Pending,
-    Acknowledged { at: Duration, cursor: Cursor },
+    Acknowledged {
+        at: Duration,
+        cursor: Cursor,
+    },
     Unknown,
+    /// Removed from the log on purpose: it may be shown or not.
+    Forgotten,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -152,7 +202,8 @@ impl History {
     /// Records that a send starts. A sender has at most one concurrent send to a recipient.
     pub fn record_sending(&mut self, value: TestMessage) {
         self.totals.sends += 1;
-        self.sends.insert(value, SentMessage { outcome: Outcome::Pending, first_shown: None });
+        let (outcome, first_shown) = (Outcome::Pending, None);
+        self.sends.insert(value, SentMessage { outcome, first_shown, id: None, marked_at: None });
         self.to.entry(value.to).or_default().push(value);
     }
 
@@ -160,6 +211,9 @@ impl History {
     pub fn record_acknowledged(&mut self, at: Duration, value: TestMessage, cursor: Cursor) {
         self.totals.acknowledged += 1;
         let Some(sent) = self.sends.get_mut(&value) else { return };
+        if matches!(sent.outcome, Outcome::Forgotten) {
+            return;
+        }
         sent.outcome = Outcome::Acknowledged { at, cursor };
         if let Some(first) = sent.first_shown {
             self.compare_places(value, first.cursor, cursor);
@@ -170,14 +224,26 @@ impl History {
     pub fn record_unknown(&mut self, value: TestMessage) {
         self.totals.indeterminate += 1;
         if let Some(sent) = self.sends.get_mut(&value) {
+            if matches!(sent.outcome, Outcome::Forgotten) {
+                return;
+            }
             sent.outcome = Outcome::Unknown;
             self.totals.indeterminate_shown += u64::from(sent.first_shown.is_some());
         }
     }
 
+    /// Records why a send got no 200: a status, or a word.
+    pub fn record_refused(&mut self, value: TestMessage, why: &str) {
+        *self.totals.refused.entry(why.to_owned()).or_default() += 1;
+        self.check_status(why, || format!("the send of {value}"));
+    }
+
     /// Records a request for an inbox, sent at `began`, that got no page.
     pub fn record_unavailable(&mut self, began: Duration, user: i64, why: &str) {
         self.unanswered.entry(user).or_insert(began);
+        self.check_status(why, || {
+            format!("the read of user {user} at {:.3} s", began.as_secs_f64())
+        });
         *self.totals.unavailable.entry(why.to_owned()).or_default() += 1;
     }
 
@@ -199,7 +265,7 @@ impl History {
         let sent = self.to.get(&user).map(Vec::as_slice).unwrap_or_default();
         let due = sent.iter().filter(|value| match self.sends[value].outcome {
             Outcome::Acknowledged { at, .. } => at < before,
-            Outcome::Pending | Outcome::Unknown => false,
+            Outcome::Pending | Outcome::Unknown | Outcome::Forgotten => false,
         });
         due.filter(|value| !present.contains(value)).copied().collect()
     }
@@ -237,6 +303,15 @@ impl History {
         let mut users: Vec<_> = self.to.keys().copied().collect();
         users.sort_unstable();
         users
+    }
+
+    /// A fault may cause 503 and 504. Words such as `broken` are no statuses. `at_least` of a log
+    /// that was made again is 409.
+    pub(super) fn check_status(&mut self, why: &str, what: impl FnOnce() -> String) {
+        let Ok(status) = why.parse::<u16>() else { return };
+        if !(matches!(status, 503 | 504) || status == 409 && self.forgot) {
+            self.record_violation(Violation::Status, format!("{} was answered {status}", what()));
+        }
     }
 
     fn record_message_violation(

@@ -22,7 +22,7 @@ const TICK: Duration = Duration::from_millis(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(3);
 /// Senders to each recipient.
 const SENDERS_PER_USER: usize = 10;
-/// Limit of concurrent reads.
+/// Limit of concurrent reads, and of concurrent receipts.
 const MAX_READS: usize = 200;
 /// One of this many acknowledgements is checked by a read with `at_least`.
 const SENDS_PER_CHECK: usize = 4;
@@ -57,7 +57,8 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts `rate` sends a second to these users, and half as many reads.
+    /// Starts `rate` sends a second to these users, half as many reads, and a tenth as many
+    /// receipts.
     pub fn start(client: &RecordingClient, people: &ActiveUsers, rate: u32, seed: u64) -> Self {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -71,6 +72,14 @@ impl Load {
             Random::new(seed, "reads"),
         );
         tasks.spawn(run_generator(stop.clone(), reading));
+        let marking = ReceiptGenerator {
+            client: client.clone(),
+            people: people.clone(),
+            rate: f64::from(rate) / 10.0,
+            random: Random::new(seed, "receipts"),
+            under_way: JoinSet::new(),
+        };
+        tasks.spawn(run_generator(stop.clone(), marking));
         Self { stop, tasks }
     }
 
@@ -215,6 +224,39 @@ impl RequestGenerator for ReadGenerator {
             self.under_way.spawn(async move {
                 client.read_inbox(question).await;
             });
+        }
+    }
+
+    async fn await_requests(self) {
+        self.under_way.join_all().await;
+    }
+}
+
+struct ReceiptGenerator {
+    client: RecordingClient,
+    people: ActiveUsers,
+    rate: f64,
+    random: Random,
+    under_way: JoinSet<()>,
+}
+
+impl RequestGenerator for ReceiptGenerator {
+    fn rate(&self) -> f64 {
+        self.rate
+    }
+
+    fn begin_request(&mut self) {
+        while self.under_way.try_join_next().is_some() {}
+        let (people, known) =
+            (self.people.current_ids(), self.client.cluster.reachable_consumers());
+        let user = self.random.pick_one(&people).copied();
+        let instance = self.random.pick_one(&known).copied();
+        let choice = self.random.next_below(usize::MAX);
+        let Some((user, instance)) = user.zip(instance) else { return };
+        let picked = self.client.history.lock().pick_unmarked(user, choice);
+        if let Some((value, id)) = picked.filter(|_| self.under_way.len() < MAX_READS) {
+            let client = self.client.clone();
+            self.under_way.spawn(async move { client.mark_read(instance, value, &id).await });
         }
     }
 

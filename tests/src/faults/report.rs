@@ -1,6 +1,6 @@
 //! The result of a run as Markdown.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use super::{
     history::Violation,
@@ -8,15 +8,22 @@ use super::{
 };
 
 /// The columns that must be zero, in order.
-const VIOLATIONS: [(Violation, &str); 9] = [
+const VIOLATIONS: [(Violation, &str); 16] = [
     (Violation::Lost, "lost"),
     (Violation::Twice, "shown twice"),
     (Violation::Disorder, "out of order"),
+    (Violation::Back, "went back in time"),
     (Violation::Empty, "wrong empty answers"),
+    (Violation::Stale, "older than 15 s"),
     (Violation::AtLeast, "`at_least` violated"),
+    (Violation::Receipt, "receipts without effect"),
+    (Violation::StreamLost, "streams: lost"),
+    (Violation::StreamTwice, "streams: twice"),
+    (Violation::StreamGap, "streams: wrong gaps"),
     (Violation::Foreign, "never sent"),
     (Violation::Differs, "instances differ"),
     (Violation::Stuck, "no right answer"),
+    (Violation::Status, "wrong status"),
     (Violation::Died, "died"),
 ];
 
@@ -44,9 +51,9 @@ pub fn summary_line(outcome: &ScenarioOutcome) -> String {
 #[must_use]
 pub fn to_markdown(plan: Plan, outcomes: &[ScenarioOutcome]) -> String {
     let mut text = format!(
-        "# Faults\n\nSeed {}, {} rounds of each scenario, {} sends a second, three consumers, one broker. \
-         The bold columns must be zero.\n\n",
-        plan.seed, plan.rounds, plan.rate,
+        "# Faults\n\nSeed {}, {} rounds of each scenario, {} sends a second, {} open streams, three consumers, \
+         one broker or three with replication 3. The bold columns must be zero.\n\n",
+        plan.seed, plan.rounds, plan.rate, plan.streams,
     );
     write_correctness(&mut text, outcomes);
     write_availability(&mut text, outcomes);
@@ -55,10 +62,18 @@ pub fn to_markdown(plan: Plan, outcomes: &[ScenarioOutcome]) -> String {
 }
 
 fn write_correctness(text: &mut String, outcomes: &[ScenarioOutcome]) {
-    let mut header: Vec<String> =
-        ["scenario", "faults", "sent", "acknowledged (written again)", "indeterminate (shown)"]
-            .map(str::to_owned)
-            .into();
+    let mut header: Vec<String> = [
+        "scenario",
+        "brokers",
+        "faults",
+        "sent",
+        "acknowledged (written again)",
+        "indeterminate (shown)",
+        "receipts",
+        "told by streams",
+    ]
+    .map(str::to_owned)
+    .into();
     header.extend(VIOLATIONS.map(|(_, name)| format!("**{name}**")));
     write_row(text, &header);
     write_row(text, &header.iter().map(|_| "---".to_owned()).collect::<Vec<_>>());
@@ -67,10 +82,13 @@ fn write_correctness(text: &mut String, outcomes: &[ScenarioOutcome]) {
         let totals = history.totals();
         let mut cells = vec![
             outcome.scenario.name().to_owned(),
+            outcome.scenario.topology().brokers.to_string(),
             outcome.faults.to_string(),
             totals.sends.to_string(),
             format!("{} ({})", totals.acknowledged, totals.written_again),
             format!("{} ({})", totals.indeterminate, totals.indeterminate_shown),
+            totals.receipts.to_string(),
+            totals.streamed.to_string(),
         ];
         cells.extend(VIOLATIONS.map(|(wrong, _)| history.violation_count(wrong).to_string()));
         write_row(text, &cells);
@@ -85,8 +103,12 @@ fn write_availability(text: &mut String, outcomes: &[ScenarioOutcome]) {
         "inboxes shown",
         "of these with `at_least`",
         "not shown, by reason",
+        "not acknowledged, by reason",
+        "streams opened",
+        "gaps",
         "longest unanswered",
-        "longest unseen",
+        "answers older than 1 s",
+        "oldest answer",
         "first right answer: p50",
         "max",
         "broker back: max",
@@ -96,7 +118,6 @@ fn write_availability(text: &mut String, outcomes: &[ScenarioOutcome]) {
     for outcome in outcomes {
         let history = outcome.history.lock();
         let totals = history.totals();
-        let reasons = totals.unavailable.iter().map(|(why, count)| format!("{count} {why}"));
         let mut recovery = outcome.recovery.clone();
         recovery.sort_unstable();
         let median = recovery.get(recovery.len() / 2);
@@ -107,8 +128,12 @@ fn write_availability(text: &mut String, outcomes: &[ScenarioOutcome]) {
                 format!("{:.0} s", outcome.took.as_secs_f64()),
                 totals.reads.to_string(),
                 totals.at_least_reads.to_string(),
-                reasons.collect::<Vec<_>>().join(", "),
+                join_counts(&totals.unavailable),
+                join_counts(&totals.refused),
+                totals.streams_opened.to_string(),
+                totals.gaps.to_string(),
                 format_seconds(Some(&totals.longest_unanswered)),
+                totals.stale.to_string(),
                 format_seconds(Some(&totals.longest_unseen)),
                 format_seconds(median),
                 format_seconds(recovery.last()),
@@ -119,8 +144,8 @@ fn write_availability(text: &mut String, outcomes: &[ScenarioOutcome]) {
     text.push_str(
         "\nThe first right answer is timed for each affected user from the fault on: an inbox that shows \
          everything acknowledged before the fault, or, if sends fail meanwhile, a notification sent after \
-         it. Longest unanswered: how long a user got no inbox from any consumer that was asked. Longest \
-         unseen: how long answers lacked an acknowledged notification.\n",
+         it. Longest unanswered: how long a user got no inbox from any consumer that was asked. The age \
+         of an answer is the time since the acknowledgement of the oldest notification that it lacks.\n",
     );
 }
 
@@ -147,6 +172,11 @@ fn write_counterexamples(text: &mut String, outcomes: &[ScenarioOutcome]) {
 
 fn write_row(text: &mut String, cells: &[String]) {
     let _ = writeln!(text, "| {} |", cells.join(" | "));
+}
+
+fn join_counts(counts: &BTreeMap<String, u64>) -> String {
+    let counts = counts.iter().map(|(why, count)| format!("{count} {why}"));
+    counts.collect::<Vec<_>>().join(", ")
 }
 
 fn format_seconds(time: Option<&Duration>) -> String {

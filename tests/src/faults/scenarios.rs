@@ -1,4 +1,9 @@
-//! The faults: which, how, and how often.
+//! Runs the scenarios: rounds of load, faults, and the wait for correct answers.
+
+mod processes;
+mod network;
+mod brokers;
+mod storage;
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,8 +16,12 @@ use super::{
     load::{ActiveUsers, Load},
     probe::{Recovery, measure_recovery},
     random::Random,
+    scenario::Scenario,
+    streams::StreamFleet,
 };
 use crate::world::home_partition;
+
+use network::CutWays;
 
 /// Recipients in each round.
 const USERS_PER_ROUND: usize = 60;
@@ -24,48 +33,12 @@ const PROBE_SENDER: i64 = 9_999;
 const PROBES_PER_FAULT: usize = 12;
 /// Length of the load before and after each fault.
 const CALM_DURATION: Duration = Duration::from_secs(2);
-/// Longer than a consumer's session timeout (10 s).
-const FREEZE_DURATION: Duration = Duration::from_secs(12);
+/// Interval between two reads from one certain consumer. Its answers arrive between others'.
+const DIRECT_READ_INTERVAL: Duration = Duration::from_millis(50);
 /// Timeout of a read from one certain consumer.
 const DIRECT_READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// A longer round is given up.
-const ROUND_TIMEOUT: Duration = Duration::from_secs(150);
-
-/// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Scenario {
-    /// kill -9 of the producer
-    Producer,
-    /// kill -9 of one of three consumers
-    Consumer,
-    /// kill -9 of the broker
-    Broker,
-    /// SIGSTOP of a consumer for longer than its session, then SIGCONT
-    Pause,
-    /// SIGTERM and a new start of each consumer, one after the other
-    Rolling,
-    /// From three consumers to one, and to three again
-    Scale,
-}
-
-impl Scenario {
-    /// All scenarios, the mildest first.
-    pub const ALL: [Self; 6] =
-        [Self::Producer, Self::Consumer, Self::Broker, Self::Pause, Self::Rolling, Self::Scale];
-
-    /// Name in the report.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Producer => "kill -9 the producer",
-            Self::Consumer => "kill -9 a consumer",
-            Self::Broker => "kill -9 the broker",
-            Self::Pause => "freeze a consumer",
-            Self::Rolling => "rolling restart",
-            Self::Scale => "scale 3 → 1 → 3",
-        }
-    }
-}
+const ROUND_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Result of a scenario.
 pub struct ScenarioOutcome {
@@ -94,6 +67,8 @@ pub struct Plan {
     pub rounds: u32,
     /// Sends a second.
     pub rate: u32,
+    /// Open streams.
+    pub streams: usize,
 }
 
 /// Runs one scenario.
@@ -151,6 +126,8 @@ impl ScenarioRun {
             self.people = new_users(number, round);
             self.client.cluster.add_users(&self.people).await?;
             people.replace(&self.people);
+            let mut random = Random::new(self.random.next_number(), "streams");
+            let streams = StreamFleet::open(&self.client, &self.people, plan.streams, &mut random);
             // One load runs through all rounds.
             load.get_or_insert_with(|| Load::start(&self.client, &people, plan.rate, plan.seed));
             self.print_event(&format!("{}, {} of {}", scenario.name(), round + 1, plan.rounds));
@@ -161,6 +138,7 @@ impl ScenarioRun {
             if outcome.is_err() {
                 break;
             }
+            streams.close().await;
         }
         if let Some(load) = load {
             load.stop().await;
@@ -180,132 +158,26 @@ impl ScenarioRun {
             Scenario::Pause => self.pause_consumer().await?,
             Scenario::Rolling => self.restart_each_consumer().await?,
             Scenario::Scale => self.scale_down_and_up().await?,
+            Scenario::Cut => self.cut_one_off(CutWays::Both).await?,
+            Scenario::CutOneWay => self.cut_one_off(CutWays::One).await?,
+            Scenario::Late => self.delay_answers().await?,
+            Scenario::Peers => self.cut_from_peers().await?,
+            Scenario::Postgres => self.cut_postgres().await?,
+            Scenario::Retention => self.remove_half_of_the_log().await?,
+            Scenario::Recreate => self.recreate_topic().await?,
+            Scenario::Brokers => self.kill_each_broker().await?,
+            Scenario::Coordinator => self.kill_coordinator_and_consumer().await?,
+            Scenario::TwoBrokers => self.kill_two_brokers().await?,
+            Scenario::Elections => self.restart_each_broker().await?,
+            Scenario::Disk => self.fill_disks().await?,
         }
         self.client.cluster.await_all_ready().await?;
         sleep(CALM_DURATION / 2).await;
         Ok(())
     }
 
-    async fn kill_producer(&mut self) -> Result<(), String> {
-        let cluster = Arc::clone(&self.client.cluster);
-        let pause = cluster.random_duration(Duration::from_millis(500));
-        let fault = self.announce_fault("kill -9 the producer");
-        cluster.producer.kill().await?;
-        sleep(pause).await;
-        cluster.producer.start()?;
-        let users = self.pick_users();
-        self.await_recovery(&users, fault, Recovery::Sends { from: PROBE_SENDER }).await;
-        Ok(())
-    }
-
-    async fn kill_consumer(&mut self) -> Result<(), String> {
-        let cluster = Arc::clone(&self.client.cluster);
-        let victim = cluster.pick_running_consumer();
-        let users = self.users_on(victim).await;
-        // In half of the rounds it restarts soon, as under a supervisor; in the others it stays
-        // down.
-        let soon = self.random.next_below(2) == 0;
-        let pause = cluster.random_duration(Duration::from_secs(3));
-        let fault = self.announce_fault(&format!("kill -9 consumer {victim}"));
-        cluster.consumers[victim].kill().await?;
-        if soon {
-            sleep(pause).await;
-            cluster.consumers[victim].start()?;
-        }
-        self.await_recovery(&users, fault, Recovery::Reads).await;
-        if !soon {
-            cluster.consumers[victim].start()?;
-        }
-        Ok(())
-    }
-
-    async fn kill_broker(&mut self) -> Result<(), String> {
-        let cluster = Arc::clone(&self.client.cluster);
-        let pause = cluster.random_duration(Duration::from_secs(2));
-        let fault = self.announce_fault("kill -9 the broker");
-        cluster.kill_broker().await?;
-        sleep(pause).await;
-        let users = self.pick_users();
-        let journal = Arc::clone(&self.client.journal);
-        let start = async {
-            cluster.start_broker().await?;
-            journal.print_event("the broker answers again");
-            Ok::<_, String>(journal.now().saturating_sub(fault))
-        };
-        let recover = self.await_recovery(&users, fault, Recovery::Sends { from: PROBE_SENDER });
-        let (started, ()) = tokio::join!(start, recover);
-        self.broker.push(started?);
-        Ok(())
-    }
-
-    async fn pause_consumer(&mut self) -> Result<(), String> {
-        let cluster = Arc::clone(&self.client.cluster);
-        let victim = cluster.pick_running_consumer();
-        let users = self.users_on(victim).await;
-        let connections = self.open_connections(victim, &users).await;
-        let fault = self.announce_fault(&format!("SIGSTOP consumer {victim}"));
-        cluster.consumers[victim].pause()?;
-        let everybody_else = self.await_recovery(&users, fault, Recovery::Reads);
-        tokio::join!(everybody_else, sleep(FREEZE_DURATION));
-        // Other consumers own its partitions now, and show messages that it has never read.
-        sleep(CALM_DURATION).await;
-        // Requests are sent before it resumes, over connections that it has accepted, so that it
-        // has to answer them before it can learn of the rebalance.
-        let asked = Self::ask_directly(victim, connections);
-        sleep(Duration::from_millis(300)).await;
-        self.print_event(&format!("SIGCONT consumer {victim}"));
-        cluster.consumers[victim].resume()?;
-        asked.join_all().await;
-        Ok(())
-    }
-
-    async fn restart_each_consumer(&mut self) -> Result<(), String> {
-        let cluster = Arc::clone(&self.client.cluster);
-        for number in cluster.running_consumers() {
-            let users = self.users_on(number).await;
-            let fault = self.announce_fault(&format!("SIGTERM consumer {number}"));
-            let restart = async {
-                cluster.consumers[number].terminate().await?;
-                cluster.consumers[number].start()
-            };
-            let (restarted, ()) =
-                tokio::join!(restart, self.await_recovery(&users, fault, Recovery::Reads));
-            restarted?;
-            cluster.await_all_ready().await?;
-        }
-        Ok(())
-    }
-
-    async fn scale_down_and_up(&mut self) -> Result<(), String> {
-        let cluster = Arc::clone(&self.client.cluster);
-        let stays = cluster.pick_running_consumer();
-        let others: Vec<_> =
-            cluster.running_consumers().into_iter().filter(|number| *number != stays).collect();
-        let mut users = Vec::new();
-        for &number in &others {
-            users.extend(self.users_on(number).await);
-        }
-        let fault = self.announce_fault(&format!("SIGTERM consumers {others:?}"));
-        let leave = futures_util::future::try_join_all(
-            others.iter().map(|&number| cluster.consumers[number].terminate()),
-        );
-        let (left, ()) = tokio::join!(leave, self.await_recovery(&users, fault, Recovery::Reads));
-        left?;
-        sleep(CALM_DURATION).await;
-        self.announce_fault(&format!("start consumers {others:?}"));
-        for &number in &others {
-            cluster.consumers[number].start()?;
-        }
-        // Partitions move somewhat later; the load's readers cover that time.
-        cluster.await_all_ready().await?;
-        cluster.await_balance().await;
-        let (everybody, now) = (self.people.clone(), self.client.journal.now());
-        self.await_recovery(&everybody, now, Recovery::Reads).await;
-        Ok(())
-    }
-
     /// Opens a connection to this consumer for each of these users, and uses it once.
-    async fn open_connections(
+    pub(super) async fn open_connections(
         &self,
         instance: usize,
         users: &[i64],
@@ -319,30 +191,30 @@ impl ScenarioRun {
         futures_util::future::join_all(connected).await
     }
 
-    /// Reads each of these inboxes from this consumer, whatever its state.
-    fn ask_directly(
+    /// Reads each of these inboxes from this consumer for this long, whatever its state.
+    pub(super) fn ask_directly(
         instance: usize,
         connections: Vec<(i64, RecordingClient)>,
+        lasting: Duration,
     ) -> tokio::task::JoinSet<()> {
         let mut asked = tokio::task::JoinSet::new();
         for (user, client) in connections {
             asked.spawn(async move {
-                // Repeats until the consumer must have noticed that it was fenced by the group.
                 let again = async {
                     let timeout = DIRECT_READ_TIMEOUT;
                     loop {
                         let query = InboxQuery { user, instance, at_least: None, timeout };
                         client.read_inbox(query).await;
-                        sleep(Duration::from_millis(20)).await;
+                        sleep(DIRECT_READ_INTERVAL).await;
                     }
                 };
-                let _: Result<(), _> = timeout(DIRECT_READ_TIMEOUT, again).await;
+                let _: Result<(), _> = timeout(lasting, again).await;
             });
         }
         asked
     }
 
-    async fn await_recovery(&mut self, users: &[i64], fault: Duration, right: Recovery) {
+    pub(super) async fn await_recovery(&mut self, users: &[i64], fault: Duration, right: Recovery) {
         let mut random = Random::new(self.random.next_number(), "recovery");
         let waited = measure_recovery(&self.client, users, fault, right, &mut random).await;
         let longest = waited.iter().max().copied().unwrap_or_default().as_secs_f64();
@@ -377,7 +249,7 @@ impl ScenarioRun {
         let cluster = &self.client.cluster;
         let members = cluster.consumers.iter().chain([&cluster.producer]);
         let dead = members.filter_map(crate::service_process::ServiceProcess::take_exit_report);
-        for how in dead.chain(cluster.take_broker_exit_report()) {
+        for how in dead.chain(cluster.take_broker_exit_reports()) {
             self.print_event(&how);
             self.client.history.lock().record_violation(Violation::Died, how);
         }

@@ -7,7 +7,9 @@ use std::{
 
 use model::Cursor;
 
-use super::{EMPTY_GRACE, FirstShown, History, Outcome, Reading, Shown, TestMessage, Violation};
+use super::{
+    FirstShown, History, MAX_STALE_AGE, Outcome, Reading, STALE_AGE, Shown, TestMessage, Violation,
+};
 
 impl History {
     /// Checks an answered inbox.
@@ -20,7 +22,7 @@ impl History {
         let mut present = HashSet::with_capacity(reading.shown.len());
         let mut newest: HashMap<i64, TestMessage> = HashMap::new();
         for shown in &reading.shown {
-            let Some(value) = self.find_sent(reading, shown) else {
+            let Some(value) = self.find_sent(reading.user, shown) else {
                 let example = format!(
                     "{shown:?} was never sent to user {}; {}",
                     reading.user,
@@ -35,6 +37,7 @@ impl History {
                 });
             }
             self.note_shown(reading, value, shown.cursor);
+            self.check_receipt(reading, value, shown);
             self.check_order(reading, &mut newest, value);
         }
         self.check_complete(reading, &present);
@@ -63,10 +66,12 @@ impl History {
             None => {
                 self.settled.insert(reading.user, (reading.instance, reading.shown.clone()));
             }
-            Some((_, first)) if *first == reading.shown => {}
+            Some((_, first)) if is_same_inbox(first, &reading.shown) => {}
             Some((other, first)) => {
                 let only = |these: &[Shown], those: &[Shown]| -> Vec<String> {
-                    let only = these.iter().filter(|shown| !those.contains(shown));
+                    let only = these
+                        .iter()
+                        .filter(|shown| !those.iter().any(|other| other.cursor == shown.cursor));
                     only.take(3)
                         .map(|shown| format!("{} at {}", shown.message, shown.cursor))
                         .collect()
@@ -85,12 +90,12 @@ impl History {
         }
     }
 
-    fn find_sent(&self, reading: &Reading, shown: &Shown) -> Option<TestMessage> {
+    pub(super) fn find_sent(&self, user: i64, shown: &Shown) -> Option<TestMessage> {
         let value: TestMessage = shown.message.parse().ok()?;
-        (value.to == reading.user && self.sends.contains_key(&value)).then_some(value)
+        (value.to == user && self.sends.contains_key(&value)).then_some(value)
     }
 
-    fn note_shown(&mut self, reading: &Reading, value: TestMessage, cursor: Cursor) {
+    pub(super) fn note_shown(&mut self, reading: &Reading, value: TestMessage, cursor: Cursor) {
         let Some(sent) = self.sends.get_mut(&value) else { return };
         if sent.first_shown.is_none() && matches!(sent.outcome, Outcome::Unknown) {
             self.totals.indeterminate_shown += 1;
@@ -155,23 +160,28 @@ impl History {
         }
     }
 
-    /// Checks that the reading has every message that an answer before its start had.
+    /// Checks that the reading has every message that an answer before its start had, and how old
+    /// the oldest message is that it lacks.
     fn check_complete(&mut self, reading: &Reading, present: &HashSet<TestMessage>) {
         let sent = self.to.get(&reading.user).map(Vec::as_slice).unwrap_or_default();
         let mut gone = None;
         let mut missing = 0;
-        let mut waited = Duration::ZERO;
+        let mut age = Duration::ZERO;
         for value in sent.iter().filter(|value| !present.contains(value)) {
             let sent = &self.sends[value];
+            if matches!(sent.outcome, Outcome::Forgotten) {
+                continue;
+            }
             if let Some(first) = sent.first_shown.filter(|first| first.at < reading.began) {
                 missing += 1;
                 gone = gone.or(Some((*value, first)));
             }
             if let Outcome::Acknowledged { at, .. } = sent.outcome {
-                waited = waited.max(reading.began.saturating_sub(at));
+                age = age.max(reading.began.saturating_sub(at));
             }
         }
-        self.totals.longest_unseen = self.totals.longest_unseen.max(waited);
+        self.totals.longest_unseen = self.totals.longest_unseen.max(age);
+        self.totals.stale += u64::from(age > STALE_AGE);
         if let Some((value, first)) = gone {
             let example = format!(
                 "{missing} already shown are missing, such as {}, shown by consumer {} at {:.3} s; {}",
@@ -180,19 +190,30 @@ impl History {
                 first.at.as_secs_f64(),
                 describe_reading(reading),
             );
-            self.record_violation(Violation::Empty, example);
-        } else if present.is_empty() && waited > EMPTY_GRACE {
+            self.record_violation(Violation::Back, example);
+        } else if age > MAX_STALE_AGE {
+            let (wrong, kind) = if present.is_empty() {
+                (Violation::Empty, "an empty")
+            } else {
+                (Violation::Stale, "a stale")
+            };
             let example = format!(
-                "an empty inbox, although a notification was acknowledged {:.3} s before; {}",
-                waited.as_secs_f64(),
+                "{kind} inbox, although a notification was acknowledged {:.3} s before; {}",
+                age.as_secs_f64(),
                 describe_reading(reading),
             );
-            self.record_violation(Violation::Empty, example);
+            self.record_violation(wrong, example);
         }
     }
 }
 
-fn describe_reading(reading: &Reading) -> String {
+/// Receipts may still arrive between two final readings.
+fn is_same_inbox(one: &[Shown], other: &[Shown]) -> bool {
+    let places = |shown: &Shown| (shown.message.clone(), shown.cursor);
+    one.iter().map(places).eq(other.iter().map(places))
+}
+
+pub(super) fn describe_reading(reading: &Reading) -> String {
     let last = reading
         .shown
         .last()

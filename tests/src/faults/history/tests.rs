@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use model::Cursor;
 
-use super::{EMPTY_GRACE, History, Reading, Shown, TestMessage, Violation};
+use super::{History, MAX_STALE_AGE, Reading, Shown, TestMessage, Violation};
 
 const USER: i64 = 1;
 
@@ -21,7 +21,7 @@ fn cursor_at(offset: i64) -> Cursor {
 }
 
 fn shown_at(value: TestMessage, offset: i64) -> Shown {
-    Shown { message: value.to_string(), cursor: cursor_at(offset) }
+    Shown { message: value.to_string(), cursor: cursor_at(offset), read: false }
 }
 
 /// Sender 2's first three messages, acknowledged at 1, 2 and 3 s with offsets 0, 1 and 2.
@@ -184,9 +184,9 @@ fn less_than_was_shown_before_is_found_on_whichever_instance() {
     let mut history = three_acknowledged();
     history.check_reading(&reading_at(4, three_shown()));
     history.check_reading(&Reading { instance: 2, ..reading_at(5, three_shown()[..2].to_vec()) });
-    expect_only(&history, Violation::Empty, 1);
+    expect_only(&history, Violation::Back, 1);
     history.check_reading(&Reading { instance: 1, ..reading_at(6, Vec::new()) });
-    expect_only(&history, Violation::Empty, 2);
+    expect_only(&history, Violation::Back, 2);
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn nothing_at_all_for_long_is_found_even_when_nobody_was_shown_anything() {
     history.check_reading(&reading_at(4, Vec::new()));
     expect_no_violation(&history);
     assert_eq!(history.totals().longest_unseen, at_seconds(3));
-    history.check_reading(&reading_at(2 + EMPTY_GRACE.as_secs(), Vec::new()));
+    history.check_reading(&reading_at(2 + MAX_STALE_AGE.as_secs(), Vec::new()));
     expect_only(&history, Violation::Empty, 1);
 }
 
@@ -228,7 +228,7 @@ fn what_nobody_sent_or_somebody_else_was_sent_is_found() {
     history.record_acknowledged(at_seconds(1), elsewhere, Cursor::new(0, 0));
     for strange in ["hello".to_owned(), message_from(2, 9).to_string(), elsewhere.to_string()] {
         let mut shown = three_shown();
-        shown.push(Shown { message: strange, cursor: cursor_at(5) });
+        shown.push(Shown { message: strange, cursor: cursor_at(5), read: false });
         history.check_reading(&reading_at(4, shown));
     }
     expect_only(&history, Violation::Foreign, 3);
@@ -275,6 +275,116 @@ fn only_the_first_examples_are_kept_but_all_are_counted() {
     for second in 5..30 {
         history.check_reading(&reading_at(second, Vec::new()));
     }
-    expect_only(&history, Violation::Empty, 25);
-    assert_eq!(history.findings()[&Violation::Empty].examples.len(), super::MAX_EXAMPLES);
+    expect_only(&history, Violation::Back, 25);
+    assert_eq!(history.findings()[&Violation::Back].examples.len(), super::MAX_EXAMPLES);
+}
+
+#[test]
+fn an_old_answer_that_is_not_empty_is_stale_and_its_age_is_known() {
+    let mut history = three_acknowledged();
+    history.check_reading(&reading_at(5, three_shown()[..2].to_vec()));
+    expect_no_violation(&history);
+    assert_eq!((history.totals().stale, history.totals().longest_unseen), (1, at_seconds(2)));
+    history.check_reading(&reading_at(4 + MAX_STALE_AGE.as_secs(), three_shown()[..2].to_vec()));
+    expect_only(&history, Violation::Stale, 1);
+}
+
+#[test]
+fn a_receipt_without_effect_is_found_once_for_each_notification() {
+    let mut history = three_acknowledged();
+    history.record_id(message_from(2, 1), "id");
+    let picked = history.pick_unmarked(USER, 7);
+    assert_eq!(picked, Some((message_from(2, 1), "id".to_owned())));
+    history.record_marked(at_seconds(5), message_from(2, 1));
+    assert_eq!(history.pick_unmarked(USER, 0), None);
+    history.check_reading(&reading_at(5, three_shown()));
+    let mut marked = three_shown();
+    marked[1].read = true;
+    history.check_reading(&reading_at(6, marked));
+    expect_no_violation(&history);
+    history.check_reading(&reading_at(7, three_shown()));
+    history.check_reading(&reading_at(8, three_shown()));
+    expect_only(&history, Violation::Receipt, 1);
+}
+
+#[test]
+fn a_stream_that_loses_is_found() {
+    let mut history = three_acknowledged();
+    history.open_stream(1, USER);
+    for shown in [&three_shown()[0], &three_shown()[2]] {
+        history.record_streamed(1, 0, at_seconds(4), shown);
+    }
+    assert_eq!(history.missing_on_streams(at_seconds(9)), [(1, message_from(2, 1))]);
+    history.close_streams(at_seconds(9));
+    expect_only(&history, Violation::StreamLost, 1);
+}
+
+#[test]
+fn a_stream_that_doubles_or_goes_back_is_found() {
+    let mut history = three_acknowledged();
+    for stream in [1, 2] {
+        history.open_stream(stream, USER);
+        history.record_streamed(stream, 0, at_seconds(4), &three_shown()[1]);
+    }
+    expect_no_violation(&history);
+    history.record_streamed(1, 1, at_seconds(5), &three_shown()[1]);
+    history.record_streamed(2, 1, at_seconds(5), &three_shown()[0]);
+    expect_only(&history, Violation::StreamTwice, 2);
+}
+
+#[test]
+fn an_answer_that_lacks_what_a_stream_told_is_found() {
+    let mut history = three_acknowledged();
+    history.open_stream(1, USER);
+    history.record_streamed(1, 0, at_seconds(4), &three_shown()[2]);
+    history.check_reading(&reading_at(5, three_shown()[..2].to_vec()));
+    expect_only(&history, Violation::Back, 1);
+}
+
+#[test]
+fn a_log_that_was_made_again_excuses_what_was_sent_before_and_a_gap() {
+    let mut history = three_acknowledged();
+    history.open_stream(1, USER);
+    history.record_streamed(1, 0, at_seconds(4), &three_shown()[2]);
+    history.forget_all();
+    history.record_gap(1, "a gap");
+    history.record_sending(message_from(2, 3));
+    history.record_acknowledged(at_seconds(6), message_from(2, 3), cursor_at(0));
+    history.record_streamed(1, 0, at_seconds(7), &shown_at(message_from(2, 3), 0));
+    history.check_reading(&reading_at(8, vec![shown_at(message_from(2, 3), 0)]));
+    history.close_streams(at_seconds(9));
+    expect_no_violation(&history);
+    history.check_reading(&reading_at(9, Vec::new()));
+    expect_only(&history, Violation::Back, 1);
+}
+
+#[test]
+fn what_retention_removed_may_be_missing_and_nothing_else() {
+    let mut history = three_acknowledged();
+    history.check_reading(&reading_at(4, three_shown()));
+    history.forget_below(&[(3, 2)].into());
+    history.check_reading(&reading_at(5, three_shown()[2..].to_vec()));
+    expect_no_violation(&history);
+    history.check_reading(&reading_at(6, Vec::new()));
+    expect_only(&history, Violation::Back, 1);
+}
+
+#[test]
+fn a_gap_without_a_reason_is_found() {
+    let mut history = three_acknowledged();
+    history.open_stream(1, USER);
+    history.record_gap(1, "a gap");
+    expect_only(&history, Violation::StreamGap, 1);
+}
+
+#[test]
+fn a_status_that_no_fault_explains_is_found() {
+    let mut history = three_acknowledged();
+    for why in ["503", "504", "late", "broken"] {
+        history.record_refused(message_from(2, 0), why);
+    }
+    expect_no_violation(&history);
+    history.record_refused(message_from(2, 0), "404");
+    history.record_unavailable(at_seconds(1), USER, "500");
+    expect_only(&history, Violation::Status, 2);
 }
