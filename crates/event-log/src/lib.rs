@@ -16,6 +16,7 @@ pub mod reader;
     expect(dead_code, reason = "only brokers lose an acknowledged end")
 )]
 mod partition_state;
+mod behind;
 mod poison;
 mod partition_offsets;
 mod offset_tracker;
@@ -38,7 +39,7 @@ use crate::metrics::{DEAD_LETTERS, REBALANCES};
 use ::metrics::counter;
 
 pub use reader::{
-    Assigner, CommittedOffsets, Follower, PartitionHandler, Reader, RecordOutcome, StartAt,
+    Assigner, Behind, CommittedOffsets, Follower, PartitionHandler, Reader, RecordOutcome, StartAt,
     Watermarks,
 };
 pub use record::{AppendError, NewRecord, Position, Record, RecordAnchor};

@@ -20,7 +20,9 @@ use rdkafka::{
 use smallvec::SmallVec;
 
 use super::{
+    behind_checks::{BehindChecks, BehindReport},
     context::ClientLog,
+    end_offsets::EndOffsetClient,
     metadata::{MetadataAnswer, MetadataQueries, MetadataQuery},
 };
 use crate::{
@@ -37,17 +39,29 @@ const METADATA_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 const RESET_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// How often at most the brokers are asked about gaps between offsets.
 const GAP_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often at most the same error of the client is logged.
+const ERROR_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// A seek is handled by librdkafka's own thread and needs no broker.
 const SEEK_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The clients that a driver asks the brokers with.
+pub(super) struct QueryClients {
+    pub(super) admin: Arc<AdminClient<ClientLog>>,
+    pub(super) ends: Arc<EndOffsetClient>,
+}
 
 pub(super) struct PartitionDriver<H> {
     pub(super) partitions: AssignedPartitions<H>,
     queries: MetadataQueries,
+    /// `None` if the handler does not want them.
+    behind: Option<BehindChecks>,
     /// The widest gap of each partition that the brokers have not been asked about yet.
     gaps: HashMap<i32, OffsetGap>,
     metadata_checked_at: Option<Instant>,
     resets_checked_at: Instant,
     gaps_checked_at: Instant,
+    /// The error of the client that was logged last, and when.
+    last_error: Option<(Instant, Option<RDKafkaErrorCode>)>,
     /// The partition count that the topic must have. `None` if it does not matter.
     partition_count: Option<u32>,
     status: Arc<ReaderStatus>,
@@ -55,22 +69,25 @@ pub(super) struct PartitionDriver<H> {
 
 impl<H: PartitionHandler> PartitionDriver<H> {
     pub(super) fn new(
-        admin: Arc<AdminClient<ClientLog>>,
+        clients: QueryClients,
         topic: &str,
         partition_count: Option<u32>,
         status: Arc<ReaderStatus>,
         handler: H,
     ) -> Result<Self, LogUnreachable> {
-        let queries = MetadataQueries::start_thread(admin, topic.to_owned()).map_err(|error| {
-            LogUnreachable(format!("cannot start the metadata thread: {error}"))
-        })?;
+        let QueryClients { admin, ends } = clients;
+        let failed = |error| LogUnreachable(format!("cannot start a metadata thread: {error}"));
+        let queries = MetadataQueries::start_thread(admin, topic.to_owned()).map_err(failed)?;
+        let behind = handler.wants_behind().then(|| BehindChecks::start(ends, topic));
         Ok(Self {
             partitions: AssignedPartitions::new(topic, handler, None),
             queries,
+            behind: behind.transpose().map_err(failed)?,
             gaps: HashMap::new(),
             metadata_checked_at: None,
             resets_checked_at: Instant::now(),
             gaps_checked_at: Instant::now(),
+            last_error: None,
             partition_count,
             status,
         })
@@ -82,7 +99,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         let topic = self.partitions.topic();
         tracing::info!(kafka.topic = topic, kafka.partition = partition, "partition assigned");
         let state = self.partitions.assign(partition, None);
-        self.query(partition, MetadataQuery::Watermarks);
+        self.begin_reading(partition);
         // With the anchor, to verify that it is there and unchanged.
         state.anchor().map_or(Offset::Beginning, |anchor| Offset::Offset(anchor.offset))
     }
@@ -94,7 +111,17 @@ impl<H: PartitionHandler> PartitionDriver<H> {
             tracing::info!(kafka.topic = topic, kafka.partition = partition, "partition revoked");
         }
         self.gaps.retain(|partition, _| !partitions.contains(partition));
+        if let Some(behind) = &mut self.behind {
+            behind.end(partitions);
+        }
         self.partitions.revoke(partitions)
+    }
+
+    fn begin_reading(&mut self, partition: i32) {
+        self.query(partition, MetadataQuery::Watermarks);
+        if let Some(behind) = &mut self.behind {
+            behind.begin(partition);
+        }
     }
 
     /// Handles what the client's poll returned. Fails if the client has failed for good.
@@ -112,7 +139,12 @@ impl<H: PartitionHandler> PartitionDriver<H> {
                 self.transition(partition, None, |state| state.on_end(None));
             }
             Some(Err(KafkaError::MessageConsumptionFatal(code))) => return Err(code),
-            Some(Err(error)) => log_consumer_error(&error),
+            Some(Err(error)) => {
+                if let (Some(behind), Some(code)) = (&mut self.behind, error.rdkafka_error_code()) {
+                    behind.note_error(code);
+                }
+                self.log_consumer_error(&error);
+            }
             None => {}
         }
         Ok(())
@@ -128,7 +160,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
             match action {
                 Action::Reset(_) => {
                     self.gaps.remove(&partition);
-                    self.query(partition, MetadataQuery::Watermarks);
+                    self.begin_reading(partition);
                 }
                 Action::AskAboutGap(gap) => {
                     let widest = self.gaps.entry(partition).or_insert(gap);
@@ -160,6 +192,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
             self.transition(partition, None, |state| state.reset(reason));
         }
         self.seek_to_beginning(consumer);
+        self.check_behind(consumer);
         if is_due(&mut self.gaps_checked_at, GAP_CHECK_INTERVAL) {
             for (partition, gap) in std::mem::take(&mut self.gaps) {
                 self.query(partition, |assignment| MetadataQuery::Gap { assignment, gap });
@@ -182,6 +215,18 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         }
     }
 
+    fn check_behind<C: ConsumerContext>(&mut self, consumer: &BaseConsumer<C>) {
+        let Some(checks) = &mut self.behind else { return };
+        let Some(report) = checks.run(self.partitions.states(), consumer) else { return };
+        let BehindReport { partitions, inspect } = report;
+        for (partition, behind) in partitions {
+            self.partitions.report_behind(partition, behind);
+        }
+        for partition in inspect {
+            self.query(partition, MetadataQuery::Inspect);
+        }
+    }
+
     /// Has the client seek in those partitions that were reset. A seek fails while the client has
     /// not begun to fetch after an assignment; the next call tries again.
     fn seek_to_beginning<C: ConsumerContext>(&mut self, consumer: &BaseConsumer<C>) {
@@ -195,6 +240,29 @@ impl<H: PartitionHandler> PartitionDriver<H> {
                     "cannot seek to the beginning of the partition yet",
                 ),
             }
+        }
+    }
+
+    fn log_consumer_error(&mut self, error: &KafkaError) {
+        let code = error.rdkafka_error_code();
+        // The client's own log reports these already, for each broker and each attempt.
+        let is_logged = matches!(
+            code,
+            Some(
+                RDKafkaErrorCode::BrokerTransportFailure
+                    | RDKafkaErrorCode::AllBrokersDown
+                    | RDKafkaErrorCode::Resolve
+            )
+        );
+        // The client repeats the error of a batch that it cannot read at each attempt.
+        let is_repeated = self
+            .last_error
+            .is_some_and(|(at, last)| last == code && at.elapsed() < ERROR_LOG_INTERVAL);
+        if is_logged || is_repeated {
+            tracing::debug!(%error, "Kafka consumer");
+        } else {
+            self.last_error = Some((Instant::now(), code));
+            tracing::warn!(kafka.topic = self.partitions.topic(), %error, "Kafka consumer");
         }
     }
 
@@ -220,9 +288,29 @@ impl<H: PartitionHandler> PartitionDriver<H> {
                 });
             }
             MetadataQuery::Gap { gap, .. } => {
-                self.partitions.log_lost_offsets(partition, gap, watermarks.low);
+                self.partitions.report_lost_offsets(partition, gap, watermarks.low);
             }
+            MetadataQuery::Inspect(_) => self.handle_inspection(partition, watermarks),
             MetadataQuery::PartitionCount => {}
+        }
+    }
+
+    /// The high watermark is the stable end: the admin client leaves out unfinished transactions.
+    fn handle_inspection(&mut self, partition: i32, watermarks: Watermarks) {
+        let Watermarks { low, high } = watermarks;
+        if let Some(behind) = &mut self.behind {
+            behind.on_inspected(partition, low, high);
+        }
+        if low < high {
+            return;
+        }
+        // Retention removed everything that was not read yet, so no record will tell.
+        match self.partitions.state(partition).and_then(PartitionState::next_offset) {
+            None => self.partitions.report_emptied(partition, low),
+            Some(next) if next < low => {
+                self.transition(partition, None, |state| state.on_end(Some(low)));
+            }
+            Some(_) => {}
         }
     }
 
@@ -253,18 +341,6 @@ fn is_due(last: &mut Instant, interval: Duration) -> bool {
         *last = Instant::now();
     }
     due
-}
-
-fn log_consumer_error(error: &KafkaError) {
-    match error.rdkafka_error_code() {
-        // The client's own log reports these already, for each broker and each attempt.
-        Some(
-            RDKafkaErrorCode::BrokerTransportFailure
-            | RDKafkaErrorCode::AllBrokersDown
-            | RDKafkaErrorCode::Resolve,
-        ) => tracing::debug!(%error, "Kafka"),
-        _ => tracing::warn!(%error, "Kafka consumer"),
-    }
 }
 
 fn read_record<'m>(message: &'m BorrowedMessage<'_>) -> Record<'m> {

@@ -12,13 +12,12 @@ use std::{
 
 use rdkafka::{
     ClientConfig, TopicPartitionList,
-    admin::AdminClient,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{KafkaSettings, context::ClientLog, driver::PartitionDriver};
+use super::{KafkaSettings, context::ClientLog, driver::{PartitionDriver, QueryClients}};
 use crate::{Follower, LogUnreachable, PartitionHandler, reader::FollowerCommand};
 
 /// How long a poll waits for a record. A command is noticed after this at the latest.
@@ -33,12 +32,12 @@ impl ConsumerContext for ClientLog {}
 /// See [`Log::follow_topic`](crate::Log::follow_topic).
 pub(super) fn follow_topic<H: PartitionHandler>(
     settings: &KafkaSettings,
-    admin: Arc<AdminClient<ClientLog>>,
+    clients: QueryClients,
     topic: &str,
     handler: H,
 ) -> Result<Follower, LogUnreachable> {
     let config = settings.follower_config();
-    let driver = PartitionDriver::new(admin, topic, None, Arc::default(), handler)?;
+    let driver = PartitionDriver::new(clients, topic, None, Arc::default(), handler)?;
     // Here and not on the thread, so that a wrong setting is an error at the start.
     let first = create_client(&config)?;
     let topic = topic.to_owned();

@@ -7,6 +7,8 @@ mod statistics;
 mod topics;
 mod writer;
 mod metadata;
+mod end_offsets;
+mod behind_checks;
 mod driver;
 mod commits;
 mod reader;
@@ -23,6 +25,8 @@ use crate::{
     Follower, Group, LogUnreachable, PartitionHandler, Reader, Topic, TopicError, dlq::DlqWriter,
 };
 use context::ClientLog;
+use driver::QueryClients;
+use end_offsets::EndOffsetClient;
 
 /// Apache Kafka, reached through librdkafka. A cheap handle, to be cloned.
 #[derive(Clone)]
@@ -31,6 +35,9 @@ pub struct Kafka {
     /// Fetches metadata and watermarks and creates topics. A client of its own, so that these
     /// requests never wait behind records.
     admin: Arc<AdminClient<ClientLog>>,
+    /// Asks for the ends of partitions. A client of its own, because it counts the records of
+    /// unfinished transactions too.
+    ends: Arc<EndOffsetClient>,
     writer: KafkaWriter,
 }
 
@@ -42,8 +49,10 @@ impl Kafka {
         let admin =
             AdminClient::from_config_and_context(&settings.admin_config(), ClientLog::new("admin"))
                 .map_err(|error| LogUnreachable(format!("Kafka client: {error}")))?;
+        let ends = end_offsets::create_client(&settings.end_offset_config())?;
         let writer = KafkaWriter::new(&settings)?;
-        Ok(Self { settings: Arc::new(settings), admin: Arc::new(admin), writer })
+        let (settings, admin, ends) = (Arc::new(settings), Arc::new(admin), Arc::new(ends));
+        Ok(Self { settings, admin, ends, writer })
     }
 
     pub(crate) fn writer(&self) -> KafkaWriter {
@@ -90,7 +99,7 @@ impl Kafka {
         handler: H,
     ) -> Result<Reader, LogUnreachable> {
         let dlq = dlq.map(|topic| DlqWriter::new(self.writer(), topic));
-        reader::join_group(&self.settings, Arc::clone(&self.admin), topic, group, dlq, handler)
+        reader::join_group(&self.settings, self.query_clients(), topic, group, dlq, handler)
     }
 
     pub(crate) fn follow_topic<H: PartitionHandler>(
@@ -98,6 +107,10 @@ impl Kafka {
         topic: &str,
         handler: H,
     ) -> Result<Follower, LogUnreachable> {
-        follower::follow_topic(&self.settings, Arc::clone(&self.admin), topic, handler)
+        follower::follow_topic(&self.settings, self.query_clients(), topic, handler)
+    }
+
+    fn query_clients(&self) -> QueryClients {
+        QueryClients { admin: Arc::clone(&self.admin), ends: Arc::clone(&self.ends) }
     }
 }

@@ -13,7 +13,6 @@ use metrics::counter;
 use parking_lot::Mutex;
 use rdkafka::{
     ClientConfig, ClientContext, Offset, Statistics, TopicPartitionList,
-    admin::AdminClient,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
     error::{KafkaError, KafkaResult},
@@ -22,7 +21,7 @@ use rdkafka::{
 
 use super::{
     KafkaSettings, KafkaWriter, commits::ConsumerOffsets, context::ClientLog,
-    driver::PartitionDriver,
+    driver::{PartitionDriver, QueryClients},
 };
 use crate::{
     Group, LogUnreachable, PartitionHandler, Reader, Topic, commits, dlq::DlqWriter,
@@ -47,7 +46,7 @@ const REJOIN_DELAY: Duration = Duration::from_secs(2);
 /// See [`Log::join_group`](crate::Log::join_group).
 pub(super) fn join_group<H: PartitionHandler>(
     settings: &KafkaSettings,
-    admin: Arc<AdminClient<ClientLog>>,
+    clients: QueryClients,
     topic: &Topic,
     group: &Group,
     dlq: Option<DlqWriter<KafkaWriter>>,
@@ -56,7 +55,7 @@ pub(super) fn join_group<H: PartitionHandler>(
     let status = Arc::new(ReaderStatus::default());
     let partitions = Some(topic.partitions);
     let driver =
-        PartitionDriver::new(admin, &topic.name, partitions, Arc::clone(&status), handler)?;
+        PartitionDriver::new(clients, &topic.name, partitions, Arc::clone(&status), handler)?;
     let member = GroupMember {
         consumer: settings.consumer_config(group),
         dlq,

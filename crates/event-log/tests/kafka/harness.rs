@@ -7,7 +7,7 @@ use std::{
 };
 
 use event_log::{
-    Group, Log, NewRecord, PartitionHandler, Reader, Record, RecordOutcome, StartAt, Topic,
+    Behind, Group, Log, NewRecord, PartitionHandler, Reader, Record, RecordOutcome, StartAt, Topic,
     Watermarks,
     kafka::{Kafka, KafkaSettings},
     mock::Cluster,
@@ -159,6 +159,9 @@ pub(crate) enum Call {
     Record(Seen),
     Live(i32),
     Revoked(i32),
+    /// The cause; `None`: it follows its log again.
+    Behind(i32, Option<String>),
+    Lost(i32, i64),
 }
 
 /// A handler that records its calls, in order. What says that it is poison is.
@@ -204,10 +207,34 @@ impl Memory {
                 Call::Assigned(partition) | Call::Revoked(partition) => {
                     live.retain(|live| live != partition);
                 }
-                Call::Watermarks(..) | Call::Record(_) => {}
+                Call::Watermarks(..) | Call::Record(_) | Call::Behind(..) | Call::Lost(..) => {}
             }
         }
         live
+    }
+
+    /// Why the partition is behind its log, if it is.
+    pub(crate) fn behind(&self, partition: i32) -> Option<String> {
+        let mut behind = None;
+        for call in &*self.0.lock() {
+            match call {
+                Call::Behind(number, cause) if *number == partition => behind.clone_from(cause),
+                Call::Assigned(number) if *number == partition => behind = None,
+                _ => {}
+            }
+        }
+        behind
+    }
+
+    /// How often the partition fell behind its log.
+    pub(crate) fn count_behind(&self, partition: i32) -> usize {
+        let calls = self.0.lock();
+        let told = calls.iter().filter_map(|call| match call {
+            Call::Behind(number, cause) if *number == partition => Some(cause.is_some()),
+            _ => None,
+        });
+        // Several causes may follow each other in one episode.
+        told.fold((0, false), |(count, was), is| (count + usize::from(is && !was), is)).0
     }
 }
 
@@ -242,6 +269,18 @@ impl PartitionHandler for Memory {
 
     fn on_revoked(&mut self, partition: i32) {
         self.0.lock().push(Call::Revoked(partition));
+    }
+
+    fn wants_behind(&self) -> bool {
+        true
+    }
+
+    fn on_behind(&mut self, partition: i32, behind: Option<&Behind>) {
+        self.0.lock().push(Call::Behind(partition, behind.map(|behind| behind.cause.clone())));
+    }
+
+    fn on_lost_records(&mut self, partition: i32, next: i64) {
+        self.0.lock().push(Call::Lost(partition, next));
     }
 }
 

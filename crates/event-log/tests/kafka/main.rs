@@ -4,5 +4,7 @@
 
 mod harness;
 mod following;
+mod behind;
+mod behind_real;
 mod dlq;
 mod real;
