@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use event_log::mock::Cluster;
+use event_log::{Log, mock::Cluster};
 
 use crate::harness::{Call, Memory, TOPIC, World, eventually};
 
@@ -15,10 +15,12 @@ async fn a_member_whose_brokers_fall_silent_is_behind_until_they_answer() {
     let world = World::mock(2);
     world.append(0, "before").await;
     let memory = Memory::default();
-    let reader = world.join(&memory);
+    // With the session of 10 s that a service has, so that the member is not fenced at once.
+    let log = Log::Kafka(cluster(&world).connect("test").expect("the clients"));
+    let reader = world.join_with(&log, &memory);
     eventually("live", || memory.live().len() == 2).await;
 
-    cluster(&world).set_round_trip(Duration::from_secs(30));
+    cluster(&world).set_round_trip(Duration::from_secs(9));
     let silent = Some("the brokers do not answer".to_owned());
     eventually("behind", || (0..2).all(|number| memory.has(&Call::Behind(number, silent.clone()))))
         .await;
