@@ -33,10 +33,17 @@ pub(super) fn not_live(error: &NotLive) -> Problem {
                 .with("state", "rebuilding")
                 .with("progress", progress)
         }
-        NotLive::Behind(partition, position) => {
+        NotLive::Behind(partition, behind) => {
             Problem::unavailable(format!("{error}; try again shortly"), RETRY_DELAY)
                 .with("partition", partition)
                 .with("state", "behind")
+                .with("since", behind.since.to_string())
+                .with("cause", &behind.cause)
+        }
+        NotLive::NotCaughtUp(partition, position) => {
+            Problem::unavailable(format!("{error}; try again shortly"), RETRY_DELAY)
+                .with("partition", partition)
+                .with("state", "live")
                 .with("position", position)
         }
     }

@@ -86,6 +86,8 @@ pub struct Feed {
     opened_at: i64,
     /// Offset of the receipts' topic up to which the reader has had every receipt.
     receipts_sent_through: i64,
+    /// The notifications that the log lost below this offset are known to the reader.
+    lost_below: i64,
     /// True if the inbox has further entries after the last batch.
     more: bool,
 }
@@ -114,14 +116,17 @@ impl Feed {
         let begin = |inboxes: &Inboxes| {
             let position = inboxes.begin_feed(home, user, &start, oldest_ms);
             let state = inboxes.read_state(user, position.at, oldest_ms);
-            (inboxes.last_offset(), inboxes.last_receipt_offset(), state, position)
+            let at = (inboxes.last_offset(), inboxes.last_receipt_offset(), inboxes.lost_below);
+            (at, state, position)
         };
         // The cursor of an answer to a send may be a moment ahead of the view.
         let caught_up =
             |inboxes: &Inboxes| (inboxes.last_offset() >= start_offset).then(|| begin(inboxes));
-        let (opened_at, receipts_sent_through, state, position) =
+        let ((opened_at, receipts_sent_through, lost_below), state, position) =
             match partition.read_when(home, wait_timeout, caught_up).await {
-                Err(behind @ NotLive::Behind(..)) => partition.read_if_live(begin).ok_or(behind)?,
+                Err(ahead @ NotLive::NotCaughtUp(..)) => {
+                    partition.read_if_live(begin).ok_or(ahead)?
+                }
                 found => found?,
             };
         view.check_lease(home)?;
@@ -136,6 +141,7 @@ impl Feed {
             sent_through: position.after,
             opened_at,
             receipts_sent_through,
+            lost_below,
             more: true,
         };
         Ok((feed, events))
@@ -178,7 +184,7 @@ impl Feed {
         // Before the inbox is read, so that its unread count includes each of these.
         let receipts = self.watcher.receipts_after(self.receipts_sent_through);
         let partition = self.view.partition(self.home)?;
-        let (batch, position, state) = partition.read_if_live(|inboxes| {
+        let (batch, position, state, lost_below) = partition.read_if_complete(|inboxes| {
             let is_wanted = |category: Option<&str>| {
                 self.category.as_deref().is_none_or(|wanted| category == Some(wanted))
             };
@@ -197,7 +203,7 @@ impl Feed {
                 let at = Cursor::new(self.home, position);
                 (inboxes.last_receipt_offset(), inboxes.read_state(self.user, at, oldest_ms))
             });
-            (batch, position, state)
+            (batch, position, state, inboxes.lost_below)
         })?;
         let FeedBatch { items, unread, more, eviction } = batch;
         let mut events = Vec::new();
@@ -207,6 +213,13 @@ impl Feed {
                 after: Some(Cursor::new(self.home, self.sent_through)),
                 through: Cursor::new(self.home, eviction.through),
             }));
+        }
+        if lost_below > self.lost_below {
+            self.lost_below = lost_below;
+            // Without a position of its own: the reader may have had later entries already.
+            let (reason, through) =
+                (GapReason::Retention, Cursor::new(self.home, lost_below - 1));
+            events.push(FeedEvent::Gap(Gap { reason, after: None, through }));
         }
         events.extend(items.into_iter().map(|item| FeedEvent::Notification { item, unread }));
         self.sent_through = position;

@@ -13,7 +13,7 @@ use super::{
     inbox::Limits,
     inboxes::Inboxes,
     page::{GapReason, Page, PageQuery, Selector, Since},
-    partition::{NotLive, PartitionView},
+    partition::{BehindSince, NotLive, PartitionStatus, PartitionView},
 };
 
 /// How long the view answers after the log's thread has last renewed the lease: half of the group's
@@ -77,6 +77,15 @@ impl View {
         (0..).zip(&self.partitions)
     }
 
+    /// The partition that has been behind its log for the longest time.
+    pub fn find_behind(&self) -> Option<(i32, BehindSince)> {
+        let behind = self.partitions().filter_map(|(number, partition)| match partition.status() {
+            PartitionStatus::Behind { behind, .. } => Some((number, behind)),
+            _ => None,
+        });
+        behind.min_by_key(|(_, behind)| behind.since)
+    }
+
     /// The partition with this number.
     pub fn partition(&self, number: i32) -> Option<&PartitionView> {
         usize::try_from(number).ok().and_then(|index| self.partitions.get(index))
@@ -123,7 +132,9 @@ impl View {
             });
             page = match waited.await {
                 Ok(page) => page?,
-                Err(_) => partition.read_if_live(read).unwrap_or(page),
+                Err(_) => {
+                    partition.read_if_live(read).ok_or_else(|| partition.not_live(home))?
+                }
             };
         }
         if self.has_misplaced.load(Ordering::Relaxed) {

@@ -1,5 +1,6 @@
 //! The view without a broker: the appliers are driven by hand, and readers see the result.
 
+mod behind;
 mod fuzz;
 mod interleaving;
 mod reads;

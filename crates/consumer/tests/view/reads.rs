@@ -63,7 +63,7 @@ async fn a_read_with_at_least_shows_the_notification_that_was_sent() {
     let mut bench = Bench::live(Limits::default());
     let query = PageQuery { at_least: Some(Cursor::new(0, 3)), ..PageQuery::default() };
     bench.notify(2, 1, id(2), 0);
-    assert!(matches!(bench.read(1, &query).await, Err(NotLive::Behind(_, 2))));
+    assert!(matches!(bench.read(1, &query).await, Err(NotLive::NotCaughtUp(_, 2))));
     bench.notify(3, 1, id(3), 0);
     assert_eq!(bench.offsets(1, &query).await, [2, 3]);
 }

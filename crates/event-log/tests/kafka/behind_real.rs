@@ -199,6 +199,27 @@ async fn a_reader_that_retention_overtakes_is_told_what_it_lost() {
     follower.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a real broker"]
+async fn a_rebuild_that_retention_overtakes_before_its_first_record_is_told() {
+    let world = World::real(1).await;
+    // Holds the reader at the beginning.
+    let hold = open_transaction(&world, "0").await;
+    for value in ["1", "2", "3"] {
+        world.append(0, value).await;
+    }
+    let memory = Memory::default();
+    let follower = world.log.follow_topic(&world.topic, memory.clone()).expect("a follower");
+    follower.assign(0);
+    let told = |call: &Call| matches!(call, Call::Watermarks(0, _));
+    eventually("the watermarks", || memory.calls().iter().any(told)).await;
+    assert!(delete_below(&world, 2).await, "not deleted");
+    hold.abort_transaction(DEADLINE).expect("aborted");
+    eventually("the rest is read", || memory.since_assigned(0) == ["2", "3"]).await;
+    eventually("told", || memory.has(&Call::Lost(0, 2))).await;
+    follower.stop().await;
+}
+
 #[tokio::test]
 #[ignore = "needs a real broker"]
 async fn a_reader_whose_unread_records_are_all_deleted_is_told_too() {
