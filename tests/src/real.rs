@@ -42,6 +42,12 @@ impl RealServer {
         self.folder().join("log")
     }
 
+    /// The path of the file with the first records of a partition of Kafka.
+    pub fn segment_file(&self, topic: &str, partition: i32) -> PathBuf {
+        let folder = self.folder().join("data/topics").join(format!("{topic}-{partition}"));
+        folder.join("00000000000000000000.log")
+    }
+
     /// The path of a key or certificate of a server that requires TLS, such as `ca.pem`.
     pub fn secret_file(&self, file: &str) -> String {
         self.folder().join("secure").join(file).display().to_string()

@@ -100,6 +100,18 @@ impl Log {
         }
     }
 
+    /// Checks within `deadline` that the log answers and still has this topic, with its partition
+    /// count.
+    pub async fn check_topic(&self, topic: &Topic, deadline: Duration) -> Result<(), TopicError> {
+        match self {
+            #[cfg(feature = "kafka")]
+            Self::Kafka(log) => log.check_topic(topic, deadline).await,
+            // Its topics are never deleted.
+            #[cfg(feature = "embedded")]
+            Self::Embedded(log) => Ok(log.ping(deadline).await?),
+        }
+    }
+
     /// A handle to append with. All of them share one queue.
     #[must_use]
     pub fn writer(&self) -> Writer {

@@ -11,6 +11,7 @@ mod documentation;
 mod every_log;
 mod standalone;
 mod trouble;
+mod behind;
 mod group;
 mod guarded;
 mod overload;

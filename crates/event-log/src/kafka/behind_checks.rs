@@ -80,6 +80,12 @@ impl BehindChecks {
         }
     }
 
+    /// True once after the client has reported a batch that does not match its checksum. It passes
+    /// over such a batch if another one follows.
+    pub(super) fn take_damaged_batch(&mut self) -> bool {
+        self.problem.take_if(|problem| *problem == ReadProblem::Checksum).is_some()
+    }
+
     /// The answer about a partition to inspect: everything below `low` is gone, and everything below
     /// `stable_end` belongs to no unfinished transaction.
     pub(super) fn on_inspected(&mut self, partition: i32, low: i64, stable_end: i64) {

@@ -162,6 +162,11 @@ impl<H: PartitionHandler> PartitionDriver<H> {
                     self.gaps.remove(&partition);
                     self.begin_reading(partition);
                 }
+                Action::AskAboutGap(gap)
+                    if self.behind.as_mut().is_some_and(BehindChecks::take_damaged_batch) =>
+                {
+                    self.partitions.report_damaged_batch(partition, gap);
+                }
                 Action::AskAboutGap(gap) => {
                     let widest = self.gaps.entry(partition).or_insert(gap);
                     if gap.len() > widest.len() {

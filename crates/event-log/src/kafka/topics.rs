@@ -27,7 +27,7 @@ pub(super) async fn ensure_topics(
 ) -> Result<(), TopicError> {
     let mut missing = Vec::new();
     for topic in topics {
-        match fetch_partition_count(admin, brokers, &topic.name).await? {
+        match fetch_partition_count(admin, brokers, &topic.name, REQUEST_TIMEOUT).await? {
             Some(found) => topic.check_partition_count(found)?,
             None => missing.push(topic),
         }
@@ -60,7 +60,7 @@ pub(super) async fn ensure_topics(
             ),
             // Another instance has created it.
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {
-                if let Some(found) = fetch_partition_count(admin, brokers, &topic.name).await? {
+                if let Some(found) = fetch_partition_count(admin, brokers, &topic.name, REQUEST_TIMEOUT).await? {
                     topic.check_partition_count(found)?;
                 }
             }
@@ -81,6 +81,19 @@ pub(super) async fn ensure_topics(
         }
     }
     Ok(())
+}
+
+/// See [`Log::check_topic`](crate::Log::check_topic).
+pub(super) async fn check_topic(
+    admin: &Admin,
+    brokers: &str,
+    topic: &Topic,
+    deadline: Duration,
+) -> Result<(), TopicError> {
+    match fetch_partition_count(admin, brokers, &topic.name, deadline).await? {
+        Some(found) => topic.check_partition_count(found),
+        None => Err(TopicError::Missing(topic.name.clone())),
+    }
 }
 
 fn topic_config(topic: &Topic) -> Vec<(&'static str, String)> {
@@ -104,10 +117,11 @@ async fn fetch_partition_count(
     admin: &Admin,
     brokers: &str,
     topic: &str,
+    timeout: Duration,
 ) -> Result<Option<u32>, LogUnreachable> {
     let name = topic.to_owned();
     let count = query_brokers(admin, brokers, move |client| {
-        let metadata = client.fetch_metadata(Some(&name), REQUEST_TIMEOUT)?;
+        let metadata = client.fetch_metadata(Some(&name), timeout)?;
         let topic = metadata.topics().iter().find(|topic| topic.name() == name);
         Ok(topic.map_or(Ok(None), |topic| match topic.error().map(RDKafkaErrorCode::from) {
             None => Ok(Some(u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX))),
