@@ -7,7 +7,9 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use event_log::{Behind, PartitionHandler, Record, RecordAnchor, RecordOutcome, StartAt, Watermarks};
+use event_log::{
+    Behind, PartitionHandler, Record, RecordAnchor, RecordOutcome, StartAt, Watermarks,
+};
 use jiff::Timestamp;
 use metrics::{Histogram, histogram};
 use model::{Cursor, record};

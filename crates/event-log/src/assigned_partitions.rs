@@ -4,8 +4,6 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use smallvec::SmallVec;
-
 use crate::{
     Behind, PartitionHandler, Record, RecordOutcome, Watermarks,
     offset_tracker::OffsetTracker,
@@ -149,9 +147,8 @@ impl<H: PartitionHandler> AssignedPartitions<H> {
     /// Tells the handler if the partition is behind its log, or is not any more. Logs the begin and
     /// the end of each episode.
     pub(crate) fn report_behind(&mut self, partition: i32, behind: Option<Behind>) {
-        let Some((topic, before)) = self
-            .is_assigned(partition)
-            .then(|| (self.topic.as_str(), self.behind.get(&partition)))
+        let Some((topic, before)) =
+            self.is_assigned(partition).then(|| (self.topic.as_str(), self.behind.get(&partition)))
         else {
             return;
         };
@@ -188,28 +185,6 @@ impl<H: PartitionHandler> AssignedPartitions<H> {
     pub(crate) fn report_emptied(&mut self, partition: i32, low: i64) {
         if let Some(from) = self.start_lows.remove(&partition) {
             self.report_lost_offsets(partition, OffsetGap { from, to: low }, low);
-        }
-    }
-
-    /// The client passed over a damaged batch at these offsets: logs an error, tells the handler,
-    /// and notes the offsets in the dead-letter queue.
-    pub(crate) fn report_damaged_batch(&mut self, partition: i32, gap: OffsetGap) {
-        let OffsetGap { from, to } = gap;
-        let reason = format!(
-            "the records from offset {from} up to, not including, {to} are in a damaged batch, \
-             which was passed over"
-        );
-        tracing::error!(
-            kafka.topic = self.topic,
-            kafka.partition = partition,
-            kafka.offset = from,
-            "{reason}",
-        );
-        self.handler.on_lost_records(partition, to);
-        if let Some(tracker) = &self.tracker {
-            let (key, value, headers) = (None, None, SmallVec::new());
-            let record = Record { partition, offset: from, timestamp_ms: 0, key, value, headers };
-            tracker.add_poison(&record, &reason);
         }
     }
 

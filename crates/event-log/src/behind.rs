@@ -150,11 +150,8 @@ impl BehindDetector {
         moved_at: Instant,
         problem: Option<ReadProblem>,
     ) -> Option<(Instant, BehindCause)> {
-        let (limit, moved_at) = if is_live {
-            (MAX_UNCONFIRMED, self.moved_at)
-        } else {
-            (MAX_REBUILD_PAUSE, moved_at)
-        };
+        let (limit, moved_at) =
+            if is_live { (MAX_UNCONFIRMED, self.moved_at) } else { (MAX_REBUILD_PAUSE, moved_at) };
         let is_over = |at: Instant| now.saturating_duration_since(at) > limit;
         let found = if is_over(self.answered_at) {
             Some((self.answered_at, self.why_unanswered()))

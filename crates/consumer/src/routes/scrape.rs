@@ -8,8 +8,8 @@ use service::ops::metrics::Scrape;
 use super::{app::App, partitions::fetch_lags, streams::StreamKind};
 use crate::{
     metrics::{
-        BEHIND_SECONDS, ENTRIES, ENTRY_BYTES, EVICTED, INBOXES, LAG, PARTITIONS, REBUILD_RECORDS, RECORDS_FOLDED,
-        STREAMS,
+        BEHIND_SECONDS, ENTRIES, ENTRY_BYTES, EVICTED, INBOXES, LAG, PARTITIONS, REBUILD_RECORDS,
+        RECORDS_FOLDED, STREAMS,
     },
     view::{PartitionStatus, PartitionTotals, View},
 };

@@ -122,13 +122,13 @@ impl Feed {
         // The cursor of an answer to a send may be a moment ahead of the view.
         let caught_up =
             |inboxes: &Inboxes| (inboxes.last_offset() >= start_offset).then(|| begin(inboxes));
-        let ((opened_at, receipts_sent_through, lost_below), state, position) =
-            match partition.read_when(home, wait_timeout, caught_up).await {
-                Err(ahead @ NotLive::NotCaughtUp(..)) => {
-                    partition.read_if_live(begin).ok_or(ahead)?
-                }
-                found => found?,
-            };
+        let ((opened_at, receipts_sent_through, lost_below), state, position) = match partition
+            .read_when(home, wait_timeout, caught_up)
+            .await
+        {
+            Err(ahead @ NotLive::NotCaughtUp(..)) => partition.read_if_live(begin).ok_or(ahead)?,
+            found => found?,
+        };
         view.check_lease(home)?;
         let mut events = vec![FeedEvent::State(state)];
         events.extend(position.gap.map(FeedEvent::Gap));
@@ -217,8 +217,7 @@ impl Feed {
         if lost_below > self.lost_below {
             self.lost_below = lost_below;
             // Without a position of its own: the reader may have had later entries already.
-            let (reason, through) =
-                (GapReason::Retention, Cursor::new(self.home, lost_below - 1));
+            let (reason, through) = (GapReason::Retention, Cursor::new(self.home, lost_below - 1));
             events.push(FeedEvent::Gap(Gap { reason, after: None, through }));
         }
         events.extend(items.into_iter().map(|item| FeedEvent::Notification { item, unread }));

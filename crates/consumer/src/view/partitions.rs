@@ -132,9 +132,7 @@ impl View {
             });
             page = match waited.await {
                 Ok(page) => page?,
-                Err(_) => {
-                    partition.read_if_live(read).ok_or_else(|| partition.not_live(home))?
-                }
+                Err(_) => partition.read_if_live(read).ok_or_else(|| partition.not_live(home))?,
             };
         }
         if self.has_misplaced.load(Ordering::Relaxed) {

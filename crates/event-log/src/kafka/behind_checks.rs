@@ -13,10 +13,13 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-use super::end_offsets::{EndOffsetClient, EndOffsetQueries, EndOffsets};
+use super::{
+    end_offsets::{EndOffsetClient, EndOffsetQueries, EndOffsets},
+    read_retries::{ReadRetries, RetryStep},
+};
 use crate::{
     Behind,
-    behind::{BehindDetector, ReadProblem},
+    behind::{BehindCause, BehindDetector, ReadProblem},
     partition_state::PartitionState,
 };
 
@@ -29,17 +32,20 @@ const COMPARE_INTERVAL: Duration = Duration::from_millis(100);
 const POSITION_DELAY: Duration = Duration::from_millis(500);
 /// Time after which an end that is not reached is looked into.
 const INSPECTION_DELAY: Duration = Duration::from_secs(1);
+/// How long an error of the client counts once every partition has reached its end.
+const READ_PROBLEM_TTL: Duration = Duration::from_secs(5);
 
 pub(super) struct BehindChecks {
     queries: EndOffsetQueries,
     detectors: BTreeMap<i32, BehindDetector>,
     /// The last error of the client that concerns a partition, while one has not reached its end.
     /// The client does not say which one.
-    problem: Option<ReadProblem>,
+    problem: Option<(Instant, ReadProblem)>,
     /// `None`: ask at once.
     queried_at: Option<Instant>,
     compared_at: Instant,
     inspected_at: Instant,
+    retries: ReadRetries,
 }
 
 /// What a comparison found.
@@ -49,6 +55,10 @@ pub(super) struct BehindReport {
     pub(super) partitions: Vec<(i32, Option<Behind>)>,
     /// Partitions whose low watermark and stable end have to be asked for.
     pub(super) inspect: Vec<i32>,
+    /// Partitions that the client has to pause, and those that it has to read again from where they
+    /// are.
+    pub(super) pause: Vec<i32>,
+    pub(super) retry: Vec<i32>,
 }
 
 impl BehindChecks {
@@ -61,6 +71,7 @@ impl BehindChecks {
             queried_at: None,
             compared_at: now,
             inspected_at: now,
+            retries: ReadRetries::default(),
         })
     }
 
@@ -72,18 +83,18 @@ impl BehindChecks {
 
     pub(super) fn end(&mut self, partitions: &[i32]) {
         self.detectors.retain(|partition, _| !partitions.contains(partition));
+        self.retries.end(partitions);
     }
 
     pub(super) fn note_error(&mut self, code: RDKafkaErrorCode) {
         if let Some(problem) = read_problem(code) {
-            self.problem = Some(problem);
+            self.problem = Some((Instant::now(), problem));
         }
     }
 
-    /// True once after the client has reported a batch that does not match its checksum. It passes
-    /// over such a batch if another one follows.
-    pub(super) fn take_damaged_batch(&mut self) -> bool {
-        self.problem.take_if(|problem| *problem == ReadProblem::Checksum).is_some()
+    /// True while the client cannot read a batch.
+    pub(super) fn has_read_problem(&self) -> bool {
+        self.problem.is_some()
     }
 
     /// The answer about a partition to inspect: everything below `low` is gone, and everything below
@@ -118,10 +129,6 @@ impl BehindChecks {
             }
         }
         while let Some(EndOffsets { sent_at, ends }) = self.queries.try_answer() {
-            let ends: Vec<_> = match ends {
-                Ok(ends) => ends.into_iter().map(|(number, end)| (number, Ok(end))).collect(),
-                Err((numbers, error)) => numbers.into_iter().map(|n| (n, Err(error))).collect(),
-            };
             for (partition, end) in ends {
                 if let Some(detector) = self.detectors.get_mut(&partition) {
                     detector.on_end(sent_at, end);
@@ -140,13 +147,20 @@ impl BehindChecks {
             self.inspected_at = now;
             report.inspect = self.with_target_age(now, INSPECTION_DELAY);
             if report.inspect.is_empty() {
-                self.problem = None;
+                self.problem = self.problem.filter(|(at, _)| now - *at < READ_PROBLEM_TTL);
             }
         }
+        let problem = self.problem.map(|(_, problem)| problem);
         let moved_at = self.detectors.values().map(BehindDetector::moved_at).max();
         for (partition, detector) in &mut self.detectors {
             let is_live = live.contains(partition);
-            let found = detector.check(now, is_live, moved_at.unwrap_or(now), self.problem);
+            let found = detector.check(now, is_live, moved_at.unwrap_or(now), problem);
+            let is_unreadable = matches!(found, Some((_, BehindCause::Unreadable { .. })));
+            match self.retries.next_step(*partition, is_unreadable, now) {
+                Some(RetryStep::Pause) => report.pause.push(*partition),
+                Some(RetryStep::Retry) => report.retry.push(*partition),
+                None => {}
+            }
             let behind = found.map(|(since, cause)| Behind {
                 since: SystemTime::now() - now.saturating_duration_since(since),
                 cause: cause.to_string(),
@@ -157,7 +171,8 @@ impl BehindChecks {
     }
 
     fn with_target_age(&self, now: Instant, age: Duration) -> Vec<i32> {
-        let is_older = |detector: &BehindDetector| detector.target_age(now).is_some_and(|a| a > age);
+        let is_older =
+            |detector: &BehindDetector| detector.target_age(now).is_some_and(|a| a > age);
         let older = self.detectors.iter().filter(|(_, detector)| is_older(detector));
         older.map(|(partition, _)| *partition).collect()
     }

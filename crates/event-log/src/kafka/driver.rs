@@ -4,25 +4,24 @@
 
 use std::{
     collections::HashMap,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use rdkafka::{
-    Offset,
+    Offset, TopicPartitionList,
     admin::AdminClient,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError, KafkaResult},
-    message::{BorrowedMessage, Headers as _, Message as _},
+    message::BorrowedMessage,
     types::RDKafkaErrorCode,
 };
-use smallvec::SmallVec;
 
 use super::{
     behind_checks::{BehindChecks, BehindReport},
     context::ClientLog,
     end_offsets::EndOffsetClient,
+    messages::read_record,
     metadata::{MetadataAnswer, MetadataQueries, MetadataQuery},
 };
 use crate::{
@@ -133,6 +132,9 @@ impl<H: PartitionHandler> PartitionDriver<H> {
             Some(Ok(message)) => {
                 // Of a partition that was revoked since the client fetched it, it has no effect.
                 let record = read_record(&message);
+                if self.is_repeated(&record) {
+                    return Ok(());
+                }
                 self.transition(record.partition, Some(&record), |state| state.on_record(&record));
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
@@ -150,6 +152,16 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         Ok(())
     }
 
+    /// At a damaged batch librdkafka may lose its place and begin at the first offset again.
+    fn is_repeated(&self, record: &Record<'_>) -> bool {
+        self.behind.as_ref().is_some_and(BehindChecks::has_read_problem)
+            && self
+                .partitions
+                .state(record.partition)
+                .and_then(PartitionState::next_offset)
+                .is_some_and(|next| record.offset < next)
+    }
+
     fn transition(
         &mut self,
         partition: i32,
@@ -161,11 +173,6 @@ impl<H: PartitionHandler> PartitionDriver<H> {
                 Action::Reset(_) => {
                     self.gaps.remove(&partition);
                     self.begin_reading(partition);
-                }
-                Action::AskAboutGap(gap)
-                    if self.behind.as_mut().is_some_and(BehindChecks::take_damaged_batch) =>
-                {
-                    self.partitions.report_damaged_batch(partition, gap);
                 }
                 Action::AskAboutGap(gap) => {
                     let widest = self.gaps.entry(partition).or_insert(gap);
@@ -223,12 +230,29 @@ impl<H: PartitionHandler> PartitionDriver<H> {
     fn check_behind<C: ConsumerContext>(&mut self, consumer: &BaseConsumer<C>) {
         let Some(checks) = &mut self.behind else { return };
         let Some(report) = checks.run(self.partitions.states(), consumer) else { return };
-        let BehindReport { partitions, inspect } = report;
+        let BehindReport { partitions, inspect, pause, retry } = report;
         for (partition, behind) in partitions {
             self.partitions.report_behind(partition, behind);
         }
         for partition in inspect {
             self.query(partition, MetadataQuery::Inspect);
+        }
+        let topic = self.partitions.topic();
+        let listed = |partition| {
+            let mut list = TopicPartitionList::new();
+            list.add_partition(topic, partition);
+            list
+        };
+        for partition in pause {
+            log_failure(topic, partition, consumer.pause(&listed(partition)));
+        }
+        for partition in retry {
+            let next = self.partitions.state(partition).and_then(PartitionState::next_offset);
+            if let Some(next) = next {
+                let sought = consumer.seek(topic, partition, Offset::Offset(next), SEEK_TIMEOUT);
+                log_failure(topic, partition, sought);
+            }
+            log_failure(topic, partition, consumer.resume(&listed(partition)));
         }
     }
 
@@ -339,6 +363,15 @@ impl<H: PartitionHandler> PartitionDriver<H> {
     }
 }
 
+fn log_failure(topic: &str, partition: i32, outcome: KafkaResult<()>) {
+    if let Err(error) = outcome {
+        tracing::debug!(
+            kafka.topic = topic, kafka.partition = partition, %error,
+            "cannot retry an unreadable batch yet",
+        );
+    }
+}
+
 /// Returns true once per interval. `last` is the time of the last one.
 fn is_due(last: &mut Instant, interval: Duration) -> bool {
     let due = last.elapsed() >= interval;
@@ -346,35 +379,4 @@ fn is_due(last: &mut Instant, interval: Duration) -> bool {
         *last = Instant::now();
     }
     due
-}
-
-fn read_record<'m>(message: &'m BorrowedMessage<'_>) -> Record<'m> {
-    Record {
-        partition: message.partition(),
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-        key: message.key(),
-        value: message.payload(),
-        headers: read_headers(message),
-    }
-}
-
-/// The headers of a message. rdkafka panics at a header name that is not UTF-8; a foreign record
-/// must not end this thread, so such a record is read as if it had no headers.
-fn read_headers<'m>(message: &'m BorrowedMessage<'_>) -> SmallVec<[(&'m str, &'m [u8]); 8]> {
-    let read = catch_unwind(AssertUnwindSafe(|| {
-        let headers = message.headers()?;
-        Some(headers.iter().filter_map(|header| Some((header.key, header.value?))).collect())
-    }));
-    match read {
-        Ok(headers) => headers.unwrap_or_default(),
-        Err(_) => {
-            tracing::warn!(
-                kafka.partition = message.partition(),
-                kafka.offset = message.offset(),
-                "a header's name is not UTF-8; the record is read without headers",
-            );
-            SmallVec::new()
-        }
-    }
 }

@@ -17,6 +17,7 @@ use rdkafka::{
     config::{ClientConfig, FromClientConfigAndContext as _},
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, KafkaResult},
+    metadata::MetadataPartition,
     types::RDKafkaErrorCode,
 };
 
@@ -39,7 +40,15 @@ pub(super) fn create_client(config: &ClientConfig) -> Result<EndOffsetClient, Lo
 /// The answer about the partitions of one leader.
 pub(super) struct EndOffsets {
     pub(super) sent_at: Instant,
-    pub(super) ends: Result<Vec<(i32, i64)>, (Vec<i32>, EndError)>,
+    /// By partition.
+    pub(super) ends: Vec<(i32, Result<i64, EndError>)>,
+}
+
+impl EndOffsets {
+    fn failed(sent_at: Instant, partitions: &[i32], error: EndError) -> Self {
+        let ends = partitions.iter().map(|partition| (*partition, Err(error))).collect();
+        Self { sent_at, ends }
+    }
 }
 
 /// The two ends of the thread that asks. The thread ends when this is dropped.
@@ -93,8 +102,8 @@ fn answer_queries(
             leaders = match group_by_leader(client, topic, &partitions) {
                 Ok(groups) => groups,
                 Err(error) => {
-                    let ends = Err((partitions, error));
-                    if answers.send(EndOffsets { sent_at: Instant::now(), ends }).is_err() {
+                    let failed = EndOffsets::failed(Instant::now(), &partitions, error);
+                    if answers.send(failed).is_err() {
                         return;
                     }
                     continue;
@@ -103,21 +112,25 @@ fn answer_queries(
         }
         let ask = |group: &[i32]| {
             let sent_at = Instant::now();
-            let ends = fetch_ends(client, topic, group).map_err(|error| {
-                tracing::debug!(kafka.topic = topic, %error, "cannot ask for end offsets");
-                (group.to_vec(), end_error(&error))
-            });
-            let is_answered = ends.is_ok();
+            let fetched = fetch_ends(client, topic, group);
+            let is_answered = fetched.is_ok();
+            let answer = match fetched {
+                Ok(ends) => EndOffsets { sent_at, ends },
+                Err(error) => {
+                    tracing::debug!(kafka.topic = topic, %error, "cannot ask for end offsets");
+                    EndOffsets::failed(sent_at, group, end_error(&error))
+                }
+            };
             // Fails only if the driver is gone; `recv` ends this thread then.
-            let _ = answers.send(EndOffsets { sent_at, ends });
+            let _ = answers.send(answer);
             is_answered
         };
         let all_answered = match &leaders[..] {
             [group] => ask(group),
             groups => std::thread::scope(|scope| {
-                let asked: Vec<_> =
-                    groups.iter().map(|group| scope.spawn(|| ask(group))).collect();
-                asked.into_iter().map(|thread| thread.join().unwrap_or(false)).fold(true, |a, b| a & b)
+                let asked: Vec<_> = groups.iter().map(|group| scope.spawn(|| ask(group))).collect();
+                let answered = asked.into_iter().map(|asked| asked.join().unwrap_or(false));
+                answered.fold(true, |all, answered| all & answered)
             }),
         };
         if !all_answered {
@@ -143,7 +156,7 @@ fn group_by_leader(
     let mut groups: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
     for partition in partitions {
         let found = topic.partitions().iter().find(|found| found.id() == *partition);
-        groups.entry(found.map_or(-1, |found| found.leader())).or_default().push(*partition);
+        groups.entry(found.map_or(-1, MetadataPartition::leader)).or_default().push(*partition);
     }
     Ok(groups.into_values().collect())
 }
@@ -152,20 +165,21 @@ fn fetch_ends(
     client: &EndOffsetClient,
     topic: &str,
     partitions: &[i32],
-) -> KafkaResult<Vec<(i32, i64)>> {
+) -> KafkaResult<Vec<(i32, Result<i64, EndError>)>> {
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for partition in partitions {
         list.add_partition_offset(topic, *partition, Offset::End)?;
     }
     let found = client.offsets_for_times(list, ANSWER_TIMEOUT)?;
     let ends = found.elements().into_iter().map(|element| {
-        element.error()?;
-        match element.offset() {
-            Offset::Offset(end) => Ok((element.partition(), end)),
-            _ => Err(KafkaError::MetadataFetch(RDKafkaErrorCode::NoOffset)),
-        }
+        let end = match (element.error(), element.offset()) {
+            (Ok(()), Offset::Offset(end)) => Ok(end),
+            (Ok(()), _) => Err(EndError::Other),
+            (Err(error), _) => Err(end_error(&error)),
+        };
+        (element.partition(), end)
     });
-    ends.collect()
+    Ok(ends.collect())
 }
 
 fn end_error(error: &KafkaError) -> EndError {

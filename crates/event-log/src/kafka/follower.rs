@@ -17,7 +17,11 @@ use rdkafka::{
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{KafkaSettings, context::ClientLog, driver::{PartitionDriver, QueryClients}};
+use super::{
+    KafkaSettings,
+    context::ClientLog,
+    driver::{PartitionDriver, QueryClients},
+};
 use crate::{Follower, LogUnreachable, PartitionHandler, reader::FollowerCommand};
 
 /// How long a poll waits for a record. A command is noticed after this at the latest.

@@ -20,7 +20,9 @@ use rdkafka::{
 };
 
 use super::{
-    KafkaSettings, KafkaWriter, commits::ConsumerOffsets, context::ClientLog,
+    KafkaSettings, KafkaWriter,
+    commits::ConsumerOffsets,
+    context::ClientLog,
     driver::{PartitionDriver, QueryClients},
 };
 use crate::{

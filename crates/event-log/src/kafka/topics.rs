@@ -60,7 +60,9 @@ pub(super) async fn ensure_topics(
             ),
             // Another instance has created it.
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {
-                if let Some(found) = fetch_partition_count(admin, brokers, &topic.name, REQUEST_TIMEOUT).await? {
+                if let Some(found) =
+                    fetch_partition_count(admin, brokers, &topic.name, REQUEST_TIMEOUT).await?
+                {
                     topic.check_partition_count(found)?;
                 }
             }

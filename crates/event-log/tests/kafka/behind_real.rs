@@ -166,7 +166,8 @@ async fn a_deleted_topic_makes_its_partitions_behind() {
 async fn delete_below(world: &World, offset: i64) -> bool {
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(&world.topic, 0, Offset::Offset(offset)).expect("an offset");
-    let deleted = admin(world).delete_records(&list, &AdminOptions::new()).await.expect("an answer");
+    let deleted =
+        admin(world).delete_records(&list, &AdminOptions::new()).await.expect("an answer");
     deleted.elements().iter().all(|element| element.error().is_ok())
 }
 
