@@ -180,9 +180,8 @@ async fn a_damaged_batch_is_never_passed_over_and_read_once_it_is_whole_again() 
     world.expect_inbox(2, &["before".into()]).await;
     world.stop_consumer(0).await;
     world.send(1, 2, "damaged").await;
-    let damage = |byte| {
-        damage_record(&broker, &world.topic, home_partition(2), "damaged", byte);
-    };
+    let topic = world.topic.clone();
+    let damage = |byte| damage_record(&broker, &topic, home_partition(2), "damaged", byte);
     damage(b'#');
     world.send(1, 2, "after").await;
 
