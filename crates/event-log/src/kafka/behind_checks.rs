@@ -3,22 +3,21 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use rdkafka::{
-    Offset,
+    ClientConfig, Offset,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     types::RDKafkaErrorCode,
 };
 
 use super::{
-    end_offsets::{EndOffsetClient, EndOffsetQueries, EndOffsets},
+    end_offsets::{EndOffsetQueries, EndOffsets},
     read_retries::{ReadRetries, RetryStep},
 };
 use crate::{
-    Behind,
+    Behind, LogUnreachable,
     behind::{BehindCause, BehindDetector, ReadProblem},
     partition_state::PartitionState,
 };
@@ -62,10 +61,11 @@ pub(super) struct BehindReport {
 }
 
 impl BehindChecks {
-    pub(super) fn start(client: Arc<EndOffsetClient>, topic: &str) -> std::io::Result<Self> {
+    /// `config` is that of the client that asks for the ends.
+    pub(super) fn start(config: ClientConfig, topic: &str) -> Result<Self, LogUnreachable> {
         let now = Instant::now();
         Ok(Self {
-            queries: EndOffsetQueries::start_thread(client, topic.to_owned())?,
+            queries: EndOffsetQueries::start_thread(config, topic.to_owned())?,
             detectors: BTreeMap::new(),
             problem: None,
             queried_at: None,

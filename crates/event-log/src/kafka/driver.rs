@@ -10,7 +10,6 @@ use std::{
 
 use rdkafka::{
     Offset, TopicPartitionList,
-    admin::AdminClient,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError, KafkaResult},
     message::BorrowedMessage,
@@ -18,9 +17,9 @@ use rdkafka::{
 };
 
 use super::{
+    KafkaSettings,
+    admin::AdminHandle,
     behind_checks::{BehindChecks, BehindReport},
-    context::ClientLog,
-    end_offsets::EndOffsetClient,
     messages::read_record,
     metadata::{MetadataAnswer, MetadataQueries, MetadataQuery},
 };
@@ -43,12 +42,6 @@ const ERROR_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// A seek is handled by librdkafka's own thread and needs no broker.
 const SEEK_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The clients that a driver asks the brokers with.
-pub(super) struct QueryClients {
-    pub(super) admin: Arc<AdminClient<ClientLog>>,
-    pub(super) ends: Arc<EndOffsetClient>,
-}
-
 pub(super) struct PartitionDriver<H> {
     pub(super) partitions: AssignedPartitions<H>,
     queries: MetadataQueries,
@@ -68,20 +61,23 @@ pub(super) struct PartitionDriver<H> {
 
 impl<H: PartitionHandler> PartitionDriver<H> {
     pub(super) fn new(
-        clients: QueryClients,
+        settings: &KafkaSettings,
+        admin: AdminHandle,
         topic: &str,
         partition_count: Option<u32>,
         status: Arc<ReaderStatus>,
         handler: H,
     ) -> Result<Self, LogUnreachable> {
-        let QueryClients { admin, ends } = clients;
-        let failed = |error| LogUnreachable(format!("cannot start a metadata thread: {error}"));
-        let queries = MetadataQueries::start_thread(admin, topic.to_owned()).map_err(failed)?;
-        let behind = handler.wants_behind().then(|| BehindChecks::start(ends, topic));
+        let queries = MetadataQueries::start_thread(admin, topic.to_owned()).map_err(|error| {
+            LogUnreachable(format!("cannot start the metadata thread: {error}"))
+        })?;
+        let ends = settings.end_offset_config();
+        let behind =
+            handler.wants_behind().then(|| BehindChecks::start(ends, topic)).transpose()?;
         Ok(Self {
             partitions: AssignedPartitions::new(topic, handler, None),
             queries,
-            behind: behind.transpose().map_err(failed)?,
+            behind,
             gaps: HashMap::new(),
             metadata_checked_at: None,
             resets_checked_at: Instant::now(),

@@ -5,10 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        mpsc::{Receiver, Sender, channel},
-    },
+    sync::mpsc::{Receiver, Sender, channel},
     time::{Duration, Instant},
 };
 
@@ -28,11 +25,13 @@ use crate::{LogUnreachable, behind::EndError};
 /// partition counts as behind, because the next question waits for all leaders.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const LEADERS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long no leader must have answered until the client is replaced.
+const REPLACE_AFTER: Duration = Duration::from_secs(10);
 
 /// The client of these questions. It joins no group and fetches no records.
-pub(super) type EndOffsetClient = BaseConsumer<ClientLog>;
+type EndOffsetClient = BaseConsumer<ClientLog>;
 
-pub(super) fn create_client(config: &ClientConfig) -> Result<EndOffsetClient, LogUnreachable> {
+fn create_client(config: &ClientConfig) -> Result<EndOffsetClient, LogUnreachable> {
     BaseConsumer::from_config_and_context(config, ClientLog::new("ends"))
         .map_err(|error| LogUnreachable(format!("Kafka client: {error}")))
 }
@@ -58,16 +57,23 @@ pub(super) struct EndOffsetQueries {
 }
 
 impl EndOffsetQueries {
+    /// Fails if a setting of the client is wrong.
     pub(super) fn start_thread(
-        client: Arc<EndOffsetClient>,
+        config: ClientConfig,
         topic: String,
-    ) -> std::io::Result<Self> {
+    ) -> Result<Self, LogUnreachable> {
         let (queries, received) = channel();
-        let (answered, answers) = channel();
+        let (answers, answered) = channel();
+        let client = create_client(&config)?;
+        let mut thread =
+            EndOffsetThread { config, client, topic, leaders: Vec::new(), failing_since: None };
         std::thread::Builder::new()
             .name("kafka-ends".into())
-            .spawn(move || answer_queries(&client, &topic, &received, &answered))?;
-        Ok(Self { queries, answers })
+            .spawn(move || thread.answer_queries(&received, &answers))
+            .map_err(|error| {
+                LogUnreachable(format!("cannot start the thread for end offsets: {error}"))
+            })?;
+        Ok(Self { queries, answers: answered })
     }
 
     /// Asks for the ends of these partitions. Of the questions that wait, the thread sends only the
@@ -82,59 +88,81 @@ impl EndOffsetQueries {
     }
 }
 
-fn answer_queries(
-    client: &EndOffsetClient,
-    topic: &str,
-    queries: &Receiver<Vec<i32>>,
-    answers: &Sender<EndOffsets>,
-) {
-    // The partitions of the last question, by leader. Empty if a leader did not answer it.
-    let mut leaders: Vec<Vec<i32>> = Vec::new();
-    while let Ok(mut partitions) = queries.recv() {
-        while let Ok(newer) = queries.try_recv() {
-            partitions = newer;
+struct EndOffsetThread {
+    config: ClientConfig,
+    client: EndOffsetClient,
+    topic: String,
+    /// The partitions of the last question, by leader. Empty if a leader did not answer it.
+    leaders: Vec<Vec<i32>>,
+    /// No leader has answered since.
+    failing_since: Option<Instant>,
+}
+
+impl EndOffsetThread {
+    fn answer_queries(&mut self, queries: &Receiver<Vec<i32>>, answers: &Sender<EndOffsets>) {
+        while let Ok(mut partitions) = queries.recv() {
+            while let Ok(newer) = queries.try_recv() {
+                partitions = newer;
+            }
+            // Takes the errors that the client reports from its queue; `ClientLog` logs them.
+            let _ = self.client.poll(Duration::ZERO);
+            let any_answered = self.ask_leaders(&partitions, answers);
+            self.replace_client_if_failing(any_answered);
         }
-        // Takes the errors that the client reports from its queue; `ClientLog` logs them.
-        let _ = client.poll(Duration::ZERO);
-        let mut known: Vec<_> = leaders.iter().flatten().copied().collect();
+    }
+
+    /// Returns true if a leader has answered.
+    fn ask_leaders(&mut self, partitions: &[i32], answers: &Sender<EndOffsets>) -> bool {
+        let mut known: Vec<_> = self.leaders.iter().flatten().copied().collect();
         known.sort_unstable();
         if known != partitions {
-            leaders = match group_by_leader(client, topic, &partitions) {
-                Ok(groups) => groups,
+            match group_by_leader(&self.client, &self.topic, partitions) {
+                Ok(leaders) => self.leaders = leaders,
                 Err(error) => {
-                    let failed = EndOffsets::failed(Instant::now(), &partitions, error);
-                    if answers.send(failed).is_err() {
-                        return;
-                    }
-                    continue;
+                    // Fails only if the driver is gone; `recv` ends this thread then.
+                    let _ = answers.send(EndOffsets::failed(Instant::now(), partitions, error));
+                    return error != EndError::Silent;
                 }
-            };
+            }
         }
         let ask = |group: &[i32]| {
             let sent_at = Instant::now();
-            let fetched = fetch_ends(client, topic, group);
+            let fetched = fetch_ends(&self.client, &self.topic, group);
             let is_answered = fetched.is_ok();
             let answer = match fetched {
                 Ok(ends) => EndOffsets { sent_at, ends },
                 Err(error) => {
+                    let topic = &self.topic;
                     tracing::debug!(kafka.topic = topic, %error, "cannot ask for end offsets");
                     EndOffsets::failed(sent_at, group, end_error(&error))
                 }
             };
-            // Fails only if the driver is gone; `recv` ends this thread then.
             let _ = answers.send(answer);
             is_answered
         };
-        let all_answered = match &leaders[..] {
-            [group] => ask(group),
+        let answered: Vec<bool> = match &self.leaders[..] {
+            [group] => vec![ask(group)],
             groups => std::thread::scope(|scope| {
                 let asked: Vec<_> = groups.iter().map(|group| scope.spawn(|| ask(group))).collect();
-                let answered = asked.into_iter().map(|asked| asked.join().unwrap_or(false));
-                answered.fold(true, |all, answered| all & answered)
+                asked.into_iter().map(|asked| asked.join().unwrap_or(false)).collect()
             }),
         };
-        if !all_answered {
-            leaders.clear();
+        if answered.contains(&false) {
+            self.leaders.clear();
+        }
+        answered.contains(&true)
+    }
+
+    /// See [`AdminHandle`](super::admin::AdminHandle): librdkafka may lose its brokers for good.
+    fn replace_client_if_failing(&mut self, any_answered: bool) {
+        if any_answered {
+            self.failing_since = None;
+        } else if self.failing_since.get_or_insert_with(Instant::now).elapsed() >= REPLACE_AFTER {
+            match create_client(&self.config) {
+                Ok(client) => self.client = client,
+                Err(error) => tracing::error!(%error, "cannot replace the Kafka client"),
+            }
+            self.failing_since = None;
         }
     }
 }

@@ -19,8 +19,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
     KafkaSettings,
-    context::ClientLog,
-    driver::{PartitionDriver, QueryClients},
+    admin::AdminHandle,
+    context::{ClientLog, LOST_BROKERS},
+    driver::PartitionDriver,
 };
 use crate::{Follower, LogUnreachable, PartitionHandler, reader::FollowerCommand};
 
@@ -36,12 +37,12 @@ impl ConsumerContext for ClientLog {}
 /// See [`Log::follow_topic`](crate::Log::follow_topic).
 pub(super) fn follow_topic<H: PartitionHandler>(
     settings: &KafkaSettings,
-    clients: QueryClients,
+    admin: AdminHandle,
     topic: &str,
     handler: H,
 ) -> Result<Follower, LogUnreachable> {
     let config = settings.follower_config();
-    let driver = PartitionDriver::new(clients, topic, None, Arc::default(), handler)?;
+    let driver = PartitionDriver::new(settings, admin, topic, None, Arc::default(), handler)?;
     // Here and not on the thread, so that a wrong setting is an error at the start.
     let first = create_client(&config)?;
     let topic = topic.to_owned();
@@ -101,6 +102,10 @@ impl<H: PartitionHandler> FollowerThread<H> {
                 return;
             }
             self.driver.run_checks(consumer);
+            if consumer.context().take_lost_brokers() {
+                tracing::error!(kafka.topic = self.topic, "{LOST_BROKERS}; creating a new client");
+                return;
+            }
         }
     }
 

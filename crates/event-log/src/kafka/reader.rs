@@ -21,9 +21,10 @@ use rdkafka::{
 
 use super::{
     KafkaSettings, KafkaWriter,
+    admin::AdminHandle,
     commits::ConsumerOffsets,
-    context::ClientLog,
-    driver::{PartitionDriver, QueryClients},
+    context::{ClientLog, LOST_BROKERS},
+    driver::PartitionDriver,
 };
 use crate::{
     Group, LogUnreachable, PartitionHandler, Reader, Topic, commits, dlq::DlqWriter,
@@ -48,7 +49,7 @@ const REJOIN_DELAY: Duration = Duration::from_secs(2);
 /// See [`Log::join_group`](crate::Log::join_group).
 pub(super) fn join_group<H: PartitionHandler>(
     settings: &KafkaSettings,
-    clients: QueryClients,
+    admin: AdminHandle,
     topic: &Topic,
     group: &Group,
     dlq: Option<DlqWriter<KafkaWriter>>,
@@ -56,8 +57,14 @@ pub(super) fn join_group<H: PartitionHandler>(
 ) -> Result<Reader, LogUnreachable> {
     let status = Arc::new(ReaderStatus::default());
     let partitions = Some(topic.partitions);
-    let driver =
-        PartitionDriver::new(clients, &topic.name, partitions, Arc::clone(&status), handler)?;
+    let driver = PartitionDriver::new(
+        settings,
+        admin,
+        &topic.name,
+        partitions,
+        Arc::clone(&status),
+        handler,
+    )?;
     let member = GroupMember {
         consumer: settings.consumer_config(group),
         dlq,
@@ -171,6 +178,10 @@ impl<H: PartitionHandler> GroupMember<H> {
             }
             if is_due {
                 driver.run_checks(consumer);
+                if self.log.take_lost_brokers() {
+                    tracing::error!("{LOST_BROKERS}; rejoining the group with a new one");
+                    return;
+                }
             }
             if now - recorded_at >= COMMIT_INTERVAL {
                 recorded_at = now;

@@ -1,27 +1,22 @@
 //! Checks and creates topics, and asks brokers for end offsets and for a sign of life.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use rdkafka::{
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminOptions, NewTopic, TopicReplication},
     client::Client,
     error::KafkaResult,
     types::RDKafkaErrorCode,
 };
 
-use super::context::ClientLog;
+use super::{admin::AdminHandle, context::ClientLog};
 use crate::{LogUnreachable, Topic, TopicError, topic::Cleanup};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Admin = Arc<AdminClient<ClientLog>>;
-
 /// See [`Log::ensure_topics`](crate::Log::ensure_topics).
 pub(super) async fn ensure_topics(
-    admin: &Admin,
+    admin: &AdminHandle,
     brokers: &str,
     topics: &[Topic],
 ) -> Result<(), TopicError> {
@@ -47,6 +42,7 @@ pub(super) async fn ensure_topics(
         .operation_timeout(Some(REQUEST_TIMEOUT))
         .request_timeout(Some(REQUEST_TIMEOUT));
     let results = admin
+        .client()
         .create_topics(&new, &options)
         .await
         .map_err(|error| unreachable_error(brokers, &error.to_string()))?;
@@ -87,7 +83,7 @@ pub(super) async fn ensure_topics(
 
 /// See [`Log::check_topic`](crate::Log::check_topic).
 pub(super) async fn check_topic(
-    admin: &Admin,
+    admin: &AdminHandle,
     brokers: &str,
     topic: &Topic,
     deadline: Duration,
@@ -116,7 +112,7 @@ fn topic_config(topic: &Topic) -> Vec<(&'static str, String)> {
 
 /// `None` if the topic does not exist.
 async fn fetch_partition_count(
-    admin: &Admin,
+    admin: &AdminHandle,
     brokers: &str,
     topic: &str,
     timeout: Duration,
@@ -136,7 +132,7 @@ async fn fetch_partition_count(
 
 /// See [`Log::ping`](crate::Log::ping).
 pub(super) async fn ping_brokers(
-    admin: &Admin,
+    admin: &AdminHandle,
     brokers: &str,
     deadline: Duration,
 ) -> Result<(), LogUnreachable> {
@@ -149,7 +145,7 @@ pub(super) async fn ping_brokers(
 
 /// See [`Log::fetch_end_offsets`](crate::Log::fetch_end_offsets).
 pub(super) async fn fetch_end_offsets(
-    admin: &Admin,
+    admin: &AdminHandle,
     brokers: &str,
     topic: &str,
     partitions: &[i32],
@@ -169,12 +165,12 @@ pub(super) async fn fetch_end_offsets(
 
 /// librdkafka's requests block, so they have a thread of their own.
 async fn query_brokers<T: Send + 'static>(
-    admin: &Admin,
+    admin: &AdminHandle,
     brokers: &str,
     query: impl FnOnce(&Client<ClientLog>) -> KafkaResult<T> + Send + 'static,
 ) -> Result<T, LogUnreachable> {
-    let admin = Arc::clone(admin);
-    match tokio::task::spawn_blocking(move || query(admin.inner())).await {
+    let admin = admin.clone();
+    match tokio::task::spawn_blocking(move || admin.query(query)).await {
         Ok(answer) => answer.map_err(|error| unreachable_error(brokers, &error.to_string())),
         Err(error) => Err(LogUnreachable(error.to_string())),
     }
