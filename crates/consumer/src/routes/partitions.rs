@@ -24,6 +24,9 @@ pub(super) struct PartitionsBody {
 #[schema(as = Partition)]
 struct PartitionRow {
     partition: i32,
+    /// `state`: `unowned`, `rebuilding` (with its progress), `live` (with `users`, `position`), or
+    /// `behind` (it cannot follow its log, so its users are answered 503; with `since`, `cause`,
+    /// `position`).
     #[serde(flatten)]
     #[schema(value_type = Object)]
     status: PartitionStatus,
