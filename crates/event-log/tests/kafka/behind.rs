@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use event_log::{Log, mock::Cluster};
 
-use crate::harness::{Call, Memory, TOPIC, World, eventually};
+use crate::harness::{Call, Memory, TOPIC, World, append, eventually};
 
 fn cluster(world: &World) -> &Cluster {
     world.mock.as_ref().expect("an in-memory broker")
@@ -96,6 +96,37 @@ async fn a_partition_that_is_written_to_all_the_time_follows_its_log() {
     while std::time::Instant::now() < until {
         world.append(0, "busy").await;
     }
-    assert_eq!(memory.count_behind(0), 0);
+    let undelivered = |call: &Call| match call {
+        Call::Behind(_, Some(cause)) => cause.contains("do not deliver"),
+        _ => false,
+    };
+    assert!(!memory.calls().iter().any(undelivered));
+    follower.stop().await;
+}
+
+#[tokio::test]
+async fn of_two_brokers_a_dead_one_makes_no_partition_behind_that_the_other_leads() {
+    let cluster = Cluster::with_brokers(2).expect("the brokers start");
+    cluster.create_topic(TOPIC, 2).expect("the topic is made");
+    for (partition, broker) in [(0, 1), (1, 2)] {
+        cluster.set_leader(TOPIC, partition, broker).expect("a leader");
+    }
+    let log = Log::Kafka(cluster.connect("test").expect("the clients"));
+    let memory = Memory::default();
+    let follower = log.follow_topic(TOPIC, memory.clone()).expect("a follower");
+    for partition in [0, 1] {
+        follower.assign(partition);
+    }
+    eventually("live", || memory.live().len() == 2).await;
+    cluster.set_up(false);
+    eventually("behind", || memory.behind(0).is_some()).await;
+    // Longer than the timeout of the question to the dead broker.
+    for count in 1..=5 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        append(&log, TOPIC, 1, "elsewhere").await;
+        let follows = || memory.since_assigned(1).len() == count && memory.behind(1).is_none();
+        eventually("read", follows).await;
+        assert!(memory.behind(0).is_some());
+    }
     follower.stop().await;
 }
