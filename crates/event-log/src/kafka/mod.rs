@@ -5,6 +5,7 @@ mod admin;
 mod config;
 mod context;
 mod statistics;
+mod topic_config;
 mod topics;
 mod writer;
 mod metadata;

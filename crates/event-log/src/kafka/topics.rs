@@ -9,8 +9,12 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-use super::{admin::AdminHandle, context::ClientLog};
-use crate::{LogUnreachable, Topic, TopicError, topic::Cleanup};
+use super::{
+    admin::AdminHandle,
+    context::ClientLog,
+    topic_config::{check_topic_config, new_topic_config},
+};
+use crate::{LogUnreachable, Topic, TopicError};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -23,14 +27,17 @@ pub(super) async fn ensure_topics(
     let mut missing = Vec::new();
     for topic in topics {
         match fetch_partition_count(admin, brokers, &topic.name, REQUEST_TIMEOUT).await? {
-            Some(found) => topic.check_partition_count(found)?,
+            Some(found) => {
+                topic.check_partition_count(found)?;
+                check_topic_config(admin, topic, REQUEST_TIMEOUT).await?;
+            }
             None => missing.push(topic),
         }
     }
     if missing.is_empty() {
         return Ok(());
     }
-    let configs = missing.iter().map(|topic| topic_config(topic)).collect::<Vec<_>>();
+    let configs = missing.iter().map(|topic| new_topic_config(topic)).collect::<Vec<_>>();
     let new = missing.iter().zip(&configs).map(|(topic, config)| {
         let copies = i32::try_from(topic.replication).unwrap_or(i32::MAX);
         let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
@@ -92,22 +99,6 @@ pub(super) async fn check_topic(
         Some(found) => topic.check_partition_count(found),
         None => Err(TopicError::Missing(topic.name.clone())),
     }
-}
-
-fn topic_config(topic: &Topic) -> Vec<(&'static str, String)> {
-    let mut config = match topic.cleanup {
-        Cleanup::After(age) => vec![
-            ("cleanup.policy", "delete".to_owned()),
-            ("retention.ms", age.as_millis().to_string()),
-        ],
-        Cleanup::Compact => vec![("cleanup.policy", "compact".to_owned())],
-    };
-    if topic.replication >= 3 {
-        // `acks=all` then means at least two copies, and an out-of-sync replica never leads.
-        config.push(("min.insync.replicas", "2".to_owned()));
-        config.push(("unclean.leader.election.enable", "false".to_owned()));
-    }
-    config
 }
 
 /// `None` if the topic does not exist.
