@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// A live partition is behind if the brokers have not answered a question of this age, or if an end
 /// that they told is not reached this long after the question.
 pub(crate) const MAX_UNCONFIRMED: Duration = Duration::from_secs(3);
-/// The same for a partition that is being rebuilt. Nobody reads from it, and a client that has just
+/// The same for a partition that is being rebuilt. It does not answer anyway, and a client that has just
 /// connected takes longer.
 const MAX_REBUILD_PAUSE: Duration = Duration::from_secs(10);
 
@@ -55,6 +55,13 @@ pub(crate) enum ReadProblem {
     Forbidden,
     #[error("the client reports an error; see this service's log")]
     Other,
+}
+
+impl ReadProblem {
+    /// True if the client has fetched a batch and cannot read it.
+    pub(crate) fn is_bad_batch(self) -> bool {
+        matches!(self, Self::Compression | Self::Checksum | Self::Format)
+    }
 }
 
 /// Why the end of a partition is not known.

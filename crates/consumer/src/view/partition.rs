@@ -51,7 +51,7 @@ pub(crate) struct AssignedInboxes {
     pub(crate) inboxes: Inboxes,
     /// Set until both topics are read to their ends. Meanwhile no reader is answered from the inboxes.
     rebuild: Option<Rebuild>,
-    /// Set while a topic's reader cannot follow its log. Nobody new is answered from the inboxes
+    /// Set while a topic's reader cannot follow its log. No new request is answered from the inboxes
     /// then, because they may lack what was acknowledged.
     behind: [Option<BehindSince>; 2],
 }

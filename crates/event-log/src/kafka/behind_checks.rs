@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Behind, LogUnreachable,
-    behind::{BehindCause, BehindDetector, ReadProblem},
+    behind::{BehindCause, BehindDetector, MAX_UNCONFIRMED, ReadProblem},
     partition_state::PartitionState,
 };
 
@@ -93,8 +93,8 @@ impl BehindChecks {
     }
 
     /// True while the client cannot read a batch.
-    pub(super) fn has_read_problem(&self) -> bool {
-        self.problem.is_some()
+    pub(super) fn has_bad_batch(&self) -> bool {
+        self.problem.is_some_and(|(_, problem)| problem.is_bad_batch())
     }
 
     /// The answer about a partition to inspect: everything below `low` is gone, and everything below
@@ -155,7 +155,12 @@ impl BehindChecks {
         for (partition, detector) in &mut self.detectors {
             let is_live = live.contains(partition);
             let found = detector.check(now, is_live, moved_at.unwrap_or(now), problem);
-            let is_unreadable = matches!(found, Some((_, BehindCause::Unreadable { .. })));
+            let is_unreadable = match found {
+                Some((_, BehindCause::Unreadable { problem, .. })) => {
+                    problem.is_bad_batch() && now - detector.moved_at() > MAX_UNCONFIRMED
+                }
+                _ => false,
+            };
             match self.retries.next_step(*partition, is_unreadable, now) {
                 Some(RetryStep::Pause) => report.pause.push(*partition),
                 Some(RetryStep::Retry) => report.retry.push(*partition),

@@ -150,7 +150,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
 
     /// At a damaged batch librdkafka may lose its place and begin at the first offset again.
     fn is_repeated(&self, record: &Record<'_>) -> bool {
-        self.behind.as_ref().is_some_and(BehindChecks::has_read_problem)
+        self.behind.as_ref().is_some_and(BehindChecks::has_bad_batch)
             && self
                 .partitions
                 .state(record.partition)

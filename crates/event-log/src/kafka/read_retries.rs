@@ -8,7 +8,7 @@ use std::{
 
 /// How often the batch is tried again, and for how long.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
-const RETRY_TIMEOUT: Duration = Duration::from_secs(2);
+const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RetryStep {
@@ -81,14 +81,14 @@ mod tests {
             (1, true, Some(Pause)),
             (5, true, None),
             (11, true, Some(Retry)),
-            (12, true, None),
-            (13, true, Some(Pause)),
-            (23, true, Some(Retry)),
-            (24, false, None),
-            (25, true, Some(Pause)),
-            // It was deleted, for example.
-            (26, false, Some(Retry)),
+            (15, true, None),
+            (16, true, Some(Pause)),
+            (26, true, Some(Retry)),
             (27, false, None),
+            (28, true, Some(Pause)),
+            // It was deleted, for example.
+            (29, false, Some(Retry)),
+            (30, false, None),
         ] {
             let now = start + Duration::from_secs(second);
             assert_eq!(retries.next_step(3, is_unreadable, now), expected, "at {second} s");

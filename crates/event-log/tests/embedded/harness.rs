@@ -7,7 +7,7 @@ use std::{
 };
 
 use event_log::{
-    NewRecord, PartitionHandler, Position, Reader, Record, RecordOutcome, StartAt, Topic,
+    Behind, NewRecord, PartitionHandler, Position, Reader, Record, RecordOutcome, StartAt, Topic,
     Watermarks,
     embedded::{Embedded, EmbeddedWriter},
     topic::Cleanup,
@@ -103,6 +103,8 @@ pub(crate) enum Call {
     Record(Seen),
     Live(i32),
     Revoked(i32),
+    /// The cause; `None`: it follows its log again.
+    Behind(i32, Option<String>),
     RenewLease,
 }
 
@@ -175,6 +177,10 @@ impl PartitionHandler for Memory {
 
     fn on_revoked(&mut self, partition: i32) {
         self.0.lock().push(Call::Revoked(partition));
+    }
+
+    fn on_behind(&mut self, partition: i32, behind: Option<&Behind>) {
+        self.0.lock().push(Call::Behind(partition, behind.map(|behind| behind.cause.clone())));
     }
 
     fn renew_lease(&mut self) {
