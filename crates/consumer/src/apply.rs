@@ -5,6 +5,7 @@ use std::{
     collections::HashSet,
     fmt::Display,
     sync::{Arc, atomic::Ordering},
+    time::Instant,
 };
 
 use event_log::{PartitionHandler, Record, RecordAnchor, RecordOutcome, StartAt, Watermarks};
@@ -207,8 +208,8 @@ impl<L: AssignmentListener> PartitionHandler for NotificationApplier<L> {
         partitions.find(|(_, partition)| partition.is_invalid()).map(|(number, _)| number)
     }
 
-    fn renew_lease(&mut self) {
-        self.view.renew_lease();
+    fn renew_lease(&mut self, until: Instant) {
+        self.view.renew_lease(until);
     }
 }
 

@@ -25,6 +25,11 @@ pub(super) fn not_live(error: &NotLive) -> Problem {
         )
         .with("partition", partition)
         .with("state", "unowned"),
+        NotLive::Unconfirmed(partition) => {
+            Problem::unavailable(format!("{error}; try again shortly"), RETRY_DELAY)
+                .with("partition", partition)
+                .with("state", "behind")
+        }
         NotLive::Rebuilding(partition, progress) => {
             let wait = progress.seconds_left.unwrap_or(1.0).clamp(1.0, 30.0);
             let delay = Duration::from_secs_f64(wait);

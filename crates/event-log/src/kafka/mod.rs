@@ -9,6 +9,7 @@ mod writer;
 mod metadata;
 mod driver;
 mod commits;
+mod membership;
 mod reader;
 mod follower;
 

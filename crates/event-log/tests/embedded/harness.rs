@@ -177,7 +177,7 @@ impl PartitionHandler for Memory {
         self.0.lock().push(Call::Revoked(partition));
     }
 
-    fn renew_lease(&mut self) {
+    fn renew_lease(&mut self, _: Instant) {
         self.0.lock().push(Call::RenewLease);
     }
 }

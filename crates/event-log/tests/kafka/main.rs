@@ -5,4 +5,5 @@
 mod harness;
 mod following;
 mod dlq;
+mod lease;
 mod real;
