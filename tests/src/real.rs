@@ -25,6 +25,11 @@ impl RealServer {
         Self::start_with(kind, &["--secure"])
     }
 
+    /// Starts a Kafka broker that tells its clients to connect to this port.
+    pub fn start_advertised(port: u16) -> Self {
+        Self::start_with("kafka", &["--advertise", &port.to_string()])
+    }
+
     fn start_with(kind: &str, flags: &[&str]) -> Self {
         // Constructed before the start, so that its drop also removes a server whose start failed.
         let mut instance = Self { name: unique_name(kind), address: String::new() };

@@ -78,7 +78,7 @@ pub async fn run(
     let app = App {
         view: Arc::clone(&view),
         ownership: ownership.clone(),
-        receipts: ReceiptWriter::new(Arc::clone(&view), log.writer(), &names, read_timeout),
+        receipts: ReceiptWriter::new(Arc::clone(&view), log.clone(), &names, read_timeout),
         log: log.clone(),
         topic: names.notifications.as_str().into(),
         streams: streams.clone(),

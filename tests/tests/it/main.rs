@@ -12,6 +12,7 @@ mod every_log;
 mod standalone;
 mod trouble;
 mod group;
+mod cut;
 mod guarded;
 mod overload;
 #[cfg(feature = "full")]

@@ -58,7 +58,7 @@ pub(super) fn receipt_problem(error: &ReceiptError) -> Problem {
                 "The outcome is unknown: the log did not acknowledge in time. It is safe to retry",
             );
         }
-        ReceiptError::Append(_) | ReceiptError::Encode(_) => {}
+        ReceiptError::Append(_) | ReceiptError::Unreachable(_) | ReceiptError::Encode(_) => {}
     }
     tracing::warn!(%error, "a receipt was not written");
     Problem::unavailable("Receipts cannot be written now; try again shortly", RETRY_DELAY)
