@@ -47,6 +47,18 @@ pub(super) fn not_live(error: &NotLive) -> Problem {
     }
 }
 
+/// 503 for a partition whose owner, at this URL, does not answer.
+pub(super) fn owner_unreachable(partition: i32, url: &str) -> Problem {
+    let message = format!(
+        "partition {partition}, where this inbox lives, is owned by the instance at {url}, which \
+         does not answer; try again shortly"
+    );
+    Problem::unavailable(message, RETRY_DELAY)
+        .with("partition", partition)
+        .with("state", "unreachable")
+        .with("owner", url)
+}
+
 /// 504 if a receipt may have been written, 503 if it was not.
 pub(super) fn receipt_problem(error: &ReceiptError) -> Problem {
     match error {
