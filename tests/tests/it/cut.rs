@@ -8,7 +8,7 @@ use e2e::{
     real::RealServer,
     tcp_proxy::{Direction, TcpProxy},
     until,
-    world::{consumer_client_id, page_messages, unique_name},
+    world::{PARTITIONS, consumer_client_id, page_messages, unique_name},
 };
 use serde_json::{Value, json};
 
@@ -41,15 +41,27 @@ impl CutWorld {
         world.send(1, USER, "before").await;
         world.start_consumer(1, &[]).await;
         let mut cut = Self { world, proxy, owner: 0, _broker: broker };
-        for number in [0, 1] {
-            cut.world.await_ready(&cut.world.nth_consumer_url(number, "")).await;
-        }
+        // Both own partitions, so each knows the other's URL.
+        until(|| async {
+            let owned = [cut.count_live(0).await, cut.count_live(1).await];
+            let is_shared = owned.iter().sum::<usize>() == PARTITIONS as usize;
+            if is_shared && !owned.contains(&0) { Ok(()) } else { Err(owned) }
+        })
+        .await;
         cut.owner = until(|| async {
             let own = [cut.read_own(0).await, cut.read_own(1).await];
             own.iter().position(Option::is_some).ok_or("no owner yet")
         })
         .await;
         cut
+    }
+
+    async fn count_live(&self, number: usize) -> usize {
+        let url = self.world.nth_consumer_url(number, "/partitions");
+        let response = self.world.http().get(url).send().await.expect("an answer");
+        let body: Value = response.json().await.expect("JSON");
+        let partitions = body["partitions"].as_array().expect("a list");
+        partitions.iter().filter(|partition| partition["state"] == "live").count()
     }
 
     fn cut_owner(&self, directions: &[Direction]) {

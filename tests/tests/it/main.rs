@@ -13,6 +13,7 @@ mod standalone;
 mod trouble;
 mod group;
 mod cut;
+mod peers;
 mod guarded;
 mod overload;
 #[cfg(feature = "full")]
