@@ -25,6 +25,11 @@ impl RealServer {
         Self::start_with(kind, &["--secure"])
     }
 
+    /// Starts a Kafka broker that tells its clients to connect to this port.
+    pub fn start_advertised(port: u16) -> Self {
+        Self::start_with("kafka", &["--advertise", &port.to_string()])
+    }
+
     /// Starts a Kafka cluster of this many brokers.
     ///
     /// # Panics

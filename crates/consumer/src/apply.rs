@@ -5,6 +5,7 @@ use std::{
     collections::HashSet,
     fmt::Display,
     sync::{Arc, atomic::Ordering},
+    time::Instant,
 };
 
 use event_log::{
@@ -225,8 +226,8 @@ impl<L: AssignmentListener> PartitionHandler for NotificationApplier<L> {
         }
     }
 
-    fn renew_lease(&mut self) {
-        self.view.renew_lease();
+    fn renew_lease(&mut self, until: Instant) {
+        self.view.renew_lease(until);
     }
 }
 

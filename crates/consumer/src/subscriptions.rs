@@ -193,6 +193,11 @@ impl ViewSubscriptions {
                 "{live} of {all} partitions are live; partition {number} is at {percent} %"
             ));
         }
+        if live > 0 && !self.view.holds_lease() {
+            return Err("the group's coordinator does not confirm that this instance owns its \
+                        partitions"
+                .into());
+        }
         // With more instances than partitions, some own none and forward every request.
         let mut numbers = self.view.partitions().map(|(number, _)| number);
         if live == 0 && !numbers.any(|number| self.ownership.find_peer(number).is_some()) {

@@ -2,7 +2,7 @@
 //! the actions of [`PartitionState`], except for reads and queries of the log: those are the
 //! driver's. It is used by one thread and never blocks on the log.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use crate::{
     Behind, PartitionHandler, Record, RecordOutcome, Watermarks,
@@ -114,8 +114,8 @@ impl<H: PartitionHandler> AssignedPartitions<H> {
         revoked
     }
 
-    pub(crate) fn renew_lease(&mut self) {
-        self.handler.renew_lease();
+    pub(crate) fn renew_lease(&mut self, until: Instant) {
+        self.handler.renew_lease(until);
     }
 
     /// Reports to the tracker how far each partition was applied.

@@ -7,7 +7,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
 use parking_lot::Mutex;
@@ -72,11 +72,17 @@ pub trait PartitionHandler: Send + 'static {
         let _ = (partition, next);
     }
 
-    /// The assignment still holds, as far as the driver knows. It says so at least every 100 ms. A
-    /// handler that was not called for longer, because the process was paused, must not answer from
-    /// memory.
-    fn renew_lease(&mut self) {}
+    /// The handler may answer from memory until this instant, and not after it: by then another
+    /// member may own the partitions. The driver calls this at least every 100 ms, also to shorten
+    /// the lease. A paused process is not called, so its lease ends.
+    fn renew_lease(&mut self, until: Instant) {
+        let _ = until;
+    }
 }
+
+/// How long a handler may answer after its reading thread last ran: a thread that is stuck applies
+/// no records and no revocation.
+pub(crate) const READING_LEASE_TTL: Duration = Duration::from_secs(5);
 
 /// The place in a partition at which a handler begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,6 +15,8 @@ mod standalone;
 mod trouble;
 mod behind;
 mod group;
+mod cut;
+mod peers;
 mod guarded;
 mod overload;
 #[cfg(feature = "full")]

@@ -103,7 +103,7 @@ impl Feed {
         max_feeds: usize,
         wait_timeout: Duration,
     ) -> Result<(Self, Vec<FeedEvent>), OpenFeedError> {
-        let (home, partition) = view.find_home(user)?;
+        let (home, partition, wait_timeout) = view.find_home(user, wait_timeout).await?;
         let watcher = partition.watch_user(user);
         if watcher.reader_count() > max_feeds {
             return Err(OpenFeedError::TooMany(max_feeds));
@@ -158,6 +158,18 @@ impl Feed {
             if !self.more && !self.watcher.wait_for_change().await {
                 return vec![FeedEvent::End(EndReason::Moved)];
             }
+            // Until the lease is renewed or the partition is revoked there is no event: the stream
+            // need not end, because the brokers may only be slow.
+            if !self.view.holds_lease() {
+                self.more = true;
+                tokio::select! {
+                    () = self.view.await_lease() => {}
+                    watched = self.watcher.wait_for_change() => if !watched {
+                        return vec![FeedEvent::End(EndReason::Moved)];
+                    }
+                }
+                continue;
+            }
             match self.read_events() {
                 Some(events) if events.is_empty() => {}
                 Some(events) => return events,
@@ -177,9 +189,11 @@ impl Feed {
         }
     }
 
-    /// Reads the next batch. `None` if the partition was revoked.
+    /// Reads the next batch, which is empty without a lease. `None` if the partition was revoked.
     fn read_events(&mut self) -> Option<Vec<FeedEvent>> {
-        self.view.check_lease(self.home).ok()?;
+        if !self.view.holds_lease() {
+            return Some(Vec::new());
+        }
         let oldest_ms = self.view.oldest_ms();
         // Before the inbox is read, so that its unread count includes each of these.
         let receipts = self.watcher.receipts_after(self.receipts_sent_through);

@@ -79,6 +79,12 @@ pub enum NotLive {
     /// It is not assigned to this instance.
     #[error("partition {0}, where this inbox lives, is not owned by this instance")]
     Unowned(i32),
+    /// The lease has ended: the brokers have not confirmed lately that this instance owns it.
+    #[error(
+        "the brokers have not confirmed that this instance still owns partition {0}, where this \
+         inbox lives"
+    )]
+    Unconfirmed(i32),
     /// It is being rebuilt.
     #[error("partition {0}, where this inbox lives, is being rebuilt")]
     Rebuilding(i32, RebuildProgress),

@@ -6,12 +6,19 @@ mod interleaving;
 mod reads;
 mod snapshots;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use consumer::{
     apply::{AssignmentListener, NotificationApplier, ReceiptApplier},
     snapshot::SnapshotManager,
-    view::{Limits, NotLive, Page, PageQuery, PartitionTotals, Since, View, page::GapReason},
+    view::{
+        Feed, Limits, NotLive, Page, PageQuery, PartitionTotals, Selector, Since, View,
+        feed::{EndReason, FeedEvent},
+        page::{FeedStart, GapReason},
+    },
 };
 use event_log::{PartitionHandler, Record, RecordOutcome, Watermarks};
 use jiff::Timestamp;
@@ -22,6 +29,8 @@ use model::{
 };
 
 const NOW: Duration = Duration::ZERO;
+/// Longer than any test.
+const LONG_LEASE: Duration = Duration::from_secs(3600);
 
 /// These tests have no other instances to announce assignments to.
 struct NoListener;
@@ -71,7 +80,7 @@ impl Bench {
             NoListener,
             snapshots,
         );
-        notifications.renew_lease();
+        notifications.renew_lease(Instant::now() + LONG_LEASE);
         Self { view, notifications, receipts }
     }
 

@@ -27,7 +27,7 @@ use crate::{
     assigned_partitions::AssignedPartitions,
     behind::{BehindCause, MAX_UNCONFIRMED},
     partition_state::{Action, Actions, PartitionState},
-    reader::FollowerCommand,
+    reader::{FollowerCommand, READING_LEASE_TTL},
 };
 
 /// How often the lease is renewed. A stop is noticed after this at the latest.
@@ -275,7 +275,8 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
         }
         if self.ticked_at.elapsed() >= TICK_INTERVAL {
             self.ticked_at = Instant::now();
-            self.partitions.renew_lease();
+            // No other process owns partitions of this file, so no lease of a broker is needed.
+            self.partitions.renew_lease(Instant::now() + READING_LEASE_TTL);
             if let Some((number, reason)) = self.partitions.next_reset()
                 && let Some(partition) = self.topic.find_partition(number)
             {

@@ -15,6 +15,7 @@ mod behind_checks;
 mod messages;
 mod driver;
 mod commits;
+mod membership;
 mod reader;
 mod follower;
 

@@ -183,7 +183,7 @@ impl PartitionHandler for Memory {
         self.0.lock().push(Call::Behind(partition, behind.map(|behind| behind.cause.clone())));
     }
 
-    fn renew_lease(&mut self) {
+    fn renew_lease(&mut self, _: Instant) {
         self.0.lock().push(Call::RenewLease);
     }
 }

@@ -21,6 +21,7 @@ use rdkafka::{
 
 /// Longer than anything here takes, on a busy machine too.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_millis(2500);
 pub(crate) const TOPIC: &str = "notifications";
 pub(crate) const DLQ: &str = "notifications.dlq";
 
@@ -123,7 +124,8 @@ impl World {
 pub(crate) fn connect(brokers: &str) -> Log {
     let (brokers, client_id) = (brokers.to_owned(), "test".to_owned());
     // The in-memory broker lets every rebalance but the first wait for most of a session.
-    let properties = [("session.timeout.ms", "2500"), ("heartbeat.interval.ms", "300")];
+    let session = SESSION_TIMEOUT.as_millis().to_string();
+    let properties = [("session.timeout.ms", &*session), ("heartbeat.interval.ms", "300")];
     let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let settings = KafkaSettings { brokers, client_id, properties, ..KafkaSettings::default() };
     Log::Kafka(Kafka::new(settings).expect("the clients"))
@@ -164,11 +166,16 @@ pub(crate) enum Call {
     Lost(i32, i64),
 }
 
-/// A handler that records its calls, in order. What says that it is poison is.
+/// A handler that records its calls, in order, and its lease. What says that it is poison is.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Memory(Arc<Mutex<Vec<Call>>>);
+pub(crate) struct Memory(Arc<Mutex<Vec<Call>>>, Arc<Mutex<Option<Instant>>>);
 
 impl Memory {
+    /// Until when it may answer. `None` before it was told so, and after its lease has ended.
+    pub(crate) fn lease(&self) -> Option<Instant> {
+        self.1.lock().filter(|until| Instant::now() < *until)
+    }
+
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.0.lock().clone()
     }
@@ -265,6 +272,10 @@ impl PartitionHandler for Memory {
 
     fn on_live(&mut self, partition: i32) {
         self.0.lock().push(Call::Live(partition));
+    }
+
+    fn renew_lease(&mut self, until: Instant) {
+        *self.1.lock() = Some(until);
     }
 
     fn on_revoked(&mut self, partition: i32) {

@@ -7,4 +7,5 @@ mod following;
 mod behind;
 mod behind_real;
 mod dlq;
+mod lease;
 mod real;
