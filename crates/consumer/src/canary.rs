@@ -43,7 +43,7 @@ impl CanaryProbe {
             Ok(()) => ProbeOutcome::Arrived,
             // The partition moved meanwhile: its next owner probes it.
             Err(NotLive::Unowned(_) | NotLive::Rebuilding(..)) => ProbeOutcome::Skipped,
-            Err(error @ NotLive::Behind(..)) => {
+            Err(error @ (NotLive::Behind(..) | NotLive::OtherLog(_))) => {
                 let why = format!("a record was acknowledged, but is not in the view: {error}");
                 ProbeOutcome::Failed(why)
             }

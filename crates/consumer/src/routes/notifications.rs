@@ -64,7 +64,10 @@ const JSON: (axum::http::HeaderName, &str) = (CONTENT_TYPE, "application/json");
 fn page_etag(page: &Page) -> String {
     let Cursor { partition, .. } = page.cursor;
     let (newest, evicted, receipt) = page.version;
-    format!("W/\"{partition}.{newest}.{evicted}.{receipt}.{}\"", page.items.len())
+    // Another log may have other notifications at the same offsets.
+    let [log, receipts] = page.topic_epochs.map(Option::unwrap_or_default);
+    let count = page.items.len();
+    format!("W/\"{partition}.{newest}.{evicted}.{receipt}.{count}.{log:x}.{receipts:x}\"")
 }
 
 /// Returns true if `If-None-Match` has this entity tag, by weak comparison, or `*`.

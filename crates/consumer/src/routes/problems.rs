@@ -39,6 +39,10 @@ pub(super) fn not_live(error: &NotLive) -> Problem {
                 .with("state", "behind")
                 .with("position", position)
         }
+        // No retry helps: the log will never hold that record.
+        NotLive::OtherLog(cursor) => {
+            Problem::new(StatusCode::CONFLICT, format!("{error}")).with("cursor", cursor)
+        }
     }
 }
 

@@ -31,7 +31,7 @@ const MAX_IDS: usize = 1000;
 pub(super) struct SelectorBody {
     #[schema(required = false, max_items = 1000, value_type = Option<Vec<String>>)]
     ids: Option<Vec<NotificationId>>,
-    #[schema(required = false, example = "3-1042", value_type = Option<String>)]
+    #[schema(required = false, example = "3-1042-5f3a9c01", value_type = Option<String>)]
     through: Option<Cursor>,
 }
 
@@ -179,7 +179,7 @@ impl SelectorBody {
             return Ok(Self::default());
         }
         serde_json::from_slice(body).map_err(|error| {
-            let expected = r#"{"ids":["…"]}, {"through":"3-1042"} or nothing"#;
+            let expected = r#"{"ids":["…"]}, {"through":"3-1042-5f3a9c01"} or nothing"#;
             Problem::bad_request("body", format!("must be {expected}: {error}"))
         })
     }
@@ -194,7 +194,7 @@ impl SelectorBody {
             (Some(ids), None) => Ok(Selector::Ids(ids.into_iter().collect())),
             (None, Some(through)) => {
                 check_partition("through", through, home)?;
-                Ok(Selector::Through(through.offset))
+                Ok(Selector::Through(through))
             }
             (None, None) => Ok(Selector::All),
         }
@@ -232,7 +232,9 @@ mod tests {
         ] {
             assert!(which(refused).is_err(), "{refused}");
         }
-        assert!(matches!(which(r#"{"through":"3-7"}"#), Ok(Selector::Through(7))));
+        assert!(
+            matches!(which(r#"{"through":"3-7-5f3a9c01"}"#), Ok(Selector::Through(at)) if at.offset == 7)
+        );
         assert!(
             matches!(which(r#"{"ids":["a","b","a"]}"#), Ok(Selector::Ids(ids)) if ids.len() == 2)
         );
@@ -256,7 +258,7 @@ pub(super) mod fuzz {
             .prop_map(|times| format!("{{\"ids\":[{}]}}", vec!["\"a\""; times].join(",")));
         let body = prop_oneof![
             4 => ids.prop_map(|ids| format!("{{\"ids\":[{}]}}", ids.join(","))),
-            3 => "\\{\"through\":\"[34]-([0-9]{1,19}|start)\"\\}",
+            3 => "\\{\"through\":\"[34]-([0-9]{1,19}|start)(-[0-9a-f]{8})?\"\\}",
             1 => many,
             1 => select(&["{}", "[null,null]", "[]", "null"][..]).prop_map(String::from),
             1 => (select(&["ids", "through", "all"][..]), json())
@@ -284,7 +286,7 @@ pub(super) mod fuzz {
                     prop_assert!(ids.len() <= MAX_IDS && text.contains("ids"));
                     prop_assert!(ids.iter().all(|id| id.to_string().len() <= MAX_ID_BYTES));
                 }
-                Selector::Through(offset) => prop_assert!(offset >= -1 && text.contains("through")),
+                Selector::Through(at) => prop_assert!(at.offset >= -1 && text.contains("through")),
                 Selector::All => prop_assert!(!text.contains('"') || text.contains("null")),
             }
         }

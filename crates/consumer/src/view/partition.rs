@@ -12,7 +12,7 @@ use std::{
 };
 
 use event_log::{RecordAnchor, StartAt, Watermarks};
-use model::{Receipt, UserId};
+use model::{Cursor, Receipt, UserId};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -65,7 +65,7 @@ impl AssignedInboxes {
     }
 }
 
-/// Why a partition cannot answer now.
+/// Why a partition does not answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum NotLive {
     /// It is not assigned to this instance.
@@ -77,6 +77,12 @@ pub enum NotLive {
     /// Its last record applied, at this offset, is before the one that the request needs.
     #[error("partition {0}, where this inbox lives, has not caught up to the requested cursor")]
     Behind(i32, i64),
+    /// The request names a position in another log. Waiting does not help.
+    #[error(
+        "{0} is not a cursor of the log as it is now: the topic was created again, or the cursor has \
+         no epoch"
+    )]
+    OtherLog(Cursor),
 }
 
 /// The state of a partition, for people and probes.
@@ -202,6 +208,13 @@ impl PartitionView {
                 start
             }
             _ => StartAt::Beginning,
+        }
+    }
+
+    /// Notes the epoch of a topic of this partition.
+    pub(crate) fn set_topic_epoch(&self, source: SourceTopic, epoch: Option<u32>) {
+        if let Some(AssignedInboxes { inboxes, .. }) = &mut *self.assignment.write() {
+            inboxes.set_topic_epoch(source, epoch);
         }
     }
 

@@ -10,7 +10,11 @@ use std::{sync::Arc, time::Duration};
 use consumer::{
     apply::{AssignmentListener, NotificationApplier, ReceiptApplier},
     snapshot::SnapshotManager,
-    view::{Limits, NotLive, Page, PageQuery, PartitionTotals, Since, View, page::GapReason},
+    view::{
+        Feed, Limits, NotLive, Page, PageQuery, PartitionTotals, Selector, Since, View,
+        feed::{EndReason, FeedEvent},
+        page::{FeedStart, GapReason},
+    },
 };
 use event_log::{PartitionHandler, Record, RecordOutcome, Watermarks};
 use jiff::Timestamp;

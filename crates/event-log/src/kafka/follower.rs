@@ -18,7 +18,7 @@ use rdkafka::{
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{KafkaSettings, context::ClientLog, driver::PartitionDriver};
+use super::{KafkaSettings, context::ClientLog, driver::PartitionDriver, epochs::TopicEpochs};
 use crate::{Follower, LogUnreachable, PartitionHandler, reader::FollowerCommand};
 
 /// How long a poll waits for a record. A command is noticed after this at the latest.
@@ -34,11 +34,12 @@ impl ConsumerContext for ClientLog {}
 pub(super) fn follow_topic<H: PartitionHandler>(
     settings: &KafkaSettings,
     admin: Arc<AdminClient<ClientLog>>,
+    epochs: &TopicEpochs,
     topic: &str,
     handler: H,
 ) -> Result<Follower, LogUnreachable> {
     let config = settings.follower_config();
-    let driver = PartitionDriver::new(admin, topic, None, Arc::default(), handler)?;
+    let driver = PartitionDriver::new(admin, epochs, topic, None, Arc::default(), handler)?;
     // Here and not on the thread, so that a wrong setting is an error at the start.
     let first = create_client(&config)?;
     let topic = topic.to_owned();

@@ -1,4 +1,4 @@
-//! Queries to the brokers about a topic that is being read: watermarks and the partition count.
+//! Queries to the brokers about a topic that is being read: watermarks, partition count and epoch.
 //! They block, and the polling thread must not, so a thread of its own sends them.
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 
 use rdkafka::{admin::AdminClient, error::KafkaResult};
 
-use super::context::ClientLog;
+use super::{context::ClientLog, epochs::TopicEpochs};
 use crate::{Watermarks, partition_offsets::AssignmentEpoch, partition_state::OffsetGap};
 
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,6 +29,8 @@ pub(super) enum MetadataQuery {
     Gap { assignment: AssignmentEpoch, gap: OffsetGap },
     /// How many partitions the topic has. Sent once.
     PartitionCount,
+    /// The topic's epoch, after the assignment of this number. Sent once, before any other query.
+    TopicEpoch(u64),
 }
 
 impl MetadataQuery {
@@ -37,7 +39,7 @@ impl MetadataQuery {
             Self::Watermarks(assignment)
             | Self::EndOffset { assignment, .. }
             | Self::Gap { assignment, .. } => Some(assignment),
-            Self::PartitionCount => None,
+            Self::PartitionCount | Self::TopicEpoch(_) => None,
         }
     }
 }
@@ -47,6 +49,10 @@ pub(super) enum MetadataAnswer {
     Watermarks(MetadataQuery, Watermarks),
     /// 0 if the brokers cannot describe the topic.
     PartitionCount(u32),
+    /// The topic's epoch, after the assignment of this number; `None` if the broker has no topic ids.
+    TopicEpoch(u64, Option<u32>),
+    /// The brokers did not return the topic's epoch.
+    TopicEpochUnknown,
 }
 
 /// The two ends of the thread that sends the queries. The thread ends when this is dropped.
@@ -58,13 +64,14 @@ pub(super) struct MetadataQueries {
 impl MetadataQueries {
     pub(super) fn start_thread(
         admin: Arc<AdminClient<ClientLog>>,
+        epochs: TopicEpochs,
         topic: String,
     ) -> std::io::Result<Self> {
         let (queries, received) = channel();
         let (answered, answers) = channel();
         std::thread::Builder::new()
             .name("kafka-metadata".into())
-            .spawn(move || run_queries(&admin, &topic, &received, &answered))?;
+            .spawn(move || run_queries(&admin, &epochs, &topic, &received, &answered))?;
         Ok(Self { queries, answers })
     }
 
@@ -80,6 +87,7 @@ impl MetadataQueries {
 
 fn run_queries(
     admin: &AdminClient<ClientLog>,
+    epochs: &TopicEpochs,
     topic: &str,
     queries: &Receiver<MetadataQuery>,
     answers: &Sender<MetadataAnswer>,
@@ -88,7 +96,7 @@ fn run_queries(
     while let Ok(first) = queries.recv() {
         pending.push_back(first);
         while let Some(query) = pending.pop_front() {
-            match send_query(admin, topic, query) {
+            match send_query(admin, epochs, topic, query) {
                 Ok(answer) => {
                     if answers.send(answer).is_err() {
                         return;
@@ -96,14 +104,26 @@ fn run_queries(
                 }
                 Err(error) => {
                     tracing::debug!(kafka.topic = topic, ?query, %error, "metadata query failed");
-                    if let MetadataQuery::Watermarks(_) = query {
-                        pending.push_back(query);
-                        std::thread::sleep(RETRY_DELAY);
+                    match query {
+                        MetadataQuery::Watermarks(_) => {
+                            pending.push_back(query);
+                            std::thread::sleep(RETRY_DELAY);
+                        }
+                        MetadataQuery::TopicEpoch(_) => {
+                            if answers.send(MetadataAnswer::TopicEpochUnknown).is_err() {
+                                return;
+                            }
+                        }
+                        MetadataQuery::EndOffset { .. }
+                        | MetadataQuery::Gap { .. }
+                        | MetadataQuery::PartitionCount => {}
                     }
                 }
             }
             loop {
                 match queries.try_recv() {
+                    // Partitions wait for it before they become live.
+                    Ok(first @ MetadataQuery::TopicEpoch(_)) => pending.push_front(first),
                     Ok(newer) => {
                         // An assignment that is over needs no watermarks.
                         pending.retain(|older| {
@@ -123,9 +143,14 @@ fn run_queries(
 
 fn send_query(
     admin: &AdminClient<ClientLog>,
+    epochs: &TopicEpochs,
     topic: &str,
     query: MetadataQuery,
 ) -> KafkaResult<MetadataAnswer> {
+    if let MetadataQuery::TopicEpoch(assignment) = query {
+        let epoch = epochs.fetch(admin, &[topic], METADATA_TIMEOUT)?;
+        return Ok(MetadataAnswer::TopicEpoch(assignment, epoch.first().copied().flatten()));
+    }
     let Some(AssignmentEpoch { partition, .. }) = query.assignment() else {
         let metadata = admin.inner().fetch_metadata(Some(topic), METADATA_TIMEOUT)?;
         let topic = metadata.topics().iter().find(|found| found.name() == topic);

@@ -4,6 +4,8 @@
 mod config;
 mod context;
 mod statistics;
+mod topic_id;
+mod epochs;
 mod topics;
 mod writer;
 mod metadata;
@@ -23,6 +25,7 @@ use crate::{
     Follower, Group, LogUnreachable, PartitionHandler, Reader, Topic, TopicError, dlq::DlqWriter,
 };
 use context::ClientLog;
+use epochs::TopicEpochs;
 
 /// Apache Kafka, reached through librdkafka. A cheap handle, to be cloned.
 #[derive(Clone)]
@@ -32,6 +35,7 @@ pub struct Kafka {
     /// requests never wait behind records.
     admin: Arc<AdminClient<ClientLog>>,
     writer: KafkaWriter,
+    epochs: TopicEpochs,
 }
 
 impl Kafka {
@@ -42,8 +46,9 @@ impl Kafka {
         let admin =
             AdminClient::from_config_and_context(&settings.admin_config(), ClientLog::new("admin"))
                 .map_err(|error| LogUnreachable(format!("Kafka client: {error}")))?;
-        let writer = KafkaWriter::new(&settings)?;
-        Ok(Self { settings: Arc::new(settings), admin: Arc::new(admin), writer })
+        let epochs = TopicEpochs::new();
+        let writer = KafkaWriter::new(&settings, epochs.clone())?;
+        Ok(Self { settings: Arc::new(settings), admin: Arc::new(admin), writer, epochs })
     }
 
     pub(crate) fn writer(&self) -> KafkaWriter {
@@ -51,12 +56,19 @@ impl Kafka {
     }
 
     pub(crate) async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
-        topics::ensure_topics(&self.admin, &self.settings.brokers, topics).await.map_err(|error| {
-            match error {
-                TopicError::Unreachable(error) => self.add_advice(error).into(),
-                other => other,
-            }
-        })
+        let ensured = topics::ensure_topics(&self.admin, &self.settings.brokers, topics).await;
+        ensured.map_err(|error| match error {
+            TopicError::Unreachable(error) => self.add_advice(error).into(),
+            other => other,
+        })?;
+        let names: Vec<_> = topics.iter().map(|topic| topic.name.clone()).collect();
+        topics::await_epochs(&self.admin, &self.settings.brokers, &self.epochs, names).await;
+        Ok(())
+    }
+
+    pub(crate) async fn refresh_epoch(&self, topic: &str) -> Result<(), LogUnreachable> {
+        let topics = vec![topic.to_owned()];
+        topics::fetch_epochs(&self.admin, &self.settings.brokers, &self.epochs, topics).await
     }
 
     pub(crate) async fn fetch_end_offsets(
@@ -90,7 +102,8 @@ impl Kafka {
         handler: H,
     ) -> Result<Reader, LogUnreachable> {
         let dlq = dlq.map(|topic| DlqWriter::new(self.writer(), topic));
-        reader::join_group(&self.settings, Arc::clone(&self.admin), topic, group, dlq, handler)
+        let (admin, epochs) = (Arc::clone(&self.admin), &self.epochs);
+        reader::join_group(&self.settings, admin, epochs, topic, group, dlq, handler)
     }
 
     pub(crate) fn follow_topic<H: PartitionHandler>(
@@ -98,6 +111,12 @@ impl Kafka {
         topic: &str,
         handler: H,
     ) -> Result<Follower, LogUnreachable> {
-        follower::follow_topic(&self.settings, Arc::clone(&self.admin), topic, handler)
+        follower::follow_topic(
+            &self.settings,
+            Arc::clone(&self.admin),
+            &self.epochs,
+            topic,
+            handler,
+        )
     }
 }

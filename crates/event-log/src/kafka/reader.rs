@@ -22,7 +22,7 @@ use rdkafka::{
 
 use super::{
     KafkaSettings, KafkaWriter, commits::ConsumerOffsets, context::ClientLog,
-    driver::PartitionDriver,
+    driver::PartitionDriver, epochs::TopicEpochs,
 };
 use crate::{
     Group, LogUnreachable, PartitionHandler, Reader, Topic, commits, dlq::DlqWriter,
@@ -48,6 +48,7 @@ const REJOIN_DELAY: Duration = Duration::from_secs(2);
 pub(super) fn join_group<H: PartitionHandler>(
     settings: &KafkaSettings,
     admin: Arc<AdminClient<ClientLog>>,
+    epochs: &TopicEpochs,
     topic: &Topic,
     group: &Group,
     dlq: Option<DlqWriter<KafkaWriter>>,
@@ -56,7 +57,7 @@ pub(super) fn join_group<H: PartitionHandler>(
     let status = Arc::new(ReaderStatus::default());
     let partitions = Some(topic.partitions);
     let driver =
-        PartitionDriver::new(admin, &topic.name, partitions, Arc::clone(&status), handler)?;
+        PartitionDriver::new(admin, epochs, &topic.name, partitions, Arc::clone(&status), handler)?;
     let member = GroupMember {
         consumer: settings.consumer_config(group),
         dlq,

@@ -159,6 +159,7 @@ pub(crate) enum Call {
     Record(Seen),
     Live(i32),
     Revoked(i32),
+    TopicEpoch(Option<u32>),
 }
 
 /// A handler that records its calls, in order. What says that it is poison is.
@@ -166,8 +167,17 @@ pub(crate) enum Call {
 pub(crate) struct Memory(Arc<Mutex<Vec<Call>>>);
 
 impl Memory {
+    /// Without the topic's epoch.
     pub(crate) fn calls(&self) -> Vec<Call> {
-        self.0.lock().clone()
+        let is_other = |call: &&Call| !matches!(call, Call::TopicEpoch(_));
+        self.0.lock().iter().filter(is_other).cloned().collect()
+    }
+
+    /// The epochs that the topic had, in order.
+    pub(crate) fn topic_epochs(&self) -> Vec<Option<u32>> {
+        let epoch =
+            |call: &Call| if let Call::TopicEpoch(epoch) = call { Some(*epoch) } else { None };
+        self.0.lock().iter().filter_map(epoch).collect()
     }
 
     pub(crate) fn has(&self, wanted: &Call) -> bool {
@@ -204,7 +214,7 @@ impl Memory {
                 Call::Assigned(partition) | Call::Revoked(partition) => {
                     live.retain(|live| live != partition);
                 }
-                Call::Watermarks(..) | Call::Record(_) => {}
+                Call::Watermarks(..) | Call::Record(_) | Call::TopicEpoch(_) => {}
             }
         }
         live
@@ -212,6 +222,10 @@ impl Memory {
 }
 
 impl PartitionHandler for Memory {
+    fn on_topic_epoch(&mut self, epoch: Option<u32>) {
+        self.0.lock().push(Call::TopicEpoch(epoch));
+    }
+
     fn on_assigned(&mut self, partition: i32) -> StartAt {
         self.0.lock().push(Call::Assigned(partition));
         StartAt::Beginning

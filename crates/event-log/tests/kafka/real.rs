@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use event_log::NewRecord;
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewPartitions},
@@ -133,6 +134,46 @@ async fn a_topic_that_is_made_again_and_stays_empty_is_noticed_by_its_end() {
     append(&connect(&world.brokers), &world.topic, 0, "new").await;
     eventually("the new is there", || memory.since_assigned(0) == ["new"]).await;
     follower.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a real broker"]
+async fn a_topic_that_is_made_again_and_grows_past_what_was_read_is_read_anew() {
+    let world = World::real(1).await;
+    for value in ["old 1", "old 2", "old 3"] {
+        world.append(0, value).await;
+    }
+    let (group, follower) = (Memory::default(), Memory::default());
+    let reader = world.join(&group);
+    let following = world.log.follow_topic(&world.topic, follower.clone()).expect("a follower");
+    following.assign(0);
+    for memory in [&group, &follower] {
+        eventually("read", || memory.live() == [0] && memory.count() == 3).await;
+    }
+    make_again(&world).await;
+    // In one batch, so that the first fetch may find the new log longer than the old one was.
+    let (log, mut expected) = (connect(&world.brokers), Vec::new());
+    let acks: Vec<_> = (0..20)
+        .map(|number| {
+            expected.push(format!("new {number}"));
+            let value = expected[number].clone().into_bytes();
+            let record = NewRecord { partition: 0, key: b"7".to_vec(), value, headers: Vec::new() };
+            log.writer().append(&world.topic, record).expect("queued")
+        })
+        .collect();
+    for ack in acks {
+        ack.await.expect("acknowledged");
+    }
+    for memory in [&group, &follower] {
+        eventually("all of the new, and nothing else", || {
+            memory.live() == [0] && memory.since_assigned(0) == expected
+        })
+        .await;
+        let epochs = memory.topic_epochs();
+        assert!(epochs.len() == 2 && epochs[0] != epochs[1], "{epochs:?}");
+    }
+    reader.stop().await;
+    following.stop().await;
 }
 
 /// Deletes the topic and makes it again.
