@@ -17,6 +17,7 @@ mod overload;
 #[cfg(feature = "full")]
 mod traced;
 mod real;
+mod recreated;
 #[cfg(feature = "tls")]
 mod secured;
 mod browser;
