@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use event_log::NewRecord;
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions, NewPartitions},
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     producer::{FutureProducer, FutureRecord},
 };
@@ -150,20 +150,7 @@ async fn a_topic_that_is_made_again_and_grows_past_what_was_read_is_read_anew() 
     for memory in [&group, &follower] {
         eventually("read", || memory.live() == [0] && memory.count() == 3).await;
     }
-    make_again(&world).await;
-    // In one batch, so that the first fetch may find the new log longer than the old one was.
-    let (log, mut expected) = (connect(&world.brokers), Vec::new());
-    let acks: Vec<_> = (0..20)
-        .map(|number| {
-            expected.push(format!("new {number}"));
-            let value = expected[number].clone().into_bytes();
-            let record = NewRecord { partition: 0, key: b"7".to_vec(), value, headers: Vec::new() };
-            log.writer().append(&world.topic, record).expect("queued")
-        })
-        .collect();
-    for ack in acks {
-        ack.await.expect("acknowledged");
-    }
+    let expected = recreate_and_append(&world, 20).await;
     for memory in [&group, &follower] {
         eventually("all of the new, and nothing else", || {
             memory.live() == [0] && memory.since_assigned(0) == expected
@@ -174,6 +161,45 @@ async fn a_topic_that_is_made_again_and_grows_past_what_was_read_is_read_anew() 
     }
     reader.stop().await;
     following.stop().await;
+}
+
+/// Deletes the topic, makes it again and appends these many records, all within the half second for
+/// which a client waits after a fetch that failed. So its next fetch finds a longer log.
+async fn recreate_and_append(world: &World, count: usize) -> Vec<String> {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", &world.brokers)
+        .create()
+        .expect("an admin client");
+    let exists = || {
+        let metadata = admin.inner().fetch_metadata(Some(&world.topic), Duration::from_secs(5));
+        metadata.is_ok_and(|found| found.topics().iter().all(|topic| topic.error().is_none()))
+    };
+    assert!(exists(), "and the client is connected");
+    let (options, new) =
+        (AdminOptions::new(), NewTopic::new(&world.topic, 1, TopicReplication::Fixed(1)));
+    admin.delete_topics(&[&world.topic], &options).await.expect("deleted");
+    let until = Instant::now() + Duration::from_secs(30);
+    // Until the broker has deleted it, it takes records of the new topic for those of the old one.
+    while exists() {
+        assert!(Instant::now() < until, "the topic is not deleted");
+    }
+    let made = admin.create_topics([&new], &options).await.expect("an answer");
+    assert!(made.iter().all(Result::is_ok), "{made:?}");
+    while !exists() {
+        assert!(Instant::now() < until, "the topic is not made again");
+    }
+    let (writer, mut values, mut acks) = (world.log.writer(), Vec::new(), Vec::new());
+    for number in 0..count {
+        let value = format!("new {number}");
+        let (partition, key) = (0, b"7".to_vec());
+        let record = NewRecord { partition, key, value: value.clone().into(), headers: Vec::new() };
+        acks.push(writer.append(&world.topic, record).expect("queued"));
+        values.push(value);
+    }
+    for ack in acks {
+        ack.await.expect("acknowledged");
+    }
+    values
 }
 
 /// Deletes the topic and makes it again.
