@@ -32,6 +32,8 @@ use crate::view::{Page, page::PageBody};
         (status = 200, description = "The inbox, or the part that the query selects", body = PageBody,
          headers(("ETag" = Option<String>, description = "Changes whenever the inbox changes"))),
         (status = 304, description = "The inbox has not changed since that `ETag`"),
+        (status = 409, description = "`at_least` is a cursor of another log, or has no epoch", body = ProblemBody,
+         content_type = "application/problem+json"),
         (status = 421, description = "Between instances only: this one does not own the partition", body = ProblemBody,
          content_type = "application/problem+json"),
         CommonProblems))]

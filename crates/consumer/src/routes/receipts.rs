@@ -25,7 +25,7 @@ use crate::view::{PageQuery, Selector};
 /// Bound of `ids`: as many as a full inbox holds by default.
 const MAX_IDS: usize = 1000;
 
-/// The notifications meant: some, all up to and including a cursor, or all.
+/// The notifications meant: some, all up to and including a cursor of this log, or all.
 #[derive(Debug, Default, ToSchema)]
 #[schema(as = Chosen)]
 pub(super) struct SelectorBody {
@@ -41,12 +41,18 @@ pub(super) struct SelectorBody {
 #[allow(dead_code)] // For the OpenAPI document only.
 struct OutcomeUnknown(ProblemBody);
 
+/// `through` is a cursor of another log, or has no epoch. Nothing was changed
+#[derive(IntoResponses)]
+#[response(status = 409, content_type = "application/problem+json")]
+#[allow(dead_code)] // For the OpenAPI document only.
+struct OtherLog(ProblemBody);
+
 /// Mark as read
 #[utoipa::path(post, path = "/notifications/{id}/read", tag = "receipts", operation_id = "read",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
     request_body(content = Option<SelectorBody>, description = "Without a body, all notifications"),
     responses((status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
-        OutcomeUnknown, CommonProblemsWithBody))]
+        OtherLog, OutcomeUnknown, CommonProblemsWithBody))]
 pub(super) async fn mark_read(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -60,7 +66,7 @@ pub(super) async fn mark_read(
     params(("id" = i64, Path, description = "The user", minimum = 1)),
     request_body(content = Option<SelectorBody>, description = "Without a body, all notifications"),
     responses((status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
-        OutcomeUnknown, CommonProblemsWithBody))]
+        OtherLog, OutcomeUnknown, CommonProblemsWithBody))]
 pub(super) async fn mark_unread(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,

@@ -129,6 +129,12 @@ impl PartitionView {
         totals
     }
 
+    /// The epoch of the notifications' log; `None` if it is not known, or not assigned here.
+    pub fn log_epoch(&self) -> Option<u32> {
+        let assignment = self.assignment.read();
+        assignment.as_ref()?.inboxes.topic_epochs[SourceTopic::Notifications as usize]
+    }
+
     /// Returns true if the partition is assigned to this instance, live or not.
     pub fn is_owned(&self) -> bool {
         self.assignment.read().is_some()
