@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -18,6 +18,9 @@ use rdkafka::{
 /// Connection errors are logged at most this often: librdkafka repeats them for each broker, thread
 /// and attempt.
 const MIN_WARNING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// For logs. See [`ClientLog::take_lost_brokers`].
+pub(super) const LOST_BROKERS: &str = "the client has dropped all its brokers";
 
 /// Why a reachable broker refuses the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +96,10 @@ struct ClientState {
     metrics: ClientMetrics,
     /// The client lost its brokers or had a fatal error, and its supervisor has not checked it yet.
     suspect: AtomicBool,
+    /// The client has lost its last broker, and none has answered since.
+    has_no_broker: AtomicBool,
+    /// Reports of statistics in a row that name no broker.
+    empty_reports: AtomicU32,
     warned_at: Mutex<Option<Instant>>,
     /// The last refusal since a broker answered.
     refusal: Mutex<Option<BrokerRefusal>>,
@@ -101,9 +108,14 @@ struct ClientState {
 impl ClientLog {
     /// `client` is its label in the metrics.
     pub(super) fn new(client: &'static str) -> Self {
-        let (metrics, suspect) = (ClientMetrics::new(client), AtomicBool::new(false));
-        let (warned_at, refusal) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(ClientState { metrics, suspect, warned_at, refusal }))
+        Self(Arc::new(ClientState {
+            metrics: ClientMetrics::new(client),
+            suspect: AtomicBool::new(false),
+            has_no_broker: AtomicBool::new(false),
+            empty_reports: AtomicU32::new(0),
+            warned_at: Mutex::default(),
+            refusal: Mutex::default(),
+        }))
     }
 
     /// Asks the supervisor to check the client.
@@ -120,8 +132,26 @@ impl ClientLog {
         *self.0.refusal.lock()
     }
 
+    /// True from the loss of the last broker until one has answered.
+    pub(super) fn has_no_broker(&self) -> bool {
+        self.0.has_no_broker.load(Ordering::Acquire)
+    }
+
+    /// True once after the client has dropped all its brokers. It never asks for them again
+    /// (confluentinc/librdkafka#5301), so it must be replaced. A Metadata response that names no
+    /// broker does that, as one of a broker that was fenced for a moment.
+    pub(super) fn take_lost_brokers(&self) -> bool {
+        // A bootstrap after the loss of the last broker shows no broker for a moment.
+        let is_lost = self.0.empty_reports.load(Ordering::Acquire) >= 2;
+        if is_lost {
+            self.0.empty_reports.store(0, Ordering::Release);
+        }
+        is_lost
+    }
+
     /// A broker has answered.
-    pub(super) fn clear_refusal(&self) {
+    pub(super) fn record_answer(&self) {
+        self.0.has_no_broker.store(false, Ordering::Release);
         *self.0.refusal.lock() = None;
     }
 
@@ -164,12 +194,21 @@ impl ClientContext for ClientLog {
     }
 
     fn stats(&self, statistics: Statistics) {
+        let is_broker = |source: &str| matches!(source, "configured" | "learned");
+        if statistics.brokers.values().any(|broker| is_broker(&broker.source)) {
+            self.0.empty_reports.store(0, Ordering::Release);
+        } else if self.0.empty_reports.fetch_add(1, Ordering::AcqRel) > 0 {
+            self.set_suspect();
+        }
         self.0.metrics.record_statistics(&statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
         self.record_error(code, reason);
+        if code == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.0.has_no_broker.store(true, Ordering::Release);
+        }
         match code {
             // Not an error.
             Some(RDKafkaErrorCode::PartitionEOF) => {}
@@ -252,12 +291,34 @@ mod tests {
     }
 
     #[test]
+    fn a_client_without_brokers_is_noticed_at_the_second_report() {
+        let report = |source: &str| {
+            let broker =
+                rdkafka::statistics::Broker { source: source.into(), ..Default::default() };
+            Statistics { brokers: [("b".to_owned(), broker)].into(), ..Statistics::default() }
+        };
+        let log = ClientLog::new("writer");
+        for (sources, expected) in [
+            (["logical", "logical"], true),
+            (["logical", "learned"], false),
+            (["logical", "configured"], false),
+            (["logical", "logical"], true),
+        ] {
+            for source in sources {
+                log.stats(report(source));
+            }
+            assert_eq!(log.take_lost_brokers(), expected, "{sources:?}");
+            assert!(!log.take_lost_brokers(), "once");
+        }
+    }
+
+    #[test]
     fn a_refusal_is_remembered_until_a_broker_answers() {
         let log = ClientLog::new("writer");
         log.record_error(Some(RDKafkaErrorCode::Authentication), "no");
         log.record_error(Some(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
         assert_eq!(log.last_refusal(), Some(BrokerRefusal::Login));
-        log.clear_refusal();
+        log.record_answer();
         assert_eq!(log.last_refusal(), None);
     }
 

@@ -11,7 +11,6 @@ use std::{
 
 use rdkafka::{
     Offset,
-    admin::AdminClient,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError, KafkaResult},
     message::{BorrowedMessage, Headers as _, Message as _},
@@ -20,7 +19,7 @@ use rdkafka::{
 use smallvec::SmallVec;
 
 use super::{
-    context::ClientLog,
+    admin::AdminHandle,
     epochs::TopicEpochs,
     metadata::{MetadataAnswer, MetadataQueries, MetadataQuery},
 };
@@ -68,7 +67,7 @@ pub(super) struct PartitionDriver<H> {
 
 impl<H: PartitionHandler> PartitionDriver<H> {
     pub(super) fn new(
-        admin: Arc<AdminClient<ClientLog>>,
+        admin: AdminHandle,
         epochs: &TopicEpochs,
         topic: &str,
         partition_count: Option<u32>,

@@ -12,27 +12,28 @@ use std::{
 
 use parking_lot::RwLock;
 use rdkafka::{
-    admin::AdminClient,
+    client::Client,
     error::{KafkaError, KafkaResult},
     types::RDKafkaErrorCode,
 };
 
-use super::{context::ClientLog, topic_id::fetch_topic_ids};
+use super::{admin::AdminHandle, context::ClientLog, topic_id::fetch_topic_ids};
 
 /// The epochs that the brokers returned last. A cheap handle, to be cloned.
 #[derive(Clone)]
 pub(super) struct TopicEpochs(Arc<EpochsState>);
 
 struct EpochsState {
+    admin: AdminHandle,
     known: RwLock<HashMap<String, u32>>,
     /// The broker that answered last; −1 if it did not answer the next time.
     broker_id: AtomicI32,
 }
 
 impl TopicEpochs {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(admin: AdminHandle) -> Self {
         let (known, broker_id) = (RwLock::default(), AtomicI32::new(-1));
-        Self(Arc::new(EpochsState { known, broker_id }))
+        Self(Arc::new(EpochsState { admin, known, broker_id }))
     }
 
     /// The topic's epoch, `None` if it is not known.
@@ -44,17 +45,18 @@ impl TopicEpochs {
     /// a topic does not exist. Blocks for at most twice the `timeout`.
     pub(super) fn fetch(
         &self,
-        admin: &AdminClient<ClientLog>,
         topics: &[&str],
         timeout: Duration,
     ) -> KafkaResult<Vec<Option<u32>>> {
-        let broker_id = match self.0.broker_id.load(Ordering::Relaxed) {
-            -1 => find_broker(admin, topics, timeout)?,
-            answered => answered,
-        };
-        let fetched = fetch_topic_ids(admin.inner(), broker_id, topics, timeout);
-        let next = if fetched.is_ok() { broker_id } else { -1 };
-        self.0.broker_id.store(next, Ordering::Relaxed);
+        // Forgotten unless it answers again.
+        let broker_id = self.0.broker_id.swap(-1, Ordering::Relaxed);
+        let fetched = self.0.admin.query(|client| {
+            let broker_id =
+                if broker_id < 0 { find_broker(client, topics, timeout)? } else { broker_id };
+            let ids = fetch_topic_ids(client, broker_id, topics, timeout)?;
+            self.0.broker_id.store(broker_id, Ordering::Relaxed);
+            Ok(ids)
+        });
         let ids: HashMap<_, _> = fetched?.into_iter().collect();
         let unknown = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition);
         let mut known = self.0.known.write();
@@ -70,13 +72,9 @@ impl TopicEpochs {
 }
 
 /// The id of a broker that answers.
-fn find_broker(
-    admin: &AdminClient<ClientLog>,
-    topics: &[&str],
-    timeout: Duration,
-) -> KafkaResult<i32> {
+fn find_broker(client: &Client<ClientLog>, topics: &[&str], timeout: Duration) -> KafkaResult<i32> {
     // One topic keeps the response small on a cluster with thousands of topics.
-    let metadata = admin.inner().fetch_metadata(topics.first().copied(), timeout)?;
+    let metadata = client.fetch_metadata(topics.first().copied(), timeout)?;
     // A broker of --kafka-brokers has no id until librdkafka has found out which one it is.
     let answered = Some(metadata.orig_broker_id()).filter(|id| *id >= 0);
     let first = || metadata.brokers().first().map(rdkafka::metadata::MetadataBroker::id);

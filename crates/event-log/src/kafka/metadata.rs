@@ -3,16 +3,13 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        mpsc::{Receiver, Sender, TryRecvError, channel},
-    },
+    sync::mpsc::{Receiver, Sender, TryRecvError, channel},
     time::Duration,
 };
 
-use rdkafka::{admin::AdminClient, error::KafkaResult};
+use rdkafka::error::KafkaResult;
 
-use super::{context::ClientLog, epochs::TopicEpochs};
+use super::{admin::AdminHandle, epochs::TopicEpochs};
 use crate::{Watermarks, partition_offsets::AssignmentEpoch, partition_state::OffsetGap};
 
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,7 +60,7 @@ pub(super) struct MetadataQueries {
 
 impl MetadataQueries {
     pub(super) fn start_thread(
-        admin: Arc<AdminClient<ClientLog>>,
+        admin: AdminHandle,
         epochs: TopicEpochs,
         topic: String,
     ) -> std::io::Result<Self> {
@@ -86,7 +83,7 @@ impl MetadataQueries {
 }
 
 fn run_queries(
-    admin: &AdminClient<ClientLog>,
+    admin: &AdminHandle,
     epochs: &TopicEpochs,
     topic: &str,
     queries: &Receiver<MetadataQuery>,
@@ -142,21 +139,23 @@ fn run_queries(
 }
 
 fn send_query(
-    admin: &AdminClient<ClientLog>,
+    admin: &AdminHandle,
     epochs: &TopicEpochs,
     topic: &str,
     query: MetadataQuery,
 ) -> KafkaResult<MetadataAnswer> {
     if let MetadataQuery::TopicEpoch(assignment) = query {
-        let epoch = epochs.fetch(admin, &[topic], METADATA_TIMEOUT)?;
+        let epoch = epochs.fetch(&[topic], METADATA_TIMEOUT)?;
         return Ok(MetadataAnswer::TopicEpoch(assignment, epoch.first().copied().flatten()));
     }
     let Some(AssignmentEpoch { partition, .. }) = query.assignment() else {
-        let metadata = admin.inner().fetch_metadata(Some(topic), METADATA_TIMEOUT)?;
+        let metadata =
+            admin.query(|client| client.fetch_metadata(Some(topic), METADATA_TIMEOUT))?;
         let topic = metadata.topics().iter().find(|found| found.name() == topic);
         let count = topic.filter(|t| t.error().is_none()).map_or(0, |t| t.partitions().len());
         return Ok(MetadataAnswer::PartitionCount(u32::try_from(count).unwrap_or(u32::MAX)));
     };
-    let (low, high) = admin.inner().fetch_watermarks(topic, partition, METADATA_TIMEOUT)?;
+    let (low, high) =
+        admin.query(|client| client.fetch_watermarks(topic, partition, METADATA_TIMEOUT))?;
     Ok(MetadataAnswer::Watermarks(query, Watermarks { low, high }))
 }

@@ -1,11 +1,13 @@
 //! The Kafka driver, the only module of the project that names rdkafka. It owns the clients and
 //! their settings. It never knows what a record means.
 
+mod admin;
 mod config;
 mod context;
 mod statistics;
 mod topic_id;
 mod epochs;
+mod topic_config;
 mod topics;
 mod writer;
 mod metadata;
@@ -16,24 +18,20 @@ mod follower;
 
 use std::{sync::Arc, time::Duration};
 
-use rdkafka::{admin::AdminClient, config::FromClientConfigAndContext};
-
 pub use config::KafkaSettings;
 pub use writer::{KafkaAck, KafkaWriter};
 
 use crate::{
     Follower, Group, LogUnreachable, PartitionHandler, Reader, Topic, TopicError, dlq::DlqWriter,
 };
-use context::ClientLog;
+use admin::AdminHandle;
 use epochs::TopicEpochs;
 
 /// Apache Kafka, reached through librdkafka. A cheap handle, to be cloned.
 #[derive(Clone)]
 pub struct Kafka {
     settings: Arc<KafkaSettings>,
-    /// Fetches metadata and watermarks and creates topics. A client of its own, so that these
-    /// requests never wait behind records.
-    admin: Arc<AdminClient<ClientLog>>,
+    admin: AdminHandle,
     writer: KafkaWriter,
     epochs: TopicEpochs,
 }
@@ -43,12 +41,10 @@ impl Kafka {
     /// Fails if a setting is wrong.
     pub fn new(settings: KafkaSettings) -> Result<Self, LogUnreachable> {
         settings.check_build()?;
-        let admin =
-            AdminClient::from_config_and_context(&settings.admin_config(), ClientLog::new("admin"))
-                .map_err(|error| LogUnreachable(format!("Kafka client: {error}")))?;
-        let epochs = TopicEpochs::new();
-        let writer = KafkaWriter::new(&settings, epochs.clone())?;
-        Ok(Self { settings: Arc::new(settings), admin: Arc::new(admin), writer, epochs })
+        let admin = AdminHandle::new(settings.admin_config())?;
+        let epochs = TopicEpochs::new(admin.clone());
+        let writer = KafkaWriter::new(&settings, admin.clone(), epochs.clone())?;
+        Ok(Self { settings: Arc::new(settings), admin, writer, epochs })
     }
 
     pub(crate) fn writer(&self) -> KafkaWriter {
@@ -62,13 +58,13 @@ impl Kafka {
             other => other,
         })?;
         let names: Vec<_> = topics.iter().map(|topic| topic.name.clone()).collect();
-        topics::await_epochs(&self.admin, &self.settings.brokers, &self.epochs, names).await;
+        topics::await_epochs(&self.settings.brokers, &self.epochs, names).await;
         Ok(())
     }
 
     pub(crate) async fn refresh_epoch(&self, topic: &str) -> Result<(), LogUnreachable> {
         let topics = vec![topic.to_owned()];
-        topics::fetch_epochs(&self.admin, &self.settings.brokers, &self.epochs, topics).await
+        topics::fetch_epochs(&self.settings.brokers, &self.epochs, topics).await
     }
 
     pub(crate) async fn fetch_end_offsets(
@@ -102,7 +98,7 @@ impl Kafka {
         handler: H,
     ) -> Result<Reader, LogUnreachable> {
         let dlq = dlq.map(|topic| DlqWriter::new(self.writer(), topic));
-        let (admin, epochs) = (Arc::clone(&self.admin), &self.epochs);
+        let (admin, epochs) = (self.admin.clone(), &self.epochs);
         reader::join_group(&self.settings, admin, epochs, topic, group, dlq, handler)
     }
 
@@ -111,12 +107,6 @@ impl Kafka {
         topic: &str,
         handler: H,
     ) -> Result<Follower, LogUnreachable> {
-        follower::follow_topic(
-            &self.settings,
-            Arc::clone(&self.admin),
-            &self.epochs,
-            topic,
-            handler,
-        )
+        follower::follow_topic(&self.settings, self.admin.clone(), &self.epochs, topic, handler)
     }
 }

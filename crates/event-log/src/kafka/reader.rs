@@ -13,7 +13,6 @@ use metrics::counter;
 use parking_lot::Mutex;
 use rdkafka::{
     ClientConfig, ClientContext, Offset, Statistics, TopicPartitionList,
-    admin::AdminClient,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
     error::{KafkaError, KafkaResult},
@@ -21,8 +20,12 @@ use rdkafka::{
 };
 
 use super::{
-    KafkaSettings, KafkaWriter, commits::ConsumerOffsets, context::ClientLog,
-    driver::PartitionDriver, epochs::TopicEpochs,
+    KafkaSettings, KafkaWriter,
+    admin::AdminHandle,
+    commits::ConsumerOffsets,
+    context::{ClientLog, LOST_BROKERS},
+    driver::PartitionDriver,
+    epochs::TopicEpochs,
 };
 use crate::{
     Group, LogUnreachable, PartitionHandler, Reader, Topic, commits, dlq::DlqWriter,
@@ -47,7 +50,7 @@ const REJOIN_DELAY: Duration = Duration::from_secs(2);
 /// See [`Log::join_group`](crate::Log::join_group).
 pub(super) fn join_group<H: PartitionHandler>(
     settings: &KafkaSettings,
-    admin: Arc<AdminClient<ClientLog>>,
+    admin: AdminHandle,
     epochs: &TopicEpochs,
     topic: &Topic,
     group: &Group,
@@ -171,6 +174,10 @@ impl<H: PartitionHandler> GroupMember<H> {
             }
             if is_due {
                 driver.run_checks(consumer);
+                if self.log.take_lost_brokers() {
+                    tracing::error!("{LOST_BROKERS}; rejoining the group with a new one");
+                    return;
+                }
             }
             if now - recorded_at >= COMMIT_INTERVAL {
                 recorded_at = now;

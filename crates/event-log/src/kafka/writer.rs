@@ -24,7 +24,8 @@ use rdkafka::{
 
 use super::{
     KafkaSettings,
-    context::{BrokerRefusal, ClientLog},
+    admin::AdminHandle,
+    context::{BrokerRefusal, ClientLog, LOST_BROKERS},
     epochs::TopicEpochs,
 };
 use crate::{
@@ -49,14 +50,15 @@ struct WriterShared {
     client: RwLock<ProducerClient>,
     log: ClientLog,
     epochs: TopicEpochs,
-    /// The brokers answered the last check. While they do not, appends fail at once: a record that
-    /// waits in the queue might be written after its sender gave up.
+    /// A broker answered one of the last two checks. While none does, appends fail at once: a record
+    /// that waits in the queue might be written after its sender gave up.
     reachable: AtomicBool,
 }
 
 impl KafkaWriter {
     pub(super) fn new(
         settings: &KafkaSettings,
+        admin: AdminHandle,
         epochs: TopicEpochs,
     ) -> Result<Self, LogUnreachable> {
         let mut config = settings.producer_config();
@@ -74,7 +76,7 @@ impl KafkaWriter {
         let weak = Arc::downgrade(&shared);
         std::thread::Builder::new()
             .name("kafka-writer".into())
-            .spawn(move || supervise_writer(&weak))
+            .spawn(move || supervise_writer(&weak, &admin))
             .map_err(|error| {
                 LogUnreachable(format!("no thread for the Kafka producer: {error}"))
             })?;
@@ -151,7 +153,8 @@ fn new_producer(config: &ClientConfig, log: &ClientLog) -> Result<ProducerClient
 
 /// Checks after each sign of trouble if the brokers answer, and replaces a producer that had a fatal
 /// error. Ends with the last handle.
-fn supervise_writer(shared: &Weak<WriterShared>) {
+fn supervise_writer(shared: &Weak<WriterShared>, admin: &AdminHandle) {
+    let mut has_failed = false;
     loop {
         std::thread::sleep(CHECK_INTERVAL);
         let Some(shared) = shared.upgrade() else { return };
@@ -160,8 +163,10 @@ fn supervise_writer(shared: &Weak<WriterShared>) {
             continue;
         }
         let client = shared.client.read().clone();
-        if let Some((code, reason)) = client.client().fatal_error() {
-            tracing::error!(%code, reason, "fatal error of the Kafka producer; replacing it");
+        let fatal = client.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}"));
+        let lost = shared.log.take_lost_brokers().then(|| LOST_BROKERS.to_owned());
+        if let Some(reason) = fatal.or(lost) {
+            tracing::error!(reason, "fatal error of the Kafka producer; replacing it");
             match new_producer(&shared.config, &shared.log) {
                 Ok(new) => {
                     let old = std::mem::replace(&mut *shared.client.write(), new);
@@ -173,12 +178,20 @@ fn supervise_writer(shared: &Weak<WriterShared>) {
             shared.log.set_suspect();
             continue;
         }
-        let answers =
-            client.client().fetch_metadata(Some("__consumer_offsets"), PING_TIMEOUT).is_ok();
-        shared.reachable.store(answers, Ordering::Release);
+        // Over the admin client's own connections: on the producer's, the answer would wait behind
+        // records that wait for a replica.
+        let answers = admin
+            .query(|client| client.fetch_metadata(Some("__consumer_offsets"), PING_TIMEOUT))
+            .is_ok();
         if answers {
-            shared.log.clear_refusal();
+            shared.log.record_answer();
+        } else if !std::mem::replace(&mut has_failed, true) && !shared.log.has_no_broker() {
+            // librdkafka may have asked a broker that is going down. It asks another one next.
+            shared.log.set_suspect();
+            continue;
         }
+        has_failed = !answers;
+        shared.reachable.store(answers, Ordering::Release);
         if answers != was_reachable {
             if answers {
                 tracing::info!("Kafka is reachable again; accepting records");
