@@ -13,7 +13,7 @@ use std::{
 
 use event_log::{Behind, RecordAnchor, StartAt, Watermarks};
 use jiff::Timestamp;
-use model::{Receipt, UserId, headers::to_millisecond};
+use model::{Cursor, Receipt, UserId, headers::to_millisecond};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -73,7 +73,7 @@ impl AssignedInboxes {
     }
 }
 
-/// Why a partition cannot answer now.
+/// Why a partition does not answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum NotLive {
     /// It is not assigned to this instance.
@@ -95,6 +95,12 @@ pub enum NotLive {
     /// Its last record applied, at this offset, is before the one that the request needs.
     #[error("partition {0}, where this inbox lives, has not caught up to the requested cursor")]
     NotCaughtUp(i32, i64),
+    /// The request names a position in another log. Waiting does not help.
+    #[error(
+        "{0} is not a cursor of the log as it is now: the topic was created again, or the cursor has \
+         no epoch"
+    )]
+    OtherLog(Cursor),
 }
 
 /// Since when and why a partition cannot follow its log.
@@ -182,6 +188,12 @@ impl PartitionView {
         totals.inboxes.evicted += self.earlier_evictions[0].load(Ordering::Relaxed);
         totals.inboxes.expired += self.earlier_evictions[1].load(Ordering::Relaxed);
         totals
+    }
+
+    /// The epoch of the notifications' log; `None` if it is not known, or not assigned here.
+    pub fn log_epoch(&self) -> Option<u32> {
+        let assignment = self.assignment.read();
+        assignment.as_ref()?.inboxes.topic_epochs[SourceTopic::Notifications as usize]
     }
 
     /// Returns true if the partition is assigned to this instance, live or not.
@@ -276,6 +288,13 @@ impl PartitionView {
                 start
             }
             _ => StartAt::Beginning,
+        }
+    }
+
+    /// Notes the epoch of a topic of this partition.
+    pub(crate) fn set_topic_epoch(&self, source: SourceTopic, epoch: Option<u32>) {
+        if let Some(AssignedInboxes { inboxes, .. }) = &mut *self.assignment.write() {
+            inboxes.set_topic_epoch(source, epoch);
         }
     }
 
