@@ -114,7 +114,7 @@ impl World {
         let arguments = ["consumer", "--topic", &self.topic, "--group", &group];
         let arguments = arguments.into_iter().chain(flags.iter().copied());
         let settings = consumer::cli::ConsumerCli::parse_from(arguments).settings;
-        let log = self.backend.connect_log("test-consumer");
+        let log = self.backend.connect_log(&consumer_client_id(number));
         let started = start_service(|listener, shutdown| async move {
             let run = consumer::run(settings, log, listener, shutdown);
             run.await.map_err(|error| error.to_string())
@@ -227,15 +227,22 @@ impl World {
     pub async fn append_raw(&self, partition: i32, key: &str, value: &str) -> Position {
         let log = self.backend.connect_log("test-foreign-producer");
         until(|| async {
+            // So that the position can be compared with cursors.
+            log.refresh_epoch(&self.topic).await.map_err(|error| error.to_string())?;
             let record =
                 NewRecord { partition, key: key.into(), value: value.into(), headers: Vec::new() };
             match log.writer().append(&self.topic, record) {
-                Ok(ack) => ack.await,
-                Err(error) => Err(error),
+                Ok(ack) => ack.await.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
             }
         })
         .await
     }
+}
+
+/// The `client.id` of consumer `number`.
+pub fn consumer_client_id(number: usize) -> String {
+    format!("test-consumer-{number}")
 }
 
 /// The messages of a page, oldest first.

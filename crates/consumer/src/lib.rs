@@ -30,7 +30,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use canary::CanaryProbe;
-use cluster::ownership::OwnershipTable;
+use cluster::{claims::ClaimRules, ownership::OwnershipTable, peers::PeerNetworks};
 use receipts::ReceiptWriter;
 use routes::{app::App, build_router, streams::LiveStreams};
 pub use settings::ConsumerSettings;
@@ -71,14 +71,21 @@ pub async fn run(
     let limits = settings.inbox_limits();
     let view = Arc::new(View::new(settings.topics.partitions, settings.partitioner, limits));
     let address = listener.local_addr()?;
-    let ownership = OwnershipTable::new(&settings.advertised_url(address));
+    let ownership = OwnershipTable::new(ClaimRules {
+        topic: names.owners.clone(),
+        own_url: settings.advertised_url(address),
+        partitions: settings.topics.partitions,
+        networks: PeerNetworks::new(&settings.peers.peers),
+        signer: auth.message_signer(),
+        accepts_unsigned: settings.peers.accept_unsigned_claims,
+    });
     let read_timeout = settings.inbox.read_timeout;
     let stop_serving = CancellationToken::new();
     let streams = LiveStreams::new(settings.streams.clone(), stop_serving.clone());
     let app = App {
         view: Arc::clone(&view),
         ownership: ownership.clone(),
-        receipts: ReceiptWriter::new(Arc::clone(&view), log.writer(), &names, read_timeout),
+        receipts: ReceiptWriter::new(Arc::clone(&view), log.clone(), &names, read_timeout),
         log: log.clone(),
         topic: names.notifications.as_str().into(),
         streams: streams.clone(),

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use event_log::{AppendError, NewRecord, Position, Writer};
+use event_log::{AppendError, Log, LogUnreachable, NewRecord, Writer};
 use jiff::Timestamp;
 use model::{
     Action, Headers, NotificationId, Receipt, TopicNames, UserId,
@@ -16,10 +16,14 @@ use crate::view::{NotLive, Selector, View};
 
 /// Time for the log to acknowledge, and again for the view to apply.
 const RECEIPT_DEADLINE: Duration = Duration::from_secs(10);
+/// Time for the log to tell where a partition ends.
+const END_OFFSET_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) struct ReceiptWriter {
     view: Arc<View>,
+    log: Log,
     writer: Writer,
+    notifications: String,
     topic: String,
     read_timeout: Duration,
 }
@@ -32,6 +36,9 @@ pub(crate) enum ReceiptError {
     NotLive(#[from] NotLive),
     #[error(transparent)]
     Append(#[from] AppendError),
+    /// The view has nothing to change, and the log does not confirm that the view is up to date.
+    #[error(transparent)]
+    Unreachable(#[from] LogUnreachable),
     #[error(transparent)]
     Encode(#[from] serde_json::Error),
 }
@@ -40,11 +47,12 @@ impl ReceiptWriter {
     /// `read_timeout`: how long to wait for the user's partition.
     pub(crate) fn new(
         view: Arc<View>,
-        writer: Writer,
+        log: Log,
         names: &TopicNames,
         read_timeout: Duration,
     ) -> Self {
-        Self { view, writer, topic: names.receipts.clone(), read_timeout }
+        let (notifications, topic) = (names.notifications.clone(), names.receipts.clone());
+        Self { view, writer: log.writer(), log, notifications, topic, read_timeout }
     }
 
     /// Writes receipts for the selected entries that the action changes, waits until the view has
@@ -57,7 +65,17 @@ impl ReceiptWriter {
     ) -> Result<usize, ReceiptError> {
         // The selector is resolved to ids here, so that a receipt means the same entries whatever
         // arrives before it is applied.
-        let ids = self.view.would_change(user, action, selector, self.read_timeout).await?;
+        let select = || self.view.would_change(user, action, selector, self.read_timeout);
+        let mut ids = select().await?;
+        let is_complete = match selector {
+            Selector::Ids(selected) => ids.len() == selected.len(),
+            Selector::Through(_) | Selector::All => !ids.is_empty(),
+        };
+        if !is_complete {
+            // Nothing may be left to change, or the view may lack what the caller has seen.
+            self.catch_up(user).await?;
+            ids = select().await?;
+        }
         let mut acks = Vec::with_capacity(ids.len() / MAX_IDS + 1);
         for ids in ids.chunks(MAX_IDS) {
             let receipt = Receipt { user_id: user, action, ids: ids.to_vec() };
@@ -67,14 +85,24 @@ impl ReceiptWriter {
         let mut last = None;
         for ack in acks {
             let late = |_| Err(AppendError::TimedOut("the deadline of the request".into()));
-            let Position { offset, .. } =
-                tokio::time::timeout_at(deadline, ack).await.unwrap_or_else(late)?;
-            last = Some(offset);
+            last = Some(tokio::time::timeout_at(deadline, ack).await.unwrap_or_else(late)?);
         }
-        if let Some(offset) = last {
-            self.view.wait_for_receipt(user, offset, RECEIPT_DEADLINE).await?;
+        if let Some(at) = last {
+            self.view.wait_for_receipt(user, at, RECEIPT_DEADLINE).await?;
         }
         Ok(ids.len())
+    }
+
+    /// Waits until the view has every notification that the log has now of this user's partition.
+    async fn catch_up(&self, user: UserId) -> Result<(), ReceiptError> {
+        let home = self.view.home_partition(user);
+        let (topic, homes) = (&self.notifications, [home]);
+        let ends = self.log.fetch_end_offsets(topic, &homes, END_OFFSET_TIMEOUT).await?;
+        let end = ends.first().copied().unwrap_or(0);
+        // The last offsets may be the markers of a transaction, at which the view never arrives. It
+        // has all that comes before them by the end of the wait.
+        let _ = self.view.wait_for_offset(home, end - 1, self.read_timeout).await;
+        Ok(())
     }
 
     fn append_receipt(&self, receipt: &Receipt) -> Result<event_log::Ack, ReceiptError> {

@@ -41,6 +41,11 @@ pub enum TopicError {
     /// The log is away; retry later.
     #[error(transparent)]
     Unreachable(#[from] LogUnreachable),
+    /// The topic was deleted.
+    #[error(
+        "topic {0} does not exist; it was there at the start. Restart a service to create it again"
+    )]
+    Missing(String),
     /// An existing topic has another number of partitions. Inboxes would be looked for in the wrong
     /// partitions, so no service starts with it.
     #[error(
@@ -55,6 +60,15 @@ pub enum TopicError {
         found: u32,
         /// The configured partition count.
         expected: u32,
+    },
+    /// An existing topic is compacted: Kafka keeps only the newest record of each recipient.
+    #[error(
+        "topic {topic} is compacted, so Kafka would remove every notification that has a newer one \
+         for the same recipient. Set its cleanup.policy to delete, or use another topic"
+    )]
+    Compacted {
+        /// The topic's name.
+        topic: String,
     },
     /// The log does not accept the topic.
     #[error("topic {topic} cannot be created: {reason}")]

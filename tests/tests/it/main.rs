@@ -13,12 +13,16 @@ mod every_log;
 mod commands;
 mod standalone;
 mod trouble;
+mod behind;
 mod group;
+mod cut;
+mod peers;
 mod guarded;
 mod overload;
 #[cfg(feature = "full")]
 mod traced;
 mod real;
+mod recreated;
 mod three_brokers;
 #[cfg(feature = "tls")]
 mod secured;

@@ -16,7 +16,7 @@ use super::{
         MAX_BLOCK_BYTES, OFFSETS_ITEM, PENDING_ITEM, SnapshotKey, USER_ITEM, VERSION,
         block_checksum,
     },
-    items::{put_anchor, put_entry, put_int, put_key, put_pending, put_user},
+    items::{put_anchor, put_entry, put_epoch, put_int, put_key, put_pending, put_user},
 };
 use crate::view::{Inboxes, View, inbox::Inbox, inboxes::MAX_CONFLICTS};
 
@@ -78,7 +78,7 @@ impl<W: Write> SnapshotWriter<W> {
     ) -> io::Result<Option<Self>> {
         // A user that appears later has only records after the header's.
         let started = view.partition(number).and_then(|partition| {
-            partition.read_if_live(|inboxes| {
+            partition.read_if_complete(|inboxes| {
                 let users: Vec<_> = inboxes.users.keys().copied().collect();
                 (inboxes.epoch, Header::new(inboxes), users)
             })
@@ -130,7 +130,7 @@ fn read_epoch<R>(
     read: impl FnOnce(&Inboxes) -> R,
 ) -> Result<R, WriteError> {
     let found = view.partition(number).and_then(|partition| {
-        partition.read_if_live(|inboxes| (inboxes.epoch == epoch).then(|| read(inboxes)))
+        partition.read_if_complete(|inboxes| (inboxes.epoch == epoch).then(|| read(inboxes)))
     });
     found.flatten().ok_or(WriteError::Revoked)
 }
@@ -181,6 +181,7 @@ impl<W: Write> Encoder<W> {
         encoder.write_bytes(MAGIC)?;
         encoder.write_bytes(&VERSION.to_le_bytes())?;
         put_key(&mut encoder.block, key, number);
+        header.topic_epochs.into_iter().for_each(|epoch| put_epoch(&mut encoder.block, epoch));
         for (last, anchor) in header.last_offsets.iter().zip(header.anchors) {
             put_int(&mut encoder.block, *last);
             put_anchor(&mut encoder.block, anchor);

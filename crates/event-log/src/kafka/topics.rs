@@ -9,10 +9,20 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-use super::{admin::AdminHandle, context::ClientLog};
-use crate::{LogUnreachable, Topic, TopicError, topic::Cleanup};
+use super::{
+    admin::AdminHandle,
+    context::ClientLog,
+    epochs::TopicEpochs,
+    topic_config::{check_topic_config, new_topic_config},
+};
+use crate::{LogUnreachable, Topic, TopicError};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time at the start for the brokers to return the topics' ids. Those of topics that were created a
+/// moment ago may come late.
+const EPOCHS_DEADLINE: Duration = Duration::from_secs(5);
+const EPOCHS_TIMEOUT: Duration = Duration::from_secs(2);
+const EPOCHS_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// See [`Log::ensure_topics`](crate::Log::ensure_topics).
 pub(super) async fn ensure_topics(
@@ -22,15 +32,18 @@ pub(super) async fn ensure_topics(
 ) -> Result<(), TopicError> {
     let mut missing = Vec::new();
     for topic in topics {
-        match fetch_partition_count(admin, brokers, &topic.name).await? {
-            Some(found) => topic.check_partition_count(found)?,
+        match fetch_partition_count(admin, brokers, &topic.name, REQUEST_TIMEOUT).await? {
+            Some(found) => {
+                topic.check_partition_count(found)?;
+                check_topic_config(admin, topic, REQUEST_TIMEOUT).await?;
+            }
             None => missing.push(topic),
         }
     }
     if missing.is_empty() {
         return Ok(());
     }
-    let configs = missing.iter().map(|topic| topic_config(topic)).collect::<Vec<_>>();
+    let configs = missing.iter().map(|topic| new_topic_config(topic)).collect::<Vec<_>>();
     let new = missing.iter().zip(&configs).map(|(topic, config)| {
         let copies = i32::try_from(topic.replication).unwrap_or(i32::MAX);
         let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
@@ -56,7 +69,9 @@ pub(super) async fn ensure_topics(
             ),
             // Another instance has created it.
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {
-                if let Some(found) = fetch_partition_count(admin, brokers, &topic.name).await? {
+                if let Some(found) =
+                    fetch_partition_count(admin, brokers, &topic.name, REQUEST_TIMEOUT).await?
+                {
                     topic.check_partition_count(found)?;
                 }
             }
@@ -79,20 +94,17 @@ pub(super) async fn ensure_topics(
     Ok(())
 }
 
-fn topic_config(topic: &Topic) -> Vec<(&'static str, String)> {
-    let mut config = match topic.cleanup {
-        Cleanup::After(age) => vec![
-            ("cleanup.policy", "delete".to_owned()),
-            ("retention.ms", age.as_millis().to_string()),
-        ],
-        Cleanup::Compact => vec![("cleanup.policy", "compact".to_owned())],
-    };
-    if topic.replication >= 3 {
-        // `acks=all` then means at least two copies, and an out-of-sync replica never leads.
-        config.push(("min.insync.replicas", "2".to_owned()));
-        config.push(("unclean.leader.election.enable", "false".to_owned()));
+/// See [`Log::check_topic`](crate::Log::check_topic).
+pub(super) async fn check_topic(
+    admin: &AdminHandle,
+    brokers: &str,
+    topic: &Topic,
+    deadline: Duration,
+) -> Result<(), TopicError> {
+    match fetch_partition_count(admin, brokers, &topic.name, deadline).await? {
+        Some(found) => topic.check_partition_count(found),
+        None => Err(TopicError::Missing(topic.name.clone())),
     }
-    config
 }
 
 /// `None` if the topic does not exist.
@@ -100,10 +112,11 @@ async fn fetch_partition_count(
     admin: &AdminHandle,
     brokers: &str,
     topic: &str,
+    timeout: Duration,
 ) -> Result<Option<u32>, LogUnreachable> {
     let name = topic.to_owned();
     let count = query_brokers(admin, brokers, move |client| {
-        let metadata = client.fetch_metadata(Some(&name), REQUEST_TIMEOUT)?;
+        let metadata = client.fetch_metadata(Some(&name), timeout)?;
         let topic = metadata.topics().iter().find(|topic| topic.name() == name);
         Ok(topic.map_or(Ok(None), |topic| match topic.error().map(RDKafkaErrorCode::from) {
             None => Ok(Some(u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX))),
@@ -112,6 +125,35 @@ async fn fetch_partition_count(
         }))
     });
     count.await?.map_err(|code| unreachable_error(brokers, &code.to_string()))
+}
+
+/// Asks for the epochs of these topics until the brokers return them, for a limited time.
+pub(super) async fn await_epochs(brokers: &str, epochs: &TopicEpochs, topics: Vec<String>) {
+    let until = Instant::now() + EPOCHS_DEADLINE;
+    while let Err(error) = fetch_epochs(brokers, epochs, topics.clone()).await {
+        if Instant::now() >= until {
+            tracing::warn!(%error, "the brokers do not return the topics' ids; cursors may have no epoch");
+            return;
+        }
+        tokio::time::sleep(EPOCHS_RETRY_DELAY).await;
+    }
+}
+
+/// Asks for the epochs of these topics, which `epochs` remembers.
+pub(super) async fn fetch_epochs(
+    brokers: &str,
+    epochs: &TopicEpochs,
+    topics: Vec<String>,
+) -> Result<(), LogUnreachable> {
+    let epochs = epochs.clone();
+    let fetched = tokio::task::spawn_blocking(move || {
+        let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+        epochs.fetch(&topics, EPOCHS_TIMEOUT).map(drop)
+    });
+    match fetched.await {
+        Ok(fetched) => fetched.map_err(|error| unreachable_error(brokers, &error.to_string())),
+        Err(error) => Err(LogUnreachable(error.to_string())),
+    }
 }
 
 /// See [`Log::ping`](crate::Log::ping).
