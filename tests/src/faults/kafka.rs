@@ -76,6 +76,23 @@ impl KafkaCluster {
         self.disk.as_ref().ok_or_else(|| "the broker has no disk of its own".to_owned())
     }
 
+    /// Removes the group's offsets from the disk of the stopped broker, as an operator must: Kafka
+    /// 4.4 cannot load the coordinator's partition after an append that found the disk full ("New
+    /// last written offset … must be greater than …"), so no member could join again.
+    ///
+    /// # Errors
+    /// If a folder cannot be removed.
+    pub fn remove_group_offsets(&self) -> Result<(), String> {
+        let to_text = |error: std::io::Error| error.to_string();
+        for entry in std::fs::read_dir(self.disk()?.path().join("data/topics")).map_err(to_text)? {
+            let entry = entry.map_err(to_text)?;
+            if entry.file_name().to_string_lossy().starts_with("__consumer_offsets-") {
+                std::fs::remove_dir_all(entry.path()).map_err(to_text)?;
+            }
+        }
+        Ok(())
+    }
+
     /// kill -9 of these brokers at once.
     ///
     /// # Errors
