@@ -207,6 +207,13 @@ impl History {
         self.to.entry(value.to).or_default().push(value);
     }
 
+    /// The number of the next message of this sender to this recipient.
+    #[must_use]
+    pub fn next_number(&self, from: i64, to: i64) -> u32 {
+        let sent = self.to.get(&to).map(Vec::as_slice).unwrap_or_default();
+        sent.iter().filter(|value| value.from == from).map(|value| value.n + 1).max().unwrap_or(0)
+    }
+
     /// Records a 200.
     pub fn record_acknowledged(&mut self, at: Duration, value: TestMessage, cursor: Cursor) {
         self.totals.acknowledged += 1;

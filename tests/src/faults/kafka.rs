@@ -9,6 +9,7 @@ use rdkafka::{
     admin::AdminClient,
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer as _},
+    metadata::{MetadataPartition, MetadataTopic},
 };
 
 use super::{cluster::run_blocking, disk::SmallDisk};
@@ -208,8 +209,8 @@ impl KafkaCluster {
         let partition = (java_hash(group) & i32::MAX) % OFFSETS_PARTITIONS;
         let leader = self.query(move |client| {
             let metadata = client.fetch_metadata(Some("__consumer_offsets"), QUERY_TIMEOUT)?;
-            let mut all = metadata.topics().iter().flat_map(|topic| topic.partitions());
-            Ok(all.find(|found| found.id() == partition).map(|found| found.leader()))
+            let mut all = metadata.topics().iter().flat_map(MetadataTopic::partitions);
+            Ok(all.find(|found| found.id() == partition).map(MetadataPartition::leader))
         });
         let leader = leader.await?.and_then(|leader| usize::try_from(leader - 1).ok());
         leader.ok_or_else(|| format!("no coordinator of {group}"))

@@ -87,7 +87,8 @@ impl Probe {
 
     /// Waits until a message sent after the fault is shown; returns when.
     async fn await_new_send(&mut self, from: i64) -> Duration {
-        let mut n = 0;
+        // Earlier probes of the round have sent to this user too.
+        let mut n = self.client.history.lock().next_number(from, self.user);
         let sent = loop {
             let value = TestMessage { from, to: self.user, n };
             if let Some(cursor) = self.client.send(value).await {

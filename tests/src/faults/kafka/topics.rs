@@ -6,6 +6,7 @@ use rdkafka::{
     Offset, TopicPartitionList,
     admin::{AdminOptions, NewTopic, TopicReplication},
     consumer::Consumer as _,
+    metadata::MetadataTopic,
 };
 use tokio::time::Instant;
 
@@ -87,7 +88,7 @@ impl KafkaCluster {
             let name = topic.to_owned();
             let standing = self.query(move |client| {
                 let metadata = client.fetch_metadata(Some(&name), QUERY_TIMEOUT)?;
-                let all = metadata.topics().iter().flat_map(|topic| topic.partitions());
+                let all = metadata.topics().iter().flat_map(MetadataTopic::partitions);
                 let standing = all.map(|found| (found.leader(), found.isr().len()));
                 Ok(standing.collect::<Vec<_>>())
             });
