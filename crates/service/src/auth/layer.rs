@@ -11,7 +11,7 @@ use crate::ops::metrics::AUTH_REFUSED;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{Auth, Caller, TokenRefusal};
-use crate::{problem::Problem, server::gate::gate};
+use crate::{problem::Problem, server::gate::gate, server::replies::ShareOwner};
 
 /// The parts of a request that may carry its token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,9 @@ impl Auth {
         let query = (place == TokenIn::HeaderOrQuery).then(|| query_token(request.uri())).flatten();
         match self.verify_token(token.or(query.as_deref())) {
             Ok(caller) => {
+                if let Some(owner) = request.extensions().get::<ShareOwner>() {
+                    owner.set_caller(&caller);
+                }
                 request.extensions_mut().insert(caller);
                 None
             }

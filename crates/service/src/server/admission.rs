@@ -34,7 +34,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Cheap routes that are never shed: operators and orchestrators need them most under load.
-const ALWAYS_ADMITTED: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+pub(super) const ALWAYS_ADMITTED: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
 /// A request's permit, in its extensions. A handler that waits for long releases it and takes a
 /// permit of its own kind.
