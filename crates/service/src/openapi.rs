@@ -127,6 +127,7 @@ impl IntoResponses for CommonProblems {
             ("400", "The request is invalid; the message says why"),
             ("401", "The token is missing, invalid or expired"),
             ("403", "The token lacks permission, or the request is cross-origin"),
+            ("429", "A limit of this caller, sender or inbox is reached; retry after Retry-After"),
             ("500", "Internal error"),
             (
                 "503",

@@ -10,7 +10,7 @@ use std::{
 
 use axum::{
     Extension, RequestExt as _,
-    body::{Body, to_bytes},
+    body::Body,
     extract::{RawPathParams, Request},
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -23,7 +23,7 @@ use futures_util::{
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use model::UserId;
 use service::{
-    auth::Caller, problem::Problem, server::admission::RequestPermit,
+    auth::Caller, extract::read_body, problem::Problem, server::admission::RequestPermit,
     server::detached::StreamingResponse,
 };
 use tokio::time::Instant;
@@ -54,16 +54,14 @@ struct Forwarder {
     app: Arc<App>,
     resolver: OwnerResolver,
     proxy: PeerProxy,
-    max_body_bytes: usize,
 }
 
 pub(super) fn forward_layer(
     app: Arc<App>,
-    max_body_bytes: usize,
 ) -> impl Layer<Route, Service = ForwardService> + Clone + Send + Sync + 'static {
     let resolver = OwnerResolver::new(Arc::clone(&app.view), app.ownership.clone());
     let proxy = PeerProxy::new(app.read_timeout);
-    let forwarder = Arc::new(Forwarder { app, resolver, proxy, max_body_bytes });
+    let forwarder = Arc::new(Forwarder { app, resolver, proxy });
     layer_fn(move |inner| ForwardService { inner, forwarder: Arc::clone(&forwarder) })
 }
 
@@ -140,18 +138,14 @@ impl Forwarder {
             let message = format!("partition {home} is not owned by this instance");
             return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, message));
         }
-        let (mut parts, body) = request.into_parts();
+        // Within the limits that the handlers' own extractor keeps.
+        let (mut parts, body) = read_body(request).await?;
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         let client = upgrade.filter(|_| is_websocket_request(&parts.headers));
         if client.is_some() {
             // The owner cannot check the page's origin: the request reaches it from here.
             check_same_origin(&parts.headers, &parts.uri)?;
         }
-        let limit = self.max_body_bytes;
-        let body = to_bytes(body, limit).await.map_err(|_| {
-            let message = format!("The body is larger than {limit} bytes");
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, message)
-        })?;
         let deadline = Instant::now() + self.app.read_timeout;
         let mut rejected = None;
         loop {

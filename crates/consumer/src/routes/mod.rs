@@ -49,7 +49,7 @@ pub(crate) fn build_router(
     // One handle for all of it: a router clones its state at each request.
     let app = Arc::new(app);
     let scraped = Arc::clone(&app);
-    let forward = forward::forward_layer(Arc::clone(&app), settings.http.max_body_bytes);
+    let forward = forward::forward_layer(Arc::clone(&app));
     let user_routes = |routes: OpenApiRouter<Arc<App>>, token| {
         auth.require_caller(routes.route_layer(forward.clone()), token)
     };

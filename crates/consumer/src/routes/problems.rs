@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use event_log::AppendError;
 use model::UserId;
-use service::problem::Problem;
+use service::{problem::Problem, server::rate::RateExceeded};
 
 use crate::{receipts::ReceiptError, view::NotLive};
 
@@ -42,10 +42,18 @@ pub(super) fn not_live(error: &NotLive) -> Problem {
     }
 }
 
-/// 504 if a receipt may have been written, 503 if it was not.
+/// 504 if a receipt may have been written, 503 or 429 if it was not.
 pub(super) fn receipt_problem(error: &ReceiptError) -> Problem {
     match error {
         ReceiptError::NotLive(error) => return not_live(error),
+        ReceiptError::RateExceeded(RateExceeded { retry_after, rate, burst }) => {
+            let message = format!(
+                "Rate limit exceeded: a user may change {rate} times per second what is read or \
+                 dismissed, {burst} times at once; several notifications in one request count once"
+            );
+            let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, message);
+            return problem.retry_after(retry_after.unwrap_or(RETRY_DELAY));
+        }
         ReceiptError::Append(AppendError::TimedOut(_)) => {
             tracing::warn!(%error, "a receipt was not acknowledged");
             return Problem::new(

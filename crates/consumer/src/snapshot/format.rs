@@ -19,7 +19,7 @@ use crate::view::{Inboxes, Limits};
 /// The first bytes of every file.
 pub(super) const MAGIC: &[u8; 8] = b"ntf-snap";
 /// Version of the layout. Files of another one are rejected.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 pub(super) const HEADER_BLOCK: u8 = 1;
 pub(super) const INBOXES_BLOCK: u8 = 2;

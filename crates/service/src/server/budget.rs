@@ -47,7 +47,11 @@ impl<K: Eq + Hash + Clone> Budget<K> {
 
     /// Takes an amount, for this caller if it is known. An amount that is larger than the budget or
     /// the share is granted while nothing else of it is used.
-    pub fn take(&self, caller: Option<K>, amount: usize) -> Result<BudgetPermit<K>, BudgetExceeded> {
+    pub fn take(
+        &self,
+        caller: Option<K>,
+        amount: usize,
+    ) -> Result<BudgetPermit<K>, BudgetExceeded> {
         let mut permit = BudgetPermit { budget: self.clone(), caller, amount: 0 };
         permit.grow(amount)?;
         Ok(permit)
@@ -63,14 +67,20 @@ impl<K: Eq + Hash + Clone> Budget<K> {
         BudgetPermit { budget: self.clone(), caller, amount }
     }
 
-    fn try_use(&self, caller: Option<&K>, amount: usize) -> Result<(), BudgetExceeded> {
+    /// `held`: what the permit that grows has already.
+    fn try_use(
+        &self,
+        caller: Option<&K>,
+        held: usize,
+        amount: usize,
+    ) -> Result<(), BudgetExceeded> {
         if amount == 0 {
             return Ok(());
         }
         let BudgetState { total, share, used, used_by } = &*self.0;
         let fits = |used: usize, limit: usize| {
             let sum = used.saturating_add(amount);
-            (used == 0 || sum <= limit).then_some(sum)
+            (used == held || sum <= limit).then_some(sum)
         };
         let mut used_by = caller.map(|caller| (caller, used_by.lock()));
         let own = match &mut used_by {
@@ -106,7 +116,7 @@ pub struct BudgetPermit<K: Eq + Hash> {
 impl<K: Eq + Hash + Clone> BudgetPermit<K> {
     /// Takes so much more.
     pub fn grow(&mut self, amount: usize) -> Result<(), BudgetExceeded> {
-        self.budget.try_use(self.caller.as_ref(), amount)?;
+        self.budget.try_use(self.caller.as_ref(), self.amount, amount)?;
         self.amount += amount;
         Ok(())
     }
@@ -138,8 +148,8 @@ mod tests {
         let first = budget.take(Some("a"), 6).expect("room");
         let second = budget.take(Some("a"), 4).expect("room");
         assert_eq!(budget.take(Some("a"), 1).err(), Some(BudgetExceeded::Share));
-        let mut other = budget.take(Some("b"), 10).expect("room for another");
-        assert_eq!(other.grow(1), Err(BudgetExceeded::Share));
+        let _other = budget.take(Some("b"), 10).expect("room for another");
+        assert_eq!(budget.take(Some("b"), 1).err(), Some(BudgetExceeded::Share));
         drop((first, second));
         assert!(budget.take(Some("a"), 10).is_ok());
     }
@@ -160,6 +170,9 @@ mod tests {
         let large = budget.take(Some("a"), 100).expect("alone");
         assert_eq!(budget.take(Some("b"), 1).err(), Some(BudgetExceeded::Total));
         drop(large);
+        let mut growing = budget.take(Some("a"), 2).expect("room");
+        assert_eq!(growing.grow(100), Ok(()), "still alone");
+        drop(growing);
         let owed = budget.take_anyway(Some("a"), 100);
         assert_eq!(budget.take(Some("a"), 1).err(), Some(BudgetExceeded::Share));
         drop(owed);

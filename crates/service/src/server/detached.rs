@@ -193,11 +193,7 @@ impl AsyncRead for HyperIo {
 }
 
 impl AsyncWrite for HyperIo {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> IoPoll<usize> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> IoPoll<usize> {
         let written = self.poll_stream(|stream| stream.poll_write(cx, bytes));
         self.watch_progress(written, cx)
     }

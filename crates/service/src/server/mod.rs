@@ -7,6 +7,7 @@ pub mod detached;
 pub(crate) mod request_log;
 pub mod admission;
 pub mod budget;
+pub mod rate;
 pub(crate) mod replies;
 pub(crate) mod connections;
 pub(crate) mod gate;

@@ -97,7 +97,8 @@ where
             if bytes == 0 {
                 return Ok(response);
             }
-            let amount = usize::try_from(bytes).unwrap_or(usize::MAX).saturating_add(OVERHEAD_BYTES);
+            let amount =
+                usize::try_from(bytes).unwrap_or(usize::MAX).saturating_add(OVERHEAD_BYTES);
             // A refusal would deny what another method has done already.
             let permit = if is_refusable {
                 budget.take(owner.name(), amount)
