@@ -22,7 +22,7 @@ pub fn describe() {
     event_log::metrics::describe_clients();
     describe_counter!(
         RATE_LIMITED,
-        "Requests refused because their sender, or the user of a receipt, exceeds a rate; labels: service"
+        "Requests refused because their sender exceeds its rate; labels: service"
     );
     describe_counter!(
         SENT,

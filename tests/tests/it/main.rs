@@ -13,6 +13,7 @@ mod standalone;
 mod trouble;
 mod group;
 mod guarded;
+mod attacks;
 mod overload;
 #[cfg(feature = "full")]
 mod traced;
