@@ -1,4 +1,5 @@
-//! The open connections, to find those that have been idle longest when there are as many as allowed.
+//! The open connections, to close those that have been idle longest when there are too many. One that
+//! is idle may hold the beginning of a request, in buffers of about 40 KiB.
 
 use std::{
     collections::HashMap,
@@ -26,6 +27,8 @@ const CLOSED_AT_ONCE: usize = 100;
 pub(crate) struct OpenConnections {
     started: Instant,
     next_number: AtomicU64,
+    /// Connections with a request under way.
+    busy: Arc<AtomicUsize>,
     open: Mutex<HashMap<u64, Arc<Activity>>>,
 }
 
@@ -33,6 +36,7 @@ pub(crate) struct OpenConnections {
 #[derive(Debug)]
 pub(crate) struct Activity {
     started: Instant,
+    busy: Arc<AtomicUsize>,
     /// Requests whose response is not written yet.
     requests: AtomicUsize,
     /// Milliseconds from `started` until the last request ended, or the connection opened.
@@ -50,14 +54,15 @@ pub(crate) struct OpenConnection {
 
 impl OpenConnections {
     pub(crate) fn new() -> Arc<Self> {
-        let (next_number, open) = (AtomicU64::new(0), Mutex::default());
-        Arc::new(Self { started: Instant::now(), next_number, open })
+        let (next_number, busy, open) = (AtomicU64::new(0), Arc::default(), Mutex::default());
+        Arc::new(Self { started: Instant::now(), next_number, busy, open })
     }
 
     /// Adds a connection, idle from now on.
     pub(crate) fn add(self: &Arc<Self>) -> OpenConnection {
         let activity = Arc::new(Activity {
             started: self.started,
+            busy: Arc::clone(&self.busy),
             requests: AtomicUsize::new(0),
             idle_since_ms: AtomicU64::new(elapsed_ms(self.started)),
             closing: Notify::new(),
@@ -65,6 +70,11 @@ impl OpenConnections {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         self.open.lock().insert(number, Arc::clone(&activity));
         OpenConnection { connections: Arc::clone(self), number, activity }
+    }
+
+    /// Number of connections without a request under way.
+    pub(crate) fn count_idle(&self) -> usize {
+        self.open.lock().len().saturating_sub(self.busy.load(Ordering::Relaxed))
     }
 
     /// Closes the connections that have been idle longest, one in a hundred of all. Returns their
@@ -103,7 +113,9 @@ impl Activity {
 
     /// Counts a request until the guard is dropped.
     pub(crate) fn begin_request(self: &Arc<Self>) -> RequestGuard {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        if self.requests.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.busy.fetch_add(1, Ordering::Relaxed);
+        }
         RequestGuard(Arc::clone(self))
     }
 }
@@ -115,7 +127,9 @@ pub(crate) struct RequestGuard(Arc<Activity>);
 impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.0.idle_since_ms.store(elapsed_ms(self.0.started), Ordering::Relaxed);
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        if self.0.requests.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.busy.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -162,11 +176,13 @@ mod tests {
         for (connection, since) in opened.iter().zip([1, 3, 2]) {
             connection.activity.idle_since_ms.store(since, Ordering::Relaxed);
         }
-        let busy = opened[0].activity.begin_request();
+        let busy = [opened[0].activity.begin_request(), opened[0].activity.begin_request()];
+        assert_eq!(connections.count_idle(), 2);
         assert_eq!(connections.close_idle(), 1);
         let is_closing = |index: usize| opened[index].activity.closing().now_or_never().is_some();
         assert_eq!([0, 1, 2].map(is_closing), [false, false, true]);
         drop(busy);
+        assert_eq!(connections.count_idle(), 3);
         drop(opened);
         assert_eq!(connections.close_idle(), 0);
     }

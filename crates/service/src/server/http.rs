@@ -119,6 +119,7 @@ pub async fn serve_app(
         protocol: build_protocol(&limits),
         header_timeout: limits.header_timeout,
         write_timeout: limits.write_timeout,
+        max_idle: limits.max_idle_connections,
         open: OpenConnections::new(),
         permits: Arc::new(Semaphore::new(limits.max_connections)),
         metrics,
@@ -145,6 +146,8 @@ struct Server {
     protocol: auto::Builder<TokioExecutor>,
     header_timeout: Duration,
     write_timeout: Duration,
+    /// The most connections without a request under way.
+    max_idle: usize,
     /// The connections that hyper serves; one that was detached is none of them.
     open: Arc<OpenConnections>,
     /// One permit an open connection.
@@ -225,6 +228,9 @@ async fn accept_connections(
         match accepted {
             (Ok((stream, _)), permit) => {
                 pause = ACCEPT_PAUSE.0;
+                if server.open.count_idle() >= server.max_idle {
+                    server.open.close_idle();
+                }
                 let connection =
                     serve_connection(Arc::clone(server), connections.clone(), stream, permit);
                 connections.spawn(connection);

@@ -38,6 +38,11 @@ pub struct HttpLimits {
     #[arg(long, env = "HTTP_MAX_CONNECTIONS", default_value = "30000", value_name = "COUNT",
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub max_connections: usize,
+    /// Maximum open connections that have no request under way, each of which may take 40 KiB. For a
+    /// further one, those are closed that have had none for the longest time
+    #[arg(long, env = "HTTP_MAX_IDLE_CONNECTIONS", default_value = "2048", value_name = "COUNT",
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    pub max_idle_connections: usize,
     /// Maximum bytes of the request line and headers; more is answered with 431
     #[arg(long, env = "HTTP_MAX_HEADER_BYTES", default_value = "32768", value_name = "BYTES",
         value_parser = RangedU64ValueParser::<usize>::new().range(MIN_HEADER_BYTES as u64..=1 << 20))]
@@ -79,6 +84,7 @@ impl Default for HttpLimits {
             max_replies_bytes: 64 << 20,
             max_requests: 2048,
             max_connections: 30_000,
+            max_idle_connections: 2048,
             max_header_bytes: 32 << 10,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
@@ -118,6 +124,7 @@ mod tests {
             ["--max-header-bytes", "100"],
             ["--max-requests", "0"],
             ["--max-connections", "0"],
+            ["--max-idle-connections", "0"],
             ["--request-timeout", "0"],
             ["--header-timeout", "0"],
             ["--idle-timeout", "0s"],

@@ -227,6 +227,25 @@ async fn responses_that_are_not_read_share_a_bounded_memory() {
 }
 
 #[tokio::test]
+async fn of_too_many_idle_connections_the_one_that_is_idle_longest_is_closed() {
+    let limits =
+        HttpLimits { max_idle_connections: 2, header_timeout: FAR * 2, ..HttpLimits::default() };
+    let server = Server::start(hello(), limits).await;
+    let mut connections = Vec::new();
+    for _ in 0..3 {
+        let mut connection = server.connect().await;
+        connection.send(GET).await;
+        connection.until("hello").await;
+        // The beginning of another request.
+        connection.send("GET / HT").await;
+        connections.push(connection);
+    }
+    assert_eq!(connections[0].rest().await, "");
+    connections[2].send("TP/1.1\r\nHost: test\r\n\r\n").await;
+    connections[2].until("hello").await;
+}
+
+#[tokio::test]
 async fn at_the_limit_of_connections_an_idle_one_makes_room_and_a_busy_one_does_not() {
     let (started, release) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let app = slow(&started, &release).route("/livez", get(async || "live"));
