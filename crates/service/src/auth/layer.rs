@@ -11,7 +11,10 @@ use crate::ops::metrics::AUTH_REFUSED;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{Auth, Caller, TokenRefusal};
-use crate::{problem::Problem, server::gate::gate, server::replies::ShareOwner};
+use crate::{
+    problem::Problem,
+    server::{admission::RequestPermit, gate::gate, replies::ShareOwner},
+};
 
 /// The parts of a request that may carry its token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +54,10 @@ impl Auth {
             Ok(caller) => {
                 if let Some(owner) = request.extensions().get::<ShareOwner>() {
                     owner.set_caller(&caller);
+                }
+                let permit = request.extensions().get::<RequestPermit>();
+                if let Some(Err(problem)) = permit.map(|permit| permit.take_share(&caller)) {
+                    return Some(problem.into_response());
                 }
                 request.extensions_mut().insert(caller);
                 None

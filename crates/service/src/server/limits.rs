@@ -27,8 +27,8 @@ pub struct HttpLimits {
     #[arg(long, env = "HTTP_MAX_REPLIES_BYTES", default_value = "67108864", value_name = "BYTES",
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 40))]
     pub max_replies_bytes: usize,
-    /// Maximum concurrent requests; more are answered with 503. Live streams and long polls have
-    /// limits of their own
+    /// Maximum concurrent requests; more are answered with 503. One caller may have a quarter of them,
+    /// and is then answered with 429. Live streams and long polls have limits of their own
     #[arg(long, env = "HTTP_MAX_REQUESTS", default_value = "2048", value_name = "COUNT",
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub max_requests: usize,
