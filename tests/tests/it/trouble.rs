@@ -225,13 +225,11 @@ async fn a_bulk_of_blanks_does_not_stay_open_for_ever() {
     world.start_producer(&["--body-timeout", "500ms"]).await;
     // Blanks within a line, and blank lines.
     for blank in [" ", "\n"] {
-        let first = stream::iter([Ok::<_, std::io::Error>(blank)]);
-        let next = stream::unfold((), move |()| async move {
+        let ticks = stream::unfold((), move |()| async move {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            Some((Ok(blank), ()))
+            Some((Ok::<_, std::io::Error>(blank), ()))
         });
-        let body = Body::wrap_stream(first.chain(next));
-        let request = world.http().post(world.producer_url("/send")).body(body);
+        let request = world.http().post(world.producer_url("/send")).body(Body::wrap_stream(ticks));
         let response = request.header("content-type", "application/x-ndjson").send().await;
         let text = response.expect("an answer").text().await.expect("a whole body");
         assert!(text.ends_with("}\n") && text.contains("\"status\":408"), "{text}");
