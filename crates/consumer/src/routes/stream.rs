@@ -27,7 +27,7 @@ use service::{
 use super::{
     app::App,
     live::{LiveStream, write_json},
-    problems::parse_user,
+    problems::{InboxUnavailable, parse_user},
     query::{QueryParams, StartParams},
     streams::StreamKind,
 };
@@ -48,11 +48,11 @@ const RETRY_FIELD: &str = "retry: 500\n";
         ("Last-Event-ID" = Option<String>, Header,
          description = "The last cursor that the client received; takes precedence over `since`")),
     responses(
+        CommonProblems, InboxUnavailable,
         (status = 200, description = "Events, until either side ends the stream", content(
             (String = "text/event-stream"), (String = "application/x-ndjson"))),
-        (status = 429, description = "The inbox's live-stream limit is reached", body = ProblemBody,
-         content_type = "application/problem+json"),
-        CommonProblems))]
+        (status = 429, description = "The inbox has `--max-streams-per-user` live streams open", body = ProblemBody,
+         content_type = "application/problem+json")))]
 pub(super) async fn open_stream(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
