@@ -62,9 +62,11 @@ impl ServiceCluster {
         let topic = unique_name("notifications");
         let group = format!("{topic}-group");
         let common = ["--kafka-brokers", &kafka.address, "--topic", &topic, "--log", "info"];
-        let mut producer = vec!["--database-url", &postgres.address, "--migrate"];
+        let mut producer =
+            vec!["--database-url", &postgres.address, "--migrate", "--rate-limit", "0"];
         producer.extend(common);
         let mut consumer = vec!["--group", &group, "--inbox-entries", "100000"];
+        consumer.extend(["--inbox-bytes", "1073741824", "--receipt-rate", "0"]);
         consumer.extend(common);
         let mut ports = service_process::free_ports(consumers + 1).into_iter();
         let producer_port = ports.next().ok_or("no free port")?;
