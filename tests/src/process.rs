@@ -37,6 +37,23 @@ pub fn build_program(name: &str) -> PathBuf {
     target.join(name)
 }
 
+/// Resident memory of a process (`VmRSS`).
+pub fn resident_bytes(pid: u32) -> u64 {
+    read_status(pid, "VmRSS:")
+}
+
+/// The greatest resident memory that a process has had (`VmHWM`).
+pub fn peak_bytes(pid: u32) -> u64 {
+    read_status(pid, "VmHWM:")
+}
+
+fn read_status(pid: u32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
+    kilobytes << 10
+}
+
 /// A `standalone` on free ports.
 pub struct Standalone {
     child: Child,
@@ -83,11 +100,12 @@ impl Standalone {
 
     /// Its resident memory (`VmRSS`).
     pub fn resident_bytes(&self) -> u64 {
-        let pid = self.child.id().expect("a running process");
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
-        let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
-        kilobytes << 10
+        resident_bytes(self.pid())
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("a running process")
     }
 
     /// `kill -9`. Does not wait for the exit.

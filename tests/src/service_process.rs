@@ -72,6 +72,11 @@ impl ServiceProcess {
         self.life.lock().state
     }
 
+    /// Its process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.life.lock().child.as_ref()?.id()
+    }
+
     /// Starts it. Does not wait until it is ready.
     ///
     /// # Errors

@@ -103,7 +103,7 @@ impl Testbed {
     ) -> Result<ServerProcess> {
         let url = self.database_url()?;
         let kafka = self.kafka_flags(topic);
-        let arguments = kafka.iter().map(String::as_str).chain(["--migrate"]);
+        let arguments = kafka.iter().map(String::as_str).chain(["--migrate", "--rate-limit", "0"]);
         let arguments: Vec<_> = arguments.chain(flags.iter().copied()).collect();
         let mut producer = self.spawn("producer", &arguments, &[("DATABASE_URL", &url)])?;
         producer.await_ready().await?;

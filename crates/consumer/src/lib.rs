@@ -25,7 +25,9 @@ use std::{sync::Arc, time::Duration};
 
 use event_log::Log;
 use model::TopicNames;
-use service::{auth::Auth, ops::canary::Canary, ops::metrics::Metrics, server::http};
+use service::{
+    auth::Auth, ops::canary::Canary, ops::metrics::Metrics, server::http, server::rate::RateLimits,
+};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -80,12 +82,20 @@ pub async fn run(
         accepts_unsigned: settings.peers.accept_unsigned_claims,
     });
     let read_timeout = settings.inbox.read_timeout;
+    let receipt_rate = settings.inbox.receipt_rate;
+    let receipt_limits = RateLimits::new(receipt_rate, receipt_rate.saturating_mul(10));
     let stop_serving = CancellationToken::new();
     let streams = LiveStreams::new(settings.streams.clone(), stop_serving.clone());
     let app = App {
         view: Arc::clone(&view),
         ownership: ownership.clone(),
-        receipts: ReceiptWriter::new(Arc::clone(&view), log.clone(), &names, read_timeout),
+        receipts: ReceiptWriter::new(
+            Arc::clone(&view),
+            log.clone(),
+            &names,
+            read_timeout,
+            receipt_limits.clone(),
+        ),
         log: log.clone(),
         topic: names.notifications.as_str().into(),
         streams: streams.clone(),
@@ -99,6 +109,7 @@ pub async fn run(
         build_router(&settings, &auth, app, &subscriptions, canary.clone(), &metrics, local);
     let mut background = JoinSet::new();
     background.spawn(auth.reread_keys());
+    background.spawn(receipt_limits.evict_idle());
     background.spawn(canary.run_probes(async move || probe.probe_next_partition().await));
 
     let (stop, limits) = (stop_serving.clone(), settings.http.clone());

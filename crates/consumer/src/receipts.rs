@@ -12,6 +12,8 @@ use model::{
     record::{self, EncodedRecord},
 };
 
+use service::server::rate::{RateExceeded, RateLimits};
+
 use crate::view::{NotLive, Selector, View};
 
 /// Time for the log to acknowledge, and again for the view to apply.
@@ -26,6 +28,8 @@ pub(crate) struct ReceiptWriter {
     notifications: String,
     topic: String,
     read_timeout: Duration,
+    /// A token for each record.
+    limits: RateLimits<UserId>,
 }
 
 /// Why a receipt was not written, or is not applied yet. It is safe to retry.
@@ -34,6 +38,9 @@ pub(crate) enum ReceiptError {
     /// Either no receipt was written, or all were, and the view applies them soon.
     #[error(transparent)]
     NotLive(#[from] NotLive),
+    /// The user writes too many receipts; none was written.
+    #[error("rate limit exceeded")]
+    RateExceeded(RateExceeded),
     #[error(transparent)]
     Append(#[from] AppendError),
     /// The view has nothing to change, and the log does not confirm that the view is up to date.
@@ -50,9 +57,10 @@ impl ReceiptWriter {
         log: Log,
         names: &TopicNames,
         read_timeout: Duration,
+        limits: RateLimits<UserId>,
     ) -> Self {
         let (notifications, topic) = (names.notifications.clone(), names.receipts.clone());
-        Self { view, writer: log.writer(), log, notifications, topic, read_timeout }
+        Self { view, writer: log.writer(), log, notifications, topic, read_timeout, limits }
     }
 
     /// Writes receipts for the selected entries that the action changes, waits until the view has
@@ -76,8 +84,11 @@ impl ReceiptWriter {
             self.catch_up(user).await?;
             ids = select().await?;
         }
-        let mut acks = Vec::with_capacity(ids.len() / MAX_IDS + 1);
-        for ids in ids.chunks(MAX_IDS) {
+        let records = ids.chunks(MAX_IDS);
+        let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
+        self.limits.take_tokens(&user, count).map_err(ReceiptError::RateExceeded)?;
+        let mut acks = Vec::with_capacity(records.len());
+        for ids in records {
             let receipt = Receipt { user_id: user, action, ids: ids.to_vec() };
             acks.push(self.append_receipt(&receipt)?);
         }

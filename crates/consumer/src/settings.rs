@@ -101,10 +101,20 @@ pub(crate) struct InboxArgs {
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) inbox_entries: u32,
 
+    /// Maximum bytes of an inbox, as JSON; the newest entries are kept, at least one
+    #[arg(long, env = "INBOX_BYTES", default_value_t = 1 << 20, value_name = "BYTES",
+          value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
+    pub(crate) inbox_bytes: u32,
+
     /// Maximum age of an entry in an inbox, in days
     #[arg(long, env = "INBOX_DAYS", default_value_t = 30, value_name = "DAYS",
           value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub(crate) inbox_days: u32,
+
+    /// Rate limit of each user's receipts, in requests per second that change something (read, unread,
+    /// dismissed); ten seconds' worth at once. More are answered 429; 0: no limit
+    #[arg(long, env = "CONSUMER_RECEIPT_RATE", default_value_t = 20, value_name = "COUNT")]
+    pub(crate) receipt_rate: u32,
 
     /// How long a request waits for a partition that is being rebuilt or moved, before it is
     /// answered 503
@@ -163,6 +173,7 @@ impl ConsumerSettings {
     pub(crate) fn inbox_limits(&self) -> Limits {
         Limits {
             entries: self.inbox.inbox_entries as usize,
+            bytes: self.inbox.inbox_bytes as usize,
             age: Duration::from_secs(u64::from(self.inbox.inbox_days) * 24 * 60 * 60),
         }
     }

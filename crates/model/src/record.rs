@@ -23,6 +23,10 @@ pub struct EncodedRecord {
     pub headers: Vec<(&'static str, Cow<'static, [u8]>)>,
 }
 
+/// The most bytes of a record's value that is decoded: what brokers accept by default in one batch.
+/// Compressed, a batch may hold far more.
+pub const MAX_VALUE_BYTES: usize = 1 << 20;
+
 /// Why a record cannot be decoded. Such a poison record is counted and copied to the dead-letter
 /// queue; the consumer goes on with the next record.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +34,9 @@ pub enum DecodeError {
     /// It has no value: a tombstone.
     #[error("the record has no value")]
     Empty,
+    /// Its value has this many bytes, more than [`MAX_VALUE_BYTES`].
+    #[error("the value has {0} bytes, more than {max}", max = MAX_VALUE_BYTES)]
+    TooLarge(usize),
     /// It is not JSON, has the wrong shape or no recipient with a positive id.
     #[error("the value is not what this topic holds: {0}")]
     Shape(#[from] serde_json::Error),
@@ -94,7 +101,7 @@ pub fn decode_notification<'a>(
     at: Cursor,
     timestamp: Timestamp,
 ) -> Result<(Notification<'a>, Headers), DecodeError> {
-    let value = value.ok_or(DecodeError::Empty)?;
+    let value = bounded_value(value)?;
     let notification: Notification<'_> = serde_json::from_slice(value)?;
     // Other producers may exceed this producer's limits on the length of data and messages.
     notification.data.map_or(Ok(()), Data::check_json)?;
@@ -115,5 +122,12 @@ pub fn encode_receipt(
 
 /// Decodes a receipt's record.
 pub fn decode_receipt(value: Option<&[u8]>) -> Result<Receipt, DecodeError> {
-    Ok(serde_json::from_slice(value.ok_or(DecodeError::Empty)?)?)
+    Ok(serde_json::from_slice(bounded_value(value)?)?)
+}
+
+fn bounded_value(value: Option<&[u8]>) -> Result<&[u8], DecodeError> {
+    match value.ok_or(DecodeError::Empty)? {
+        value if value.len() <= MAX_VALUE_BYTES => Ok(value),
+        value => Err(DecodeError::TooLarge(value.len())),
+    }
 }

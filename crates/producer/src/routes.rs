@@ -5,6 +5,7 @@ use std::{future::ready, sync::Arc};
 use axum::{
     Json, RequestExt as _, Router,
     extract::{Request, State},
+    http::StatusCode,
     response::{IntoResponse as _, Response},
 };
 use service::{
@@ -14,9 +15,12 @@ use service::{
     ops::metrics::{Metrics, Scrape},
     ops::{canary::Canary, health::Health},
     problem::Problem,
-    server::{admission::RequestPermit, http, origin},
+    server::{
+        admission::RequestPermit,
+        budget::{Budget, BudgetExceeded},
+        http, origin,
+    },
 };
-use tokio::sync::Semaphore;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
@@ -47,7 +51,7 @@ pub(crate) fn build_router(
         cached.report_cache(&mut scrape);
         ready(scrape)
     });
-    let bulk_permits = Arc::new(Semaphore::new(settings.sending.max_bulks));
+    let bulk_permits = Budget::new(settings.sending.max_bulks);
     let guarded = OpenApiRouter::new()
         .routes(routes!(post_send))
         .with_state(Arc::new(SendState { sender, bulk_permits }))
@@ -78,7 +82,7 @@ pub(crate) fn build_router(
 struct SendState {
     sender: Sender,
     /// One permit for each bulk request that may run.
-    bulk_permits: Arc<Semaphore>,
+    bulk_permits: Budget<Arc<str>>,
 }
 
 /// Send a message to one or several users, or many messages
@@ -102,7 +106,9 @@ struct SendState {
          content_type = "application/problem+json"),
         (status = 422, description = "The `Idempotency-Key` was used for another notification; nothing was sent",
          body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, description = "The sender has sent more than `--rate-limit` allows",
+        (status = 413, description = "The body is larger than `--max-body-bytes`, or all its notifications together have more than 32 MiB; `limit` is the maximum",
+         body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "The sender has sent more than `--rate-limit` allows; or the caller has a quarter of all bulks, requests, bodies or unread responses that are allowed",
          body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "Kafka or PostgreSQL is not available, or a limit of the service \
             is reached. Nothing was sent, or only to the users in `sent`; it is safe to retry for those in \
@@ -123,13 +129,13 @@ async fn post_send(
     let key = IdempotencyKey::from_headers(request.headers())?;
     let media_type = media_type(request.headers());
     if media_type.as_deref() == Some(bulk::MEDIA_TYPE) {
-        let Ok(permit) = Arc::clone(bulk_permits).try_acquire_owned() else {
+        let permit = bulk_permits.take(caller.subject().map(Arc::from), 1);
+        let permit = permit.map_err(|exceeded| {
             if let Some(permit) = request.extensions().get::<RequestPermit>() {
                 permit.count_shed("bulks");
             }
-            let message = "Too many concurrent bulk requests; try again shortly";
-            return Err(Problem::unavailable(message, RETRY_SOON));
-        };
+            bulk_problem(exceeded)
+        })?;
         let BodyBounds { timeout, .. } = request.extensions().get().cloned().unwrap_or_default();
         let bulk =
             bulk::BulkRequest { sender: sender.clone(), caller, key, trace, _permit: permit };
@@ -138,7 +144,20 @@ async fn post_send(
     let Body(body) = request.extract().await?;
     let send = SendRequest::parse(media_type.as_deref(), &body)?;
     access::may_send_as(&caller, send.from)?;
-    let limits = sender.limits.take_tokens(send.from, send.to.len())?;
+    let bytes = send.record_bytes();
+    let limits = sender.limits.take_tokens(send.from, send.to.len(), bytes)?;
     let accepted = sender.send(&send, key.as_ref(), trace).await?;
     Ok((limits.map(rate::to_headers), Json(accepted)).into_response())
+}
+
+fn bulk_problem(exceeded: BudgetExceeded) -> Problem {
+    match exceeded {
+        BudgetExceeded::Total => {
+            Problem::unavailable("Too many concurrent bulk requests; try again shortly", RETRY_SOON)
+        }
+        BudgetExceeded::Share => {
+            let message = "Too many of your bulk requests are under way; finish them first";
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(RETRY_SOON)
+        }
+    }
 }

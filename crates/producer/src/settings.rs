@@ -54,18 +54,20 @@ pub struct SendArgs {
           value_parser = service::cli::settings::parse_duration)]
     pub send_timeout: Duration,
 
-    /// Rate limit of each sender, in notifications per second (one for each recipient); 0: no limit.
-    /// Sends above it are answered 429; bulk requests are slowed down instead
-    #[arg(long, env = "PRODUCER_RATE_LIMIT", default_value_t = 0, value_name = "COUNT")]
+    /// Rate limit of each sender, in notifications per second; 0: no limit. Each recipient counts,
+    /// and a notification above 4 KiB counts as one for each 4 KiB. Sends above the limit are answered
+    /// 429; bulk requests are slowed down instead
+    #[arg(long, env = "PRODUCER_RATE_LIMIT", default_value_t = 100, value_name = "COUNT")]
     pub rate_limit: u32,
 
-    /// Notifications that a sender may send at once after a pause
-    /// [default: ten seconds of --rate-limit]
-    #[arg(long, env = "PRODUCER_RATE_BURST", value_name = "COUNT",
+    /// Notifications that a sender may send at once after a pause. The default is the most recipients
+    /// that one send may have
+    #[arg(long, env = "PRODUCER_RATE_BURST", default_value_t = 10_000, value_name = "COUNT",
           value_parser = clap::value_parser!(u32).range(1..))]
-    pub rate_burst: Option<u32>,
+    pub rate_burst: u32,
 
-    /// Maximum number of concurrent bulk requests; more are answered 503. Each takes up to 16 MiB
+    /// Maximum number of concurrent bulk requests; more are answered 503. Each takes up to 2 MiB. One
+    /// caller may have a quarter of them, and is then answered 429
     #[arg(long, env = "PRODUCER_MAX_BULKS", default_value_t = 32, value_name = "COUNT",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000))]
     pub max_bulks: usize,

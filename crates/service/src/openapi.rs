@@ -96,7 +96,7 @@ fn route_list(api: &OpenApi) -> String {
 
 /// The errors that do not depend on the route, by status. The document has them all as
 /// `#/components/responses/<status>`; routes refer to those that a well-formed request can get.
-const PROBLEMS: [(&str, &str); 12] = [
+const PROBLEMS: [(&str, &str); 13] = [
     (
         "400",
         "A field, parameter or body is invalid: `message` says which and why, `field` names it",
@@ -116,6 +116,11 @@ const PROBLEMS: [(&str, &str); 12] = [
     ("408", "The body did not arrive within `--body-timeout`"),
     ("413", "The body is larger than `--max-body-bytes`; `limit` is the maximum"),
     ("414", "The path and query are longer than 16 KiB"),
+    (
+        "429",
+        "The caller has a quarter of all requests, bodies or unread responses that are allowed; \
+         `Retry-After` and `retry_after` say when to try again",
+    ),
     (
         "431",
         "The request line and headers are larger than `--max-header-bytes`; this response has no \
@@ -197,13 +202,13 @@ pub struct CommonProblemsWithBody;
 
 impl IntoResponses for CommonProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        refer_to_problems(&["400", "401", "403", "500", "503"])
+        refer_to_problems(&["400", "401", "403", "429", "500", "503"])
     }
 }
 
 impl IntoResponses for CommonProblemsWithBody {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        refer_to_problems(&["400", "401", "403", "408", "413", "500", "503"])
+        refer_to_problems(&["400", "401", "403", "408", "413", "429", "500", "503"])
     }
 }
 

@@ -32,6 +32,20 @@ const SNAPSHOTS_MEBIBYTES: u32 = 16;
 /// The `client.id` of the producer.
 pub const PRODUCER_CLIENT: &str = "producer";
 
+/// Whole inboxes, no limit for the load, and heartbeats by which streams notice a cut soon.
+const CONSUMER_FLAGS: [&str; 10] = [
+    "--inbox-entries",
+    "100000",
+    "--inbox-bytes",
+    "1073741824",
+    "--receipt-rate",
+    "0",
+    "--heartbeat",
+    "2s",
+    "--max-streams-per-user",
+    "1000",
+];
+
 /// The parts of an installation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Topology {
@@ -112,6 +126,9 @@ impl ServiceCluster {
         let (program, flag) = (programs("producer"), "--listen");
         let producer =
             ServiceProcess::new("producer", program, &arguments, flag, producer_port, folder);
+        let mut arguments = vec!["--group", &group];
+        arguments.extend(CONSUMER_FLAGS);
+        arguments.extend(&common);
         let (mut members, mut peer_proxies) = (Vec::new(), Vec::new());
         for (number, port) in (0..).zip(ports) {
             let proxy = start_proxy(&format!("127.0.0.1:{port}")).await?;
@@ -120,17 +137,9 @@ impl ServiceCluster {
                 || folder.join(format!("snapshots-{number}")),
                 |disk| disk.path().join("snapshots"),
             );
-            let property = format!("client.id={}", consumer_client(number));
-            let advertise = format!("http://{}", proxy.address());
-            let mut arguments = vec!["--group", &group, "--inbox-entries", "100000"];
-            arguments.extend(["--kafka-property", &property, "--advertise", &advertise]);
-            arguments.extend(["--heartbeat", "2s", "--max-streams-per-user", "1000"]);
-            // The first one rebuilds from the log alone.
-            let snapshots = snapshots.display().to_string();
-            if number > 0 {
-                arguments.extend(["--snapshots", &snapshots, "--snapshot-every", "5s"]);
-            }
-            arguments.extend(&common);
+            let own = own_flags(number, &proxy, &snapshots);
+            let own = own.iter().map(String::as_str);
+            let arguments: Vec<_> = arguments.iter().copied().chain(own).collect();
             let (name, program) = (format!("consumer {number}"), programs("consumer"));
             members.push(ServiceProcess::new(&name, program, &arguments, flag, port, folder));
             peer_proxies.push(proxy);
@@ -326,6 +335,19 @@ pub(super) async fn run_blocking<T: Send + 'static>(
 
 fn to_text(error: impl std::fmt::Display) -> String {
     error.to_string()
+}
+
+/// The flags in which one consumer differs from the others. The first one has no snapshots and
+/// rebuilds from the log alone.
+fn own_flags(number: usize, peer_proxy: &TcpProxy, snapshots: &Path) -> Vec<String> {
+    let client = format!("client.id={}", consumer_client(number));
+    let advertise = format!("http://{}", peer_proxy.address());
+    let mut flags = vec!["--kafka-property".into(), client, "--advertise".into(), advertise];
+    if number > 0 {
+        flags.extend(["--snapshots".into(), snapshots.display().to_string()]);
+        flags.extend(["--snapshot-every".into(), "5s".into()]);
+    }
+    flags
 }
 
 async fn start_proxy(server: &str) -> Result<TcpProxy, String> {

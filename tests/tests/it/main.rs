@@ -18,6 +18,7 @@ mod group;
 mod cut;
 mod peers;
 mod guarded;
+mod attacks;
 mod overload;
 #[cfg(feature = "full")]
 mod traced;

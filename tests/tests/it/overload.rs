@@ -41,7 +41,7 @@ struct Outcomes {
 async fn ten_times_what_it_can_do_is_shed_and_the_rest_is_done_as_well_as_ever() {
     let folder = tempfile::tempdir().expect("a folder");
     let places = PERMITS.to_string();
-    let flags = ["--max-requests", &places, "--inbox-entries", "100"];
+    let flags = ["--max-requests", &places, "--inbox-entries", "100", "--rate-limit", "0"];
     let standalone = Arc::new(Standalone::start_with(folder.path(), &flags).await);
     let client = Client::new();
     for user in 5..=RECIPIENTS {

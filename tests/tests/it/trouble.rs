@@ -219,6 +219,24 @@ async fn a_bulk_that_stalls_is_told_so_after_the_results_of_what_came() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bulk_of_blanks_does_not_stay_open_for_ever() {
+    let mut world = World::mock().await;
+    world.stop_producer().await;
+    world.start_producer(&["--body-timeout", "500ms"]).await;
+    // Blanks within a line, and blank lines.
+    for blank in [" ", "\n"] {
+        let ticks = stream::unfold((), move |()| async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Some((Ok::<_, std::io::Error>(blank), ()))
+        });
+        let request = world.http().post(world.producer_url("/send")).body(Body::wrap_stream(ticks));
+        let response = request.header("content-type", "application/x-ndjson").send().await;
+        let text = response.expect("an answer").text().await.expect("a whole body");
+        assert!(text.ends_with("}\n") && text.contains("\"status\":408"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_line_that_had_no_end_when_the_bulk_broke_off_is_not_sent() {
     let world = World::mock().await;
     world.send(1, 2, "ready").await;

@@ -19,7 +19,7 @@ pub(super) const PRODUCER: &[(&str, &str)] = &[
     ("request.timeout.ms", "8000"),
     ("retry.backoff.ms", "50"),
     ("queue.buffering.max.messages", "100000"),
-    ("queue.buffering.max.kbytes", "262144"),
+    ("queue.buffering.max.kbytes", "131072"),
 ];
 
 /// Consumers.

@@ -30,6 +30,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Added to the time that the peer itself may wait before it answers.
 const RESPONSE_GRACE: Duration = Duration::from_secs(3);
+/// Bytes of a response that wait here for a client that reads slowly; hyper's default is 400 KiB.
+const MAX_BUFFER_BYTES: usize = 64 << 10;
 const MAX_IDLE_CONNECTIONS_PER_PEER: usize = 64;
 /// A peer that does not answer is logged at most this often.
 const MIN_WARNING_INTERVAL: Duration = Duration::from_secs(60);
@@ -105,6 +107,7 @@ impl PeerProxy {
             .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS_PER_PEER)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_timer(TokioTimer::new())
+            .http1_max_buf_size(MAX_BUFFER_BYTES)
             .build(connector);
         let outcome = |outcome: &'static str| counter!(FORWARDED, "outcome" => outcome);
         let (answered, misdirected) = (outcome("answered"), outcome("misdirected"));

@@ -77,7 +77,7 @@ mod tests {
     const PARTITION: i32 = 3;
 
     fn resolver() -> (OwnerResolver, OwnershipTable) {
-        let limits = Limits { entries: 10, age: Duration::from_secs(60) };
+        let limits = Limits { entries: 10, bytes: 1 << 20, age: Duration::from_secs(60) };
         let view = Arc::new(View::new(4, Partitioner::Murmur2, limits));
         let ownership = OwnershipTable::new(open_rules());
         (OwnerResolver::new(view, ownership.clone()), ownership)

@@ -11,7 +11,7 @@ use std::{
 
 use axum::{
     Extension, RequestExt as _,
-    body::{Body, to_bytes},
+    body::Body,
     extract::{RawPathParams, Request},
     http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
@@ -26,7 +26,7 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 use model::UserId;
 use parking_lot::Mutex;
 use service::{
-    auth::Caller, problem::Problem, server::admission::RequestPermit,
+    auth::Caller, extract::read_body, problem::Problem, server::admission::RequestPermit,
     server::detached::StreamingResponse,
 };
 use tokio::time::Instant;
@@ -67,7 +67,6 @@ struct Forwarder {
     app: Arc<App>,
     resolver: OwnerResolver,
     proxy: PeerProxy,
-    max_body_bytes: usize,
     /// When the peers were last asked for a partition without a known owner.
     peers_asked_at: Mutex<HashMap<i32, Instant>>,
 }
@@ -83,12 +82,11 @@ struct ForwardedRequest {
 pub(super) fn forward_layer(
     app: Arc<App>,
     networks: PeerNetworks,
-    max_body_bytes: usize,
 ) -> impl Layer<Route, Service = ForwardService> + Clone + Send + Sync + 'static {
     let resolver = OwnerResolver::new(Arc::clone(&app.view), app.ownership.clone());
     let proxy = PeerProxy::new(app.read_timeout, networks);
     let peers_asked_at = Mutex::default();
-    let forwarder = Forwarder { app, resolver, proxy, max_body_bytes, peers_asked_at };
+    let forwarder = Forwarder { app, resolver, proxy, peers_asked_at };
     let forwarder = Arc::new(forwarder);
     layer_fn(move |inner| ForwardService { inner, forwarder: Arc::clone(&forwarder) })
 }
@@ -166,18 +164,14 @@ impl Forwarder {
             let message = format!("partition {home} is not owned by this instance");
             return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, message));
         }
-        let (mut parts, body) = request.into_parts();
+        // Within the limits that the handlers' own extractor keeps.
+        let (mut parts, body) = read_body(request).await?;
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         let client = upgrade.filter(|_| is_websocket_request(&parts.headers));
         if client.is_some() {
             // The owner cannot check the page's origin: the request reaches it from here.
             check_same_origin(&parts.headers, &parts.uri)?;
         }
-        let limit = self.max_body_bytes;
-        let body = to_bytes(body, limit).await.map_err(|_| {
-            let message = format!("The body is larger than {limit} bytes");
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, message)
-        })?;
         let deadline = Instant::now() + self.app.read_timeout;
         let request = ForwardedRequest { parts, body, to_websocket: client.is_some(), wait };
         let (mut rejected, mut unreachable) = (None, None);

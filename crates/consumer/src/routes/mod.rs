@@ -52,7 +52,7 @@ pub(crate) fn build_router(
     let app = Arc::new(app);
     let scraped = Arc::clone(&app);
     let networks = PeerNetworks::new(&settings.peers.peers);
-    let forward = forward::forward_layer(Arc::clone(&app), networks, settings.http.max_body_bytes);
+    let forward = forward::forward_layer(Arc::clone(&app), networks);
     let user_routes = |routes: OpenApiRouter<Arc<App>>, token| {
         auth.require_caller(routes.route_layer(forward.clone()), token)
     };

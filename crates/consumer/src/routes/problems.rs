@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use event_log::AppendError;
 use model::UserId;
-use service::{openapi::ProblemBody, problem::Problem};
+use service::{openapi::ProblemBody, problem::Problem, server::rate::RateExceeded};
 use utoipa::IntoResponses;
 
 use crate::{receipts::ReceiptError, view::NotLive};
@@ -38,6 +38,13 @@ pub(super) struct OtherLog(ProblemBody);
 #[response(status = 504, content_type = "application/problem+json")]
 #[allow(dead_code)] // For the OpenAPI document only.
 pub(super) struct ReceiptOutcomeUnknown(ProblemBody);
+
+/// The user has changed more often than `--receipt-rate` allows what is read or dismissed; or the
+/// caller has a quarter of all requests, bodies or unread responses that are allowed
+#[derive(IntoResponses)]
+#[response(status = 429, content_type = "application/problem+json")]
+#[allow(dead_code)] // For the OpenAPI document only.
+pub(super) struct ReceiptRefused(ProblemBody);
 
 pub(super) fn parse_user(id: &str) -> Result<UserId, Problem> {
     id.parse().map_err(|error| Problem::bad_request("id", error))
@@ -95,10 +102,18 @@ pub(super) fn owner_unreachable(partition: i32, url: &str) -> Problem {
         .with("owner", url)
 }
 
-/// 504 if a receipt may have been written, 503 if it was not.
+/// 504 if a receipt may have been written, 503 or 429 if it was not.
 pub(super) fn receipt_problem(error: &ReceiptError) -> Problem {
     match error {
         ReceiptError::NotLive(error) => return not_live(error),
+        ReceiptError::RateExceeded(RateExceeded { retry_after, rate, burst }) => {
+            let message = format!(
+                "Rate limit exceeded: a user may change {rate} times per second what is read or \
+                 dismissed, {burst} times at once; several notifications in one request count once"
+            );
+            let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, message);
+            return problem.retry_after(retry_after.unwrap_or(RETRY_DELAY));
+        }
         ReceiptError::Append(AppendError::TimedOut(_)) => {
             tracing::warn!(%error, "a receipt was not acknowledged");
             return Problem::new(

@@ -18,7 +18,8 @@ use utoipa::ToSchema;
 use super::{
     app::App,
     problems::{
-        OtherLog, ReceiptOutcomeUnknown, ReceiptUnavailable, not_live, parse_user, receipt_problem,
+        OtherLog, ReceiptOutcomeUnknown, ReceiptRefused, ReceiptUnavailable, not_live, parse_user,
+        receipt_problem,
     },
     query::check_partition,
 };
@@ -41,7 +42,8 @@ pub(super) struct SelectorBody {
 #[utoipa::path(post, path = "/notifications/{id}/read", tag = "receipts", operation_id = "read",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
     request_body(content = Option<SelectorBody>, description = "All notifications without a body; those with these `ids`, at most 1000; or those up to and with the cursor `through`"),
-    responses(CommonProblemsWithBody, OtherLog, ReceiptUnavailable, ReceiptOutcomeUnknown,
+    responses(CommonProblemsWithBody, OtherLog, ReceiptRefused, ReceiptUnavailable,
+        ReceiptOutcomeUnknown,
         (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult)))]
 pub(super) async fn mark_read(
     State(app): State<Arc<App>>,
@@ -55,7 +57,8 @@ pub(super) async fn mark_read(
 #[utoipa::path(post, path = "/notifications/{id}/unread", tag = "receipts", operation_id = "unread",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
     request_body(content = Option<SelectorBody>, description = "All notifications without a body; those with these `ids`, at most 1000; or those up to and with the cursor `through`"),
-    responses(CommonProblemsWithBody, OtherLog, ReceiptUnavailable, ReceiptOutcomeUnknown,
+    responses(CommonProblemsWithBody, OtherLog, ReceiptRefused, ReceiptUnavailable,
+        ReceiptOutcomeUnknown,
         (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult)))]
 pub(super) async fn mark_unread(
     State(app): State<Arc<App>>,
@@ -68,7 +71,7 @@ pub(super) async fn mark_unread(
 /// Dismiss all notifications in the inbox
 #[utoipa::path(delete, path = "/notifications/{id}", tag = "receipts",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
-    responses(CommonProblems, ReceiptUnavailable, ReceiptOutcomeUnknown,
+    responses(CommonProblems, ReceiptRefused, ReceiptUnavailable, ReceiptOutcomeUnknown,
         (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult)))]
 pub(super) async fn dismiss_all(
     State(app): State<Arc<App>>,
@@ -82,7 +85,7 @@ pub(super) async fn dismiss_all(
     operation_id = "dismiss",
     params(("id" = i64, Path, description = "The user", minimum = 1),
         ("notification" = String, Path, description = "The notification's `id`")),
-    responses(CommonProblems, ReceiptUnavailable, ReceiptOutcomeUnknown,
+    responses(CommonProblems, ReceiptRefused, ReceiptUnavailable, ReceiptOutcomeUnknown,
         (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
         (status = 404, description = "The notification is not in the inbox", body = ProblemBody,
          content_type = "application/problem+json")))]

@@ -21,7 +21,7 @@ use crate::view::{
     entry::Entry, inbox::Limits, inboxes::Inboxes, page::PageQuery, rebuild::SourceTopic,
 };
 
-const LIMITS: Limits = Limits { entries: 3, age: Duration::from_secs(3600) };
+const LIMITS: Limits = Limits { entries: 3, bytes: 1 << 20, age: Duration::from_secs(3600) };
 
 fn key() -> SnapshotKey {
     SnapshotKey {

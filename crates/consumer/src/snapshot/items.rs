@@ -70,6 +70,7 @@ pub(super) fn put_key(block: &mut Vec<u8>, key: &SnapshotKey, number: i32) {
     put_int(block, i64::from(*partitions));
     put_int(block, i64::from(number));
     put_int(block, limits.entries as i64);
+    put_int(block, limits.bytes as i64);
     put_int(block, i64::try_from(limits.age.as_millis()).unwrap_or(i64::MAX));
 }
 
@@ -192,7 +193,7 @@ pub(super) fn take_user(block: &mut BlockReader<'_>) -> Decoded<UserItem> {
 }
 
 pub(super) fn put_entry(block: &mut Vec<u8>, entry: &Entry) {
-    let Entry { offset, sent_at_ms, id, fingerprint, category, state, json } = entry;
+    let Entry { offset, sent_at_ms, id, fingerprint, category, state, json_bytes, json } = entry;
     let bit = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
     block.push(
         state.to_bits()
@@ -205,8 +206,12 @@ pub(super) fn put_entry(block: &mut Vec<u8>, entry: &Entry) {
     if let Some(fingerprint) = fingerprint {
         block.extend(fingerprint.to_bits().to_le_bytes());
     }
-    for text in [category, json].into_iter().flatten() {
-        put_text(block, text);
+    if let Some(category) = category {
+        put_text(block, category);
+    }
+    match json {
+        Some(json) => put_text(block, json),
+        None => block.extend(json_bytes.to_le_bytes()),
     }
 }
 
@@ -222,7 +227,11 @@ pub(super) fn take_entry(block: &mut BlockReader<'_>) -> Decoded<Entry> {
     let mut take_text =
         |is_there: bool| is_there.then(|| block.take_text().map(Arc::<str>::from)).transpose();
     let (category, json) = (take_text(bits & CATEGORY != 0)?, take_text(!state.dismissed)?);
-    Ok(Entry { offset, sent_at_ms, id, fingerprint, category, state, json })
+    let json_bytes = match &json {
+        Some(json) => u32::try_from(json.len()).or(damaged("an entry is too long"))?,
+        None => u32::from_le_bytes(block.take_array()?),
+    };
+    Ok(Entry { offset, sent_at_ms, id, fingerprint, category, state, json_bytes, json })
 }
 
 pub(super) fn put_pending(block: &mut Vec<u8>, id: &NotificationId, action: Action, offset: i64) {

@@ -118,6 +118,8 @@ pub struct Entry {
     pub category: Option<Arc<str>>,
     /// The recipient's actions on it.
     pub state: EntryState,
+    /// Length of its JSON, also once it was dismissed.
+    pub json_bytes: u32,
     /// The beginning of its JSON object, up to and with `sent_at`, on one line. The fields that may
     /// change (the state) or follow from its position (the cursor) are added on the way out, see
     /// [`PageItem::write_json`](super::page::PageItem::write_json).
@@ -157,6 +159,7 @@ impl Entry {
             fingerprint: headers.fingerprint,
             category: notification.category.as_deref().map(Arc::from),
             state: EntryState::default(),
+            json_bytes: u32::try_from(json.len()).map_err(serde_json::Error::custom)?,
             json: Some(json.into()),
         })
     }

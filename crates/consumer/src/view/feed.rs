@@ -18,9 +18,6 @@ use super::{
     watchers::Watcher,
 };
 
-/// The most entries that a feed reads at a time.
-const MAX_BATCH: usize = 32;
-
 /// An event of a live stream.
 #[derive(Debug, Clone)]
 pub enum FeedEvent {
@@ -219,14 +216,8 @@ impl Feed {
             let is_wanted = |category: Option<&str>| {
                 self.category.as_deref().is_none_or(|wanted| category == Some(wanted))
             };
-            let batch = inboxes.read_batch(
-                self.home,
-                self.user,
-                self.sent_through,
-                MAX_BATCH,
-                is_wanted,
-                oldest_ms,
-            );
+            let batch =
+                inboxes.read_batch(self.home, self.user, self.sent_through, is_wanted, oldest_ms);
             let through = batch.items.last().filter(|_| batch.more).map(|item| item.at.offset);
             let position = through.unwrap_or_else(|| inboxes.last_offset().max(self.sent_through));
             // The state of all entries that the reader has by then.

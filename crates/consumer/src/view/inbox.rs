@@ -1,4 +1,4 @@
-//! One user's entries, oldest first, bounded in number and age.
+//! One user's entries, oldest first, bounded in number, bytes and age.
 //!
 //! Two kinds of record change an inbox: notifications, in the order of their partition, and
 //! receipts, in the order of theirs. The result does not depend on how the two interleave: a receipt
@@ -19,13 +19,15 @@ use super::entry::{Entry, EntryState};
 pub struct Limits {
     /// The most entries, at least 1; the newest stay.
     pub entries: usize,
+    /// The most bytes of JSON; the newest entries stay, at least one.
+    pub bytes: usize,
     /// The greatest age of an entry.
     pub age: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 1000, age: Duration::from_secs(30 * 24 * 60 * 60) }
+        Self { entries: 1000, bytes: 1 << 20, age: Duration::from_secs(30 * 24 * 60 * 60) }
     }
 }
 
@@ -104,6 +106,8 @@ pub struct Inbox {
     /// A short hash of each entry's id, in the same order. A search by id reads 4 contiguous bytes
     /// an entry instead of the entries themselves.
     hashes: VecDeque<u32>,
+    /// Bytes of the JSON of all entries, as it was before any was dismissed.
+    bytes: usize,
     last_eviction: Option<Eviction>,
     /// Actions for notifications that have not come yet, each with its receipt's offset. Rare once a
     /// partition is live, so an inbox without any spends a pointer on it.
@@ -136,7 +140,12 @@ impl Inbox {
         if let Some(json) = &entry.json {
             totals.add_json(json);
         }
-        while self.entries.len() >= limits.entries.max(1) {
+        self.bytes += entry.json_bytes as usize;
+        // A dismissed entry keeps its place and its bytes, so that what is evicted does not depend
+        // on when a receipt was applied.
+        while self.entries.len() >= limits.entries.max(1)
+            || (self.bytes > limits.bytes && !self.entries.is_empty())
+        {
             self.evict_oldest(EvictionReason::Evicted, totals);
         }
         reserve_one(&mut self.entries);
@@ -234,16 +243,19 @@ impl Inbox {
         let shown = entries.iter().filter_map(|entry| entry.json.as_ref());
         shown.for_each(|json| totals.add_json(json));
         let hashes = entries.iter().map(|entry| short_hash(&entry.id)).collect();
+        let bytes = entries.iter().map(|entry| entry.json_bytes as usize).sum();
         let pending = if pending.is_empty() { None } else { Some(Box::new(pending)) };
-        Self { entries: entries.into(), hashes, last_eviction, pending, next_receipt_offset }
+        let entries = entries.into();
+        Self { entries, hashes, bytes, last_eviction, pending, next_receipt_offset }
     }
 
     /// Removes every trace of the entries before this offset.
     pub(super) fn forget_before(&mut self, offset: i64, totals: &mut Totals) {
         while self.entries.front().is_some_and(|entry| entry.offset < offset) {
             self.hashes.pop_front();
-            if let Some(json) = self.entries.pop_front().and_then(|entry| entry.json) {
-                totals.remove_json(&json);
+            if let Some(entry) = self.entries.pop_front() {
+                self.bytes -= entry.json_bytes as usize;
+                entry.json.inspect(|json| totals.remove_json(json));
             }
         }
         self.last_eviction = self.last_eviction.filter(|eviction| eviction.through >= offset);
@@ -260,6 +272,7 @@ impl Inbox {
     fn evict_oldest(&mut self, reason: EvictionReason, totals: &mut Totals) {
         self.hashes.pop_front();
         if let Some(entry) = self.entries.pop_front() {
+            self.bytes -= entry.json_bytes as usize;
             // A dismissed entry had left the totals when it was dismissed.
             if let Some(json) = &entry.json {
                 totals.remove_json(json);

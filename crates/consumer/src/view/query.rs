@@ -10,6 +10,12 @@ use super::{
     page::{FeedStart, Gap, GapReason, Page, PageItem, PageQuery, ReadState, Selector, Since},
 };
 
+/// The most entries that a feed reads at a time.
+const MAX_BATCH: usize = 32;
+/// The bytes of JSON after which a feed reads no further entry at a time. A stream that is not read
+/// keeps a batch.
+const MAX_BATCH_BYTES: usize = 16 << 10;
+
 /// The start of a feed.
 #[derive(Debug)]
 pub(super) struct FeedPosition {
@@ -139,14 +145,13 @@ impl Inboxes {
         FeedPosition { at: self.cursor_at(partition, offset), after, gap }
     }
 
-    /// At most `max_items` entries of this user after an offset, oldest first, whose category
-    /// `is_wanted`.
+    /// Entries of this user after an offset, oldest first, whose category `is_wanted`: at most
+    /// [`MAX_BATCH`], and none after [`MAX_BATCH_BYTES`] of JSON.
     pub(super) fn read_batch(
         &self,
         partition: i32,
         user: UserId,
         after: i64,
-        max_items: usize,
         is_wanted: impl Fn(Option<&str>) -> bool,
         oldest_ms: i64,
     ) -> FeedBatch {
@@ -154,11 +159,12 @@ impl Inboxes {
         let mut wanted = inbox
             .shown_after(after, oldest_ms)
             .filter(|entry| is_wanted(entry.category.as_deref()));
-        let items: Vec<_> = wanted
-            .by_ref()
-            .take(max_items)
-            .filter_map(|entry| self.page_item(partition, entry))
-            .collect();
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        while items.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
+            let Some(entry) = wanted.next() else { break };
+            bytes += entry.json_bytes as usize;
+            items.extend(self.page_item(partition, entry));
+        }
         let more = wanted.next().is_some();
         let unread = inbox.shown_after(-1, oldest_ms).filter(|entry| !entry.state.read).count();
         let eviction = inbox.last_eviction(oldest_ms).filter(|eviction| eviction.through > after);

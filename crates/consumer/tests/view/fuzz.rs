@@ -184,7 +184,7 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let mut bench = Bench::live(Limits { entries: 5, age: Duration::from_secs(3600) });
+            let mut bench = Bench::live(Limits { entries: 5, bytes: 1 << 20, age: Duration::from_secs(3600) });
             let query = PageQuery {
                 since, limit, unread, category: category.clone(),
                 at_least: at_least.map(|offset| Cursor::new(0, offset)), wait: NOW,

@@ -10,6 +10,9 @@ use super::*;
 /// The most entries of an inbox in the test below.
 const BOUND: usize = 4;
 
+/// The most bytes of an inbox in the test below: of short entries, fewer than `BOUND` have room.
+const MAX_BYTES: usize = 500;
+
 /// A record of one of the two topics.
 #[derive(Debug, Clone)]
 enum Step {
@@ -41,7 +44,8 @@ async fn read_everything(bench: &Bench) -> (String, (i64, i64, i64)) {
 
 /// Applies both topics, interleaved by `choices`.
 async fn apply_all(events: &[Step], choices: &[bool]) -> (String, (i64, i64, i64)) {
-    let mut bench = Bench::live(Limits { entries: BOUND, age: Duration::from_secs(3600) });
+    let mut bench =
+        Bench::live(Limits { entries: BOUND, bytes: MAX_BYTES, age: Duration::from_secs(3600) });
     let (mut notifications, mut receipts, mut sent) = (VecDeque::new(), VecDeque::new(), 0_usize);
     for event in events {
         match event {
@@ -99,7 +103,7 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let mut bench = Bench::live(Limits { entries: 1000, age: Duration::from_secs(3600) });
+            let mut bench = Bench::live(Limits { entries: 1000, bytes: 1 << 20, age: Duration::from_secs(3600) });
             let (mut offset, mut mine) = (0, Vec::new());
             let mut append = |bench: &mut Bench, for_me: bool| {
                 bench.notify(offset, if for_me { 1 } else { 2 }, NotificationId::generate(), 0);

@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use model::{
     Action, Cursor, Fingerprint, Headers, Notification, NotificationId, Partitioner, Receipt, User,
     UserId,
-    record::{encode_notification, encode_receipt},
+    record::{MAX_VALUE_BYTES, encode_notification, encode_receipt},
 };
 
 const NOW: Duration = Duration::ZERO;

@@ -107,7 +107,7 @@ async fn filters_choose_and_the_unread_count_is_of_the_whole_inbox() {
 
 #[tokio::test]
 async fn entries_that_are_missing_after_a_cursor_are_a_gap_with_its_reason() {
-    let limits = Limits { entries: 2, age: Duration::from_secs(3600) };
+    let limits = Limits { entries: 2, bytes: 1 << 20, age: Duration::from_secs(3600) };
     let gap = |page: Page| page.gap.map(|gap| (gap.reason, gap.through.offset));
 
     let mut bench = Bench::live(limits);
@@ -194,8 +194,58 @@ async fn a_feed_ends_when_its_partition_starts_over_though_the_reader_was_slow()
 }
 
 #[tokio::test]
+async fn an_inbox_is_bounded_in_bytes_and_what_had_no_room_is_a_gap() {
+    let length = |bench: &Bench| totals(bench).inboxes.bytes;
+    let mut bench = Bench::live(Limits::default());
+    bench.notify(0, 1, id(0), 0);
+    let one = length(&bench);
+
+    let limits = Limits { bytes: one * 3, ..Limits::default() };
+    let mut bench = Bench::live(limits);
+    // A dismissed entry keeps its room until its turn has come, whenever it was dismissed.
+    bench.receipt(0, 1, Action::Dismissed, vec![id(1)]);
+    for offset in 0..4 {
+        bench.notify(offset, 1, id(usize::try_from(offset).expect("small")), 0);
+    }
+    assert_eq!(bench.offsets(1, &PageQuery::default()).await, [2, 3]);
+    let gap = bench.read(1, &since(-1)).await.expect("live").gap;
+    assert_eq!(gap.map(|gap| (gap.reason, gap.through.offset)), Some((GapReason::Evicted, 0)));
+    assert!(length(&bench) <= one * 2);
+    // The newest entry stays, however large it is.
+    let mut bench = Bench::live(Limits { bytes: 1, ..limits });
+    bench.notify(0, 1, id(0), 0);
+    bench.notify(1, 1, id(1), 0);
+    assert_eq!(bench.offsets(1, &PageQuery::default()).await, [1]);
+}
+
+#[tokio::test]
+async fn a_record_that_is_larger_than_any_uncompressed_one_is_poison() {
+    let mut bench = Bench::live(Limits::default());
+    let notification = |message: &str| {
+        let from = User { id: user(9), name: "Nine".into() };
+        let to = User { id: user(1), name: "To".into() };
+        serde_json::to_vec(&Notification::new(from, to, message)).expect("JSON")
+    };
+    let length = notification("").len();
+    for (offset, bytes) in [(0, MAX_VALUE_BYTES), (1, MAX_VALUE_BYTES + 1)] {
+        let value = notification(&"x".repeat(bytes - length));
+        let outcome = bench.notifications.on_record(&Record {
+            partition: 0,
+            offset,
+            timestamp_ms: Timestamp::now().as_millisecond(),
+            key: None,
+            value: Some(&value),
+            headers: smallvec::SmallVec::new(),
+        });
+        let is_poison = matches!(outcome, RecordOutcome::Poison(_));
+        assert_eq!(is_poison, bytes > MAX_VALUE_BYTES, "{bytes}");
+    }
+    assert_eq!(bench.offsets(1, &PageQuery::default()).await, [0]);
+}
+
+#[tokio::test]
 async fn an_inbox_of_which_everything_is_too_old_takes_no_memory_and_its_gap_is_still_said() {
-    let limits = Limits { entries: 10, age: Duration::from_secs(3600) };
+    let limits = Limits { entries: 10, bytes: 1 << 20, age: Duration::from_secs(3600) };
     let mut bench = Bench::live(limits);
     bench.notify(0, 1, id(0), 3599);
     assert_eq!(bench.offsets(1, &PageQuery::default()).await, [0]);
@@ -208,7 +258,7 @@ async fn an_inbox_of_which_everything_is_too_old_takes_no_memory_and_its_gap_is_
 
 #[tokio::test]
 async fn evictions_are_counted_by_their_reason_over_all_assignments() {
-    let limits = Limits { entries: 2, age: Duration::from_secs(3600) };
+    let limits = Limits { entries: 2, bytes: 1 << 20, age: Duration::from_secs(3600) };
     let mut bench = Bench::live(limits);
     let replay = |bench: &mut Bench| {
         for offset in 0..5 {

@@ -112,7 +112,7 @@ impl KafkaSettings {
             .set("request.timeout.ms", "8000")
             .set("retry.backoff.ms", "50")
             .set("queue.buffering.max.messages", "100000")
-            .set("queue.buffering.max.kbytes", "262144");
+            .set("queue.buffering.max.kbytes", "131072");
         self.add_properties(config)
     }
 

@@ -19,10 +19,12 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
-use service::{auth::Caller, ops::trace::TraceParent, problem::Problem};
+use service::{
+    auth::Caller, ops::trace::TraceParent, problem::Problem, server::budget::BudgetPermit,
+};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::{Instant, sleep, timeout},
+    sync::{Semaphore, mpsc},
+    time::{Instant, sleep, timeout_at},
 };
 
 use crate::{
@@ -40,7 +42,7 @@ pub(crate) const MEDIA_TYPE: &str = "application/x-ndjson";
 /// log busy while acknowledgements are on their way.
 const MAX_PENDING_LINES: usize = 4096;
 /// Approximate maximum size of the records of those lines.
-const MAX_PENDING_BYTES: u32 = 16 << 20;
+const MAX_PENDING_BYTES: u32 = 2 << 20;
 /// Maximum number of lines, and approximate maximum size of their records, that are looked up and
 /// queued together.
 const MAX_BATCH_LINES: usize = 256;
@@ -56,11 +58,11 @@ pub(crate) struct BulkRequest {
     pub(crate) key: Option<IdempotencyKey>,
     pub(crate) trace: Option<TraceParent>,
     /// Counts the request as running until its last line is queued.
-    pub(crate) _permit: OwnedSemaphorePermit,
+    pub(crate) _permit: BudgetPermit<Arc<str>>,
 }
 
 /// Starts to send the lines of the body, and returns a response that streams the results. The request
-/// fails if no bytes of the body arrive for `read_timeout`.
+/// fails if no further line is complete within `read_timeout`.
 pub(crate) async fn send_bulk(
     request: BulkRequest,
     body: Body,
@@ -68,7 +70,7 @@ pub(crate) async fn send_bulk(
 ) -> Response {
     let mut chunks = BodyChunks { body: body.into_data_stream(), read_timeout, first: None };
     // hyper answers `Expect: 100-continue` at the first read, which must precede the response.
-    chunks.first = Some(chunks.next_chunk().await);
+    chunks.first = Some(chunks.next_chunk(Instant::now() + read_timeout).await);
     let (results, pending) = mpsc::channel(MAX_PENDING_LINES);
     let Sender { keys, metrics, .. } = &request.sender;
     let body = results::results_body(pending, keys.clone(), metrics.clone());
@@ -91,18 +93,18 @@ struct BodyChunks {
 
 enum BodyEnd {
     Complete,
-    /// No bytes arrived for the timeout.
+    /// No line was complete within the timeout.
     TimedOut,
     /// The client disconnected or violated HTTP.
     Broken,
 }
 
 impl BodyChunks {
-    async fn next_chunk(&mut self) -> Result<Bytes, BodyEnd> {
+    async fn next_chunk(&mut self, deadline: Instant) -> Result<Bytes, BodyEnd> {
         if let Some(chunk) = self.first.take() {
             return chunk;
         }
-        let read = timeout(self.read_timeout, self.body.next()).await;
+        let read = timeout_at(deadline, self.body.next()).await;
         read.map_or(Err(BodyEnd::TimedOut), chunk_or_end)
     }
 
@@ -156,7 +158,8 @@ impl BulkReader {
                 None => {}
                 Some(BodyEnd::TimedOut) => {
                     let seconds = self.chunks.read_timeout.as_secs_f64();
-                    let message = format!("No more of the request body arrived within {seconds} s");
+                    let message =
+                        format!("No line of the request body was complete within {seconds} s");
                     let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, message);
                     let (line, outcome) = (self.lines.line_number(), LineOutcome::Refused(problem));
                     let result = LineResult { line, outcome, permit: None };
@@ -171,6 +174,8 @@ impl BulkReader {
     /// if it did. If the client disconnected, its unfinished last line is dropped.
     async fn read_batch(&mut self) -> (Vec<ParsedLine>, Option<BodyEnd>) {
         let (mut batch, mut batch_bytes) = (Vec::with_capacity(MAX_BATCH_LINES), 0);
+        // For a whole line: single bytes and blank lines would otherwise keep the request open.
+        let deadline = Instant::now() + self.chunks.read_timeout;
         while batch.len() < MAX_BATCH_LINES && batch_bytes < MAX_BATCH_BYTES {
             if let Some(line) = self.lines.next_line() {
                 let parsed = self.parse_line(&line);
@@ -179,7 +184,7 @@ impl BulkReader {
                 continue;
             }
             let chunk = if batch.is_empty() {
-                self.chunks.next_chunk().await
+                self.chunks.next_chunk(deadline).await
             } else if let Some(chunk) = self.chunks.try_next_chunk() {
                 chunk
             } else {
@@ -256,7 +261,8 @@ impl BulkRequest {
     ) -> LineOutcome {
         let sender = &self.sender;
         let deadline = Instant::now() + sender.timeout;
-        while let Err(limited) = sender.limits.take_tokens(send.from, send.to.len()) {
+        let (count, bytes) = (send.to.len(), send.record_bytes());
+        while let Err(limited) = sender.limits.take_tokens(send.from, count, bytes) {
             match limited.retry_after {
                 Some(wait) if Instant::now() + wait < deadline => sleep(wait).await,
                 _ => return LineOutcome::Refused(limited.into()),

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use axum::http::StatusCode;
 use model::{Category, Data, Fingerprint, Link, Message, UserId, user::InvalidUserId};
 use serde_json::value::RawValue;
 use service::problem::Problem;
@@ -32,6 +33,13 @@ pub struct SendRequest {
 
 /// Maximum number of recipients of one request.
 pub(crate) const MAX_RECIPIENTS: usize = 10_000;
+
+/// Maximum size of all records of one request together: recipients times the size of one. A quarter
+/// of the queue to Kafka.
+pub(crate) const MAX_SEND_BYTES: usize = 32 << 20;
+
+/// Typical size of a record beside the content of its notification: names, ids, headers.
+const RECORD_OVERHEAD_BYTES: usize = 512;
 
 impl SendRequest {
     /// Parses a body with this media type (lower case, without parameters). Another media type than
@@ -65,6 +73,28 @@ impl SendRequest {
             self.data.as_ref().map(|data| data.as_json().get()),
         ];
         content_fingerprint(self.message.as_str(), optional)
+    }
+
+    /// The approximate size of the record for each recipient.
+    pub(crate) fn record_bytes(&self) -> usize {
+        let category = self.category.as_ref().map_or(0, |category| category.as_str().len());
+        let link = self.link.as_ref().map_or(0, |link| link.as_str().len());
+        let data = self.data.as_ref().map_or(0, |data| data.as_json().get().len());
+        RECORD_OVERHEAD_BYTES + self.message.as_str().len() + category + link + data
+    }
+
+    /// Fails with 413 if all records together are too large.
+    fn check_size(self) -> Result<Self, Problem> {
+        let bytes = self.record_bytes().saturating_mul(self.to.len());
+        if bytes <= MAX_SEND_BYTES {
+            return Ok(self);
+        }
+        let message = format!(
+            "The notifications for all {} recipients together would have {bytes} bytes; the maximum \
+             is {MAX_SEND_BYTES}. Send to fewer at a time",
+            self.to.len()
+        );
+        Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, message).with("limit", MAX_SEND_BYTES))
     }
 
     /// All users of the request: the sender and the recipients.
@@ -161,14 +191,15 @@ impl SendFields<'_> {
         let message = self.message.ok_or_else(|| missing("message"))?;
         let invalid = |field| move |why| Problem::bad_request(field, why);
         let data = self.data.map(Data::from_json).transpose();
-        Ok(SendRequest {
+        let send = SendRequest {
             from,
             to: self.to,
             message: Message::new(message).map_err(invalid("message"))?,
             category: self.category.map(Category::new).transpose().map_err(invalid("category"))?,
             link: self.link.map(Link::new).transpose().map_err(invalid("link"))?,
             data: data.map_err(|why| Problem::bad_request("data", why))?.flatten(),
-        })
+        };
+        send.check_size()
     }
 }
 

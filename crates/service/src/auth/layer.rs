@@ -11,7 +11,10 @@ use crate::ops::metrics::AUTH_REFUSED;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{Auth, Caller, TokenRefusal};
-use crate::{problem::Problem, server::gate::gate};
+use crate::{
+    problem::Problem,
+    server::{admission::RequestPermit, gate::gate, replies::ShareOwner},
+};
 
 /// The parts of a request that may carry its token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +52,13 @@ impl Auth {
         let query = (place == TokenIn::HeaderOrQuery).then(|| query_token(request.uri())).flatten();
         match self.verify_token(token.or(query.as_deref())) {
             Ok(caller) => {
+                if let Some(owner) = request.extensions().get::<ShareOwner>() {
+                    owner.set_caller(&caller);
+                }
+                let permit = request.extensions().get::<RequestPermit>();
+                if let Some(Err(problem)) = permit.map(|permit| permit.take_share(&caller)) {
+                    return Some(problem.into_response());
+                }
                 request.extensions_mut().insert(caller);
                 None
             }

@@ -20,15 +20,22 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, LengthLimitError};
 use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
 
-use crate::{problem::Problem, server::admission::RequestPermit};
+use crate::{
+    problem::Problem,
+    server::{
+        admission::RequestPermit,
+        budget::{Budget, BudgetExceeded, BudgetPermit},
+        replies::ShareOwner,
+    },
+};
 
 /// A whole request body, within the route's `DefaultBodyLimit` (2 MiB by default) and
 /// [`BodyBounds`].
 ///
 /// Rejections: 413 with the limit in bytes (also as the member `limit`); 408 if it did not arrive
-/// in time; 400 if the client broke it off; 503 if there is no memory for it.
+/// in time; 400 if the client broke it off; 503 if there is no memory for it; 429 if this caller's
+/// bodies take their whole share of it.
 #[derive(Debug, Clone)]
 pub struct Body(pub Bytes);
 
@@ -37,22 +44,22 @@ pub struct Body(pub Bytes);
 pub struct BodyBounds {
     /// Bounds the arrival of a body, from when the handler extracts it.
     pub timeout: Duration,
-    /// A permit a byte, for all bodies that are arriving.
-    memory: Arc<Semaphore>,
+    /// A permit a byte, for all bodies in memory.
+    memory: Budget<Arc<str>>,
 }
 
 impl BodyBounds {
-    /// Limits the time of each body, and the bytes of all bodies that are arriving.
+    /// Limits the time of each body, and the bytes of all bodies in memory.
     #[must_use]
     pub fn new(timeout: Duration, memory: usize) -> Self {
-        Self { timeout, memory: Arc::new(Semaphore::new(memory.min(Semaphore::MAX_PERMITS))) }
+        Self { timeout, memory: Budget::new(memory) }
     }
 }
 
 impl Default for BodyBounds {
     /// 30 s: a body of 1 MiB then needs 280 kbit/s.
     fn default() -> Self {
-        Self::new(Duration::from_secs(30), Semaphore::MAX_PERMITS)
+        Self::new(Duration::from_secs(30), usize::MAX)
     }
 }
 
@@ -60,65 +67,74 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let BodyBounds { timeout, memory } =
-            request.extensions().get().cloned().unwrap_or_default();
-        let permit = request.extensions().get::<RequestPermit>().cloned();
-        let announced = request.headers().get(header::CONTENT_LENGTH);
-        let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        let body = request.into_limited_body();
-        // The upper size hint is the smaller of the limit and the announced length. If the limit is
-        // exceeded, it is the limit.
-        let limit = body.size_hint().upper();
-        if announced > limit && limit.is_some() {
-            return Err(too_large(limit)); // Without reading what would be thrown away.
-        }
-        match tokio::time::timeout(timeout, collect_body(body, announced, &memory)).await {
-            Ok(Ok(body)) => Ok(Self(body)),
-            Ok(Err(BodyError::NoMemory)) => {
-                permit.inspect(|permit| permit.count_shed("bodies"));
-                let message = "Too many concurrent request bodies; try again shortly.";
-                Err(Problem::unavailable(message, Duration::from_secs(1)))
-            }
-            Ok(Err(BodyError::Failed(error))) if is_too_large(&error) => Err(too_large(limit)),
-            Ok(Err(BodyError::Failed(error))) => {
-                tracing::debug!(%error, "cannot read a request body");
-                Err(Problem::new(
-                    StatusCode::BAD_REQUEST,
-                    "The request body broke off before its end.",
-                ))
-            }
-            Err(_) => Err(Problem::new(
-                StatusCode::REQUEST_TIMEOUT,
-                format!("The request body did not arrive within {} s.", timeout.as_secs_f64()),
-            )),
-        }
+        read_body(request).await.map(|(_, body)| Self(body))
     }
+}
+
+/// Reads a request's body as [`Body`] does, and returns it beside the rest of the request.
+pub async fn read_body(request: Request) -> Result<(Parts, Bytes), Problem> {
+    let (parts, body) = request.with_limited_body().into_parts();
+    let extensions = &parts.extensions;
+    let BodyBounds { timeout, memory } = extensions.get().cloned().unwrap_or_default();
+    let owner = extensions.get::<ShareOwner>().and_then(ShareOwner::name);
+    let announced = parts.headers.get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    // The upper size hint is the smaller of the limit and the announced length. If the limit is
+    // exceeded, it is the limit.
+    let limit = body.size_hint().upper();
+    if announced > limit && limit.is_some() {
+        return Err(too_large(limit)); // Without reading what would be thrown away.
+    }
+    let collected = collect_body(body, announced, &memory, owner);
+    let error = match tokio::time::timeout(timeout, collected).await {
+        Ok(Ok(body)) => return Ok((parts, body)),
+        Ok(Err(error)) => error,
+        Err(_) => {
+            let seconds = timeout.as_secs_f64();
+            let message = format!("The request body did not arrive within {seconds} s.");
+            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, message));
+        }
+    };
+    Err(match error {
+        BodyError::NoMemory(exceeded) => {
+            if let Some(permit) = extensions.get::<RequestPermit>() {
+                permit.count_shed("bodies");
+            }
+            memory_problem(exceeded)
+        }
+        BodyError::Failed(error) if is_too_large(&error) => too_large(limit),
+        BodyError::Failed(error) => {
+            tracing::debug!(%error, "cannot read a request body");
+            let message = "The request body broke off before its end.";
+            Problem::new(StatusCode::BAD_REQUEST, message)
+        }
+    })
 }
 
 /// Why a body could not be read.
 enum BodyError {
-    /// `--max-bodies-bytes` is exhausted.
-    NoMemory,
+    /// `--max-bodies-bytes` is exhausted, or this caller's share of it.
+    NoMemory(BudgetExceeded),
     Failed(axum::Error),
 }
 
 /// Bounds the allocation for announced bytes that have not arrived.
 const MAX_RESERVED: usize = 64 << 10;
 
-/// Collects a body and takes memory permits as it arrives. A body of one frame, as nearly all are,
-/// is not copied.
+/// Collects a body and takes memory permits as it arrives, which are returned when it is dropped. A
+/// body of one frame, as nearly all are, is not copied.
 async fn collect_body(
     mut body: axum::body::Body,
     announced: Option<u64>,
-    memory: &Semaphore,
+    memory: &Budget<Arc<str>>,
+    owner: Option<Arc<str>>,
 ) -> Result<Bytes, BodyError> {
-    let reserve = |bytes| memory.try_acquire_many(bytes).map_err(|_| BodyError::NoMemory);
-    let mut permits = reserve(0)?;
+    let mut permit = memory.take(owner, 0).map_err(BodyError::NoMemory)?;
     let (mut first, mut all) = (Bytes::new(), BytesMut::new());
     while let Some(frame) = body.frame().await {
         // Trailers are ignored.
         let Ok(chunk) = frame.map_err(BodyError::Failed)?.into_data() else { continue };
-        permits.merge(reserve(u32::try_from(chunk.len()).unwrap_or(u32::MAX))?);
+        permit.grow(chunk.len()).map_err(BodyError::NoMemory)?;
         if first.is_empty() && all.is_empty() {
             first = chunk;
             continue;
@@ -130,7 +146,36 @@ async fn collect_body(
         }
         all.extend_from_slice(&chunk);
     }
-    Ok(if all.is_empty() { first } else { all.freeze() })
+    let bytes = if all.is_empty() { first } else { all.freeze() };
+    if bytes.is_empty() {
+        return Ok(bytes);
+    }
+    Ok(Bytes::from_owner(CountedBytes { bytes, _permit: permit }))
+}
+
+/// A body, and the permits for its memory.
+struct CountedBytes {
+    bytes: Bytes,
+    _permit: BudgetPermit<Arc<str>>,
+}
+
+impl AsRef<[u8]> for CountedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+fn memory_problem(exceeded: BudgetExceeded) -> Problem {
+    let delay = Duration::from_secs(1);
+    match exceeded {
+        BudgetExceeded::Total => {
+            Problem::unavailable("Too many concurrent request bodies; try again shortly.", delay)
+        }
+        BudgetExceeded::Share => {
+            let message = "Too many of your request bodies are under way; finish them first.";
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(delay)
+        }
+    }
 }
 
 fn too_large(limit: Option<u64>) -> Problem {

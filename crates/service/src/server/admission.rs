@@ -22,7 +22,12 @@ use tokio::{
 };
 use tower::{Layer, Service, layer::layer_fn};
 
-use crate::{ops::metrics::Metrics, problem::Problem};
+use crate::{
+    auth::Caller,
+    ops::metrics::Metrics,
+    problem::Problem,
+    server::budget::{Budget, BudgetPermit},
+};
 
 /// A cursor and a token fit in a quarter of it.
 const MAX_URI_BYTES: usize = 16 << 10;
@@ -34,20 +39,42 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Cheap routes that are never shed: operators and orchestrators need them most under load.
-const ALWAYS_ADMITTED: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+pub(super) const ALWAYS_ADMITTED: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
 /// A request's permit, in its extensions. A handler that waits for long releases it and takes a
 /// permit of its own kind.
 #[derive(Debug, Clone)]
 pub struct RequestPermit {
-    permit: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+    held: Arc<Mutex<HeldPermits>>,
+    shares: Budget<Arc<str>>,
     metrics: Metrics,
+}
+
+/// The permits of a request, which are returned when they are dropped.
+#[derive(Debug, Default)]
+struct HeldPermits {
+    _request: Option<OwnedSemaphorePermit>,
+    /// Of the caller's share.
+    share: Option<BudgetPermit<Arc<str>>>,
 }
 
 impl RequestPermit {
     /// Lets another request be admitted.
     pub fn release(&self) {
-        *self.permit.lock() = None;
+        *self.held.lock() = HeldPermits::default();
+    }
+
+    /// Counts the request against the share of its caller, once the token is verified. 429 if the
+    /// caller has a quarter of all requests under way.
+    pub(crate) fn take_share(&self, caller: &Caller) -> Result<(), Problem> {
+        let Some(subject) = caller.subject() else { return Ok(()) };
+        let share = self.shares.take(Some(Arc::from(subject)), 1).map_err(|_| {
+            self.count_shed("requests");
+            let message = "Too many of your requests are under way; wait for their answers.";
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(RETRY_DELAY)
+        })?;
+        self.held.lock().share = Some(share);
+        Ok(())
     }
 
     /// Counts the request as shed, by this reason.
@@ -60,6 +87,7 @@ impl RequestPermit {
 pub(crate) struct Admission {
     metrics: Metrics,
     permits: Arc<Semaphore>,
+    shares: Budget<Arc<str>>,
     deadline: Duration,
     /// When the last warning was logged, and the number of requests shed since.
     last_warning: Arc<Mutex<(Option<Instant>, u64)>>,
@@ -76,6 +104,7 @@ impl Admission {
         Self {
             metrics,
             permits: Arc::new(Semaphore::new(max_requests)),
+            shares: Budget::new(max_requests),
             deadline,
             last_warning: Arc::default(),
         }
@@ -145,7 +174,8 @@ where
         let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
         let permit = match self.admission.try_admit(request.uri(), route) {
             Ok(permit) => RequestPermit {
-                permit: Arc::new(Mutex::new(permit)),
+                held: Arc::new(Mutex::new(HeldPermits { _request: permit, share: None })),
+                shares: self.admission.shares.clone(),
                 metrics: self.admission.metrics.clone(),
             },
             Err(problem) => {

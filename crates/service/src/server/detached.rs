@@ -29,12 +29,9 @@ use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
-    time::timeout,
+    time::{Sleep, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-
-/// Bounds a write during which the client reads no byte.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A response extension: the body is long-lived and may leave hyper.
 #[derive(Debug, Clone, Copy)]
@@ -52,15 +49,21 @@ pub(crate) struct DetachedConnection {
 
 /// hyper's reader and writer of the connection.
 #[derive(Debug)]
-pub(crate) struct HyperIo(Arc<DetachedConnection>);
+pub(crate) struct HyperIo {
+    connection: Arc<DetachedConnection>,
+    /// Bounds a write during which the client reads no byte.
+    write_timeout: Duration,
+    /// Set while the kernel takes no byte.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
 
 impl DetachedConnection {
     pub(crate) fn new(stream: TcpStream) -> Arc<Self> {
         Arc::new(Self { stream: Mutex::new(Some(stream)), ..Self::default() })
     }
 
-    pub(crate) fn hyper_io(self: &Arc<Self>) -> HyperIo {
-        HyperIo(Arc::clone(self))
+    pub(crate) fn hyper_io(self: &Arc<Self>, write_timeout: Duration) -> HyperIo {
+        HyperIo { connection: Arc::clone(self), write_timeout, stalled: None }
     }
 
     /// Returns true if the response to this request may leave hyper.
@@ -87,10 +90,16 @@ impl DetachedConnection {
     }
 }
 
-/// Writes the body until it ends, the client closes, or `cut` is cancelled.
-pub(crate) async fn write_body(mut stream: TcpStream, body: Body, cut: CancellationToken) {
+/// Writes the body until it ends, the client closes or reads nothing for `write_timeout`, or `cut` is
+/// cancelled.
+pub(crate) async fn write_body(
+    mut stream: TcpStream,
+    body: Body,
+    write_timeout: Duration,
+    cut: CancellationToken,
+) {
     let written = tokio::select! {
-        written = write_chunks(&mut stream, body) => written,
+        written = write_chunks(&mut stream, body, write_timeout) => written,
         () = cut.cancelled() => return,
     };
     if let Err(error) = written {
@@ -98,7 +107,11 @@ pub(crate) async fn write_body(mut stream: TcpStream, body: Body, cut: Cancellat
     }
 }
 
-async fn write_chunks(stream: &mut TcpStream, mut body: Body) -> io::Result<()> {
+async fn write_chunks(
+    stream: &mut TcpStream,
+    mut body: Body,
+    write_timeout: Duration,
+) -> io::Result<()> {
     loop {
         let frame = tokio::select! {
             biased;
@@ -113,19 +126,27 @@ async fn write_chunks(stream: &mut TcpStream, mut body: Body) -> io::Result<()> 
             chunk.put_slice(format!("{:x}\r\n", data.len()).as_bytes());
             chunk.put(data);
             chunk.put_slice(b"\r\n");
-            write_all(stream, chunk.freeze()).await?;
+            write_all(stream, chunk.freeze(), write_timeout).await?;
         }
     }
-    write_all(stream, Bytes::from_static(b"0\r\n\r\n")).await?;
+    write_all(stream, Bytes::from_static(b"0\r\n\r\n"), write_timeout).await?;
     stream.shutdown().await
 }
 
-async fn write_all(stream: &mut TcpStream, mut bytes: Bytes) -> io::Result<()> {
+async fn write_all(
+    stream: &mut TcpStream,
+    mut bytes: Bytes,
+    write_timeout: Duration,
+) -> io::Result<()> {
     while !bytes.is_empty() {
-        let stalled = |_| io::Error::new(io::ErrorKind::TimedOut, "the client does not read");
-        timeout(WRITE_TIMEOUT, stream.write_buf(&mut bytes)).await.map_err(stalled)??;
+        let written = timeout(write_timeout, stream.write_buf(&mut bytes)).await;
+        written.map_err(|_| not_reading())??;
     }
     Ok(())
+}
+
+fn not_reading() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the client does not read")
 }
 
 /// Resolves when the client closes its side. Discards anything it sends.
@@ -147,10 +168,21 @@ type IoPoll<T> = Poll<io::Result<T>>;
 impl HyperIo {
     /// Pending once the connection was taken: the caller is about to be dropped.
     fn poll_stream<T>(&self, poll: impl FnOnce(Pin<&mut TcpStream>) -> IoPoll<T>) -> IoPoll<T> {
-        match &mut *self.0.stream.lock() {
+        match &mut *self.connection.stream.lock() {
             Some(stream) => poll(Pin::new(stream)),
             None => Poll::Pending,
         }
+    }
+
+    /// Fails once writes have made no progress for the time-out.
+    fn watch_progress<T>(&mut self, written: IoPoll<T>, cx: &mut Context<'_>) -> IoPoll<T> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let write_timeout = self.write_timeout;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(write_timeout)));
+        stalled.as_mut().poll(cx).map(|()| Err(not_reading()))
     }
 }
 
@@ -161,16 +193,18 @@ impl AsyncRead for HyperIo {
 }
 
 impl AsyncWrite for HyperIo {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> IoPoll<usize> {
-        self.poll_stream(|stream| stream.poll_write(cx, bytes))
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> IoPoll<usize> {
+        let written = self.poll_stream(|stream| stream.poll_write(cx, bytes));
+        self.watch_progress(written, cx)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> IoPoll<usize> {
-        self.poll_stream(|stream| stream.poll_write_vectored(cx, bytes))
+        let written = self.poll_stream(|stream| stream.poll_write_vectored(cx, bytes));
+        self.watch_progress(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -180,8 +214,8 @@ impl AsyncWrite for HyperIo {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> IoPoll<()> {
         // hyper flushes when its own buffer is empty. The body is kept before the head is written,
         // so the first flush after that includes the head.
-        if self.0.body.lock().is_some() {
-            self.0.flushed.store(true, Ordering::Relaxed);
+        if self.connection.body.lock().is_some() {
+            self.connection.flushed.store(true, Ordering::Relaxed);
         }
         self.poll_stream(|stream| stream.poll_flush(cx))
     }

@@ -37,9 +37,11 @@ use crate::{
     extract::BodyBounds,
     ops::metrics::Metrics,
     server::admission::Admission,
+    server::connections::{GuardedBody, OpenConnections},
     server::detached::{self, DetachedConnection},
     server::fallback,
     server::limits::{HttpLimits, MIN_HEADER_BYTES},
+    server::replies::count_replies,
     server::request_log::log_requests,
 };
 
@@ -55,11 +57,14 @@ const SEND_BUFFER: usize = 64 << 10;
 /// Least and greatest delay after a failed accept.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
+/// How often idle connections are looked for while one waits for a permit.
+const CLOSE_IDLE_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Bounds the wait for tasks that were cut off.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Wraps a router in the layers of every service: request log, security headers, problem bodies,
-/// panic handler, admission, body limits. Call it last, after all routes.
+/// panic handler, admission, limits of bodies and of responses. Call it last, after all routes.
 ///
 /// A response's own security headers win. The body limits apply to extractors: a handler that
 /// streams its body must bound it itself.
@@ -68,6 +73,7 @@ pub fn add_layers(router: Router, limits: &HttpLimits, metrics: &Metrics) -> Rou
     router.layer(
         ServiceBuilder::new()
             .layer(log_requests(metrics.clone()))
+            .layer(count_replies(limits.max_replies_bytes, metrics.clone()))
             .map_response(add_security_headers)
             .and_then(fallback::problem_bodies)
             .map_response(|response: axum::http::Response<_>| response.into_response())
@@ -112,6 +118,9 @@ pub async fn serve_app(
         app: app.with_state(()),
         protocol: build_protocol(&limits),
         header_timeout: limits.header_timeout,
+        write_timeout: limits.write_timeout,
+        max_idle: limits.max_idle_connections,
+        open: OpenConnections::new(),
         permits: Arc::new(Semaphore::new(limits.max_connections)),
         metrics,
         shutdown,
@@ -136,6 +145,11 @@ struct Server {
     app: Router,
     protocol: auto::Builder<TokioExecutor>,
     header_timeout: Duration,
+    write_timeout: Duration,
+    /// The most connections without a request under way.
+    max_idle: usize,
+    /// The connections that hyper serves; one that was detached is none of them.
+    open: Arc<OpenConnections>,
     /// One permit an open connection.
     permits: Arc<Semaphore>,
     metrics: Metrics,
@@ -146,7 +160,8 @@ struct Server {
 }
 
 impl Server {
-    /// Waits for a permit of one more connection. `None` if the semaphore is closed.
+    /// Waits for a permit of one more connection, and closes idle ones for it. `None` if the
+    /// semaphore is closed.
     async fn await_permit(&self, said: &mut Option<Instant>) -> Option<OwnedSemaphorePermit> {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             return Some(permit);
@@ -155,10 +170,16 @@ impl Server {
         if said.is_none_or(|at| at.elapsed() >= ACCEPT_PAUSE.1) {
             *said = Some(Instant::now());
             tracing::warn!(
-                "connection limit reached (--max-connections); further connections wait"
+                "connection limit reached (--max-connections); closing idle connections for further ones"
             );
         }
-        Arc::clone(&self.permits).acquire_owned().await.ok()
+        loop {
+            self.open.close_idle();
+            let permit = Arc::clone(&self.permits).acquire_owned();
+            if let Ok(permit) = timeout(CLOSE_IDLE_INTERVAL, permit).await {
+                return permit.ok();
+            }
+        }
     }
 }
 
@@ -195,13 +216,21 @@ async fn accept_connections(
             biased;
             () = server.shutdown.cancelled() => return,
             accepted = async {
-                let permit = server.await_permit(&mut said_full).await;
-                (listener.accept().await, permit)
+                let accepted = listener.accept().await;
+                // Afterwards, so that no connection is closed before another one needs its permit.
+                let permit = match accepted {
+                    Ok(_) => server.await_permit(&mut said_full).await,
+                    Err(_) => None,
+                };
+                (accepted, permit)
             } => accepted,
         };
         match accepted {
             (Ok((stream, _)), permit) => {
                 pause = ACCEPT_PAUSE.0;
+                if server.open.count_idle() >= server.max_idle {
+                    server.open.close_idle();
+                }
                 let connection =
                     serve_connection(Arc::clone(server), connections.clone(), stream, permit);
                 connections.spawn(connection);
@@ -243,12 +272,15 @@ async fn serve_connection(
     let _ = stream.set_nodelay(true);
     let present = server.metrics.traffic().count_connection();
     let asked = Arc::new(AtomicBool::new(false));
+    let open = server.open.add();
     let detached = DetachedConnection::new(stream);
     let service = {
         let (app, asked, detached) =
             (server.app.clone(), Arc::clone(&asked), Arc::clone(&detached));
+        let activity = Arc::clone(&open.activity);
         hyper::service::service_fn(move |request: Request<Incoming>| {
             asked.store(true, Ordering::Relaxed);
+            let guard = activity.begin_request();
             let detached = DetachedConnection::can_detach(&request).then(|| Arc::clone(&detached));
             let answer = app.clone().call(request.map(Body::new));
             async move {
@@ -256,11 +288,11 @@ async fn serve_connection(
                 if let Some(detached) = detached {
                     detached.keep_body(&mut answer);
                 }
-                Ok::<_, Infallible>(answer)
+                Ok::<_, Infallible>(answer.map(|inner| GuardedBody { inner, _guard: guard }))
             }
         })
     };
-    let io = TokioIo::new(detached.hyper_io());
+    let io = TokioIo::new(detached.hyper_io(server.write_timeout));
     let mut connection = pin!(server.protocol.serve_connection_with_upgrades(io, service));
     // hyper's time-out starts only once it knows the protocol, and must be as long as the idle
     // time-out.
@@ -277,7 +309,8 @@ async fn serve_connection(
                         tracing::debug!(target: "http", %error, "a connection failed");
                     }
                     Err((stream, body)) => {
-                        let written = detached::write_body(stream, body, server.cut.clone());
+                        let (timeout, cut) = (server.write_timeout, server.cut.clone());
+                        let written = detached::write_body(stream, body, timeout, cut);
                         connections.spawn(async move {
                             let _present = (permit, present);
                             written.await;
@@ -290,6 +323,12 @@ async fn serve_connection(
                 waiting = false;
                 if !asked.load(Ordering::Relaxed) {
                     tracing::debug!(target: "http", "a connection sent no request in time");
+                    return;
+                }
+            }
+            () = open.activity.closing() => {
+                if open.activity.is_idle() {
+                    tracing::debug!(target: "http", "closed an idle connection for another one");
                     return;
                 }
             }

@@ -17,19 +17,32 @@ pub struct HttpLimits {
     #[arg(long, env = "HTTP_MAX_BODY_BYTES", default_value = "1048576", value_name = "BYTES",
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 30))]
     pub max_body_bytes: usize,
-    /// Maximum bytes of all request bodies that are arriving; more is answered with 503
-    #[arg(long, env = "HTTP_MAX_BODIES_BYTES", default_value = "268435456", value_name = "BYTES",
+    /// Maximum bytes of all request bodies in memory; more is answered with 503. One caller may have
+    /// a quarter of it
+    #[arg(long, env = "HTTP_MAX_BODIES_BYTES", default_value = "67108864", value_name = "BYTES",
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 40))]
     pub max_bodies_bytes: usize,
-    /// Maximum concurrent requests; more are answered with 503. Live streams and long polls have
-    /// limits of their own
+    /// Maximum bytes of all responses that clients have not read yet; a further read is answered with
+    /// 503. One caller may have a quarter of it, and is then answered with 429
+    #[arg(long, env = "HTTP_MAX_REPLIES_BYTES", default_value = "67108864", value_name = "BYTES",
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 40))]
+    pub max_replies_bytes: usize,
+    /// Maximum concurrent requests; more are answered with 503. One caller may have a quarter of them,
+    /// and is then answered with 429. Live streams and long polls have limits of their own
     #[arg(long, env = "HTTP_MAX_REQUESTS", default_value = "2048", value_name = "COUNT",
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub max_requests: usize,
-    /// Maximum open connections, live streams included; more wait
+    /// Maximum open connections, live streams included. For a further one, those are closed that have
+    /// had no request for the longest time; if none is idle, it waits. Must exceed the live streams
+    /// and requests that are allowed, or these can keep health checks out
     #[arg(long, env = "HTTP_MAX_CONNECTIONS", default_value = "30000", value_name = "COUNT",
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub max_connections: usize,
+    /// Maximum open connections that have no request under way, each of which may take 40 KiB. For a
+    /// further one, those are closed that have had none for the longest time
+    #[arg(long, env = "HTTP_MAX_IDLE_CONNECTIONS", default_value = "2048", value_name = "COUNT",
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    pub max_idle_connections: usize,
     /// Maximum bytes of the request line and headers; more is answered with 431
     #[arg(long, env = "HTTP_MAX_HEADER_BYTES", default_value = "32768", value_name = "BYTES",
         value_parser = RangedU64ValueParser::<usize>::new().range(MIN_HEADER_BYTES as u64..=1 << 20))]
@@ -52,6 +65,10 @@ pub struct HttpLimits {
     #[arg(long, env = "HTTP_REQUEST_TIMEOUT", default_value = "90s", value_name = "TIME",
         value_parser = parse_positive_duration)]
     pub request_timeout: Duration,
+    /// Time in which a client must read something of a response; then its connection is closed
+    #[arg(long, env = "HTTP_WRITE_TIMEOUT", default_value = "30s", value_name = "TIME",
+        value_parser = parse_positive_duration)]
+    pub write_timeout: Duration,
     /// Time for requests under way after a shutdown signal; then they are cut off
     #[arg(long, env = "HTTP_DRAIN_TIMEOUT", default_value = "10s", value_name = "TIME",
         value_parser = parse_duration)]
@@ -63,14 +80,17 @@ impl Default for HttpLimits {
     fn default() -> Self {
         Self {
             max_body_bytes: 1 << 20,
-            max_bodies_bytes: 256 << 20,
+            max_bodies_bytes: 64 << 20,
+            max_replies_bytes: 64 << 20,
             max_requests: 2048,
             max_connections: 30_000,
+            max_idle_connections: 2048,
             max_header_bytes: 32 << 10,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(90),
+            write_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -104,9 +124,12 @@ mod tests {
             ["--max-header-bytes", "100"],
             ["--max-requests", "0"],
             ["--max-connections", "0"],
+            ["--max-idle-connections", "0"],
             ["--request-timeout", "0"],
             ["--header-timeout", "0"],
             ["--idle-timeout", "0s"],
+            ["--write-timeout", "0s"],
+            ["--max-replies-bytes", "0"],
             ["--body-timeout", "soon"],
         ] {
             assert!(

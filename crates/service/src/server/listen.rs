@@ -13,6 +13,10 @@ use tokio::net::{TcpListener, TcpSocket, lookup_host};
 /// subscribers reconnect at once when an instance stops.
 const BACKLOG: u32 = 4096;
 
+/// Bytes of responses that the kernel keeps for a client, of which Linux doubles the number. By itself
+/// it keeps up to 4 MiB of a connection that is not read, which counts as memory of the container.
+const SEND_BUFFER_BYTES: u32 = 128 << 10;
+
 /// Why a service cannot listen, and how to fix it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -95,6 +99,8 @@ async fn listen_on_first(address: &str) -> io::Result<TcpListener> {
         // option would let two services share the port.
         #[cfg(unix)]
         socket.set_reuseaddr(true)?;
+        // Accepted connections inherit it.
+        socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
         match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
             Ok(listener) => return Ok(listener),
             Err(error) => last = Some(error),

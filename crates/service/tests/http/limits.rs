@@ -131,7 +131,8 @@ async fn bodies_that_arrive_share_a_bounded_memory() {
         other.send("POST / HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 4\r\n\r\n1234").await;
         other.rest().await
     };
-    timeout(FAR, async { while !ask().await.starts_with("HTTP/1.1 503 ") {} })
+    // Without a token, all share one share.
+    timeout(FAR, async { while !ask().await.starts_with("HTTP/1.1 429 ") {} })
         .await
         .expect("no room");
     slow.send("9").await;
@@ -141,15 +142,139 @@ async fn bodies_that_arrive_share_a_bounded_memory() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_for_one_to_end() {
-    let limits = HttpLimits { max_connections: 1, ..HttpLimits::default() };
+async fn a_body_that_is_read_keeps_its_memory_until_the_request_is_answered() {
+    let (started, release) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let gates = (Arc::clone(&started), Arc::clone(&release));
+    let handler = async move |extract::Body(body): extract::Body| {
+        gates.0.add_permits(1);
+        let _ = gates.1.acquire().await;
+        body.len().to_string()
+    };
+    let limits = HttpLimits { max_bodies_bytes: 10, ..HttpLimits::default() };
+    let metrics = Metrics::new("test", service::ops::metrics::describe_service);
+    let app = add_layers(Router::new().route("/", post(handler)), &limits, &metrics);
+    let waiting = tokio::spawn(app.clone().oneshot(request("POST", "/", "12345678")));
+    started.acquire().await.expect("it has started").forget();
+    let refused = ask(&app, request("POST", "/", "12345678")).await.0;
+    // Those without a token share one share, a quarter.
+    assert_eq!(refused, StatusCode::TOO_MANY_REQUESTS);
+    release.add_permits(2);
+    assert_eq!(waiting.await.expect("no panic").expect("infallible").status(), StatusCode::OK);
+    assert_eq!(ask(&app, request("POST", "/", "12345678")).await.0, StatusCode::OK);
+}
+
+/// Larger than what the kernel keeps of a response that is not read.
+const LARGE: usize = 32 << 20;
+
+/// A large body that tells when it is dropped.
+struct Watched(Vec<u8>, mpsc::UnboundedSender<()>);
+
+impl AsRef<[u8]> for Watched {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let _ = self.1.send(());
+    }
+}
+
+/// A route with a large response, and a receiver that gets a message when one is freed.
+fn large() -> (Router, mpsc::UnboundedReceiver<()>) {
+    let (freed, freeing) = mpsc::unbounded_channel();
+    let body = async move || Bytes::from_owner(Watched(vec![b'x'; LARGE], freed.clone()));
+    let app = Router::new().route("/", get(body.clone()).post(body));
+    (app.route("/livez", get(async || "live")), freeing)
+}
+
+#[tokio::test]
+async fn a_response_that_its_client_does_not_read_is_given_up() {
+    let (app, mut freed) = large();
+    let limits = HttpLimits { write_timeout: NEAR, ..HttpLimits::default() };
+    let server = Server::start(app, limits).await;
+    let mut connection = server.connect().await;
+    connection.send(GET).await;
+    timeout(FAR, freed.recv()).await.expect("the memory is freed").expect("a message");
+}
+
+#[tokio::test]
+async fn responses_that_are_not_read_share_a_bounded_memory() {
+    let (app, mut freed) = large();
+    let limits = HttpLimits { max_replies_bytes: LARGE + 1000, ..HttpLimits::default() };
+    let server = Server::start(app, limits).await;
+    let mut unread = server.connect().await;
+    unread.send(GET).await;
+    // Its response has begun, so it has taken its permits.
+    unread.until("\r\n\r\n").await;
+    let ask = async |method: &str, path: &str| {
+        let mut other = server.connect().await;
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        other.send(&head).await;
+        other.until("\r\n").await
+    };
+    assert_eq!(ask("GET", "/").await, "HTTP/1.1 429 Too Many Requests\r\n");
+    timeout(FAR, freed.recv()).await.expect("the refused one is freed").expect("a message");
+    assert_eq!(ask("GET", "/livez").await, "HTTP/1.1 200 OK\r\n");
+    // What it did cannot be refused any more.
+    assert_eq!(ask("POST", "/").await, "HTTP/1.1 200 OK\r\n");
+    drop(unread);
+    for _ in 0..2 {
+        timeout(FAR, freed.recv()).await.expect("both are freed").expect("a message");
+    }
+    assert_eq!(ask("GET", "/").await, "HTTP/1.1 200 OK\r\n");
+}
+
+#[tokio::test]
+async fn of_too_many_idle_connections_the_one_that_is_idle_longest_is_closed() {
+    let limits =
+        HttpLimits { max_idle_connections: 2, header_timeout: FAR * 2, ..HttpLimits::default() };
     let server = Server::start(hello(), limits).await;
-    let mut first = server.connect().await;
-    first.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
-    first.until("hello").await;
-    let mut second = server.connect().await;
-    second.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
-    assert!(timeout(NEAR, second.until("hello")).await.is_err(), "not let in");
-    drop(first);
-    second.until("hello").await;
+    let open = async || {
+        let mut connection = server.connect().await;
+        connection.send(GET).await;
+        connection.until("hello").await;
+        // The beginning of another request.
+        connection.send("GET / HT").await;
+        connection
+    };
+    let mut first = open().await;
+    let mut others = Vec::new();
+    // A connection is idle a moment after its response was read, so it may take one more.
+    timeout(FAR, async {
+        loop {
+            others.push(open().await);
+            if timeout(NEAR, first.rest()).await.is_ok() {
+                break;
+            }
+        }
+    })
+    .await
+    .expect("the first is closed");
+    let newest = others.last_mut().expect("one");
+    newest.send("TP/1.1\r\nHost: test\r\n\r\n").await;
+    newest.until("hello").await;
+}
+
+#[tokio::test]
+async fn at_the_limit_of_connections_an_idle_one_makes_room_and_a_busy_one_does_not() {
+    let (started, release) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let app = slow(&started, &release).route("/livez", get(async || "live"));
+    let limits = HttpLimits { max_connections: 2, ..HttpLimits::default() };
+    let server = Server::start(app, limits).await;
+    let mut busy = server.connect().await;
+    busy.send(GET).await;
+    started.acquire().await.expect("it has started").forget();
+    // It never asks anything.
+    let mut idle = server.connect().await;
+    for _ in 0..3 {
+        let mut health = server.connect().await;
+        health.send("GET /livez HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        health.until("live").await;
+        assert_eq!(idle.rest().await, "");
+        idle = health;
+    }
+    release.add_permits(1);
+    busy.until("done").await;
 }

@@ -15,6 +15,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, Version, header},
     routing::{get, post},
 };
+use bytes::Bytes;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::{Value, json};
 use service::{
@@ -32,7 +33,7 @@ use service::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    sync::Semaphore,
+    sync::{Semaphore, mpsc},
     task::JoinHandle,
     time::timeout,
 };

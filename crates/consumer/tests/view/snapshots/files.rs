@@ -58,6 +58,7 @@ async fn a_snapshot_for_other_settings_is_refused_by_name() {
         (SnapshotKey { partitions: 2, ..right.clone() }, 0),
         (SnapshotKey { partitioner: Partitioner::Crc32, ..right.clone() }, 0),
         (SnapshotKey { limits: Limits { entries: 4, ..LIMITS }, ..right.clone() }, 0),
+        (SnapshotKey { limits: Limits { bytes: 4, ..LIMITS }, ..right.clone() }, 0),
         (
             SnapshotKey {
                 limits: Limits { age: Duration::from_secs(1), ..LIMITS },

@@ -29,7 +29,8 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use crate::{Bench, id, totals, user};
 
-const LIMITS: Limits = Limits { entries: 3, age: Duration::from_secs(3600) };
+/// So few bytes that three long entries have no room.
+const LIMITS: Limits = Limits { entries: 3, bytes: 450, age: Duration::from_secs(3600) };
 const USERS: i64 = 4;
 
 fn snapshot_key(partitions: u32, limits: Limits) -> SnapshotKey {

@@ -43,7 +43,7 @@ pub fn describe_service() {
     );
     describe_counter!(
         HTTP_SHED,
-        "Requests and connections turned away under load, by reason: `requests`, `connections`, `deadline`, `bulks`; labels: service, reason"
+        "Requests and connections turned away under load, by reason: `requests`, `connections`, `deadline`, `bulks`, `bodies`, `replies` (not read by their clients); labels: service, reason"
     );
     describe_counter!(
         AUTH_REFUSED,
