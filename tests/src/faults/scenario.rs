@@ -106,6 +106,12 @@ impl Scenario {
         }
     }
 
+    /// True if it removes records of earlier scenarios too.
+    #[must_use]
+    pub fn removes_records(self) -> bool {
+        matches!(self, Self::Retention | Self::Recreate)
+    }
+
     /// The installation that it needs.
     #[must_use]
     pub fn topology(self) -> Topology {
