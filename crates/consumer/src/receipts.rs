@@ -12,7 +12,7 @@ use model::{
     record::{self, EncodedRecord},
 };
 
-use crate::view::{NotLive, Selector, View};
+use crate::view::{NotLive, Selector, View, WouldChange};
 
 /// Time for the log to acknowledge, and again for the view to apply.
 const RECEIPT_DEADLINE: Duration = Duration::from_secs(10);
@@ -48,16 +48,17 @@ impl ReceiptWriter {
     }
 
     /// Writes receipts for the selected entries that the action changes, waits until the view has
-    /// applied them, and returns how many entries that were.
+    /// applied them, and returns which entries that were.
     pub(crate) async fn write_receipts(
         &self,
         user: UserId,
         action: Action,
         selector: &Selector,
-    ) -> Result<usize, ReceiptError> {
+    ) -> Result<WouldChange, ReceiptError> {
         // The selector is resolved to ids here, so that a receipt means the same entries whatever
         // arrives before it is applied.
-        let ids = self.view.would_change(user, action, selector, self.read_timeout).await?;
+        let targets = self.view.would_change(user, action, selector, self.read_timeout).await?;
+        let ids = &targets.changed;
         let mut acks = Vec::with_capacity(ids.len() / MAX_IDS + 1);
         for ids in ids.chunks(MAX_IDS) {
             let receipt = Receipt { user_id: user, action, ids: ids.to_vec() };
@@ -74,7 +75,7 @@ impl ReceiptWriter {
         if let Some(offset) = last {
             self.view.wait_for_receipt(user, offset, RECEIPT_DEADLINE).await?;
         }
-        Ok(ids.len())
+        Ok(targets)
     }
 
     fn append_receipt(&self, receipt: &Receipt) -> Result<event_log::Ack, ReceiptError> {

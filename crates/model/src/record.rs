@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 
 use crate::{
-    content::{Data, InvalidData},
+    content::{Data, InvalidData, Link},
     cursor::Cursor,
     headers::{self, Headers},
     notification::Notification,
+    object::{JsonError, parse_object},
     receipt::{self, Receipt},
 };
 
@@ -32,7 +33,7 @@ pub enum DecodeError {
     Empty,
     /// It is not JSON, has the wrong shape or no recipient with a positive id.
     #[error("the value is not what this topic holds: {0}")]
-    Shape(#[from] serde_json::Error),
+    Shape(#[from] JsonError),
     /// Its data is not I-JSON or nests too deep; some clients could not parse the inbox.
     #[error("its data {0}")]
     Data(#[from] InvalidData),
@@ -95,9 +96,11 @@ pub fn decode_notification<'a>(
     timestamp: Timestamp,
 ) -> Result<(Notification<'a>, Headers), DecodeError> {
     let value = value.ok_or(DecodeError::Empty)?;
-    let notification: Notification<'_> = serde_json::from_slice(value)?;
+    let mut notification: Notification<'_> = parse_object(value).map_err(JsonError::from)?;
     // Other producers may exceed this producer's limits on the length of data and messages.
     notification.data.map_or(Ok(()), Data::check_json)?;
+    // A page may put the link into an `href`. One that this producer would refuse is left out.
+    notification.link = notification.link.filter(|link| Link::check_text(link).is_ok());
     Ok((notification, Headers::decode(headers, at, timestamp)))
 }
 
@@ -115,5 +118,5 @@ pub fn encode_receipt(
 
 /// Decodes a receipt's record.
 pub fn decode_receipt(value: Option<&[u8]>) -> Result<Receipt, DecodeError> {
-    Ok(serde_json::from_slice(value.ok_or(DecodeError::Empty)?)?)
+    Ok(parse_object(value.ok_or(DecodeError::Empty)?).map_err(JsonError::from)?)
 }

@@ -99,6 +99,7 @@ fn all_callers() -> Vec<Caller> {
         asker("no audience", without("aud"), refused),
         asker("no end", without("exp"), refused),
         asker("a user that is no text", with("sub", json!(1)), refused),
+        asker("a user that is null", with("sub", Value::Null), refused),
         asker("another signature", stranger.sign_claims(&good), refused),
         asker("a signature cut off", format!("{head}."), refused),
         asker("alg: none", unsigned_token(&good), refused),
@@ -227,6 +228,63 @@ async fn a_stream_takes_its_token_from_the_address_and_ends_when_it_expires() {
     let url = format!("{base}/notifications/1?access_token={}", issuer.issue_token(Some("1"), ""));
     let answer = world.http().get(url).send().await.expect("an answer");
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_secret_ends_the_streams_of_the_old_one_and_lets_none_of_them_back() {
+    let (mut world, files) = with_authentication(World::embedded().await).await;
+    world.send_with(&Issuer::with_secret(SECRET).issue_token(Some("2"), "send"), 2, 1).await;
+    world.stop_consumer(0).await;
+    let secret = files.write_secret(SECRET);
+    world.start_consumer(0, &["--auth-secret-file", &secret, "--auth-reread", "20ms"]).await;
+    let base = world.consumer_url("");
+    world.await_ready(&base).await;
+    let token = Issuer::with_secret(SECRET).issue_token(Some("1"), "");
+    let query = format!("access_token={token}");
+    let mut streams = Vec::new();
+    for transport in Transport::ALL {
+        let mut stream = StreamClient::open(transport, &base, 1, &query).await.expect("a stream");
+        stream.expect_event("state").await;
+        stream.expect_event("notification").await;
+        streams.push((transport, stream));
+    }
+    let waiting = world.http().get(format!("{base}/notifications/1?unread=true&since=0s&wait=60"));
+    let waiting = tokio::spawn(waiting.bearer_auth(&token).send());
+
+    files.write_secret("another secret of at least 32 bytes, the next one");
+    for (transport, stream) in &mut streams {
+        // Heartbeats are every 15 s, so the change of keys itself ended the stream.
+        assert_eq!(stream.expect_event("end").await["reason"], "revoked", "{transport:?}");
+        let refused = StreamClient::open(*transport, &base, 1, &query).await.err();
+        assert_eq!(refused.expect("a refusal").0, 401, "{transport:?}");
+    }
+    let waited = waiting.await.expect("no panic").expect("an answer");
+    assert_eq!(waited.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[cfg(feature = "full")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_stays_in_the_set_keeps_its_streams_open() {
+    let files = KeyFiles::new();
+    let issuers = [Algorithm::ES256, Algorithm::EdDSA]
+        .map(|algorithm| Issuer::with_private_key(algorithm, &format!("{algorithm:?}")));
+    let path = files.write_key_set(&[&issuers[0], &issuers[1]]);
+    let mut world = World::embedded().await;
+    world.restart_with(&["--auth-jwks-file", &path, "--auth-reread", "20ms"]).await;
+    let base = world.consumer_url("");
+    world.await_ready(&base).await;
+    let mut streams = Vec::new();
+    for issuer in &issuers {
+        let query = format!("access_token={}", issuer.issue_token(Some("1"), ""));
+        let mut stream =
+            StreamClient::open(Transport::Sse, &base, 1, &query).await.expect("a stream");
+        stream.expect_event("state").await;
+        streams.push(stream);
+    }
+    files.write_key_set(&[&issuers[0]]);
+    assert_eq!(streams[1].expect_event("end").await["reason"], "revoked");
+    world.send_with(&issuers[0].issue_token(Some("2"), "send"), 2, 1).await;
+    streams[0].expect_event("notification").await;
 }
 
 #[cfg(feature = "full")]

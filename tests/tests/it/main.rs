@@ -13,6 +13,7 @@ mod standalone;
 mod trouble;
 mod group;
 mod guarded;
+mod sockets;
 mod overload;
 #[cfg(feature = "full")]
 mod traced;

@@ -62,7 +62,7 @@ pub enum EvictionReason {
 /// The newest entry that was evicted.
 #[derive(Debug, Clone, Copy)]
 pub struct Eviction {
-    /// Its offset: every entry up to here may be missing.
+    /// Its offset: entries up to here may be missing.
     pub through: i64,
     /// When it was sent.
     pub sent_at_ms: i64,
@@ -133,6 +133,11 @@ impl Inbox {
             entry.apply_action(action);
         }
         self.pending = self.pending.take().filter(|pending| !pending.is_empty());
+        // An entry that is too old already keeps its place, as a dismissed one does, and no JSON.
+        if entry.sent_at_ms < limits.oldest_ms(now_ms) && entry.json.is_some() {
+            entry.apply_action(Action::Dismissed);
+            totals.expired += 1;
+        }
         if let Some(json) = &entry.json {
             totals.add_json(json);
         }
@@ -171,7 +176,8 @@ impl Inbox {
         }
     }
 
-    /// Evicts entries that are too old. An inbox that gets no entries needs this now and then.
+    /// Evicts entries that are too old, up to the first that is not. An inbox that gets no entries
+    /// needs this now and then.
     pub fn expire_entries(&mut self, limits: Limits, now_ms: i64, totals: &mut Totals) {
         let oldest_ms = limits.oldest_ms(now_ms);
         while self.entries.front().is_some_and(|entry| entry.sent_at_ms < oldest_ms) {
@@ -186,15 +192,15 @@ impl Inbox {
         offset: i64,
         oldest_ms: i64,
     ) -> impl DoubleEndedIterator<Item = &Entry> {
-        // The rule of `expire_entries`: every entry before the first that is young enough.
-        let expired = self.entries.iter().take_while(|entry| entry.sent_at_ms < oldest_ms).count();
         let first = self.entries.partition_point(|entry| entry.offset <= offset);
-        self.entries.range(expired.max(first)..).filter(|entry| entry.json.is_some())
+        let shown = move |entry: &&Entry| entry.json.is_some() && entry.sent_at_ms >= oldest_ms;
+        self.entries.range(first..).filter(shown)
     }
 
-    /// The newest entry that was evicted, or is due to be.
+    /// The newest entry that was evicted, or is too old to be shown. Times need not grow with the
+    /// offsets, so an entry that is too old may stand behind others that are not.
     pub fn last_eviction(&self, oldest_ms: i64) -> Option<Eviction> {
-        let expired = self.entries.iter().take_while(|entry| entry.sent_at_ms < oldest_ms).last();
+        let expired = self.entries.iter().rev().find(|entry| entry.sent_at_ms < oldest_ms);
         expired
             .map(|entry| Eviction {
                 through: entry.offset,

@@ -7,13 +7,14 @@ use std::{
 };
 
 use jiff::Timestamp;
-use model::{Action, NotificationId, Partitioner, UserId};
+use model::{Action, Partitioner, UserId};
 
 use super::{
     inbox::Limits,
     inboxes::Inboxes,
     page::{GapReason, Page, PageQuery, Selector, Since},
     partition::{NotLive, PartitionView},
+    query::WouldChange,
 };
 
 /// How long the view answers after the log's thread has last renewed the lease: half of the group's
@@ -134,14 +135,14 @@ impl View {
         Ok(page)
     }
 
-    /// The ids of this user's selected entries that an action would change.
+    /// This user's selected entries that an action would change.
     pub async fn would_change(
         &self,
         user: UserId,
         action: Action,
         selector: &Selector,
         wait_timeout: Duration,
-    ) -> Result<Vec<NotificationId>, NotLive> {
+    ) -> Result<WouldChange, NotLive> {
         let (home, partition) = self.find_home(user)?;
         let read = |inboxes: &Inboxes| {
             Some(inboxes.would_change(user, action, selector, self.oldest_ms()))
