@@ -5,8 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use axum::Router;
+use axum::{
+    Router,
+    http::{HeaderValue, header::CONTENT_SECURITY_POLICY},
+};
 use serde::Serialize;
+use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa::{
     IntoResponses, ToSchema,
     openapi::{
@@ -19,6 +23,12 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::problem::MEDIA_TYPE;
 
 const DOCUMENT: &str = "/openapi.json";
+
+/// The page loads nothing of another origin. Swagger UI writes style attributes, and its pictures
+/// are `data:` URLs.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+                           img-src 'self' data:; connect-src 'self'; base-uri 'none'; \
+                           form-action 'none'; frame-ancestors 'none'";
 
 /// Splits routes and document, and adds the routes that serve the document.
 pub fn document_routes<S>(
@@ -42,7 +52,11 @@ where
         Some(vec![SecurityRequirement::new("bearer", [""; 0]), SecurityRequirement::default()]);
     // The defaults are the library's own.
     (api.info.contact, api.info.license) = (None, None);
-    routes.merge(docs_router(api))
+    let policy = SetResponseHeaderLayer::overriding(
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(PAGE_POLICY),
+    );
+    routes.merge(docs_router(api).layer(policy))
 }
 
 #[cfg(feature = "swagger-ui")]
@@ -142,6 +156,7 @@ impl IntoResponses for CommonProblemsWithBody {
         responses.extend(problem_responses(&[
             ("408", "The body did not arrive in time"),
             ("413", "The body is too large"),
+            ("415", "The body is encoded (Content-Encoding), or not in UTF-8"),
         ]));
         responses
     }
@@ -179,6 +194,8 @@ mod tests {
             let request = Request::get(path).body(Body::empty()).expect("a request");
             let response = app.clone().oneshot(request).await.expect("an answer");
             assert_eq!(response.status(), 200, "{path}");
+            let policy = response.headers()[CONTENT_SECURITY_POLICY].to_str().expect("text");
+            assert!(policy.contains("script-src 'self';"), "{path}: {policy}");
             let body = response.into_body().collect().await.expect("a body").to_bytes();
             String::from_utf8(body.to_vec()).expect("text")
         };
