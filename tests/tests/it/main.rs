@@ -14,6 +14,8 @@ mod trouble;
 mod group;
 mod guarded;
 mod sockets;
+#[cfg(unix)]
+mod containers;
 mod overload;
 #[cfg(feature = "full")]
 mod traced;
