@@ -25,9 +25,30 @@ impl RealServer {
         Self::start_with(kind, &["--secure"])
     }
 
+    /// Starts a Kafka cluster of this many brokers.
+    ///
+    /// # Panics
+    /// If one of them does not start.
+    pub fn start_cluster(brokers: usize) -> Vec<Self> {
+        let names: Vec<_> = (0..brokers).map(|_| unique_name("kafka")).collect();
+        let list = names.join(",");
+        std::thread::scope(|scope| {
+            let starts = names.into_iter().map(|name| {
+                let flags = ["--cluster", &list];
+                scope.spawn(move || Self::start_named("kafka", name, &flags))
+            });
+            let starts: Vec<_> = starts.collect();
+            starts.into_iter().map(|start| start.join().expect("the broker starts")).collect()
+        })
+    }
+
     fn start_with(kind: &str, flags: &[&str]) -> Self {
+        Self::start_named(kind, unique_name(kind), flags)
+    }
+
+    fn start_named(kind: &str, name: String, flags: &[&str]) -> Self {
         // Constructed before the start, so that its drop also removes a server whose start failed.
-        let mut instance = Self { name: unique_name(kind), address: String::new() };
+        let mut instance = Self { name, address: String::new() };
         instance.address = run_script(&[&["start", kind, &instance.name], flags].concat());
         instance
     }

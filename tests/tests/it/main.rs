@@ -20,6 +20,7 @@ mod overload;
 #[cfg(feature = "full")]
 mod traced;
 mod real;
+mod three_brokers;
 #[cfg(feature = "tls")]
 mod secured;
 mod browser;

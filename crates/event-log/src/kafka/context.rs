@@ -93,6 +93,8 @@ struct ClientState {
     metrics: ClientMetrics,
     /// The client lost its brokers or had a fatal error, and its supervisor has not checked it yet.
     suspect: AtomicBool,
+    /// The client has lost its last broker, and none has answered since.
+    has_no_broker: AtomicBool,
     warned_at: Mutex<Option<Instant>>,
     /// The last refusal since a broker answered.
     refusal: Mutex<Option<BrokerRefusal>>,
@@ -101,9 +103,13 @@ struct ClientState {
 impl ClientLog {
     /// `client` is its label in the metrics.
     pub(super) fn new(client: &'static str) -> Self {
-        let (metrics, suspect) = (ClientMetrics::new(client), AtomicBool::new(false));
-        let (warned_at, refusal) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(ClientState { metrics, suspect, warned_at, refusal }))
+        Self(Arc::new(ClientState {
+            metrics: ClientMetrics::new(client),
+            suspect: AtomicBool::new(false),
+            has_no_broker: AtomicBool::new(false),
+            warned_at: Mutex::default(),
+            refusal: Mutex::default(),
+        }))
     }
 
     /// Asks the supervisor to check the client.
@@ -120,8 +126,14 @@ impl ClientLog {
         *self.0.refusal.lock()
     }
 
+    /// True from the loss of the last broker until one has answered.
+    pub(super) fn has_no_broker(&self) -> bool {
+        self.0.has_no_broker.load(Ordering::Acquire)
+    }
+
     /// A broker has answered.
-    pub(super) fn clear_refusal(&self) {
+    pub(super) fn record_answer(&self) {
+        self.0.has_no_broker.store(false, Ordering::Release);
         *self.0.refusal.lock() = None;
     }
 
@@ -170,6 +182,9 @@ impl ClientContext for ClientLog {
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
         self.record_error(code, reason);
+        if code == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.0.has_no_broker.store(true, Ordering::Release);
+        }
         match code {
             // Not an error.
             Some(RDKafkaErrorCode::PartitionEOF) => {}
@@ -257,7 +272,7 @@ mod tests {
         log.record_error(Some(RDKafkaErrorCode::Authentication), "no");
         log.record_error(Some(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
         assert_eq!(log.last_refusal(), Some(BrokerRefusal::Login));
-        log.clear_refusal();
+        log.record_answer();
         assert_eq!(log.last_refusal(), None);
     }
 

@@ -42,8 +42,9 @@ impl Kafka {
         let admin =
             AdminClient::from_config_and_context(&settings.admin_config(), ClientLog::new("admin"))
                 .map_err(|error| LogUnreachable(format!("Kafka client: {error}")))?;
-        let writer = KafkaWriter::new(&settings)?;
-        Ok(Self { settings: Arc::new(settings), admin: Arc::new(admin), writer })
+        let admin = Arc::new(admin);
+        let writer = KafkaWriter::new(&settings, Arc::clone(&admin))?;
+        Ok(Self { settings: Arc::new(settings), admin, writer })
     }
 
     pub(crate) fn writer(&self) -> KafkaWriter {

@@ -15,6 +15,7 @@ use std::{
 use parking_lot::RwLock;
 use rdkafka::{
     ClientConfig,
+    admin::AdminClient,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::KafkaError,
     message::{Header, OwnedHeaders},
@@ -47,13 +48,16 @@ struct WriterShared {
     /// Replaced after a fatal error. The lock is held while a record is queued, which never blocks.
     client: RwLock<ProducerClient>,
     log: ClientLog,
-    /// The brokers answered the last check. While they do not, appends fail at once: a record that
-    /// waits in the queue might be written after its sender gave up.
+    /// A broker answered one of the last two checks. While none does, appends fail at once: a record
+    /// that waits in the queue might be written after its sender gave up.
     reachable: AtomicBool,
 }
 
 impl KafkaWriter {
-    pub(super) fn new(settings: &KafkaSettings) -> Result<Self, LogUnreachable> {
+    pub(super) fn new(
+        settings: &KafkaSettings,
+        admin: Arc<AdminClient<ClientLog>>,
+    ) -> Result<Self, LogUnreachable> {
         let mut config = settings.producer_config();
         // librdkafka logs a closed connection (a TLS listener's answer to plaintext) at INFO only.
         config.set_log_level(RDKafkaLogLevel::Info);
@@ -68,7 +72,7 @@ impl KafkaWriter {
         let weak = Arc::downgrade(&shared);
         std::thread::Builder::new()
             .name("kafka-writer".into())
-            .spawn(move || supervise_writer(&weak))
+            .spawn(move || supervise_writer(&weak, &admin))
             .map_err(|error| {
                 LogUnreachable(format!("no thread for the Kafka producer: {error}"))
             })?;
@@ -143,7 +147,8 @@ fn new_producer(config: &ClientConfig, log: &ClientLog) -> Result<ProducerClient
 
 /// Checks after each sign of trouble if the brokers answer, and replaces a producer that had a fatal
 /// error. Ends with the last handle.
-fn supervise_writer(shared: &Weak<WriterShared>) {
+fn supervise_writer(shared: &Weak<WriterShared>, admin: &AdminClient<ClientLog>) {
+    let mut has_failed = false;
     loop {
         std::thread::sleep(CHECK_INTERVAL);
         let Some(shared) = shared.upgrade() else { return };
@@ -165,12 +170,19 @@ fn supervise_writer(shared: &Weak<WriterShared>) {
             shared.log.set_suspect();
             continue;
         }
+        // Over the admin client's own connections: on the producer's, the answer would wait behind
+        // records that wait for a replica.
         let answers =
-            client.client().fetch_metadata(Some("__consumer_offsets"), PING_TIMEOUT).is_ok();
-        shared.reachable.store(answers, Ordering::Release);
+            admin.inner().fetch_metadata(Some("__consumer_offsets"), PING_TIMEOUT).is_ok();
         if answers {
-            shared.log.clear_refusal();
+            shared.log.record_answer();
+        } else if !std::mem::replace(&mut has_failed, true) && !shared.log.has_no_broker() {
+            // librdkafka may have asked a broker that is going down. It asks another one next.
+            shared.log.set_suspect();
+            continue;
         }
+        has_failed = !answers;
+        shared.reachable.store(answers, Ordering::Release);
         if answers != was_reachable {
             if answers {
                 tracing::info!("Kafka is reachable again; accepting records");
