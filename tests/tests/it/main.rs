@@ -13,6 +13,7 @@ mod standalone;
 mod trouble;
 mod group;
 mod guarded;
+mod key_rotation;
 mod sockets;
 #[cfg(unix)]
 mod containers;

@@ -97,7 +97,7 @@ impl Totals {
 }
 
 /// One user's inbox.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 pub struct Inbox {
     /// All entries, dismissed ones too, oldest first.
     pub(crate) entries: VecDeque<Entry>,
@@ -105,12 +105,27 @@ pub struct Inbox {
     /// an entry instead of the entries themselves.
     hashes: VecDeque<u32>,
     last_eviction: Option<Eviction>,
+    /// No entry was sent before this time. Nearly every read finds by it that no entry is too old.
+    earliest_ms: i64,
     /// Actions for notifications that have not come yet, each with its receipt's offset. Rare once a
     /// partition is live, so an inbox without any spends a pointer on it.
     #[allow(clippy::box_collection)] // 8 bytes an inbox instead of 48
     pending: Option<Box<HashMap<NotificationId, (Action, i64)>>>,
     /// One beyond the offset of the last receipt for this inbox; 0 before any.
     pub(crate) next_receipt_offset: i64,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self {
+            entries: VecDeque::new(),
+            hashes: VecDeque::new(),
+            last_eviction: None,
+            earliest_ms: i64::MAX,
+            pending: None,
+            next_receipt_offset: 0,
+        }
+    }
 }
 
 impl Inbox {
@@ -146,9 +161,10 @@ impl Inbox {
         }
         reserve_one(&mut self.entries);
         reserve_one(&mut self.hashes);
+        self.earliest_ms = self.earliest_ms.min(entry.sent_at_ms);
         self.entries.push_back(entry);
         self.hashes.push_back(hash);
-        self.expire_entries(limits, now_ms, totals);
+        self.expire_oldest(limits.oldest_ms(now_ms), totals);
         AddOutcome::New
     }
 
@@ -180,6 +196,14 @@ impl Inbox {
     /// needs this now and then.
     pub fn expire_entries(&mut self, limits: Limits, now_ms: i64, totals: &mut Totals) {
         let oldest_ms = limits.oldest_ms(now_ms);
+        self.expire_oldest(oldest_ms, totals);
+        if self.earliest_ms < oldest_ms {
+            let times = self.entries.iter().map(|entry| entry.sent_at_ms);
+            self.earliest_ms = times.min().unwrap_or(i64::MAX);
+        }
+    }
+
+    fn expire_oldest(&mut self, oldest_ms: i64, totals: &mut Totals) {
         while self.entries.front().is_some_and(|entry| entry.sent_at_ms < oldest_ms) {
             self.evict_oldest(EvictionReason::Expired, totals);
         }
@@ -200,8 +224,11 @@ impl Inbox {
     /// The newest entry that was evicted, or is too old to be shown. Times need not grow with the
     /// offsets, so an entry that is too old may stand behind others that are not.
     pub fn last_eviction(&self, oldest_ms: i64) -> Option<Eviction> {
-        let expired = self.entries.iter().rev().find(|entry| entry.sent_at_ms < oldest_ms);
-        expired
+        let is_expired = |entry: &&Entry| entry.sent_at_ms < oldest_ms;
+        let expired = || self.entries.iter().rev().find(is_expired);
+        (self.earliest_ms < oldest_ms)
+            .then(expired)
+            .flatten()
             .map(|entry| Eviction {
                 through: entry.offset,
                 sent_at_ms: entry.sent_at_ms,
@@ -240,8 +267,10 @@ impl Inbox {
         let shown = entries.iter().filter_map(|entry| entry.json.as_ref());
         shown.for_each(|json| totals.add_json(json));
         let hashes = entries.iter().map(|entry| short_hash(&entry.id)).collect();
+        let earliest_ms = entries.iter().map(|entry| entry.sent_at_ms).min().unwrap_or(i64::MAX);
         let pending = if pending.is_empty() { None } else { Some(Box::new(pending)) };
-        Self { entries: entries.into(), hashes, last_eviction, pending, next_receipt_offset }
+        let entries = entries.into();
+        Self { entries, hashes, last_eviction, earliest_ms, pending, next_receipt_offset }
     }
 
     /// Removes every trace of the entries before this offset.
