@@ -19,7 +19,7 @@ pub struct ConsumerCli {
     #[command(subcommand)]
     pub command: Option<ConsumerCommand>,
 
-    /// Address to listen on
+    /// Address to listen on; port 0: any free port
     #[arg(
         long,
         env = "CONSUMER_LISTEN",

@@ -24,9 +24,10 @@ pub struct ConsumerSettings {
     #[arg(long, env = "KAFKA_PARTITIONER", default_value_t, help_heading = "Topics")]
     pub partitioner: Partitioner,
 
-    /// URL at which other instances reach this one, to forward requests to it. `{hostname}` stands
-    /// for this machine's host name. Default: the address that it listens on
-    #[arg(long, env = "CONSUMER_ADVERTISE", value_name = "URL", value_parser = parse_peer_url)]
+    /// `http://` URL at which other instances reach this one, to forward requests to it.
+    /// `{hostname}` in it stands for this machine's host name [default: the address of --listen]
+    #[arg(long, env = "CONSUMER_ADVERTISE", value_name = "URL", value_parser = parse_peer_url,
+          help_heading = None)]
     pub(crate) advertise: Option<String>,
 
     #[command(flatten)]
@@ -43,9 +44,9 @@ pub struct ConsumerSettings {
     pub page: PageArgs,
 
     /// Interval of the canary probe: this instance writes a record to its own partitions in turn,
-    /// and /readyz fails if one does not arrive within 5 s. Off by default. Turn it on when all
-    /// instances know canary records: older versions treat them as poison records
-    #[arg(long, env = "CONSUMER_CANARY", value_name = "DURATION",
+    /// and `/readyz` fails if one does not arrive within 5 s. Turn it on when all instances know
+    /// canary records: older versions treat them as poison records [default: off]
+    #[arg(long, env = "CONSUMER_CANARY", value_name = "DURATION", help_heading = "Canary probe",
           value_parser = service::cli::settings::parse_positive_duration)]
     pub canary: Option<Duration>,
 
@@ -83,7 +84,7 @@ pub(crate) struct InboxArgs {
 pub(crate) struct SnapshotArgs {
     /// Folder for snapshots of this instance's partitions: the next start loads them and reads only
     /// later records. Each instance needs its own folder, on a local disk. Snapshots contain inboxes,
-    /// so only this process's user may read the folder. Off by default
+    /// so only this process's user may read the folder [default: none]
     #[arg(long, env = "CONSUMER_SNAPSHOTS", value_name = "FOLDER")]
     pub(crate) snapshots: Option<PathBuf>,
 
@@ -97,12 +98,12 @@ pub(crate) struct SnapshotArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Live streams")]
 pub(crate) struct StreamArgs {
-    /// Maximum number of open live streams; more are answered 503
+    /// Maximum number of open live streams and waiting long polls; more are answered 503
     #[arg(long, env = "CONSUMER_MAX_STREAMS", default_value_t = 20_000, value_name = "COUNT",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub(crate) max_streams: usize,
 
-    /// Maximum number of open live streams per inbox; more are answered 429
+    /// Maximum number of open live streams of one inbox; more are answered 429
     #[arg(long, env = "CONSUMER_MAX_STREAMS_PER_USER", default_value_t = 100, value_name = "COUNT",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub(crate) max_streams_per_user: usize,

@@ -24,7 +24,7 @@ pub use {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Topics")]
 pub struct TopicArgs {
-    /// Topic of the notifications; the names of the other topics derive from it
+    /// Topic of the notifications. The names of the others have a suffix: .receipts, .owners and .dlq
     #[arg(long, env = "KAFKA_TOPIC", default_value = "notifications", value_parser = parse_topic_name)]
     pub topic: String,
 

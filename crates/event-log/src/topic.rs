@@ -56,6 +56,15 @@ pub enum TopicError {
         /// The configured partition count.
         expected: u32,
     },
+    /// An existing topic is compacted: Kafka keeps only the newest record of each recipient.
+    #[error(
+        "topic {topic} is compacted, so Kafka would remove every notification that has a newer one \
+         for the same recipient. Set its cleanup.policy to delete, or use another topic"
+    )]
+    Compacted {
+        /// The topic's name.
+        topic: String,
+    },
     /// The log does not accept the topic.
     #[error("topic {topic} cannot be created: {reason}")]
     Refused {

@@ -28,7 +28,7 @@ pub struct ProducerCli {
     #[command(subcommand)]
     pub command: Option<ProducerCommand>,
 
-    /// Address to listen on
+    /// Address to listen on; port 0: any free port
     #[arg(
         long,
         env = "PRODUCER_LISTEN",
@@ -70,10 +70,11 @@ pub enum ProducerCommand {
 #[command(next_help_heading = "PostgreSQL")]
 pub struct DatabaseArgs {
     /// URL of the database with the users table. `?sslmode=verify-full` encrypts the connection and
-    /// verifies the server's certificate, against &sslrootcert=FILE if given, otherwise the system's
-    /// authorities. &sslcert=FILE&sslkey=FILE are the client's certificate and key. TLS needs a build
-    /// with --features tls
-    /// (default: `postgres://notifications:notifications@localhost:5432/notifications`)
+    /// verifies the server's certificate, against `&sslrootcert=FILE` if given, otherwise the system's
+    /// authorities. `&sslcert=FILE&sslkey=FILE` are the client's certificate and key. TLS needs a build
+    /// with --features tls. The database of docker-compose.yml is
+    /// `postgres://notifications:notifications@localhost:5432/notifications`
+    /// [default: that of docker-compose.yml]
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", global = true)]
     pub database_url: Option<Secret>,
 

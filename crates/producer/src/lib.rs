@@ -67,7 +67,7 @@ pub async fn run(
     }
     let topic = settings.topics.topic(&settings.topics.topic);
     let publisher = Publisher::new(log, topic, settings.partitioner);
-    let users = UserLookup::new(directory.clone(), settings.directory_cache);
+    let users = UserLookup::new(directory.clone(), settings.sending.directory_cache);
     let SendArgs { rate_limit, rate_burst, send_timeout, .. } = settings.sending;
     let limits = SenderLimits::new(rate_limit, rate_burst);
     let sender = Sender {

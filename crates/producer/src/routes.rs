@@ -82,10 +82,10 @@ struct SendState {
     bulk_permits: Arc<Semaphore>,
 }
 
-/// Send a message
+/// Send a message to one or several users, or many messages
 ///
-/// To one or several users, answered once all records are acknowledged; or many messages, one per
-/// line, each answered with a line once it is acknowledged.
+/// A form or JSON is one message, answered once all its records are acknowledged. NDJSON is many
+/// messages, one a line; each is answered with a line, in order, once it is acknowledged.
 #[utoipa::path(post, path = "/send", tag = "send", operation_id = "send",
     params(("Idempotency-Key" = Option<String>, Header,
         description = "Makes it safe to retry: 1 to 255 visible ASCII characters, as `\"…\"` or bare")),
@@ -94,19 +94,25 @@ struct SendState {
         (schema::SendForm = "application/x-www-form-urlencoded"),
         (String = "application/x-ndjson"))),
     responses(
+        CommonProblemsWithBody,
         (status = 200, description = "Acknowledged", content(
             (SendResponse = "application/json"), (String = "application/x-ndjson"))),
-        (status = 404, description = "A user does not exist; nothing was sent", body = ProblemBody,
+        (status = 404, description = "A user does not exist, and nothing was sent to any; `unknown` has the ids", body = ProblemBody,
          content_type = "application/problem+json"),
-        (status = 415, description = "The body is not a form, JSON or NDJSON", body = ProblemBody,
+        (status = 415, description = "The body is neither a form nor JSON nor NDJSON", body = ProblemBody,
          content_type = "application/problem+json"),
-        (status = 422, description = "The Idempotency-Key was used for another notification",
+        (status = 422, description = "The `Idempotency-Key` was used for another notification; nothing was sent",
          body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, description = "The sender exceeds its rate limit: retry after Retry-After",
+        (status = 429, description = "The sender has sent more than `--rate-limit` allows",
          body = ProblemBody, content_type = "application/problem+json"),
-        (status = 504, description = "Not acknowledged in time: the outcome is unknown",
+        (status = 503, description = "Kafka or PostgreSQL is not available, or a limit of the service \
+            is reached. Nothing was sent, or only to the users in `sent`; it is safe to retry for those in \
+            `failed`",
          body = ProblemBody, content_type = "application/problem+json"),
-        CommonProblemsWithBody))]
+        (status = 504, description = "Not acknowledged within `--send-timeout`: the notification may \
+            still be delivered. It is safe to retry with the same `Idempotency-Key`; without one, it \
+            may be shown twice",
+         body = ProblemBody, content_type = "application/problem+json")))]
 async fn post_send(
     State(sending): State<Arc<SendState>>,
     caller: Caller,

@@ -25,25 +25,14 @@ pub struct Settings {
     #[command(flatten)]
     pub sending: SendArgs,
 
-    /// Maximum number of cached user names; 0 turns the cache off. Names are cached only while
-    /// PostgreSQL notifies of changes, with the triggers that `producer migrate` creates
-    #[arg(
-        long,
-        env = "DIRECTORY_CACHE",
-        default_value_t = 100_000,
-        value_name = "ENTRIES",
-        help_heading = "PostgreSQL"
-    )]
-    pub directory_cache: u64,
-
-    /// Create or migrate the users table at startup
+    /// Create the users' table at the start, or update it, as `producer migrate` does
     #[arg(long, env = "PRODUCER_MIGRATE", help_heading = "PostgreSQL")]
     pub migrate: bool,
 
     /// Interval of the canary probe: the producer writes a record to each partition in turn, and
-    /// /readyz fails if one is not acknowledged within 5 s. Off by default. Turn it on when all
-    /// consumers know canary records: older versions treat them as poison records
-    #[arg(long, env = "PRODUCER_CANARY", value_name = "DURATION",
+    /// `/readyz` fails if one is not acknowledged within 5 s. Turn it on when all consumers know
+    /// canary records: older versions treat them as poison records [default: off]
+    #[arg(long, env = "PRODUCER_CANARY", value_name = "DURATION", help_heading = "Canary probe",
           value_parser = service::cli::settings::parse_positive_duration)]
     pub canary: Option<Duration>,
 
@@ -70,7 +59,8 @@ pub struct SendArgs {
     #[arg(long, env = "PRODUCER_RATE_LIMIT", default_value_t = 0, value_name = "COUNT")]
     pub rate_limit: u32,
 
-    /// Notifications that a sender may send at once after a pause. Default: ten seconds' worth
+    /// Notifications that a sender may send at once after a pause
+    /// [default: ten seconds of --rate-limit]
     #[arg(long, env = "PRODUCER_RATE_BURST", value_name = "COUNT",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub rate_burst: Option<u32>,
@@ -81,8 +71,8 @@ pub struct SendArgs {
     pub max_bulks: usize,
 
     /// Origins of the web pages that may send from a browser, such as `https://app.example.org`,
-    /// separated by commas. Default: no page may. `*` is rejected: it would let any page that a user
-    /// opens send on their behalf
+    /// separated by commas; a standalone adds the origin of its own page. `*` is rejected: it would
+    /// let any page that a user opens send on their behalf [default: none]
     #[arg(
         long,
         env = "PRODUCER_CORS_ORIGINS",
@@ -91,4 +81,10 @@ pub struct SendArgs {
         value_name = "ORIGINS"
     )]
     pub cors_origins: AllowedOrigins,
+
+    /// Maximum number of user names in memory; 0 turns the cache off. The producer uses the cache
+    /// only while PostgreSQL notifies it of changes, with the triggers that `producer migrate`
+    /// creates
+    #[arg(long, env = "DIRECTORY_CACHE", default_value_t = 100_000, value_name = "ENTRIES")]
+    pub directory_cache: u64,
 }

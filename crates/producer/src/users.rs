@@ -71,10 +71,10 @@ struct UsersPage {
     next: Option<UserId>,
 }
 
-/// List users
+/// List users by id, in pages
 #[utoipa::path(get, path = "/users", tag = "users", operation_id = "users", params(
-        ("limit" = Option<u32>, Query, description = "Maximum number of users", minimum = 1, maximum = 1000),
-        ("after" = Option<i64>, Query, description = "Only users with greater ids", minimum = 1)),
+        ("limit" = Option<u32>, Query, description = "Maximum number of users, 1 to 1000; 100 by default", minimum = 1, maximum = 1000),
+        ("after" = Option<i64>, Query, description = "Only users with greater ids: the `next` of the page before", minimum = 1)),
     responses((status = 200, description = "Some of the users, by id", body = UsersPage), CommonProblems))]
 async fn list_users(
     State(users): State<UserLookup>,

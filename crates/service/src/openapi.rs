@@ -48,6 +48,11 @@ where
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
     let components = api.components.get_or_insert_default();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    components.responses.extend(PROBLEMS.map(|(status, when)| {
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        let response = ResponseBuilder::new().description(when).content(MEDIA_TYPE, content);
+        (status.to_owned(), RefOr::T(response.build()))
+    }));
     api.security =
         Some(vec![SecurityRequirement::new("bearer", [""; 0]), SecurityRequirement::default()]);
     // The defaults are the library's own.
@@ -103,8 +108,46 @@ fn route_list(api: &OpenApi) -> String {
     )
 }
 
-/// An error (RFC 9457, `application/problem+json`). Some errors have further members that the
-/// client can act on.
+/// The errors that do not depend on the route, by status. The document has them all as
+/// `#/components/responses/<status>`; routes refer to those that a well-formed request can get.
+const PROBLEMS: [(&str, &str); 13] = [
+    (
+        "400",
+        "A field, parameter, header or body is invalid: `message` says which and why, `field` names \
+         it. Also for a request without `Host`",
+    ),
+    (
+        "401",
+        "Authentication is on, and the token is missing, invalid or expired; `WWW-Authenticate` \
+         says which",
+    ),
+    (
+        "403",
+        "The token lacks the permission. Without authentication: the request comes from a page of \
+         another origin, or names another host than this machine",
+    ),
+    ("404", "There is no such route"),
+    ("405", "The route does not accept the method; `Allow` lists those that it accepts"),
+    ("408", "The body did not arrive within `--body-timeout`"),
+    ("413", "The body is larger than `--max-body-bytes`; `limit` is the maximum"),
+    ("414", "The path and query are longer than 16 KiB"),
+    ("415", "The body is encoded (`Content-Encoding`), or in another character set than UTF-8"),
+    (
+        "431",
+        "The request line and headers are larger than `--max-header-bytes`; this response has no \
+         body",
+    ),
+    ("500", "A defect of the service. Its log has the cause; the response does not"),
+    (
+        "503",
+        "A dependency is not available, or a limit of the service is reached; `Retry-After` and \
+         `retry_after` say when to try again",
+    ),
+    ("504", "No response within `--request-timeout`: the outcome is unknown"),
+];
+
+/// An error (RFC 9457, `application/problem+json`). The members after `message` are only in the
+/// errors that their descriptions name.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub struct ProblemBody {
@@ -119,58 +162,67 @@ pub struct ProblemBody {
     pub detail: String,
     /// The same text.
     pub message: String,
-    /// The invalid field, parameter or header.
+    /// 400 and 403: the invalid field, parameter or header.
     #[schema(required = false)]
     pub field: Option<String>,
-    /// When to try again, in seconds.
+    /// 429 and 503: when to try again, in seconds; the header `Retry-After` says the same.
     #[schema(required = false)]
     pub retry_after: Option<u64>,
+    /// 400, 413 and 414: the maximum that was exceeded.
+    #[schema(required = false)]
+    pub limit: Option<u64>,
+    /// 404 of a send: the ids of the users who do not exist.
+    #[schema(required = false)]
+    pub unknown: Option<Vec<i64>>,
+    /// Of a send to several users, some of whom were sent to: those, as in the response 200.
+    #[schema(required = false)]
+    pub sent: Option<Vec<serde_json::Value>>,
+    /// Beside `sent`: the users who were not sent to, each with `to_id`, `status` and `message`.
+    #[schema(required = false)]
+    pub failed: Option<Vec<serde_json::Value>>,
+    /// 503 of an inbox: the partition in which it lives.
+    #[schema(required = false)]
+    pub partition: Option<i32>,
+    /// 503 of an inbox: `unowned` (no instance is known to own the partition), `rebuilding`, or
+    /// `behind` (it has not caught up to `at_least`, or to the receipt).
+    #[schema(required = false)]
+    pub state: Option<String>,
+    /// 503 with `rebuilding`: how far the partition is.
+    #[schema(required = false, value_type = Option<Object>)]
+    pub progress: Option<serde_json::Value>,
+    /// 503 with `behind`: the offset up to which the inbox is current.
+    #[schema(required = false)]
+    pub position: Option<i64>,
+    /// 503 of `/readyz`: each check by name, with `ok` and `detail`.
+    #[schema(required = false, value_type = Option<Object>)]
+    pub checks: Option<serde_json::Value>,
 }
 
-/// The errors of every route. For `responses(…)`.
+/// The errors of every route. For `responses(…)`, before responses that replace one of these.
 #[derive(Debug)]
 pub struct CommonProblems;
 
-/// The errors of every route with a body.
+/// The errors of every route with a body. For `responses(…)`, before responses that replace one of
+/// these.
 #[derive(Debug)]
 pub struct CommonProblemsWithBody;
 
 impl IntoResponses for CommonProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problem_responses(&[
-            ("400", "The request is invalid; the message says why"),
-            ("401", "The token is missing, invalid or expired"),
-            ("403", "The token lacks permission, or the request is cross-origin"),
-            ("500", "Internal error"),
-            (
-                "503",
-                "A dependency is unavailable or the service is overloaded; retry after Retry-After",
-            ),
-        ])
+        refer_to_problems(&["400", "401", "403", "500", "503"])
     }
 }
 
 impl IntoResponses for CommonProblemsWithBody {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let mut responses = CommonProblems::responses();
-        responses.extend(problem_responses(&[
-            ("408", "The body did not arrive in time"),
-            ("413", "The body is too large"),
-            ("415", "The body is encoded (Content-Encoding), or not in UTF-8"),
-        ]));
-        responses
+        refer_to_problems(&["400", "401", "403", "408", "413", "415", "500", "503"])
     }
 }
 
-fn problem_responses(list: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
-    let schema = Ref::from_schema_name("Problem");
-    list.iter()
-        .map(|(status, why)| {
-            let content = ContentBuilder::new().schema(Some(schema.clone())).build();
-            let response = ResponseBuilder::new().description(*why).content(MEDIA_TYPE, content);
-            ((*status).to_owned(), RefOr::T(response.build()))
-        })
-        .collect()
+fn refer_to_problems(statuses: &[&str]) -> BTreeMap<String, RefOr<Response>> {
+    let refer =
+        |status: &&str| ((*status).to_owned(), RefOr::Ref(Ref::from_response_name(*status)));
+    statuses.iter().map(refer).collect()
 }
 
 #[cfg(test)]

@@ -17,20 +17,24 @@ use service::{
 #[derive(Parser, Clone, Debug)]
 #[command(name = "standalone", version)]
 #[command(mut_arg("insecure", |arg| arg.env("STANDALONE_INSECURE")))]
-pub(crate) struct StandaloneCli {
+// One process with one copy of the log has no use for these; scripts that pass them still work.
+#[command(mut_arg("group_instance", |arg| arg.hide(true)))]
+#[command(mut_arg("advertise", |arg| arg.hide(true)))]
+#[command(mut_arg("replication", |arg| arg.hide(true)))]
+pub struct StandaloneCli {
     #[command(subcommand)]
     pub(crate) command: Option<ServiceCommand>,
 
-    /// Folder of the log, the users and the snapshots; created if it is missing
+    /// Folder of the log and the users, on a local disk; created if it is missing
     #[arg(long, env = "STANDALONE_DATA_DIR", default_value = "data", value_name = "FOLDER")]
     pub(crate) data_dir: PathBuf,
 
-    /// Address of the producer (POST /send)
+    /// Address of the producer (POST /send); port 0: any free port
     #[arg(long, env = "PRODUCER_LISTEN", value_name = "HOST:PORT")]
     #[arg(default_value = "127.0.0.1:8080")]
     pub(crate) producer_listen: String,
 
-    /// Address of the consumer (GET /notifications)
+    /// Address of the consumer (GET /notifications); port 0: any free port
     #[arg(long, env = "CONSUMER_LISTEN", value_name = "HOST:PORT")]
     #[arg(default_value = "127.0.0.1:8081")]
     pub(crate) consumer_listen: String,
@@ -38,15 +42,12 @@ pub(crate) struct StandaloneCli {
     #[command(flatten)]
     consumer: consumer::ConsumerSettings,
 
-    /// Maximum user names in memory; 0 disables the cache
-    #[arg(long, env = "DIRECTORY_CACHE", default_value_t = 100_000, value_name = "ENTRIES")]
-    directory_cache: u64,
-
     #[command(flatten)]
     sending: SendArgs,
 
+    /// The flags of every program
     #[command(flatten)]
-    pub(crate) shared: ServiceArgs,
+    pub shared: ServiceArgs,
 }
 
 impl StandaloneCli {
@@ -83,7 +84,6 @@ impl StandaloneCli {
                     })?,
                 ..self.sending.clone()
             },
-            directory_cache: self.directory_cache,
             // The table is migrated when the folder is opened.
             migrate: false,
             canary: self.consumer.canary,

@@ -5,10 +5,12 @@
 //!
 //! - a real Kafka and PostgreSQL: `task test:real`; those in `secured` need the feature `tls` as well
 //! - Chromium, in [`browser`]: `task test:browser`
+//! - curl, in [`commands`]: `task docs:commands`
 //! - the machine to itself, in [`overload`]: `task test:overload`
 
 mod documentation;
 mod every_log;
+mod commands;
 mod standalone;
 mod trouble;
 mod group;

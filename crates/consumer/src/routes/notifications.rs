@@ -20,7 +20,7 @@ use service::{
 
 use super::{
     app::App,
-    problems::{not_live, parse_user},
+    problems::{InboxUnavailable, not_live, parse_user},
     query::QueryParams,
 };
 use crate::view::{Page, page::PageBody};
@@ -30,12 +30,12 @@ use crate::view::{Page, page::PageBody};
     params(("id" = i64, Path, description = "The user", minimum = 1), QueryParams,
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of an earlier response")),
     responses(
+        CommonProblems, InboxUnavailable,
         (status = 200, description = "The inbox, or the part that the query selects", body = PageBody,
          headers(("ETag" = Option<String>, description = "Changes whenever the inbox changes"))),
         (status = 304, description = "The inbox has not changed since that `ETag`"),
         (status = 421, description = "Between instances only: this one does not own the partition", body = ProblemBody,
-         content_type = "application/problem+json"),
-        CommonProblems))]
+         content_type = "application/problem+json")))]
 pub(super) async fn list_notifications(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,

@@ -5,12 +5,33 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use event_log::AppendError;
 use model::UserId;
-use service::problem::Problem;
+use service::{openapi::ProblemBody, problem::Problem};
+use utoipa::IntoResponses;
 
 use crate::{receipts::ReceiptError, view::NotLive};
 
 /// For `Retry-After`, if the time that an error will last is not known.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// The inbox cannot be read now: `partition` and `state` say why. Or a limit of the service is
+/// reached, `--max-streams` for a live stream or a long poll
+#[derive(IntoResponses)]
+#[response(status = 503, content_type = "application/problem+json")]
+#[allow(dead_code)] // For the OpenAPI document only.
+pub(super) struct InboxUnavailable(ProblemBody);
+
+/// The inbox cannot be read now: `partition` and `state` say why. Or Kafka is not available. The
+/// receipt may have been written; it is safe to retry
+#[derive(IntoResponses)]
+#[response(status = 503, content_type = "application/problem+json")]
+#[allow(dead_code)] // For the OpenAPI document only.
+pub(super) struct ReceiptUnavailable(ProblemBody);
+
+/// Not acknowledged in time: the receipt may have been written. It is safe to retry
+#[derive(IntoResponses)]
+#[response(status = 504, content_type = "application/problem+json")]
+#[allow(dead_code)] // For the OpenAPI document only.
+pub(super) struct ReceiptOutcomeUnknown(ProblemBody);
 
 pub(super) fn parse_user(id: &str) -> Result<UserId, Problem> {
     id.parse().map_err(|error| Problem::bad_request("id", error))

@@ -13,11 +13,11 @@ use service::{
     openapi::{CommonProblems, CommonProblemsWithBody, ProblemBody},
     problem::Problem,
 };
-use utoipa::{IntoResponses, ToSchema};
+use utoipa::ToSchema;
 
 use super::{
     app::App,
-    problems::{not_live, parse_user, receipt_problem},
+    problems::{ReceiptOutcomeUnknown, ReceiptUnavailable, not_live, parse_user, receipt_problem},
     query::check_partition,
 };
 use crate::view::{PageQuery, Selector, WouldChange};
@@ -35,18 +35,12 @@ pub(super) struct SelectorBody {
     through: Option<Cursor>,
 }
 
-/// Not acknowledged in time: the outcome is unknown. It is safe to retry
-#[derive(IntoResponses)]
-#[response(status = 504, content_type = "application/problem+json")]
-#[allow(dead_code)] // For the OpenAPI document only.
-struct OutcomeUnknown(ProblemBody);
-
 /// Mark as read
 #[utoipa::path(post, path = "/notifications/{id}/read", tag = "receipts", operation_id = "read",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
-    request_body(content = Option<SelectorBody>, description = "Without a body, all notifications"),
-    responses((status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
-        OutcomeUnknown, CommonProblemsWithBody))]
+    request_body(content = Option<SelectorBody>, description = "All notifications without a body; those with these `ids`, at most 1000; or those up to and with the cursor `through`"),
+    responses(CommonProblemsWithBody, ReceiptUnavailable, ReceiptOutcomeUnknown,
+        (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult)))]
 pub(super) async fn mark_read(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -58,9 +52,9 @@ pub(super) async fn mark_read(
 /// Mark as unread
 #[utoipa::path(post, path = "/notifications/{id}/unread", tag = "receipts", operation_id = "unread",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
-    request_body(content = Option<SelectorBody>, description = "Without a body, all notifications"),
-    responses((status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
-        OutcomeUnknown, CommonProblemsWithBody))]
+    request_body(content = Option<SelectorBody>, description = "All notifications without a body; those with these `ids`, at most 1000; or those up to and with the cursor `through`"),
+    responses(CommonProblemsWithBody, ReceiptUnavailable, ReceiptOutcomeUnknown,
+        (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult)))]
 pub(super) async fn mark_unread(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -72,8 +66,8 @@ pub(super) async fn mark_unread(
 /// Dismiss all notifications in the inbox
 #[utoipa::path(delete, path = "/notifications/{id}", tag = "receipts",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
-    responses((status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
-        OutcomeUnknown, CommonProblems))]
+    responses(CommonProblems, ReceiptUnavailable, ReceiptOutcomeUnknown,
+        (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult)))]
 pub(super) async fn dismiss_all(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -81,15 +75,15 @@ pub(super) async fn dismiss_all(
     write_receipts(&app, parse_user(&id)?, Action::Dismissed, &Selector::All).await.map(Json)
 }
 
-/// Dismiss one notification
+/// Dismiss one notification, by its `id`
 #[utoipa::path(delete, path = "/notifications/{id}/{notification}", tag = "receipts",
     operation_id = "dismiss",
     params(("id" = i64, Path, description = "The user", minimum = 1),
-        ("notification" = String, Path, description = "Its id")),
-    responses((status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
-        (status = 404, description = "Not in the inbox", body = ProblemBody,
-         content_type = "application/problem+json"),
-        OutcomeUnknown, CommonProblems))]
+        ("notification" = String, Path, description = "The notification's `id`")),
+    responses(CommonProblems, ReceiptUnavailable, ReceiptOutcomeUnknown,
+        (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult),
+        (status = 404, description = "The notification is not in the inbox", body = ProblemBody,
+         content_type = "application/problem+json")))]
 pub(super) async fn dismiss_one(
     State(app): State<Arc<App>>,
     Path((id, notification)): Path<(String, String)>,

@@ -30,7 +30,7 @@ use tokio::time::timeout;
 use super::{
     app::App,
     live::{LiveStream, write_json},
-    problems::parse_user,
+    problems::{InboxUnavailable, parse_user},
     query::{QueryParams, StartParams},
     receipts::{SelectorBody, write_receipts},
     stream::LAST_EVENT_ID,
@@ -64,14 +64,14 @@ enum SocketCommand {
     params(("id" = i64, Path, description = "The user", minimum = 1), StartParams,
         ("Last-Event-ID" = Option<String>, Header, description = "As for the stream")),
     responses(
+        CommonProblems, InboxUnavailable,
         (status = 101, description = "The connection is a WebSocket"),
-        (status = 403, description = "The request comes from a page of another origin", body = ProblemBody,
+        (status = 403, description = "The token lacks the permission, or the request comes from a page of another origin", body = ProblemBody,
          content_type = "application/problem+json"),
         (status = 426, description = "The connection cannot become a WebSocket", body = ProblemBody,
          content_type = "application/problem+json"),
-        (status = 429, description = "The inbox's live-stream limit is reached", body = ProblemBody,
-         content_type = "application/problem+json"),
-        CommonProblems))]
+        (status = 429, description = "The inbox has `--max-streams-per-user` live streams open", body = ProblemBody,
+         content_type = "application/problem+json")))]
 pub(super) async fn open_socket(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,

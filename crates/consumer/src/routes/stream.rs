@@ -29,7 +29,7 @@ use super::{
     app::App,
     jitter::jittered,
     live::{LiveStream, write_json},
-    problems::parse_user,
+    problems::{InboxUnavailable, parse_user},
     query::{QueryParams, StartParams},
     streams::StreamKind,
 };
@@ -56,11 +56,11 @@ const RETRY_DELAYS: Range<Duration> = Duration::from_millis(500)..Duration::from
         ("Last-Event-ID" = Option<String>, Header,
          description = "The last cursor that the client received; takes precedence over `since`")),
     responses(
+        CommonProblems, InboxUnavailable,
         (status = 200, description = "Events, until either side ends the stream", content(
             (String = "text/event-stream"), (String = "application/x-ndjson"))),
-        (status = 429, description = "The inbox's live-stream limit is reached", body = ProblemBody,
-         content_type = "application/problem+json"),
-        CommonProblems))]
+        (status = 429, description = "The inbox has `--max-streams-per-user` live streams open", body = ProblemBody,
+         content_type = "application/problem+json")))]
 pub(super) async fn open_stream(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,

@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -18,6 +18,9 @@ use rdkafka::{
 /// Connection errors are logged at most this often: librdkafka repeats them for each broker, thread
 /// and attempt.
 const MIN_WARNING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// For logs. See [`ClientLog::take_lost_brokers`].
+pub(super) const LOST_BROKERS: &str = "the client has dropped all its brokers";
 
 /// Why a reachable broker refuses the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +98,8 @@ struct ClientState {
     suspect: AtomicBool,
     /// The client has lost its last broker, and none has answered since.
     has_no_broker: AtomicBool,
+    /// Reports of statistics in a row that name no broker.
+    empty_reports: AtomicU32,
     warned_at: Mutex<Option<Instant>>,
     /// The last refusal since a broker answered.
     refusal: Mutex<Option<BrokerRefusal>>,
@@ -107,6 +112,7 @@ impl ClientLog {
             metrics: ClientMetrics::new(client),
             suspect: AtomicBool::new(false),
             has_no_broker: AtomicBool::new(false),
+            empty_reports: AtomicU32::new(0),
             warned_at: Mutex::default(),
             refusal: Mutex::default(),
         }))
@@ -129,6 +135,18 @@ impl ClientLog {
     /// True from the loss of the last broker until one has answered.
     pub(super) fn has_no_broker(&self) -> bool {
         self.0.has_no_broker.load(Ordering::Acquire)
+    }
+
+    /// True once after the client has dropped all its brokers. It never asks for them again
+    /// (confluentinc/librdkafka#5301), so it must be replaced. A Metadata response that names no
+    /// broker does that, as one of a broker that was fenced for a moment.
+    pub(super) fn take_lost_brokers(&self) -> bool {
+        // A bootstrap after the loss of the last broker shows no broker for a moment.
+        let is_lost = self.0.empty_reports.load(Ordering::Acquire) >= 2;
+        if is_lost {
+            self.0.empty_reports.store(0, Ordering::Release);
+        }
+        is_lost
     }
 
     /// A broker has answered.
@@ -176,6 +194,12 @@ impl ClientContext for ClientLog {
     }
 
     fn stats(&self, statistics: Statistics) {
+        let is_broker = |source: &str| matches!(source, "configured" | "learned");
+        if statistics.brokers.values().any(|broker| is_broker(&broker.source)) {
+            self.0.empty_reports.store(0, Ordering::Release);
+        } else if self.0.empty_reports.fetch_add(1, Ordering::AcqRel) > 0 {
+            self.set_suspect();
+        }
         self.0.metrics.record_statistics(&statistics);
     }
 
@@ -263,6 +287,28 @@ mod tests {
             ),
         ] {
             assert_eq!(BrokerRefusal::from_client_error(code, reason), expected, "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_client_without_brokers_is_noticed_at_the_second_report() {
+        let report = |source: &str| {
+            let broker =
+                rdkafka::statistics::Broker { source: source.into(), ..Default::default() };
+            Statistics { brokers: [("b".to_owned(), broker)].into(), ..Statistics::default() }
+        };
+        let log = ClientLog::new("writer");
+        for (sources, expected) in [
+            (["logical", "logical"], true),
+            (["logical", "learned"], false),
+            (["logical", "configured"], false),
+            (["logical", "logical"], true),
+        ] {
+            for source in sources {
+                log.stats(report(source));
+            }
+            assert_eq!(log.take_lost_brokers(), expected, "{sources:?}");
+            assert!(!log.take_lost_brokers(), "once");
         }
     }
 

@@ -11,7 +11,6 @@ use std::{
 
 use rdkafka::{
     Offset,
-    admin::AdminClient,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError, KafkaResult},
     message::{BorrowedMessage, Headers as _, Message as _},
@@ -20,7 +19,7 @@ use rdkafka::{
 use smallvec::SmallVec;
 
 use super::{
-    context::ClientLog,
+    admin::AdminHandle,
     metadata::{MetadataAnswer, MetadataQueries, MetadataQuery},
 };
 use crate::{
@@ -55,7 +54,7 @@ pub(super) struct PartitionDriver<H> {
 
 impl<H: PartitionHandler> PartitionDriver<H> {
     pub(super) fn new(
-        admin: Arc<AdminClient<ClientLog>>,
+        admin: AdminHandle,
         topic: &str,
         partition_count: Option<u32>,
         status: Arc<ReaderStatus>,

@@ -12,13 +12,17 @@ use std::{
 
 use rdkafka::{
     ClientConfig, TopicPartitionList,
-    admin::AdminClient,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{KafkaSettings, context::ClientLog, driver::PartitionDriver};
+use super::{
+    KafkaSettings,
+    admin::AdminHandle,
+    context::{ClientLog, LOST_BROKERS},
+    driver::PartitionDriver,
+};
 use crate::{Follower, LogUnreachable, PartitionHandler, reader::FollowerCommand};
 
 /// How long a poll waits for a record. A command is noticed after this at the latest.
@@ -33,7 +37,7 @@ impl ConsumerContext for ClientLog {}
 /// See [`Log::follow_topic`](crate::Log::follow_topic).
 pub(super) fn follow_topic<H: PartitionHandler>(
     settings: &KafkaSettings,
-    admin: Arc<AdminClient<ClientLog>>,
+    admin: AdminHandle,
     topic: &str,
     handler: H,
 ) -> Result<Follower, LogUnreachable> {
@@ -98,6 +102,10 @@ impl<H: PartitionHandler> FollowerThread<H> {
                 return;
             }
             self.driver.run_checks(consumer);
+            if consumer.context().take_lost_brokers() {
+                tracing::error!(kafka.topic = self.topic, "{LOST_BROKERS}; creating a new client");
+                return;
+            }
         }
     }
 

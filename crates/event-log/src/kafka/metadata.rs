@@ -3,16 +3,13 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        mpsc::{Receiver, Sender, TryRecvError, channel},
-    },
+    sync::mpsc::{Receiver, Sender, TryRecvError, channel},
     time::Duration,
 };
 
-use rdkafka::{admin::AdminClient, error::KafkaResult};
+use rdkafka::error::KafkaResult;
 
-use super::context::ClientLog;
+use super::admin::AdminHandle;
 use crate::{Watermarks, partition_offsets::AssignmentEpoch, partition_state::OffsetGap};
 
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,10 +53,7 @@ pub(super) struct MetadataQueries {
 }
 
 impl MetadataQueries {
-    pub(super) fn start_thread(
-        admin: Arc<AdminClient<ClientLog>>,
-        topic: String,
-    ) -> std::io::Result<Self> {
+    pub(super) fn start_thread(admin: AdminHandle, topic: String) -> std::io::Result<Self> {
         let (queries, received) = channel();
         let (answered, answers) = channel();
         std::thread::Builder::new()
@@ -79,7 +73,7 @@ impl MetadataQueries {
 }
 
 fn run_queries(
-    admin: &AdminClient<ClientLog>,
+    admin: &AdminHandle,
     topic: &str,
     queries: &Receiver<MetadataQuery>,
     answers: &Sender<MetadataAnswer>,
@@ -122,16 +116,18 @@ fn run_queries(
 }
 
 fn send_query(
-    admin: &AdminClient<ClientLog>,
+    admin: &AdminHandle,
     topic: &str,
     query: MetadataQuery,
 ) -> KafkaResult<MetadataAnswer> {
     let Some(AssignmentEpoch { partition, .. }) = query.assignment() else {
-        let metadata = admin.inner().fetch_metadata(Some(topic), METADATA_TIMEOUT)?;
+        let metadata =
+            admin.query(|client| client.fetch_metadata(Some(topic), METADATA_TIMEOUT))?;
         let topic = metadata.topics().iter().find(|found| found.name() == topic);
         let count = topic.filter(|t| t.error().is_none()).map_or(0, |t| t.partitions().len());
         return Ok(MetadataAnswer::PartitionCount(u32::try_from(count).unwrap_or(u32::MAX)));
     };
-    let (low, high) = admin.inner().fetch_watermarks(topic, partition, METADATA_TIMEOUT)?;
+    let (low, high) =
+        admin.query(|client| client.fetch_watermarks(topic, partition, METADATA_TIMEOUT))?;
     Ok(MetadataAnswer::Watermarks(query, Watermarks { low, high }))
 }

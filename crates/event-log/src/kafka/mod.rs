@@ -1,9 +1,11 @@
 //! The Kafka driver, the only module of the project that names rdkafka. It owns the clients and
 //! their settings. It never knows what a record means.
 
+mod admin;
 mod config;
 mod context;
 mod statistics;
+mod topic_config;
 mod topics;
 mod writer;
 mod metadata;
@@ -14,23 +16,19 @@ mod follower;
 
 use std::{sync::Arc, time::Duration};
 
-use rdkafka::{admin::AdminClient, config::FromClientConfigAndContext};
-
 pub use config::KafkaSettings;
 pub use writer::{KafkaAck, KafkaWriter};
 
 use crate::{
     Follower, Group, LogUnreachable, PartitionHandler, Reader, Topic, TopicError, dlq::DlqWriter,
 };
-use context::ClientLog;
+use admin::AdminHandle;
 
 /// Apache Kafka, reached through librdkafka. A cheap handle, to be cloned.
 #[derive(Clone)]
 pub struct Kafka {
     settings: Arc<KafkaSettings>,
-    /// Fetches metadata and watermarks and creates topics. A client of its own, so that these
-    /// requests never wait behind records.
-    admin: Arc<AdminClient<ClientLog>>,
+    admin: AdminHandle,
     writer: KafkaWriter,
 }
 
@@ -39,11 +37,8 @@ impl Kafka {
     /// Fails if a setting is wrong.
     pub fn new(settings: KafkaSettings) -> Result<Self, LogUnreachable> {
         settings.check_build()?;
-        let admin =
-            AdminClient::from_config_and_context(&settings.admin_config(), ClientLog::new("admin"))
-                .map_err(|error| LogUnreachable(format!("Kafka client: {error}")))?;
-        let admin = Arc::new(admin);
-        let writer = KafkaWriter::new(&settings, Arc::clone(&admin))?;
+        let admin = AdminHandle::new(settings.admin_config())?;
+        let writer = KafkaWriter::new(&settings, admin.clone())?;
         Ok(Self { settings: Arc::new(settings), admin, writer })
     }
 
@@ -91,7 +86,7 @@ impl Kafka {
         handler: H,
     ) -> Result<Reader, LogUnreachable> {
         let dlq = dlq.map(|topic| DlqWriter::new(self.writer(), topic));
-        reader::join_group(&self.settings, Arc::clone(&self.admin), topic, group, dlq, handler)
+        reader::join_group(&self.settings, self.admin.clone(), topic, group, dlq, handler)
     }
 
     pub(crate) fn follow_topic<H: PartitionHandler>(
@@ -99,6 +94,6 @@ impl Kafka {
         topic: &str,
         handler: H,
     ) -> Result<Follower, LogUnreachable> {
-        follower::follow_topic(&self.settings, Arc::clone(&self.admin), topic, handler)
+        follower::follow_topic(&self.settings, self.admin.clone(), topic, handler)
     }
 }

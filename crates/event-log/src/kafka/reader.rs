@@ -13,7 +13,6 @@ use metrics::counter;
 use parking_lot::Mutex;
 use rdkafka::{
     ClientConfig, ClientContext, Offset, Statistics, TopicPartitionList,
-    admin::AdminClient,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
     error::{KafkaError, KafkaResult},
@@ -21,7 +20,10 @@ use rdkafka::{
 };
 
 use super::{
-    KafkaSettings, KafkaWriter, commits::ConsumerOffsets, context::ClientLog,
+    KafkaSettings, KafkaWriter,
+    admin::AdminHandle,
+    commits::ConsumerOffsets,
+    context::{ClientLog, LOST_BROKERS},
     driver::PartitionDriver,
 };
 use crate::{
@@ -47,7 +49,7 @@ const REJOIN_DELAY: Duration = Duration::from_secs(2);
 /// See [`Log::join_group`](crate::Log::join_group).
 pub(super) fn join_group<H: PartitionHandler>(
     settings: &KafkaSettings,
-    admin: Arc<AdminClient<ClientLog>>,
+    admin: AdminHandle,
     topic: &Topic,
     group: &Group,
     dlq: Option<DlqWriter<KafkaWriter>>,
@@ -175,6 +177,10 @@ impl<H: PartitionHandler> GroupMember<H> {
             }
             if is_due {
                 driver.run_checks(consumer);
+                if self.log.take_lost_brokers() {
+                    tracing::error!("{LOST_BROKERS}; rejoining the group with a new one");
+                    return;
+                }
             }
             if now - recorded_at >= COMMIT_INTERVAL {
                 recorded_at = now;

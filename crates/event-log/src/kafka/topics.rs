@@ -1,41 +1,43 @@
 //! Checks and creates topics, and asks brokers for end offsets and for a sign of life.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use rdkafka::{
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminOptions, NewTopic, TopicReplication},
     client::Client,
     error::KafkaResult,
     types::RDKafkaErrorCode,
 };
 
-use super::context::ClientLog;
-use crate::{LogUnreachable, Topic, TopicError, topic::Cleanup};
+use super::{
+    admin::AdminHandle,
+    context::ClientLog,
+    topic_config::{check_topic_config, new_topic_config},
+};
+use crate::{LogUnreachable, Topic, TopicError};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Admin = Arc<AdminClient<ClientLog>>;
-
 /// See [`Log::ensure_topics`](crate::Log::ensure_topics).
 pub(super) async fn ensure_topics(
-    admin: &Admin,
+    admin: &AdminHandle,
     brokers: &str,
     topics: &[Topic],
 ) -> Result<(), TopicError> {
     let mut missing = Vec::new();
     for topic in topics {
         match fetch_partition_count(admin, brokers, &topic.name).await? {
-            Some(found) => topic.check_partition_count(found)?,
+            Some(found) => {
+                topic.check_partition_count(found)?;
+                check_topic_config(admin, topic, REQUEST_TIMEOUT).await?;
+            }
             None => missing.push(topic),
         }
     }
     if missing.is_empty() {
         return Ok(());
     }
-    let configs = missing.iter().map(|topic| topic_config(topic)).collect::<Vec<_>>();
+    let configs = missing.iter().map(|topic| new_topic_config(topic)).collect::<Vec<_>>();
     let new = missing.iter().zip(&configs).map(|(topic, config)| {
         let copies = i32::try_from(topic.replication).unwrap_or(i32::MAX);
         let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
@@ -47,6 +49,7 @@ pub(super) async fn ensure_topics(
         .operation_timeout(Some(REQUEST_TIMEOUT))
         .request_timeout(Some(REQUEST_TIMEOUT));
     let results = admin
+        .client()
         .create_topics(&new, &options)
         .await
         .map_err(|error| unreachable_error(brokers, &error.to_string()))?;
@@ -83,25 +86,9 @@ pub(super) async fn ensure_topics(
     Ok(())
 }
 
-fn topic_config(topic: &Topic) -> Vec<(&'static str, String)> {
-    let mut config = match topic.cleanup {
-        Cleanup::After(age) => vec![
-            ("cleanup.policy", "delete".to_owned()),
-            ("retention.ms", age.as_millis().to_string()),
-        ],
-        Cleanup::Compact => vec![("cleanup.policy", "compact".to_owned())],
-    };
-    if topic.replication >= 3 {
-        // `acks=all` then means at least two copies, and an out-of-sync replica never leads.
-        config.push(("min.insync.replicas", "2".to_owned()));
-        config.push(("unclean.leader.election.enable", "false".to_owned()));
-    }
-    config
-}
-
 /// `None` if the topic does not exist.
 async fn fetch_partition_count(
-    admin: &Admin,
+    admin: &AdminHandle,
     brokers: &str,
     topic: &str,
 ) -> Result<Option<u32>, LogUnreachable> {
@@ -120,7 +107,7 @@ async fn fetch_partition_count(
 
 /// See [`Log::ping`](crate::Log::ping).
 pub(super) async fn ping_brokers(
-    admin: &Admin,
+    admin: &AdminHandle,
     brokers: &str,
     deadline: Duration,
 ) -> Result<(), LogUnreachable> {
@@ -133,7 +120,7 @@ pub(super) async fn ping_brokers(
 
 /// See [`Log::fetch_end_offsets`](crate::Log::fetch_end_offsets).
 pub(super) async fn fetch_end_offsets(
-    admin: &Admin,
+    admin: &AdminHandle,
     brokers: &str,
     topic: &str,
     partitions: &[i32],
@@ -153,12 +140,12 @@ pub(super) async fn fetch_end_offsets(
 
 /// librdkafka's requests block, so they have a thread of their own.
 async fn query_brokers<T: Send + 'static>(
-    admin: &Admin,
+    admin: &AdminHandle,
     brokers: &str,
     query: impl FnOnce(&Client<ClientLog>) -> KafkaResult<T> + Send + 'static,
 ) -> Result<T, LogUnreachable> {
-    let admin = Arc::clone(admin);
-    match tokio::task::spawn_blocking(move || query(admin.inner())).await {
+    let admin = admin.clone();
+    match tokio::task::spawn_blocking(move || admin.query(query)).await {
         Ok(answer) => answer.map_err(|error| unreachable_error(brokers, &error.to_string())),
         Err(error) => Err(LogUnreachable(error.to_string())),
     }

@@ -15,7 +15,6 @@ use std::{
 use parking_lot::RwLock;
 use rdkafka::{
     ClientConfig,
-    admin::AdminClient,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::KafkaError,
     message::{Header, OwnedHeaders},
@@ -25,7 +24,8 @@ use rdkafka::{
 
 use super::{
     KafkaSettings,
-    context::{BrokerRefusal, ClientLog},
+    admin::AdminHandle,
+    context::{BrokerRefusal, ClientLog, LOST_BROKERS},
 };
 use crate::{
     AppendError, LogUnreachable, NewRecord, Position, dlq::AppendCopy, poison::PoisonRecord,
@@ -56,7 +56,7 @@ struct WriterShared {
 impl KafkaWriter {
     pub(super) fn new(
         settings: &KafkaSettings,
-        admin: Arc<AdminClient<ClientLog>>,
+        admin: AdminHandle,
     ) -> Result<Self, LogUnreachable> {
         let mut config = settings.producer_config();
         // librdkafka logs a closed connection (a TLS listener's answer to plaintext) at INFO only.
@@ -147,7 +147,7 @@ fn new_producer(config: &ClientConfig, log: &ClientLog) -> Result<ProducerClient
 
 /// Checks after each sign of trouble if the brokers answer, and replaces a producer that had a fatal
 /// error. Ends with the last handle.
-fn supervise_writer(shared: &Weak<WriterShared>, admin: &AdminClient<ClientLog>) {
+fn supervise_writer(shared: &Weak<WriterShared>, admin: &AdminHandle) {
     let mut has_failed = false;
     loop {
         std::thread::sleep(CHECK_INTERVAL);
@@ -157,8 +157,10 @@ fn supervise_writer(shared: &Weak<WriterShared>, admin: &AdminClient<ClientLog>)
             continue;
         }
         let client = shared.client.read().clone();
-        if let Some((code, reason)) = client.client().fatal_error() {
-            tracing::error!(%code, reason, "fatal error of the Kafka producer; replacing it");
+        let fatal = client.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}"));
+        let lost = shared.log.take_lost_brokers().then(|| LOST_BROKERS.to_owned());
+        if let Some(reason) = fatal.or(lost) {
+            tracing::error!(reason, "fatal error of the Kafka producer; replacing it");
             match new_producer(&shared.config, &shared.log) {
                 Ok(new) => {
                     let old = std::mem::replace(&mut *shared.client.write(), new);
@@ -172,8 +174,9 @@ fn supervise_writer(shared: &Weak<WriterShared>, admin: &AdminClient<ClientLog>)
         }
         // Over the admin client's own connections: on the producer's, the answer would wait behind
         // records that wait for a replica.
-        let answers =
-            admin.inner().fetch_metadata(Some("__consumer_offsets"), PING_TIMEOUT).is_ok();
+        let answers = admin
+            .query(|client| client.fetch_metadata(Some("__consumer_offsets"), PING_TIMEOUT))
+            .is_ok();
         if answers {
             shared.log.record_answer();
         } else if !std::mem::replace(&mut has_failed, true) && !shared.log.has_no_broker() {

@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use event_log::{Topic, TopicError, topic::Cleanup};
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions, NewPartitions},
+    admin::{
+        AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+    },
     client::DefaultClientContext,
     producer::{FutureProducer, FutureRecord},
 };
@@ -175,4 +178,46 @@ async fn a_topic_that_is_given_partitions_is_told() {
     let told = || reader.trouble().is_some_and(|trouble| trouble.contains("had 1 partitions"));
     eventually("told", told).await;
     reader.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a real broker"]
+async fn a_compacted_topic_of_notifications_is_refused() {
+    let world = World::real(1).await;
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", &world.brokers)
+        .create()
+        .expect("an admin client");
+    let name = format!("{}-compacted", world.topic);
+    let new = NewTopic::new(&name, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
+    let made = admin.create_topics(&[new], &AdminOptions::new()).await.expect("an answer");
+    assert!(made.iter().all(Result::is_ok), "{made:?}");
+    // A broker may answer from its metadata before it has the topic.
+    eventually("the topic is there", || {
+        let metadata = admin.inner().fetch_metadata(Some(&name), Duration::from_secs(5));
+        metadata.is_ok_and(|found| found.topics().iter().all(|topic| topic.error().is_none()))
+    })
+    .await;
+    let refused = world.log.ensure_topics(&[topic(&name, 1)]).await;
+    assert!(matches!(refused, Err(TopicError::Compacted { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs a real broker"]
+async fn a_created_topic_begins_a_segment_each_day() {
+    let world = World::real(1).await;
+    let day = Duration::from_secs(24 * 3600);
+    let name = format!("{}-month", world.topic);
+    let month = Topic { cleanup: Cleanup::After(30 * day), ..topic(&name, 1) };
+    world.log.ensure_topics(std::slice::from_ref(&month)).await.expect("the topic is made");
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", &world.brokers)
+        .create()
+        .expect("an admin client");
+    let resources = [ResourceSpecifier::Topic(&name)];
+    let described = admin.describe_configs(&resources, &AdminOptions::new()).await;
+    let config = described.expect("an answer").remove(0).expect("the settings");
+    let value = |name: &str| config.get(name).and_then(|entry| entry.value.clone());
+    assert_eq!(value("segment.ms"), Some(day.as_millis().to_string()));
+    assert_eq!(value("retention.ms"), Some((30 * day).as_millis().to_string()));
 }

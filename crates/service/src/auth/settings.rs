@@ -9,22 +9,23 @@ use crate::cli::settings::{Secret, parse_positive_duration};
 #[command(next_help_heading = "Authentication")]
 pub struct AuthArgs {
     /// File with the secret that signs tokens (HS256), at least 32 bytes, as from
-    /// `openssl rand -base64 32`
+    /// `openssl rand -base64 32`. Turns authentication on
     #[arg(long, env = "AUTH_SECRET_FILE", value_name = "FILE", global = true)]
     pub auth_secret_file: Option<PathBuf>,
-    /// The secret itself; better in the environment: other users of the machine can see flags
+    /// The secret itself, instead of a file. Prefer the environment: other users of this machine can
+    /// see flags
     #[arg(long, env = "AUTH_SECRET", hide_env_values = true, value_name = "SECRET", global = true)]
     #[arg(conflicts_with = "auth_secret_file")]
     pub auth_secret: Option<Secret>,
     /// File with the public keys that verify tokens, as a JSON Web Key Set (RFC 7517): RS256, ES256
-    /// and EdDSA. Needs a build with --features full
+    /// and EdDSA. Turns authentication on. Needs a build with --features full
     #[arg(long, env = "AUTH_JWKS_FILE", value_name = "FILE", global = true)]
     pub auth_jwks_file: Option<PathBuf>,
     /// Audience that tokens must have (`aud`)
     #[arg(long, env = "AUTH_AUDIENCE", value_name = "NAME", global = true)]
     #[arg(default_value = "notifications")]
     pub auth_audience: String,
-    /// Issuer that tokens must have (`iss`); any, if not given
+    /// Issuer that tokens must have (`iss`) [default: any]
     #[arg(long, env = "AUTH_ISSUER", value_name = "NAME", global = true)]
     pub auth_issuer: Option<String>,
     /// Interval at which key files are read again: keys rotate without a restart

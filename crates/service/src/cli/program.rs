@@ -17,7 +17,7 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 pub struct ServiceArgs {
     /// Allow addresses other than loopback while authentication is off
-    #[arg(long)]
+    #[arg(long, help_heading = "Authentication")]
     pub insecure: bool,
 
     /// Logs and traces
