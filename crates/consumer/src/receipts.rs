@@ -14,7 +14,7 @@ use model::{
 
 use service::server::rate::{RateExceeded, RateLimits};
 
-use crate::view::{NotLive, Selector, View};
+use crate::view::{NotLive, Selector, View, WouldChange};
 
 /// Time for the log to acknowledge, and again for the view to apply.
 const RECEIPT_DEADLINE: Duration = Duration::from_secs(10);
@@ -64,27 +64,27 @@ impl ReceiptWriter {
     }
 
     /// Writes receipts for the selected entries that the action changes, waits until the view has
-    /// applied them, and returns how many entries that were.
+    /// applied them, and returns which entries that were.
     pub(crate) async fn write_receipts(
         &self,
         user: UserId,
         action: Action,
         selector: &Selector,
-    ) -> Result<usize, ReceiptError> {
+    ) -> Result<WouldChange, ReceiptError> {
         // The selector is resolved to ids here, so that a receipt means the same entries whatever
         // arrives before it is applied.
         let select = || self.view.would_change(user, action, selector, self.read_timeout);
-        let mut ids = select().await?;
+        let mut targets = select().await?;
         let is_complete = match selector {
-            Selector::Ids(selected) => ids.len() == selected.len(),
-            Selector::Through(_) | Selector::All => !ids.is_empty(),
+            Selector::Ids(selected) => targets.changed.len() == selected.len(),
+            Selector::Through(_) | Selector::All => !targets.changed.is_empty(),
         };
         if !is_complete {
             // Nothing may be left to change, or the view may lack what the caller has seen.
             self.catch_up(user).await?;
-            ids = select().await?;
+            targets = select().await?;
         }
-        let records = ids.chunks(MAX_IDS);
+        let records = targets.changed.chunks(MAX_IDS);
         let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
         self.limits.take_tokens(&user, count).map_err(ReceiptError::RateExceeded)?;
         let mut acks = Vec::with_capacity(records.len());
@@ -101,7 +101,7 @@ impl ReceiptWriter {
         if let Some(at) = last {
             self.view.wait_for_receipt(user, at, RECEIPT_DEADLINE).await?;
         }
-        Ok(ids.len())
+        Ok(targets)
     }
 
     /// Waits until the view has every notification that the log has now of this user's partition.

@@ -22,3 +22,4 @@ pub use inboxes::Inboxes;
 pub use page::{Page, PageQuery, Selector, Since};
 pub use partition::{BehindSince, NotLive, PartitionStatus, PartitionTotals, PartitionView};
 pub use partitions::View;
+pub use query::WouldChange;
