@@ -134,9 +134,9 @@ mod tests {
 
     #[test]
     fn a_sender_is_told_of_its_limit_in_the_fields_of_both_drafts() {
-        let limits = SenderLimits::new(10, Some(25));
+        let limits = SenderLimits::new(10, 25);
         let user = UserId::new(1).expect("positive");
-        let state = limits.take_tokens(user, 5).expect("within the burst").expect("a limit");
+        let state = limits.take_tokens(user, 5, 100).expect("within the burst").expect("a limit");
         let headers = state.to_headers();
         for (name, value) in [
             ("ratelimit-policy", "\"sender\";q=25;w=3"),
@@ -147,7 +147,7 @@ mod tests {
         ] {
             assert_eq!(headers[name], value, "{name}");
         }
-        let refused = limits.take_tokens(user, 25).expect_err("beyond the rest");
+        let refused = limits.take_tokens(user, 25, 100).expect_err("beyond the rest");
         let response = axum::response::IntoResponse::into_response(Problem::from(refused));
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         let told = response.headers()["ratelimit"].to_str().expect("text").to_owned();
