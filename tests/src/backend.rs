@@ -1,6 +1,8 @@
 //! The log and the user directory of a [`World`](crate::World): embedded, librdkafka's in-memory
 //! broker, or a real Apache Kafka and a real PostgreSQL.
 
+use std::time::Duration;
+
 use event_log::{
     Log,
     embedded::Embedded,
@@ -9,8 +11,15 @@ use event_log::{
 };
 use model::TopicNames;
 use producer::directory::Directory;
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
+
+use crate::until;
 
 /// The log and the user directory of a world.
 pub enum Backend {
@@ -104,6 +113,31 @@ impl Backend {
             Self::Mock { cluster, .. } => Log::Kafka(cluster.connect(client_id).expect("clients")),
             Self::Real { brokers, properties, .. } => connect_kafka(brokers, properties, client_id),
         }
+    }
+
+    /// Deletes a topic of a real Kafka and creates it again, empty.
+    pub async fn recreate_topic(&self, topic: &str, partitions: u32) {
+        let Self::Real { brokers, .. } = self else { unreachable!("a real Kafka") };
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a client");
+        let deleted = admin.delete_topics(&[topic], &AdminOptions::new()).await.expect("an answer");
+        assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+        // Until the broker has deleted it, it takes records of the new topic for those of the old one.
+        until(|| async {
+            let metadata = admin.inner().fetch_metadata(Some(topic), Duration::from_secs(5));
+            let metadata = metadata.map_err(|error| error.to_string())?;
+            let is_gone = metadata.topics().iter().all(|topic| topic.error().is_some());
+            if is_gone { Ok(()) } else { Err("the topic is still there".to_owned()) }
+        })
+        .await;
+        let count = partitions.try_into().expect("a small number");
+        let new = [NewTopic::new(topic, count, TopicReplication::Fixed(1))];
+        until(|| async {
+            let created = admin.create_topics(&new, &AdminOptions::new()).await;
+            let created = created.expect("an answer").remove(0);
+            created.map_err(|(_, code)| code)
+        })
+        .await;
     }
 
     /// Opens the directory, with its four users.

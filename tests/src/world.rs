@@ -227,11 +227,13 @@ impl World {
     pub async fn append_raw(&self, partition: i32, key: &str, value: &str) -> Position {
         let log = self.backend.connect_log("test-foreign-producer");
         until(|| async {
+            // So that the position can be compared with cursors.
+            log.refresh_epoch(&self.topic).await.map_err(|error| error.to_string())?;
             let record =
                 NewRecord { partition, key: key.into(), value: value.into(), headers: Vec::new() };
             match log.writer().append(&self.topic, record) {
-                Ok(ack) => ack.await,
-                Err(error) => Err(error),
+                Ok(ack) => ack.await.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
             }
         })
         .await

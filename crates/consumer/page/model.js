@@ -23,16 +23,17 @@ export function emptyInbox(user) {
 // --- cursors
 
 export function parseCursor(text) {
-  const parts = /^(\d+)-(\d+|start)$/.exec(text ?? "");
+  const parts = /^(\d+)-(\d+|start)(?:-([0-9a-f]{8}))?$/.exec(text ?? "");
   if (!parts) return null;
-  return { partition: Number(parts[1]), offset: parts[2] === "start" ? -1 : Number(parts[2]) };
+  const offset = parts[2] === "start" ? -1 : Number(parts[2]);
+  return { partition: Number(parts[1]), offset, epoch: parts[3] ?? null };
 }
 
 export function isAtOrBefore(a, b) {
   const [left, right] = [parseCursor(a), parseCursor(b)];
   if (!left || !right) return true;
-  // An inbox lives in one partition: what is held from another one is from before.
-  return left.partition !== right.partition || left.offset <= right.offset;
+  // An inbox lives in one partition of one log: what is held from another one is from before.
+  return left.partition !== right.partition || left.epoch !== right.epoch || left.offset <= right.offset;
 }
 
 // --- what the server says

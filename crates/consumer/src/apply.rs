@@ -44,6 +44,8 @@ pub struct NotificationApplier<L> {
     topic: String,
     listener: L,
     snapshots: Option<Arc<SnapshotManager>>,
+    /// The topic's epoch; the inner one is `None` if the log has none.
+    topic_epoch: Option<Option<u32>>,
     /// Frees the memory of revoked partitions, so that the polling thread need not.
     runtime: Handle,
     /// Partitions for which a misplaced record was logged.
@@ -64,6 +66,7 @@ impl<L: AssignmentListener> NotificationApplier<L> {
             topic,
             listener,
             snapshots,
+            topic_epoch: None,
             runtime: Handle::current(),
             misplaced_logged: HashSet::new(),
             delivery_seconds: histogram!(DELIVERY_SECONDS, "stage" => "applied"),
@@ -136,6 +139,11 @@ impl<L: AssignmentListener> NotificationApplier<L> {
 }
 
 impl<L: AssignmentListener> PartitionHandler for NotificationApplier<L> {
+    fn on_topic_epoch(&mut self, epoch: Option<u32>) {
+        self.topic_epoch = Some(epoch);
+        set_topic_epoch(&self.view, SourceTopic::Notifications, epoch);
+    }
+
     fn on_assigned(&mut self, number: i32) -> StartAt {
         let Some(partition) = self.view.partition(number) else { return StartAt::Beginning };
         let restored = self.snapshots.as_ref().and_then(|snapshots| snapshots.take_loaded(number));
@@ -145,6 +153,9 @@ impl<L: AssignmentListener> PartitionHandler for NotificationApplier<L> {
         let (inboxes, entries) =
             restored.map(|restored| (restored.inboxes, restored.entries)).unwrap_or_default();
         let start = partition.assign(inboxes, entries);
+        if let Some(epoch) = self.topic_epoch {
+            partition.set_topic_epoch(SourceTopic::Notifications, epoch);
+        }
         self.listener.on_assigned(number);
         start
     }
@@ -237,20 +248,29 @@ pub struct ReceiptApplier<L> {
     topic: String,
     listener: L,
     keeps_anchors: bool,
+    /// See [`NotificationApplier`].
+    topic_epoch: Option<Option<u32>>,
 }
 
 impl<L: AssignmentListener> ReceiptApplier<L> {
     /// An applier for this view and topic. `keeps_anchors` if snapshots are kept.
     pub fn new(view: Arc<View>, topic: String, listener: L, keeps_anchors: bool) -> Self {
-        Self { view, topic, listener, keeps_anchors }
+        Self { view, topic, listener, keeps_anchors, topic_epoch: None }
     }
 }
 
 impl<L: AssignmentListener> PartitionHandler for ReceiptApplier<L> {
+    fn on_topic_epoch(&mut self, epoch: Option<u32>) {
+        self.topic_epoch = Some(epoch);
+        set_topic_epoch(&self.view, SourceTopic::Receipts, epoch);
+    }
+
     fn on_assigned(&mut self, partition: i32) -> StartAt {
-        let partition = self.view.partition(partition);
-        partition
-            .map_or(StartAt::Beginning, |partition| partition.start_topic(SourceTopic::Receipts))
+        let Some(partition) = self.view.partition(partition) else { return StartAt::Beginning };
+        if let Some(epoch) = self.topic_epoch {
+            partition.set_topic_epoch(SourceTopic::Receipts, epoch);
+        }
+        partition.start_topic(SourceTopic::Receipts)
     }
 
     fn on_watermarks(&mut self, partition: i32, watermarks: Watermarks) {
@@ -321,6 +341,10 @@ impl<L: AssignmentListener> PartitionHandler for ReceiptApplier<L> {
 /// The record's anchor, which only snapshots need.
 fn anchor_if(keeps_anchors: bool, record: &Record<'_>) -> Option<RecordAnchor> {
     keeps_anchors.then(|| record.anchor())
+}
+
+fn set_topic_epoch(view: &View, source: SourceTopic, epoch: Option<u32>) {
+    view.partitions().for_each(|(_, partition)| partition.set_topic_epoch(source, epoch));
 }
 
 fn mark_caught_up(

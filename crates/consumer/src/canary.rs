@@ -50,7 +50,10 @@ impl CanaryProbe {
             // The partition moved meanwhile: its next owner probes it.
             Err(NotLive::Unowned(_) | NotLive::Rebuilding(..)) => ProbeOutcome::Skipped,
             Err(
-                error @ (NotLive::Behind(..) | NotLive::NotCaughtUp(..) | NotLive::Unconfirmed(_)),
+                error @ (NotLive::Behind(..)
+                | NotLive::NotCaughtUp(..)
+                | NotLive::Unconfirmed(_)
+                | NotLive::OtherLog(_)),
             ) => {
                 let why = format!("a record was acknowledged, but is not in the view: {error}");
                 ProbeOutcome::Failed(why)

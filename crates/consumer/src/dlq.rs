@@ -112,7 +112,7 @@ pub async fn replay_records(
             headers,
         };
         let appended = async { writer.append(&names.notifications, replayed)?.await }.await;
-        let Position { partition, offset } =
+        let Position { partition, offset, .. } =
             appended.map_err(|error| ReplayError { done, error })?;
         tracing::info!(dlq.position = %record.at, position = %Cursor::new(partition, offset), "replayed");
     }

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use event_log::{AppendError, Log, LogUnreachable, NewRecord, Position, Writer};
+use event_log::{AppendError, Log, LogUnreachable, NewRecord, Writer};
 use jiff::Timestamp;
 use model::{
     Action, Headers, NotificationId, Receipt, TopicNames, UserId,
@@ -85,12 +85,10 @@ impl ReceiptWriter {
         let mut last = None;
         for ack in acks {
             let late = |_| Err(AppendError::TimedOut("the deadline of the request".into()));
-            let Position { offset, .. } =
-                tokio::time::timeout_at(deadline, ack).await.unwrap_or_else(late)?;
-            last = Some(offset);
+            last = Some(tokio::time::timeout_at(deadline, ack).await.unwrap_or_else(late)?);
         }
-        if let Some(offset) = last {
-            self.view.wait_for_receipt(user, offset, RECEIPT_DEADLINE).await?;
+        if let Some(at) = last {
+            self.view.wait_for_receipt(user, at, RECEIPT_DEADLINE).await?;
         }
         Ok(ids.len())
     }

@@ -2,7 +2,14 @@
 //! the actions of [`PartitionState`], except for reads and queries of the log: those are the
 //! driver's. It is used by one thread and never blocks on the log.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use crate::{
     Behind, PartitionHandler, Record, RecordOutcome, Watermarks,
@@ -20,6 +27,12 @@ pub(crate) struct AssignedPartitions<H> {
     /// Those that are behind their log.
     behind: BTreeMap<i32, Behind>,
     last_epoch: u64,
+    /// The topic's epoch, `None` if it is not known.
+    topic_epoch: Option<u32>,
+    /// The topic's epoch was confirmed after each assignment up to and including this one.
+    confirmed_through: u64,
+    /// Partitions that have caught up, and whose handler is told once the topic's epoch is confirmed.
+    unconfirmed: BTreeSet<i32>,
     /// `None` for a follower.
     tracker: Option<Arc<OffsetTracker>>,
 }
@@ -33,6 +46,9 @@ impl<H: PartitionHandler> AssignedPartitions<H> {
             start_lows: BTreeMap::new(),
             behind: BTreeMap::new(),
             last_epoch: 0,
+            topic_epoch: None,
+            confirmed_through: 0,
+            unconfirmed: BTreeSet::new(),
             tracker,
         }
     }
@@ -73,6 +89,50 @@ impl<H: PartitionHandler> AssignedPartitions<H> {
         self.partitions.get(&partition).map(|(epoch, _)| *epoch)
     }
 
+    /// The number of the newest assignment.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn last_assignment(&self) -> u64 {
+        self.last_epoch
+    }
+
+    /// The number of the newest assignment, if the topic's epoch was not confirmed since.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn unconfirmed_assignment(&self) -> Option<u64> {
+        let waits = self.confirmed_through < self.last_epoch && !self.partitions.is_empty();
+        waits.then_some(self.last_epoch)
+    }
+
+    /// The topic has this epoch, asked after the assignment of this number. `None` if the log
+    /// returns none; an epoch that is known already then stays. Returns the partitions that the
+    /// caller must reset, because the topic is another one now.
+    pub(crate) fn confirm_topic_epoch(&mut self, assignment: u64, epoch: Option<u32>) -> Vec<i32> {
+        let known = self.topic_epoch;
+        let is_first = self.confirmed_through == 0;
+        self.confirmed_through = self.confirmed_through.max(assignment);
+        let epoch = epoch.or(known);
+        if is_first || epoch != known {
+            self.topic_epoch = epoch;
+            self.handler.on_topic_epoch(epoch);
+        }
+        if known.is_some() && epoch != known {
+            return self.numbers();
+        }
+        for partition in std::mem::take(&mut self.unconfirmed) {
+            self.become_live(partition);
+        }
+        Vec::new()
+    }
+
+    /// Calls `on_live`, or has [`confirm_topic_epoch`](Self::confirm_topic_epoch) call it.
+    fn become_live(&mut self, partition: i32) {
+        let assignment = self.epoch(partition);
+        if assignment.is_some_and(|assignment| assignment.epoch <= self.confirmed_through) {
+            self.handler.on_live(partition);
+        } else {
+            self.unconfirmed.insert(partition);
+        }
+    }
+
     /// Assigns a partition that is not assigned. `beginning` is its first offset if the driver
     /// knows it.
     pub(crate) fn assign(&mut self, partition: i32, beginning: Option<i64>) -> PartitionState {
@@ -104,6 +164,7 @@ impl<H: PartitionHandler> AssignedPartitions<H> {
     pub(crate) fn revoke_from_handler(&mut self, partitions: &[i32]) -> Vec<(i32, Option<i64>)> {
         let mut revoked = Vec::new();
         for partition in partitions {
+            self.unconfirmed.remove(partition);
             if let Some((_, state)) = self.partitions.remove(partition) {
                 self.start_lows.remove(partition);
                 self.behind.remove(partition);
@@ -226,7 +287,7 @@ impl<H: PartitionHandler> AssignedPartitions<H> {
             match (action, record) {
                 (Action::Reset(reason), _) => self.reset(partition, *reason),
                 (Action::Apply, Some(record)) => self.apply_record(record),
-                (Action::BecomeLive, _) => self.handler.on_live(partition),
+                (Action::BecomeLive, _) => self.become_live(partition),
                 (Action::Apply | Action::AskAboutGap(_) | Action::ConfirmEndOffset { .. }, _) => {}
             }
         }
@@ -263,5 +324,11 @@ impl<H: PartitionHandler> AssignedPartitions<H> {
         self.revoke(&[partition]);
         self.handler.on_assigned(partition);
         self.begin_epoch(partition, state);
+        // The offset that the group has committed is of the earlier topic.
+        if reason == ResetReason::TopicRecreated
+            && let (Some(tracker), Some(assignment)) = (&self.tracker, self.epoch(partition))
+        {
+            tracker.set_committed(assignment, 0);
+        }
     }
 }

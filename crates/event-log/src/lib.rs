@@ -112,6 +112,22 @@ impl Log {
         }
     }
 
+    /// Asks for the topic's epoch, which the writers add to the position of each record. Readers do
+    /// this themselves; a process that only writes calls it at intervals. It costs one small
+    /// request.
+    #[cfg_attr(
+        not(feature = "kafka"),
+        expect(unused_variables, clippy::unused_async, reason = "SQLite's topics never change")
+    )]
+    pub async fn refresh_epoch(&self, topic: &str) -> Result<(), LogUnreachable> {
+        match self {
+            #[cfg(feature = "kafka")]
+            Self::Kafka(log) => log.refresh_epoch(topic).await,
+            #[cfg(feature = "embedded")]
+            Self::Embedded(_) => Ok(()),
+        }
+    }
+
     /// A handle to append with. All of them share one queue.
     #[must_use]
     pub fn writer(&self) -> Writer {

@@ -84,6 +84,7 @@ pub(crate) enum ResetReason {
     Invalidated,
     OffsetsRestarted,
     EndMovedBack,
+    TopicRecreated,
 }
 
 impl ResetReason {
@@ -103,6 +104,7 @@ impl ResetReason {
             Self::Invalidated => "the partition handler invalidated it",
             Self::OffsetsRestarted => "the log's offsets started again below those already read",
             Self::EndMovedBack => "the log ends before what was already read",
+            Self::TopicRecreated => "the topic has another id: it was deleted and created again",
         }
     }
 

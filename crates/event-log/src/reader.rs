@@ -23,6 +23,14 @@ use crate::{Record, RecordAnchor};
 /// then `on_revoked`. It may assign the same partition again later. After `on_reset` the next calls
 /// for that partition are `on_revoked` and `on_assigned`.
 pub trait PartitionHandler: Send + 'static {
+    /// The topic's epoch: the same for as long as the topic exists, and another one for a topic that
+    /// was deleted and created again. `None` if the log has no epochs or does not tell them. Called
+    /// before any partition becomes live, and again when the epoch changes; after a change every
+    /// partition is reset.
+    fn on_topic_epoch(&mut self, epoch: Option<u32>) {
+        let _ = epoch;
+    }
+
     /// This reader owns the partition from now on. Its records follow from the returned start.
     /// After [`on_reset`](Self::on_reset) that must be [`StartAt::Beginning`].
     fn on_assigned(&mut self, partition: i32) -> StartAt;

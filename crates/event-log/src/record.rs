@@ -25,6 +25,9 @@ pub struct Position {
     pub partition: i32,
     /// From 0, counted by partition.
     pub offset: i64,
+    /// The epoch that the topic had when the record was queued, `None` if it was not known. If the
+    /// topic was recreated meanwhile, this is the earlier epoch.
+    pub epoch: Option<u32>,
 }
 
 /// Why a record was not acknowledged.

@@ -42,7 +42,7 @@ pub enum NotificationId {
     /// An id of this producer: a UUIDv7, or a UUIDv8 derived from an Idempotency-Key. Written in
     /// lower case with hyphens.
     Uuid(Uuid),
-    /// The id of a record without `ce_id`: its partition and offset.
+    /// The id of a record without `ce_id`: its partition and offset, without an epoch.
     Position(Cursor),
     /// An id that another producer chose, at most [`MAX_ID_BYTES`] bytes.
     Other(Box<str>),
@@ -68,7 +68,10 @@ impl NotificationId {
         {
             return Some(Self::Uuid(uuid));
         }
-        Some(text.parse().map_or_else(|_| Self::Other(text.into()), Self::Position))
+        Some(match text.parse::<Cursor>() {
+            Ok(position) if position.epoch.is_none() => Self::Position(position),
+            Ok(_) | Err(_) => Self::Other(text.into()),
+        })
     }
 }
 
@@ -210,7 +213,7 @@ impl Headers {
             }
         }
         Self {
-            id: id.unwrap_or(NotificationId::Position(at)),
+            id: id.unwrap_or(NotificationId::Position(at.with_epoch(None))),
             sent_at: sent_at.unwrap_or(timestamp),
             traceparent,
             fingerprint,

@@ -86,6 +86,7 @@ pub async fn run(
     tasks.spawn(users.watch_changes());
     tasks.spawn(auth.reread_keys());
     tasks.spawn(limits.evict_idle());
+    tasks.spawn(publisher.clone().refresh_epoch());
     let (probed, mut partition) = (publisher.clone(), 0_u32);
     tasks.spawn(canary.run_probes(async move || {
         partition = partition.wrapping_add(1);

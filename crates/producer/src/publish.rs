@@ -19,6 +19,8 @@ use service::ops::canary::ProbeOutcome;
 
 /// Delay before retrying when the log is unavailable.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Time between two questions for the topic's epoch. Each is one small request.
+const EPOCH_REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 /// Timeout of the log's answer to a health check.
 const PING_TIMEOUT: Duration = Duration::from_millis(1500);
 
@@ -48,6 +50,17 @@ impl Publisher {
         self.0.log.await_topics(std::slice::from_ref(&self.0.topic), RETRY_DELAY).await?;
         self.0.topic_ready.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Asks for the topic's epoch at an interval, so that the cursors in answers are those of the
+    /// topic as it is, also after it was deleted and created again. Never ends.
+    pub(crate) async fn refresh_epoch(self) {
+        loop {
+            tokio::time::sleep(EPOCH_REFRESH_INTERVAL).await;
+            if let Err(error) = self.0.log.refresh_epoch(&self.0.topic.name).await {
+                tracing::debug!(%error, "the topic's epoch is not known now");
+            }
+        }
     }
 
     /// Queues the notification's record without waiting. The log acknowledges it later.

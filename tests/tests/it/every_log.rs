@@ -8,6 +8,7 @@ mod foreign;
 mod reading;
 mod receipts;
 mod live;
+mod epochs;
 mod publishing;
 mod metrics;
 
@@ -45,6 +46,8 @@ on_every_log! {
     super::reading::at_least as what_was_sent_is_what_is_seen,
     super::reading::etag as an_unchanged_inbox_is_not_sent_again,
     super::reading::long_poll as a_waiting_reader_is_answered_when_something_comes,
+    super::epochs::another_log as a_cursor_of_another_log_is_a_gap_and_marks_and_proves_nothing,
+    super::epochs::restart as a_restart_changes_no_cursor_and_no_etag,
     super::receipts::read_and_dismissed as what_a_recipient_does_lasts,
     super::live::missed_then_new as a_stream_tells_what_was_missed_and_then_what_comes,
     super::live::devices_agree as several_devices_agree_on_what_is_read,

@@ -22,6 +22,7 @@ mod overload;
 #[cfg(feature = "full")]
 mod traced;
 mod real;
+mod recreated;
 mod three_brokers;
 #[cfg(feature = "tls")]
 mod secured;

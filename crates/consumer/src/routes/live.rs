@@ -91,7 +91,7 @@ impl LiveStream {
 }
 
 /// Appends an event as one line of JSON, without the line break:
-/// `{"event":"notification","cursor":"3-1042","data":{…}}`. `cursor` and `data` are left out if the
+/// `{"event":"notification","cursor":"3-1042-5f3a9c01","data":{…}}`. `cursor` and `data` are left out if the
 /// event has none.
 pub(super) fn write_json(event: &FeedEvent, json: &mut String) {
     let _ = write!(json, "{{\"event\":\"{}\"", event.name());

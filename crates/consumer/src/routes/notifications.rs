@@ -33,6 +33,8 @@ use crate::view::{Page, page::PageBody};
         (status = 200, description = "The inbox, or the part that the query selects", body = PageBody,
          headers(("ETag" = Option<String>, description = "Changes whenever the inbox changes"))),
         (status = 304, description = "The inbox has not changed since that `ETag`"),
+        (status = 409, description = "`at_least` is a cursor of another log, or has no epoch", body = ProblemBody,
+         content_type = "application/problem+json"),
         (status = 421, description = "Between instances only: this one does not own the partition", body = ProblemBody,
          content_type = "application/problem+json")))]
 pub(super) async fn list_notifications(
@@ -64,7 +66,10 @@ const JSON: (axum::http::HeaderName, &str) = (CONTENT_TYPE, "application/json");
 fn page_etag(page: &Page) -> String {
     let Cursor { partition, .. } = page.cursor;
     let (newest, evicted, receipt) = page.version;
-    format!("W/\"{partition}.{newest}.{evicted}.{receipt}.{}\"", page.items.len())
+    // Another log may have other notifications at the same offsets.
+    let [log, receipts] = page.topic_epochs.map(Option::unwrap_or_default);
+    let count = page.items.len();
+    format!("W/\"{partition}.{newest}.{evicted}.{receipt}.{count}.{log:x}.{receipts:x}\"")
 }
 
 /// Returns true if `If-None-Match` has this entity tag, by weak comparison, or `*`.

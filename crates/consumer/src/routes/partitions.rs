@@ -34,6 +34,10 @@ struct PartitionRow {
     /// transaction hides. Null if the partition is neither live nor behind here, or the log does not
     /// answer.
     lag: Option<i64>,
+    /// The epoch of the log, the third part of its cursors. Null if the partition is not owned here,
+    /// or the log has no epoch.
+    #[schema(example = "5f3a9c01")]
+    epoch: Option<String>,
     /// URL of the instance that owns the partition, as far as this one knows.
     owner: Option<String>,
 }
@@ -47,6 +51,7 @@ pub(super) async fn list_partitions(State(app): State<Arc<App>>) -> Json<Partiti
         partition,
         status: state.status(),
         lag: lags.get(&partition).copied(),
+        epoch: state.log_epoch().map(|epoch| format!("{epoch:08x}")),
         owner: app.ownership.find_owner(partition).map(|claim| claim.url),
     });
     Json(PartitionsBody { partitions: partitions.collect() })

@@ -27,6 +27,12 @@ pub(super) struct InboxUnavailable(ProblemBody);
 #[allow(dead_code)] // For the OpenAPI document only.
 pub(super) struct ReceiptUnavailable(ProblemBody);
 
+/// `through` is a cursor of another log, or has no epoch. Nothing was marked
+#[derive(IntoResponses)]
+#[response(status = 409, content_type = "application/problem+json")]
+#[allow(dead_code)] // For the OpenAPI document only.
+pub(super) struct OtherLog(ProblemBody);
+
 /// Not acknowledged in time: the receipt may have been written. It is safe to retry
 #[derive(IntoResponses)]
 #[response(status = 504, content_type = "application/problem+json")]
@@ -72,6 +78,8 @@ pub(super) fn not_live(error: &NotLive) -> Problem {
                 .with("state", "live")
                 .with("position", position)
         }
+        // No retry helps: the log will never hold that record.
+        NotLive::OtherLog(_) => Problem::new(StatusCode::CONFLICT, format!("{error}")),
     }
 }
 

@@ -21,7 +21,8 @@ const MAX_LIMIT: usize = 10_000;
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct QueryParams {
-    /// Only notifications after this cursor (`3-1042`), sent at or after this time
+    /// Only notifications after this cursor (`3-1042-5f3a9c01`; one of another log, or without the
+    /// log's epoch, gives all and a `gap`), sent at or after this time
     /// (`2026-01-31T12:00:00Z`), or sent within this duration (`10m`); or `all`
     since: Option<String>,
     /// Maximum number, 1 to 10,000: with `since`, the first ones from there; without, the newest
@@ -30,7 +31,7 @@ pub(super) struct QueryParams {
     unread: Option<String>,
     /// Only notifications of this category, 1 to 64 characters
     category: Option<String>,
-    /// A cursor: answer only once the view has caught up to it
+    /// A cursor: answer only once the view has caught up to it. One of another log is refused (409)
     at_least: Option<String>,
     /// Up to 60 seconds (`30`, `30s`): if the answer would be empty, wait for a notification
     wait: Option<String>,
@@ -129,7 +130,7 @@ fn parse_since(text: &str) -> Result<Since, Problem> {
     }
     Err(Problem::bad_request(
         "since",
-        "must be a cursor (3-1042), a time (2026-01-31T12:00:00Z), a duration (10m) or all",
+        "must be a cursor (3-1042-5f3a9c01), a time (2026-01-31T12:00:00Z), a duration (10m) or all",
     ))
 }
 
@@ -179,7 +180,7 @@ mod fuzz {
     const HOME: i32 = 3;
 
     fn cursor() -> impl Strategy<Value = String> {
-        prop_oneof!["[0-4]-[0-9]{1,6}", "3-[0-9]{1,6}", Just("3-start".into())]
+        prop_oneof!["[0-4]-[0-9]{1,6}", "3-[0-9]{1,6}(-[0-9a-f]{8})?", "3-start(-[0-9a-f]{8})?"]
     }
 
     fn span() -> impl Strategy<Value = String> {

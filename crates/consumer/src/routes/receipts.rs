@@ -17,7 +17,9 @@ use utoipa::ToSchema;
 
 use super::{
     app::App,
-    problems::{ReceiptOutcomeUnknown, ReceiptUnavailable, not_live, parse_user, receipt_problem},
+    problems::{
+        OtherLog, ReceiptOutcomeUnknown, ReceiptUnavailable, not_live, parse_user, receipt_problem,
+    },
     query::check_partition,
 };
 use crate::view::{PageQuery, Selector};
@@ -25,13 +27,13 @@ use crate::view::{PageQuery, Selector};
 /// Bound of `ids`: as many as a full inbox holds by default.
 const MAX_IDS: usize = 1000;
 
-/// The notifications meant: some, all up to and including a cursor, or all.
+/// The notifications meant: some, all up to and including a cursor of this log, or all.
 #[derive(Debug, Default, ToSchema)]
 #[schema(as = Chosen)]
 pub(super) struct SelectorBody {
     #[schema(required = false, max_items = 1000, value_type = Option<Vec<String>>)]
     ids: Option<Vec<NotificationId>>,
-    #[schema(required = false, example = "3-1042", value_type = Option<String>)]
+    #[schema(required = false, example = "3-1042-5f3a9c01", value_type = Option<String>)]
     through: Option<Cursor>,
 }
 
@@ -39,7 +41,7 @@ pub(super) struct SelectorBody {
 #[utoipa::path(post, path = "/notifications/{id}/read", tag = "receipts", operation_id = "read",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
     request_body(content = Option<SelectorBody>, description = "All notifications without a body; those with these `ids`, at most 1000; or those up to and with the cursor `through`"),
-    responses(CommonProblemsWithBody, ReceiptUnavailable, ReceiptOutcomeUnknown,
+    responses(CommonProblemsWithBody, OtherLog, ReceiptUnavailable, ReceiptOutcomeUnknown,
         (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult)))]
 pub(super) async fn mark_read(
     State(app): State<Arc<App>>,
@@ -53,7 +55,7 @@ pub(super) async fn mark_read(
 #[utoipa::path(post, path = "/notifications/{id}/unread", tag = "receipts", operation_id = "unread",
     params(("id" = i64, Path, description = "The user", minimum = 1)),
     request_body(content = Option<SelectorBody>, description = "All notifications without a body; those with these `ids`, at most 1000; or those up to and with the cursor `through`"),
-    responses(CommonProblemsWithBody, ReceiptUnavailable, ReceiptOutcomeUnknown,
+    responses(CommonProblemsWithBody, OtherLog, ReceiptUnavailable, ReceiptOutcomeUnknown,
         (status = 200, description = "Done, and visible in the inbox", body = ReceiptResult)))]
 pub(super) async fn mark_unread(
     State(app): State<Arc<App>>,
@@ -173,7 +175,7 @@ impl SelectorBody {
             return Ok(Self::default());
         }
         serde_json::from_slice(body).map_err(|error| {
-            let expected = r#"{"ids":["…"]}, {"through":"3-1042"} or nothing"#;
+            let expected = r#"{"ids":["…"]}, {"through":"3-1042-5f3a9c01"} or nothing"#;
             Problem::bad_request("body", format!("must be {expected}: {error}"))
         })
     }
@@ -188,7 +190,7 @@ impl SelectorBody {
             (Some(ids), None) => Ok(Selector::Ids(ids.into_iter().collect())),
             (None, Some(through)) => {
                 check_partition("through", through, home)?;
-                Ok(Selector::Through(through.offset))
+                Ok(Selector::Through(through))
             }
             (None, None) => Ok(Selector::All),
         }
@@ -226,7 +228,9 @@ mod tests {
         ] {
             assert!(which(refused).is_err(), "{refused}");
         }
-        assert!(matches!(which(r#"{"through":"3-7"}"#), Ok(Selector::Through(7))));
+        assert!(
+            matches!(which(r#"{"through":"3-7-5f3a9c01"}"#), Ok(Selector::Through(at)) if at.offset == 7)
+        );
         assert!(
             matches!(which(r#"{"ids":["a","b","a"]}"#), Ok(Selector::Ids(ids)) if ids.len() == 2)
         );
@@ -250,7 +254,7 @@ pub(super) mod fuzz {
             .prop_map(|times| format!("{{\"ids\":[{}]}}", vec!["\"a\""; times].join(",")));
         let body = prop_oneof![
             4 => ids.prop_map(|ids| format!("{{\"ids\":[{}]}}", ids.join(","))),
-            3 => "\\{\"through\":\"[34]-([0-9]{1,19}|start)\"\\}",
+            3 => "\\{\"through\":\"[34]-([0-9]{1,19}|start)(-[0-9a-f]{8})?\"\\}",
             1 => many,
             1 => select(&["{}", "[null,null]", "[]", "null"][..]).prop_map(String::from),
             1 => (select(&["ids", "through", "all"][..]), json())
@@ -278,7 +282,7 @@ pub(super) mod fuzz {
                     prop_assert!(ids.len() <= MAX_IDS && text.contains("ids"));
                     prop_assert!(ids.iter().all(|id| id.to_string().len() <= MAX_ID_BYTES));
                 }
-                Selector::Through(offset) => prop_assert!(offset >= -1 && text.contains("through")),
+                Selector::Through(at) => prop_assert!(at.offset >= -1 && text.contains("through")),
                 Selector::All => prop_assert!(!text.contains('"') || text.contains("null")),
             }
         }

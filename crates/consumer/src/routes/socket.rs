@@ -44,7 +44,7 @@ const MAX_MESSAGE_BYTES: usize = 64 << 10;
 const READ_BUFFER_BYTES: usize = 2 << 10;
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A client's message: `{"read":{"ids":["…"]}}`, `{"unread":{"through":"3-7"}}`, `{"dismiss":{}}`.
+/// A client's message: `{"read":{"ids":["…"]}}`, `{"unread":{"through":"3-7-5f3a9c01"}}`, `{"dismiss":{}}`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum SocketCommand {
@@ -183,7 +183,7 @@ async fn run_command(app: &App, user: UserId, text: &str) -> String {
 
 fn parse_command(text: &str) -> Result<(Action, SelectorBody), Problem> {
     let command: SocketCommand = serde_json::from_str(text).map_err(|error| {
-        let expected = r#"{"read":{"ids":["…"]}}, {"read":{"through":"3-1042"}} or {"read":{}}; or unread, or dismiss, in place of read"#;
+        let expected = r#"{"read":{"ids":["…"]}}, {"read":{"through":"3-1042-5f3a9c01"}} or {"read":{}}; or unread, or dismiss, in place of read"#;
         Problem::bad_request("message", format!("must be {expected}: {error}"))
     })?;
     Ok(match command {

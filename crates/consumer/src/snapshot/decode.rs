@@ -74,7 +74,8 @@ pub fn read_snapshot(
 }
 
 fn take_header(mut block: BlockReader<'_>) -> Decoded<Header> {
-    let mut header = Header { last_offsets: [-1; 2], anchors: [None; 2] };
+    let topic_epochs = [block.take_epoch()?, block.take_epoch()?];
+    let mut header = Header { topic_epochs, last_offsets: [-1; 2], anchors: [None; 2] };
     for (last, anchor) in header.last_offsets.iter_mut().zip(&mut header.anchors) {
         (*last, *anchor) = (block.take_int_from(-1)?, block.take_anchor()?);
         if anchor.is_some_and(|anchor: RecordAnchor| anchor.offset > *last) {
@@ -144,8 +145,14 @@ struct Assembler<'a> {
 
 impl<'a> Assembler<'a> {
     fn new(key: &'a SnapshotKey, number: i32, header: Header) -> Self {
-        let Header { last_offsets, anchors } = header;
-        let inboxes = Inboxes { last_offsets, anchors, is_restored: true, ..Inboxes::default() };
+        let Header { topic_epochs, last_offsets, anchors } = header;
+        let inboxes = Inboxes {
+            topic_epochs,
+            last_offsets,
+            anchors,
+            is_restored: true,
+            ..Inboxes::default()
+        };
         Self {
             key,
             number,

@@ -19,7 +19,7 @@ use crate::view::{Inboxes, Limits};
 /// The first bytes of every file.
 pub(super) const MAGIC: &[u8; 8] = b"ntf-snap";
 /// Version of the layout. Files of another one are rejected.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 pub(super) const HEADER_BLOCK: u8 = 1;
 pub(super) const INBOXES_BLOCK: u8 = 2;
@@ -56,6 +56,8 @@ pub struct SnapshotKey {
 /// notifications' value first, then the receipts'.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
+    /// The epochs of the two logs; `None` of a log without one.
+    pub(super) topic_epochs: [Option<u32>; 2],
     /// Offset of the last record applied; −1 before any.
     pub(super) last_offsets: [i64; 2],
     /// Anchor of that record; `None` before any.
@@ -64,7 +66,8 @@ pub(super) struct Header {
 
 impl Header {
     pub(super) fn new(inboxes: &Inboxes) -> Self {
-        Self { last_offsets: inboxes.last_offsets, anchors: inboxes.anchors }
+        let Inboxes { topic_epochs, last_offsets, anchors, .. } = *inboxes;
+        Self { topic_epochs, last_offsets, anchors }
     }
 
     /// The offset of the notifications from which on a reader continues.

@@ -56,6 +56,11 @@ pub(super) fn put_anchor(block: &mut Vec<u8>, anchor: Option<RecordAnchor>) {
     }
 }
 
+pub(super) fn put_epoch(block: &mut Vec<u8>, epoch: Option<u32>) {
+    block.push(u8::from(epoch.is_some()));
+    block.extend(epoch.into_iter().flat_map(u32::to_le_bytes));
+}
+
 /// Appends the key and the partition. The decoder compares these bytes as a whole.
 pub(super) fn put_key(block: &mut Vec<u8>, key: &SnapshotKey, number: i32) {
     let SnapshotKey { notifications, receipts, group, partitions, partitioner, limits } = key;
@@ -122,6 +127,14 @@ impl<'a> BlockReader<'a> {
                 _ => damaged("an id is wrong"),
             },
             _ => damaged("an id of an unknown kind"),
+        }
+    }
+
+    pub(super) fn take_epoch(&mut self) -> Decoded<Option<u32>> {
+        match self.take_byte()? {
+            0 => Ok(None),
+            1 => self.take_array().map(u32::from_le_bytes).map(Some),
+            _ => damaged("an epoch is wrong"),
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
         MAX_BLOCK_BYTES, OFFSETS_ITEM, PENDING_ITEM, SnapshotKey, USER_ITEM, VERSION,
         block_checksum,
     },
-    items::{put_anchor, put_entry, put_int, put_key, put_pending, put_user},
+    items::{put_anchor, put_entry, put_epoch, put_int, put_key, put_pending, put_user},
 };
 use crate::view::{Inboxes, View, inbox::Inbox, inboxes::MAX_CONFLICTS};
 
@@ -181,6 +181,7 @@ impl<W: Write> Encoder<W> {
         encoder.write_bytes(MAGIC)?;
         encoder.write_bytes(&VERSION.to_le_bytes())?;
         put_key(&mut encoder.block, key, number);
+        header.topic_epochs.into_iter().for_each(|epoch| put_epoch(&mut encoder.block, epoch));
         for (last, anchor) in header.last_offsets.iter().zip(header.anchors) {
             put_int(&mut encoder.block, *last);
             put_anchor(&mut encoder.block, anchor);

@@ -79,6 +79,10 @@ pub struct Feed {
     watcher: Watcher,
     user: UserId,
     home: i32,
+    /// Identifies the inboxes that the feed reads. It ends if the partition gets others.
+    inboxes_epoch: u64,
+    /// The epoch of the log, for cursors.
+    log_epoch: Option<u32>,
     category: Option<Box<str>>,
     /// Offset up to which the reader has had every entry.
     sent_through: i64,
@@ -108,28 +112,30 @@ impl Feed {
         if watcher.reader_count() > max_feeds {
             return Err(OpenFeedError::TooMany(max_feeds));
         }
-        let start_offset = match start.since {
-            Since::Cursor(cursor) if cursor.partition == home => cursor.offset,
-            Since::Cursor(_) | Since::Newest | Since::Beginning | Since::Time(_) => -1,
-        };
         let oldest_ms = view.oldest_ms();
         let begin = |inboxes: &Inboxes| {
             let position = inboxes.begin_feed(home, user, &start, oldest_ms);
             let state = inboxes.read_state(user, position.at, oldest_ms);
-            let at = (inboxes.last_offset(), inboxes.last_receipt_offset(), inboxes.lost_below);
+            let last_offsets = (inboxes.last_offset(), inboxes.last_receipt_offset());
+            let at = (inboxes.epoch, last_offsets, inboxes.lost_below);
             (at, state, position)
         };
         // The cursor of an answer to a send may be a moment ahead of the view.
-        let caught_up =
-            |inboxes: &Inboxes| (inboxes.last_offset() >= start_offset).then(|| begin(inboxes));
-        let ((opened_at, receipts_sent_through, lost_below), state, position) = match partition
-            .read_when(home, wait_timeout, caught_up)
-            .await
-        {
+        let is_ahead = |inboxes: &Inboxes, cursor: Cursor| {
+            let is_here = cursor.partition == home && inboxes.is_same_log(cursor);
+            is_here && inboxes.last_offset() < cursor.offset
+        };
+        let caught_up = |inboxes: &Inboxes| match start.since {
+            Since::Cursor(cursor) if is_ahead(inboxes, cursor) => None,
+            _ => Some(begin(inboxes)),
+        };
+        let (at, state, position) = match partition.read_when(home, wait_timeout, caught_up).await {
             Err(ahead @ NotLive::NotCaughtUp(..)) => partition.read_if_live(begin).ok_or(ahead)?,
             found => found?,
         };
+        let (inboxes_epoch, (opened_at, receipts_sent_through), lost_below) = at;
         view.check_lease(home)?;
+        let log_epoch = state.at.epoch;
         let mut events = vec![FeedEvent::State(state)];
         events.extend(position.gap.map(FeedEvent::Gap));
         let feed = Self {
@@ -137,6 +143,8 @@ impl Feed {
             watcher,
             user,
             home,
+            inboxes_epoch,
+            log_epoch,
             category: start.category,
             sent_through: position.after,
             opened_at,
@@ -182,14 +190,19 @@ impl Feed {
     pub fn heartbeat(&mut self) -> Vec<FeedEvent> {
         match self.read_events() {
             Some(events) if events.is_empty() => {
-                vec![FeedEvent::Heartbeat(Cursor::new(self.home, self.sent_through))]
+                vec![FeedEvent::Heartbeat(self.cursor_at(self.sent_through))]
             }
             Some(events) => events,
             None => vec![FeedEvent::End(EndReason::Moved)],
         }
     }
 
-    /// Reads the next batch, which is empty without a lease. `None` if the partition was revoked.
+    fn cursor_at(&self, offset: i64) -> Cursor {
+        Cursor::new(self.home, offset).with_epoch(self.log_epoch)
+    }
+
+    /// Reads the next batch, which is empty without a lease. `None` if the partition was revoked or
+    /// reset.
     fn read_events(&mut self) -> Option<Vec<FeedEvent>> {
         if !self.view.holds_lease() {
             return Some(Vec::new());
@@ -199,6 +212,10 @@ impl Feed {
         let receipts = self.watcher.receipts_after(self.receipts_sent_through);
         let partition = self.view.partition(self.home)?;
         let (batch, position, state, lost_below) = partition.read_if_complete(|inboxes| {
+            // The offsets of a partition that was reset may be those of another log.
+            if inboxes.epoch != self.inboxes_epoch {
+                return None;
+            }
             let is_wanted = |category: Option<&str>| {
                 self.category.as_deref().is_none_or(|wanted| category == Some(wanted))
             };
@@ -214,24 +231,24 @@ impl Feed {
             let position = through.unwrap_or_else(|| inboxes.last_offset().max(self.sent_through));
             // The state of all entries that the reader has by then.
             let state = (receipts.is_none() && !batch.more).then(|| {
-                let at = Cursor::new(self.home, position);
+                let at = self.cursor_at(position);
                 (inboxes.last_receipt_offset(), inboxes.read_state(self.user, at, oldest_ms))
             });
-            (batch, position, state, inboxes.lost_below)
-        })?;
+            Some((batch, position, state, inboxes.lost_below))
+        })??;
         let FeedBatch { items, unread, more, eviction } = batch;
         let mut events = Vec::new();
         if let Some(eviction) = eviction {
             events.push(FeedEvent::Gap(Gap {
                 reason: eviction.reason.into(),
-                after: Some(Cursor::new(self.home, self.sent_through)),
-                through: Cursor::new(self.home, eviction.through),
+                after: Some(self.cursor_at(self.sent_through)),
+                through: self.cursor_at(eviction.through),
             }));
         }
         if lost_below > self.lost_below {
             self.lost_below = lost_below;
             // Without a position of its own: the reader may have had later entries already.
-            let (reason, through) = (GapReason::Retention, Cursor::new(self.home, lost_below - 1));
+            let (reason, through) = (GapReason::Retention, self.cursor_at(lost_below - 1));
             events.push(FeedEvent::Gap(Gap { reason, after: None, through }));
         }
         events.extend(items.into_iter().map(|item| FeedEvent::Notification { item, unread }));

@@ -6,7 +6,7 @@ use std::{
 };
 
 use event_log::{RecordAnchor, StartAt};
-use model::{Receipt, UserId};
+use model::{Cursor, Receipt, UserId};
 
 use super::{
     entry::Entry,
@@ -24,6 +24,8 @@ pub(crate) const MAX_CONFLICTS: usize = 1000;
 pub struct Inboxes {
     pub(crate) users: HashMap<UserId, Inbox>,
     pub(crate) totals: Totals,
+    /// The epoch of each topic, `None` if it is not known.
+    pub(crate) topic_epochs: [Option<u32>; 2],
     /// Offset of the last record applied of each topic; −1 before any.
     pub(crate) last_offsets: [i64; 2],
     /// Offset and checksum of that record; `None` before any, or if the caller computes none.
@@ -53,6 +55,7 @@ impl Default for Inboxes {
         Self {
             users: HashMap::new(),
             totals: Totals::default(),
+            topic_epochs: [None, None],
             last_offsets: [-1, -1],
             anchors: [None, None],
             conflict_offsets: VecDeque::new(),
@@ -75,6 +78,26 @@ impl Inboxes {
     /// Offset of the last receipt record applied; −1 before any.
     pub fn last_receipt_offset(&self) -> i64 {
         self.last_offsets[SourceTopic::Receipts as usize]
+    }
+
+    /// The cursor of this offset of the notifications.
+    pub(super) fn cursor_at(&self, partition: i32, offset: i64) -> Cursor {
+        let epoch = self.topic_epochs[SourceTopic::Notifications as usize];
+        Cursor::new(partition, offset).with_epoch(epoch)
+    }
+
+    /// Returns true if the cursor is known to be of the log that these inboxes were read from. The
+    /// offsets of another log say nothing about this one.
+    pub(super) fn is_same_log(&self, cursor: Cursor) -> bool {
+        cursor.is_of_log(self.topic_epochs[SourceTopic::Notifications as usize])
+    }
+
+    /// Notes the epoch of a topic. Inboxes that were restored from a snapshot of another log are
+    /// invalid.
+    pub(super) fn set_topic_epoch(&mut self, source: SourceTopic, epoch: Option<u32>) {
+        let known = &mut self.topic_epochs[source as usize];
+        self.is_invalid |= self.is_restored && *known != epoch;
+        *known = epoch;
     }
 
     /// Notes that the record at this offset was applied.

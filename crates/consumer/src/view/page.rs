@@ -59,8 +59,8 @@ pub struct FeedStart {
 pub enum Selector {
     /// The entries with these ids.
     Ids(HashSet<NotificationId>),
-    /// The entries up to and with this offset.
-    Through(i64),
+    /// The entries up to and with this cursor.
+    Through(Cursor),
     /// All entries of the inbox.
     All,
 }
@@ -80,6 +80,8 @@ pub struct Page {
     pub gap: Option<Gap>,
     /// Changes whenever the shown content of the inbox does. Every instance computes the same.
     pub version: (i64, i64, i64),
+    /// The epochs of the two topics that the inbox was read from.
+    pub topic_epochs: [Option<u32>; 2],
 }
 
 /// Entries that were asked for may be missing: those after `after`, up to and with `through`.
@@ -89,10 +91,10 @@ pub struct Gap {
     pub reason: GapReason,
     /// The cursor that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = String, required = false, example = "3-7")]
+    #[schema(value_type = String, required = false, example = "3-7-5f3a9c01")]
     pub after: Option<Cursor>,
     /// The last record that may be missing.
-    #[schema(value_type = String, example = "3-40")]
+    #[schema(value_type = String, example = "3-40-5f3a9c01")]
     pub through: Cursor,
 }
 
@@ -106,7 +108,8 @@ pub enum GapReason {
     Expired,
     /// The topic's retention has removed them, or the log has lost them.
     Retention,
-    /// The cursor is of another partition, or of a topic that was deleted and created again.
+    /// The cursor is of another partition, of a topic that was deleted and created again, or has no
+    /// epoch although the log has one.
     Unknown,
 }
 
@@ -124,7 +127,7 @@ impl From<EvictionReason> for GapReason {
 #[schema(as = Notification)]
 pub struct PageItem {
     /// Its position in the log.
-    #[schema(rename = "cursor", value_type = String, example = "3-1042")]
+    #[schema(rename = "cursor", value_type = String, example = "3-1042-5f3a9c01")]
     pub at: Cursor,
     /// When it was sent, in milliseconds since 1970.
     #[schema(ignore)]
@@ -151,7 +154,7 @@ pub struct PageBody {
     /// Number of unread notifications in the whole inbox.
     unread: u64,
     /// Pass it as `since` to continue after this page.
-    #[schema(example = "3-1042")]
+    #[schema(example = "3-1042-5f3a9c01")]
     cursor: String,
     /// True if `limit` left notifications out.
     #[schema(required = false, nullable = false)]
@@ -176,7 +179,7 @@ pub struct ReadState {
 
 /// The most bytes that [`PageItem::write_json`] and a comma add to an item's own JSON.
 const ITEM_OVERHEAD_BYTES: usize =
-    EntryState::MAX_JSON_BYTES + ",\"cursor\":\"12-1234567890\"},".len();
+    EntryState::MAX_JSON_BYTES + ",\"cursor\":\"12-1234567890-5f3a9c01\"},".len();
 
 impl PageItem {
     /// Appends the whole JSON object of this entry.
@@ -197,7 +200,7 @@ impl Page {
         self.unread += other.unread;
     }
 
-    /// `{"notifications":[…],"unread":1,"cursor":"3-1042"}`, with a `message` if the page is
+    /// `{"notifications":[…],"unread":1,"cursor":"3-1042-5f3a9c01"}`, with a `message` if the page is
     /// empty, and with `more` and `gap` if they are set.
     pub fn to_json(&self) -> String {
         let length =

@@ -104,6 +104,12 @@ impl PartitionView {
         totals
     }
 
+    /// The epoch of the notifications' log; `None` if it is not known, or not assigned here.
+    pub fn log_epoch(&self) -> Option<u32> {
+        let assignment = self.assignment.read();
+        assignment.as_ref()?.inboxes.topic_epochs[SourceTopic::Notifications as usize]
+    }
+
     /// Returns true if the partition is assigned to this instance, live or not.
     pub fn is_owned(&self) -> bool {
         self.assignment.read().is_some()
@@ -196,6 +202,13 @@ impl PartitionView {
                 start
             }
             _ => StartAt::Beginning,
+        }
+    }
+
+    /// Notes the epoch of a topic of this partition.
+    pub(crate) fn set_topic_epoch(&self, source: SourceTopic, epoch: Option<u32>) {
+        if let Some(AssignedInboxes { inboxes, .. }) = &mut *self.assignment.write() {
+            inboxes.set_topic_epoch(source, epoch);
         }
     }
 

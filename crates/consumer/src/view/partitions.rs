@@ -6,8 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use event_log::Position;
 use jiff::Timestamp;
-use model::{Action, NotificationId, Partitioner, UserId};
+use model::{Action, Cursor, NotificationId, Partitioner, UserId};
 use tokio::sync::watch;
 
 use super::{
@@ -15,6 +16,7 @@ use super::{
     inboxes::Inboxes,
     page::{GapReason, Page, PageQuery, Selector, Since},
     partition::PartitionView,
+    rebuild::SourceTopic,
     status::{BehindSince, NotLive, PartitionStatus},
 };
 
@@ -103,17 +105,23 @@ impl View {
     ) -> Result<Page, NotLive> {
         let (home, partition, wait_timeout) = self.find_home(user, wait_timeout).await?;
         let read = |inboxes: &Inboxes| inboxes.read_page(home, user, query, self.oldest_ms());
-        let at_least = query.at_least.map_or(-1, |cursor| cursor.offset);
         let mut page = partition
-            .read_when(home, wait_timeout, |inboxes| {
-                (inboxes.last_offset() >= at_least).then(|| read(inboxes))
+            .read_when(home, wait_timeout, |inboxes| match query.at_least {
+                Some(at_least) if !inboxes.is_same_log(at_least) => {
+                    Some(Err(NotLive::OtherLog(at_least)))
+                }
+                Some(at_least) if inboxes.last_offset() < at_least.offset => None,
+                Some(_) | None => Some(Ok(read(inboxes))),
             })
-            .await?;
+            .await??;
         // The cursor of an answer to a send may be a moment ahead of the view.
-        let is_ahead = |page: &Page| page.gap.is_some_and(|gap| gap.reason == GapReason::Unknown);
-        if matches!(query.since, Since::Cursor(cursor) if cursor.partition == home)
-            && is_ahead(&page)
-        {
+        let is_ahead = |page: &Page| {
+            let is_unknown = page.gap.is_some_and(|gap| gap.reason == GapReason::Unknown);
+            let is_here =
+                |cursor: Cursor| cursor.partition == home && cursor.is_of_log(page.cursor.epoch);
+            is_unknown && matches!(query.since, Since::Cursor(cursor) if is_here(cursor))
+        };
+        if is_ahead(&page) {
             let caught_up = |inboxes: &Inboxes| Some(read(inboxes)).filter(|page| !is_ahead(page));
             page = partition.read_when(home, wait_timeout, caught_up).await.unwrap_or(page);
         }
@@ -153,23 +161,31 @@ impl View {
         wait_timeout: Duration,
     ) -> Result<Vec<NotificationId>, NotLive> {
         let (home, partition, wait_timeout) = self.find_home(user, wait_timeout).await?;
-        let read = |inboxes: &Inboxes| {
-            Some(inboxes.would_change(user, action, selector, self.oldest_ms()))
+        let read = |inboxes: &Inboxes| match selector {
+            Selector::Through(cursor) if !inboxes.is_same_log(*cursor) => {
+                Err(NotLive::OtherLog(*cursor))
+            }
+            _ => Ok(inboxes.would_change(user, action, selector, self.oldest_ms())),
         };
-        let ids = partition.read_when(home, wait_timeout, read).await?;
+        let ids = partition.read_when(home, wait_timeout, |inboxes| Some(read(inboxes))).await??;
         self.check_lease(home)?;
         Ok(ids)
     }
 
-    /// Waits until the receipt at this offset of this user's partition is applied.
+    /// Waits until the receipt at this position of this user's partition is applied.
     pub async fn wait_for_receipt(
         &self,
         user: UserId,
-        offset: i64,
+        at: Position,
         wait_timeout: Duration,
     ) -> Result<(), NotLive> {
         let (home, partition, wait_timeout) = self.find_home(user, wait_timeout).await?;
-        let applied = |inboxes: &Inboxes| (inboxes.last_receipt_offset() >= offset).then_some(());
+        let applied = |inboxes: &Inboxes| {
+            // A topic that was created again may have another record at this offset.
+            let epoch = inboxes.topic_epochs[SourceTopic::Receipts as usize];
+            let is_same_log = at.epoch.is_none() || at.epoch == epoch;
+            (is_same_log && inboxes.last_receipt_offset() >= at.offset).then_some(())
+        };
         partition.read_when(home, wait_timeout, applied).await
     }
 

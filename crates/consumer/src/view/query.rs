@@ -46,7 +46,7 @@ impl Inboxes {
         let Some(inbox) = self.users.get(&user) else { return Vec::new() };
         let selected = |entry: &&Entry| match selector {
             Selector::Ids(ids) => ids.contains(&entry.id),
-            Selector::Through(offset) => entry.offset <= *offset,
+            Selector::Through(through) => entry.offset <= through.offset,
             Selector::All => true,
         };
         inbox
@@ -66,12 +66,21 @@ impl Inboxes {
         query: &PageQuery,
         oldest_ms: i64,
     ) -> Page {
-        let here = Cursor::new(partition, self.last_offset());
+        let here = self.cursor_at(partition, self.last_offset());
+        let topic_epochs = self.topic_epochs;
         let inbox = self.users.get(&user);
         let gap = self.find_gap(partition, inbox, query.since, oldest_ms);
         let Some(inbox) = inbox else {
             let (items, version) = (Vec::new(), (-1, -1, 0));
-            return Page { items, unread: 0, cursor: here, more: false, gap, version };
+            return Page {
+                items,
+                unread: 0,
+                cursor: here,
+                more: false,
+                gap,
+                version,
+                topic_epochs,
+            };
         };
         let after = start_offset(query.since, gap);
         let matches = |entry: &&Entry| {
@@ -90,7 +99,7 @@ impl Inboxes {
             if matches(&entry) {
                 matching += 1;
                 if query.since == Since::Newest || items.len() < limit {
-                    items.extend(page_item(partition, entry));
+                    items.extend(self.page_item(partition, entry));
                 }
             }
         }
@@ -99,7 +108,8 @@ impl Inboxes {
             items.drain(..items.len() - limit);
         }
         let cursor = if more { items.last().map_or(here, |item| item.at) } else { here };
-        Page { items, unread, cursor, more, gap, version: inbox.version(oldest_ms) }
+        let version = inbox.version(oldest_ms);
+        Page { items, unread, cursor, more, gap, version, topic_epochs }
     }
 
     /// Finds the start of a feed of this user.
@@ -126,7 +136,7 @@ impl Inboxes {
         };
         let eviction = inbox.and_then(|inbox| inbox.last_eviction(oldest_ms));
         let after = eviction.map_or(offset, |eviction| offset.max(eviction.through));
-        FeedPosition { at: Cursor::new(partition, offset), after, gap }
+        FeedPosition { at: self.cursor_at(partition, offset), after, gap }
     }
 
     /// At most `max_items` entries of this user after an offset, oldest first, whose category
@@ -147,7 +157,7 @@ impl Inboxes {
         let items: Vec<_> = wanted
             .by_ref()
             .take(max_items)
-            .filter_map(|entry| page_item(partition, entry))
+            .filter_map(|entry| self.page_item(partition, entry))
             .collect();
         let more = wanted.next().is_some();
         let unread = inbox.shown_after(-1, oldest_ms).filter(|entry| !entry.state.read).count();
@@ -179,7 +189,7 @@ impl Inboxes {
         oldest_ms: i64,
     ) -> Option<Gap> {
         let eviction = inbox.and_then(|inbox| inbox.last_eviction(oldest_ms));
-        let through = |offset| Cursor::new(partition, offset);
+        let through = |offset| self.cursor_at(partition, offset);
         match since {
             Since::Newest | Since::Beginning => None,
             Since::Time(from) => {
@@ -193,7 +203,10 @@ impl Inboxes {
                 let gap = |reason, offset| {
                     Some(Gap { reason, after: Some(cursor), through: through(offset) })
                 };
-                if cursor.partition != partition || cursor.offset > self.last_offset() {
+                if cursor.partition != partition
+                    || !self.is_same_log(cursor)
+                    || cursor.offset > self.last_offset()
+                {
                     return gap(GapReason::Unknown, self.last_offset());
                 }
                 match eviction {
@@ -208,6 +221,15 @@ impl Inboxes {
             }
         }
     }
+
+    fn page_item(&self, partition: i32, entry: &Entry) -> Option<PageItem> {
+        Some(PageItem {
+            at: self.cursor_at(partition, entry.offset),
+            sent_at_ms: entry.sent_at_ms,
+            state: entry.state,
+            json: entry.json.clone()?,
+        })
+    }
 }
 
 /// The offset after which to read: that of the cursor, or −1 without one. A cursor of another log
@@ -219,13 +241,4 @@ fn start_offset(since: Since, gap: Option<Gap>) -> i64 {
         }
         Since::Cursor(_) | Since::Newest | Since::Beginning | Since::Time(_) => -1,
     }
-}
-
-fn page_item(partition: i32, entry: &Entry) -> Option<PageItem> {
-    Some(PageItem {
-        at: Cursor::new(partition, entry.offset),
-        sent_at_ms: entry.sent_at_ms,
-        state: entry.state,
-        json: entry.json.clone()?,
-    })
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use event_log::Behind;
 use jiff::Timestamp;
-use model::headers::to_millisecond;
+use model::{Cursor, headers::to_millisecond};
 
 use super::rebuild::RebuildProgress;
 
-/// Why a partition cannot answer now.
+/// Why a partition does not answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum NotLive {
     /// It is not assigned to this instance.
@@ -30,6 +30,12 @@ pub enum NotLive {
     /// Its last record applied, at this offset, is before the one that the request needs.
     #[error("partition {0}, where this inbox lives, has not caught up to the requested cursor")]
     NotCaughtUp(i32, i64),
+    /// The request names a position in another log. Waiting does not help.
+    #[error(
+        "{0} is not a cursor of the log as it is now: the topic was created again, or the cursor has \
+         no epoch"
+    )]
+    OtherLog(Cursor),
 }
 
 /// Since when and why a partition cannot follow its log.

@@ -174,7 +174,9 @@ proptest! {
         unread in any::<bool>(), category in option::of(text()),
         at_least in option::of(-1..30_i64), which in prop_oneof![
             Just(Selector::All),
-            any::<i64>().prop_map(Selector::Through),
+            any::<i64>().prop_map(|offset| {
+                Selector::Through(Cursor { partition: 0, offset, epoch: None })
+            }),
             vec(id(), 0..4).prop_map(|ids| {
                 Selector::Ids(ids.iter().filter_map(|id| NotificationId::from_text(id)).collect())
             }),

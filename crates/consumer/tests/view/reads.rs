@@ -136,6 +136,64 @@ async fn entries_that_are_missing_after_a_cursor_are_a_gap_with_its_reason() {
 }
 
 #[tokio::test]
+async fn a_cursor_of_another_log_is_a_gap_and_proves_nothing_however_far_the_log_has_grown() {
+    let mut bench = Bench::new(Limits::default());
+    bench.notifications.on_topic_epoch(Some(8));
+    bench.assign(0);
+    bench.go_live();
+    for offset in 0..5 {
+        bench.notify(offset, 1, id(usize::try_from(offset).expect("small")), 0);
+    }
+    let at = |offset, epoch| Cursor::new(0, offset).with_epoch(epoch);
+    let page_since = async |cursor| {
+        let query = PageQuery { since: Since::Cursor(cursor), ..PageQuery::default() };
+        let page = bench.read(1, &query).await.expect("live");
+        assert!(page.items.iter().all(|item| item.at.epoch == Some(8)));
+        (page.items.len(), page.gap.map(|gap| gap.reason), page.cursor)
+    };
+    let here = at(4, Some(8));
+    assert_eq!(page_since(at(1, Some(8))).await, (3, None, here));
+    // Of an earlier topic, and of before cursors had epochs.
+    for epoch in [Some(7), None] {
+        let other = at(1, epoch);
+        assert_eq!(page_since(other).await, (5, Some(GapReason::Unknown), here));
+        let query = PageQuery { at_least: Some(other), ..PageQuery::default() };
+        assert_eq!(bench.read(1, &query).await.err(), Some(NotLive::OtherLog(other)));
+        let through = Selector::Through(other);
+        let changed = bench.view.would_change(user(1), Action::Read, &through, NOW).await;
+        assert_eq!(changed, Err(NotLive::OtherLog(other)));
+    }
+    // The position before the first record is the same in every log.
+    assert_eq!(page_since(at(-1, None)).await, (5, None, here));
+    let through = Selector::Through(at(1, Some(8)));
+    let changed = bench.view.would_change(user(1), Action::Read, &through, NOW).await;
+    assert_eq!(changed.map(|ids| ids.len()), Ok(2));
+    let query = PageQuery { at_least: Some(at(4, Some(8))), ..PageQuery::default() };
+    assert!(bench.read(1, &query).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_feed_ends_when_its_partition_starts_over_though_the_reader_was_slow() {
+    let mut bench = Bench::live(Limits::default());
+    for offset in 0..40 {
+        bench.notify(offset, 1, id(usize::try_from(offset).expect("small")), 0);
+    }
+    let (view, start) = (Arc::clone(&bench.view), FeedStart::default());
+    let (mut feed, _) = Feed::open(view, user(1), start, 1, NOW).await.expect("open");
+    // More entries follow than one batch has, so the feed does not wait for a change.
+    assert_eq!(feed.next_events().await.len(), 32);
+    bench.notifications.on_reset(0, "for this test");
+    bench.notifications.on_revoked(0);
+    bench.assign(0);
+    bench.go_live();
+    for offset in 0..60 {
+        bench.notify(offset, 1, id(100 + usize::try_from(offset).expect("small")), 0);
+    }
+    let events = feed.next_events().await;
+    assert!(matches!(events[..], [FeedEvent::End(EndReason::Moved)]), "{events:?}");
+}
+
+#[tokio::test]
 async fn an_inbox_of_which_everything_is_too_old_takes_no_memory_and_its_gap_is_still_said() {
     let limits = Limits { entries: 10, age: Duration::from_secs(3600) };
     let mut bench = Bench::live(limits);

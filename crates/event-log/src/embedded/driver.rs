@@ -69,6 +69,8 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
     }
 
     pub(super) async fn run(mut self) {
+        // A topic of this log is never created again while the file is open.
+        self.partitions.confirm_topic_epoch(u64::MAX, Some(self.topic.epoch));
         if self.commands.is_none() {
             let all = self.topic.partitions.clone();
             self.assign_partitions(&all);

@@ -14,7 +14,10 @@ use super::open::OpenError;
 const APPLICATION_ID: i64 = 0x6e6c_6f67;
 
 /// Each migrates the file from the version that is its index to the next, and sets `user_version`.
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/0001_log.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/0001_log.sql"),
+    include_str!("../../migrations/0002_epoch.sql"),
+];
 
 /// How long a connection waits for a lock: a checkpoint for a reader, the writer for a SQLite shell.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

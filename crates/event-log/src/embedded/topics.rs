@@ -26,6 +26,8 @@ const MAX_PARTITIONS: u32 = 10_000;
 pub(super) struct Topics(RwLock<HashMap<String, Arc<TopicState>>>);
 
 pub(super) struct TopicState {
+    /// Tells this log from another one with the same topics.
+    pub(super) epoch: u32,
     pub(super) partitions: Vec<Arc<EmbeddedPartition>>,
     /// Wakes the readers when the end of a partition has moved.
     pub(super) moved: Arc<watch::Sender<()>>,
@@ -36,6 +38,8 @@ pub(super) struct TopicState {
 pub(super) struct EmbeddedPartition {
     pub(super) id: i64,
     pub(super) number: i32,
+    /// The topic's.
+    pub(super) epoch: u32,
     start: AtomicI64,
     end: AtomicI64,
     /// The same as the topic's.
@@ -118,8 +122,8 @@ impl Topics {
     /// Reads the topics and the start and end of each partition from the file. Known partitions are
     /// moved forward to these.
     pub(super) async fn load_topics(&self, file: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        let rows: Vec<(String, i64, i32, i64, Option<i64>)> = sqlx::query_as(
-            "SELECT topics.name, partitions.id, partitions.number, start_offset,
+        let rows: Vec<(String, u32, i64, i32, i64, Option<i64>)> = sqlx::query_as(
+            "SELECT topics.name, topics.epoch, partitions.id, partitions.number, start_offset,
                     (SELECT max(place) FROM records
                      WHERE place >= partitions.id << 40 AND place < (partitions.id + 1) << 40)
              FROM partitions JOIN topics ON topics.id = topic_id
@@ -128,7 +132,7 @@ impl Topics {
         .fetch_all(file)
         .await?;
         let mut read: HashMap<String, TopicState> = HashMap::new();
-        for (topic, id, number, start, last) in rows {
+        for (topic, epoch, id, number, start, last) in rows {
             let end = last
                 .map_or(start, |last| start.max(EmbeddedPartition::offset_from_place(last) + 1));
             if let Ok(known) = self.find_partition(&topic, number) {
@@ -140,13 +144,15 @@ impl Topics {
                 continue;
             }
             let state = read.entry(topic).or_insert_with(|| TopicState {
+                epoch,
                 partitions: Vec::new(),
                 moved: Arc::default(),
                 cleanup: Mutex::new(None),
             });
             let (start, end) = (AtomicI64::new(start), AtomicI64::new(end));
             let moved = Arc::clone(&state.moved);
-            state.partitions.push(Arc::new(EmbeddedPartition { id, number, start, end, moved }));
+            let partition = EmbeddedPartition { id, number, epoch, start, end, moved };
+            state.partitions.push(Arc::new(partition));
         }
         self.0.write().extend(read.into_iter().map(|(topic, state)| (topic, Arc::new(state))));
         Ok(())
@@ -193,10 +199,12 @@ fn check_topic(topic: &Topic) -> Result<(), TopicError> {
 
 async fn create_topic(file: &mut SqliteConnection, topic: &Topic) -> Result<(), sqlx::Error> {
     let mut transaction = file.begin().await?;
-    let id: i64 = sqlx::query_scalar("INSERT INTO topics (name) VALUES (?) RETURNING id")
-        .bind(&topic.name)
-        .fetch_one(&mut *transaction)
-        .await?;
+    let id: i64 = sqlx::query_scalar(
+        "INSERT INTO topics (name, epoch) VALUES (?, random() & 0xffffffff) RETURNING id",
+    )
+    .bind(&topic.name)
+    .fetch_one(&mut *transaction)
+    .await?;
     for number in 0..topic.partitions {
         sqlx::query("INSERT INTO partitions (topic_id, number) VALUES (?, ?)")
             .bind(id)

@@ -158,8 +158,9 @@ impl WriterThread {
                 ends.values().for_each(|(partition, end)| partition.set_end_offset(*end));
                 ends.values().for_each(|(partition, _)| partition.wake_readers());
                 for (append, offset) in batch.drain(..).zip(offsets) {
-                    let partition = append.partition.number;
-                    let _ = append.ack.send(Ok(Position { partition, offset }));
+                    let (partition, epoch) =
+                        (append.partition.number, Some(append.partition.epoch));
+                    let _ = append.ack.send(Ok(Position { partition, offset, epoch }));
                 }
             }
             Err(error) => {

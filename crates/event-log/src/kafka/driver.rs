@@ -20,6 +20,7 @@ use super::{
     KafkaSettings,
     admin::AdminHandle,
     behind_checks::{BehindChecks, BehindReport},
+    epochs::TopicEpochs,
     messages::read_record,
     metadata::{MetadataAnswer, MetadataQueries, MetadataQuery},
 };
@@ -27,12 +28,18 @@ use crate::{
     LogUnreachable, PartitionHandler, Record, Watermarks,
     assigned_partitions::AssignedPartitions,
     partition_offsets::AssignmentEpoch,
-    partition_state::{Action, Actions, OffsetGap, PartitionState},
+    partition_state::{Action, Actions, OffsetGap, PartitionState, ResetReason},
     reader::ReaderStatus,
 };
 
 /// How often the brokers are asked for the topic's partition count and the partitions' ends.
 const METADATA_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the brokers are asked for the topic's epoch: after an assignment until they answer, and
+/// later. It is one small request.
+const EPOCH_RETRY_INTERVAL: Duration = Duration::from_millis(200);
+const EPOCH_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a partition that has caught up waits for the topic's epoch before it becomes live.
+const EPOCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the handler and the tracker are asked for a partition to reset.
 const RESET_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// How often at most the brokers are asked about gaps between offsets.
@@ -47,6 +54,12 @@ pub(super) struct PartitionDriver<H> {
     queries: MetadataQueries,
     /// `None` if the handler does not want them.
     behind: Option<BehindChecks>,
+    epochs: TopicEpochs,
+    /// True while the query for the topic's epoch is not answered.
+    is_epoch_queried: bool,
+    epoch_queried_at: Option<Instant>,
+    /// When the first assignment was made for which the topic's epoch is not confirmed.
+    unconfirmed_since: Option<Instant>,
     /// The widest gap of each partition that the brokers have not been asked about yet.
     gaps: HashMap<i32, OffsetGap>,
     metadata_checked_at: Option<Instant>,
@@ -63,14 +76,16 @@ impl<H: PartitionHandler> PartitionDriver<H> {
     pub(super) fn new(
         settings: &KafkaSettings,
         admin: AdminHandle,
+        epochs: &TopicEpochs,
         topic: &str,
         partition_count: Option<u32>,
         status: Arc<ReaderStatus>,
         handler: H,
     ) -> Result<Self, LogUnreachable> {
-        let queries = MetadataQueries::start_thread(admin, topic.to_owned()).map_err(|error| {
-            LogUnreachable(format!("cannot start the metadata thread: {error}"))
-        })?;
+        let queries = MetadataQueries::start_thread(admin, epochs.clone(), topic.to_owned())
+            .map_err(|error| {
+                LogUnreachable(format!("cannot start the metadata thread: {error}"))
+            })?;
         let ends = settings.end_offset_config();
         let behind =
             handler.wants_behind().then(|| BehindChecks::start(ends, topic)).transpose()?;
@@ -78,6 +93,10 @@ impl<H: PartitionHandler> PartitionDriver<H> {
             partitions: AssignedPartitions::new(topic, handler, None),
             queries,
             behind,
+            epochs: epochs.clone(),
+            is_epoch_queried: false,
+            epoch_queried_at: None,
+            unconfirmed_since: None,
             gaps: HashMap::new(),
             metadata_checked_at: None,
             resets_checked_at: Instant::now(),
@@ -138,6 +157,10 @@ impl<H: PartitionHandler> PartitionDriver<H> {
             }
             Some(Err(KafkaError::MessageConsumptionFatal(code))) => return Err(code),
             Some(Err(error)) => {
+                if is_topic_missing(&error) {
+                    // It may have been created again: ask now.
+                    self.epoch_queried_at = None;
+                }
                 if let (Some(behind), Some(code)) = (&mut self.behind, error.rdkafka_error_code()) {
                     behind.note_error(code);
                 }
@@ -192,8 +215,14 @@ impl<H: PartitionHandler> PartitionDriver<H> {
                 MetadataAnswer::Watermarks(query, watermarks) => {
                     self.handle_watermarks(query, watermarks);
                 }
+                MetadataAnswer::TopicEpoch(assignment, epoch) => {
+                    self.is_epoch_queried = false;
+                    self.confirm_topic_epoch(assignment, epoch);
+                }
+                MetadataAnswer::TopicEpochUnknown => self.is_epoch_queried = false,
             }
         }
+        self.query_topic_epoch();
         if is_due(&mut self.resets_checked_at, RESET_CHECK_INTERVAL)
             && let Some((partition, reason)) = self.partitions.next_reset()
         {
@@ -249,6 +278,40 @@ impl<H: PartitionHandler> PartitionDriver<H> {
                 log_failure(topic, partition, sought);
             }
             log_failure(topic, partition, consumer.resume(&listed(partition)));
+        }
+    }
+
+    /// Asks for the topic's epoch if that is due. A topic that was deleted and created again has
+    /// another one. Without an answer for too long, the partitions go on with what is known.
+    fn query_topic_epoch(&mut self) {
+        let unconfirmed = self.partitions.unconfirmed_assignment();
+        if let Some(assignment) = unconfirmed {
+            let since = self.unconfirmed_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= EPOCH_TIMEOUT {
+                let topic = self.partitions.topic();
+                tracing::warn!(
+                    kafka.topic = topic,
+                    "the brokers do not return the topic's id; cursors may have no epoch",
+                );
+                let known = self.epochs.known(topic);
+                self.confirm_topic_epoch(assignment, known);
+            }
+        } else {
+            self.unconfirmed_since = None;
+        }
+        let interval = unconfirmed.map_or(EPOCH_CHECK_INTERVAL, |_| EPOCH_RETRY_INTERVAL);
+        let is_due = self.epoch_queried_at.is_none_or(|at| at.elapsed() >= interval);
+        let last = self.partitions.last_assignment();
+        if is_due && !self.is_epoch_queried && last > 0 {
+            self.epoch_queried_at = Some(Instant::now());
+            self.is_epoch_queried = true;
+            self.queries.send(MetadataQuery::TopicEpoch(last));
+        }
+    }
+
+    fn confirm_topic_epoch(&mut self, assignment: u64, epoch: Option<u32>) {
+        for partition in self.partitions.confirm_topic_epoch(assignment, epoch) {
+            self.transition(partition, None, |state| state.reset(ResetReason::TopicRecreated));
         }
     }
 
@@ -316,7 +379,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
                 self.partitions.report_lost_offsets(partition, gap, watermarks.low);
             }
             MetadataQuery::Inspect(_) => self.handle_inspection(partition, watermarks),
-            MetadataQuery::PartitionCount => {}
+            MetadataQuery::PartitionCount | MetadataQuery::TopicEpoch(_) => {}
         }
     }
 
@@ -375,4 +438,16 @@ fn is_due(last: &mut Instant, interval: Duration) -> bool {
         *last = Instant::now();
     }
     due
+}
+
+fn is_topic_missing(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopicId
+                | RDKafkaErrorCode::UnknownPartition
+        )
+    )
 }

@@ -22,6 +22,7 @@ use super::{
     admin::AdminHandle,
     context::{ClientLog, LOST_BROKERS},
     driver::PartitionDriver,
+    epochs::TopicEpochs,
 };
 use crate::{Follower, LogUnreachable, PartitionHandler, reader::FollowerCommand};
 
@@ -38,11 +39,13 @@ impl ConsumerContext for ClientLog {}
 pub(super) fn follow_topic<H: PartitionHandler>(
     settings: &KafkaSettings,
     admin: AdminHandle,
+    epochs: &TopicEpochs,
     topic: &str,
     handler: H,
 ) -> Result<Follower, LogUnreachable> {
     let config = settings.follower_config();
-    let driver = PartitionDriver::new(settings, admin, topic, None, Arc::default(), handler)?;
+    let driver =
+        PartitionDriver::new(settings, admin, epochs, topic, None, Arc::default(), handler)?;
     // Here and not on the thread, so that a wrong setting is an error at the start.
     let first = create_client(&config)?;
     let topic = topic.to_owned();

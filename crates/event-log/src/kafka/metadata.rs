@@ -1,4 +1,4 @@
-//! Queries to the brokers about a topic that is being read: watermarks and the partition count.
+//! Queries to the brokers about a topic that is being read: watermarks, partition count and epoch.
 //! They block, and the polling thread must not, so a thread of its own sends them.
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
 
 use rdkafka::error::KafkaResult;
 
-use super::admin::AdminHandle;
+use super::{admin::AdminHandle, epochs::TopicEpochs};
 use crate::{Watermarks, partition_offsets::AssignmentEpoch, partition_state::OffsetGap};
 
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,6 +29,8 @@ pub(super) enum MetadataQuery {
     Inspect(AssignmentEpoch),
     /// How many partitions the topic has. Sent once.
     PartitionCount,
+    /// The topic's epoch, after the assignment of this number. Sent once, before any other query.
+    TopicEpoch(u64),
 }
 
 impl MetadataQuery {
@@ -38,7 +40,7 @@ impl MetadataQuery {
             | Self::Inspect(assignment)
             | Self::EndOffset { assignment, .. }
             | Self::Gap { assignment, .. } => Some(assignment),
-            Self::PartitionCount => None,
+            Self::PartitionCount | Self::TopicEpoch(_) => None,
         }
     }
 }
@@ -48,6 +50,10 @@ pub(super) enum MetadataAnswer {
     Watermarks(MetadataQuery, Watermarks),
     /// 0 if the brokers cannot describe the topic.
     PartitionCount(u32),
+    /// The topic's epoch, after the assignment of this number; `None` if the broker has no topic ids.
+    TopicEpoch(u64, Option<u32>),
+    /// The brokers did not return the topic's epoch.
+    TopicEpochUnknown,
 }
 
 /// The two ends of the thread that sends the queries. The thread ends when this is dropped.
@@ -57,12 +63,16 @@ pub(super) struct MetadataQueries {
 }
 
 impl MetadataQueries {
-    pub(super) fn start_thread(admin: AdminHandle, topic: String) -> std::io::Result<Self> {
+    pub(super) fn start_thread(
+        admin: AdminHandle,
+        epochs: TopicEpochs,
+        topic: String,
+    ) -> std::io::Result<Self> {
         let (queries, received) = channel();
         let (answered, answers) = channel();
         std::thread::Builder::new()
             .name("kafka-metadata".into())
-            .spawn(move || run_queries(&admin, &topic, &received, &answered))?;
+            .spawn(move || run_queries(&admin, &epochs, &topic, &received, &answered))?;
         Ok(Self { queries, answers })
     }
 
@@ -78,6 +88,7 @@ impl MetadataQueries {
 
 fn run_queries(
     admin: &AdminHandle,
+    epochs: &TopicEpochs,
     topic: &str,
     queries: &Receiver<MetadataQuery>,
     answers: &Sender<MetadataAnswer>,
@@ -86,7 +97,7 @@ fn run_queries(
     while let Ok(first) = queries.recv() {
         pending.push_back(first);
         while let Some(query) = pending.pop_front() {
-            match send_query(admin, topic, query) {
+            match send_query(admin, epochs, topic, query) {
                 Ok(answer) => {
                     if answers.send(answer).is_err() {
                         return;
@@ -94,14 +105,27 @@ fn run_queries(
                 }
                 Err(error) => {
                     tracing::debug!(kafka.topic = topic, ?query, %error, "metadata query failed");
-                    if let MetadataQuery::Watermarks(_) = query {
-                        pending.push_back(query);
-                        std::thread::sleep(RETRY_DELAY);
+                    match query {
+                        MetadataQuery::Watermarks(_) => {
+                            pending.push_back(query);
+                            std::thread::sleep(RETRY_DELAY);
+                        }
+                        MetadataQuery::TopicEpoch(_) => {
+                            if answers.send(MetadataAnswer::TopicEpochUnknown).is_err() {
+                                return;
+                            }
+                        }
+                        MetadataQuery::EndOffset { .. }
+                        | MetadataQuery::Gap { .. }
+                        | MetadataQuery::Inspect(_)
+                        | MetadataQuery::PartitionCount => {}
                     }
                 }
             }
             loop {
                 match queries.try_recv() {
+                    // Partitions wait for it before they become live.
+                    Ok(first @ MetadataQuery::TopicEpoch(_)) => pending.push_front(first),
                     Ok(newer) => {
                         // An assignment that is over needs no watermarks.
                         pending.retain(|older| {
@@ -121,9 +145,14 @@ fn run_queries(
 
 fn send_query(
     admin: &AdminHandle,
+    epochs: &TopicEpochs,
     topic: &str,
     query: MetadataQuery,
 ) -> KafkaResult<MetadataAnswer> {
+    if let MetadataQuery::TopicEpoch(assignment) = query {
+        let epoch = epochs.fetch(&[topic], METADATA_TIMEOUT)?;
+        return Ok(MetadataAnswer::TopicEpoch(assignment, epoch.first().copied().flatten()));
+    }
     let Some(AssignmentEpoch { partition, .. }) = query.assignment() else {
         let metadata =
             admin.query(|client| client.fetch_metadata(Some(topic), METADATA_TIMEOUT))?;

@@ -5,6 +5,8 @@ mod admin;
 mod config;
 mod context;
 mod statistics;
+mod topic_id;
+mod epochs;
 mod topic_config;
 mod topics;
 mod writer;
@@ -28,6 +30,7 @@ use crate::{
     Follower, Group, LogUnreachable, PartitionHandler, Reader, Topic, TopicError, dlq::DlqWriter,
 };
 use admin::AdminHandle;
+use epochs::TopicEpochs;
 
 /// Apache Kafka, reached through librdkafka. A cheap handle, to be cloned.
 #[derive(Clone)]
@@ -35,6 +38,7 @@ pub struct Kafka {
     settings: Arc<KafkaSettings>,
     admin: AdminHandle,
     writer: KafkaWriter,
+    epochs: TopicEpochs,
 }
 
 impl Kafka {
@@ -43,8 +47,9 @@ impl Kafka {
     pub fn new(settings: KafkaSettings) -> Result<Self, LogUnreachable> {
         settings.check_build()?;
         let admin = AdminHandle::new(settings.admin_config())?;
-        let writer = KafkaWriter::new(&settings, admin.clone())?;
-        Ok(Self { settings: Arc::new(settings), admin, writer })
+        let epochs = TopicEpochs::new(admin.clone());
+        let writer = KafkaWriter::new(&settings, admin.clone(), epochs.clone())?;
+        Ok(Self { settings: Arc::new(settings), admin, writer, epochs })
     }
 
     pub(crate) fn writer(&self) -> KafkaWriter {
@@ -53,7 +58,15 @@ impl Kafka {
 
     pub(crate) async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
         let ensured = topics::ensure_topics(&self.admin, &self.settings.brokers, topics).await;
-        ensured.map_err(|error| self.add_topic_advice(error))
+        ensured.map_err(|error| self.add_topic_advice(error))?;
+        let names: Vec<_> = topics.iter().map(|topic| topic.name.clone()).collect();
+        topics::await_epochs(&self.settings.brokers, &self.epochs, names).await;
+        Ok(())
+    }
+
+    pub(crate) async fn refresh_epoch(&self, topic: &str) -> Result<(), LogUnreachable> {
+        let topics = vec![topic.to_owned()];
+        topics::fetch_epochs(&self.settings.brokers, &self.epochs, topics).await
     }
 
     pub(crate) async fn check_topic(
@@ -104,7 +117,8 @@ impl Kafka {
         handler: H,
     ) -> Result<Reader, LogUnreachable> {
         let dlq = dlq.map(|topic| DlqWriter::new(self.writer(), topic));
-        reader::join_group(&self.settings, self.admin.clone(), topic, group, dlq, handler)
+        let (admin, epochs) = (self.admin.clone(), &self.epochs);
+        reader::join_group(&self.settings, admin, epochs, topic, group, dlq, handler)
     }
 
     pub(crate) fn follow_topic<H: PartitionHandler>(
@@ -112,6 +126,6 @@ impl Kafka {
         topic: &str,
         handler: H,
     ) -> Result<Follower, LogUnreachable> {
-        follower::follow_topic(&self.settings, self.admin.clone(), topic, handler)
+        follower::follow_topic(&self.settings, self.admin.clone(), &self.epochs, topic, handler)
     }
 }

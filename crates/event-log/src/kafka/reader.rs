@@ -25,6 +25,7 @@ use super::{
     commits::ConsumerOffsets,
     context::{ClientLog, LOST_BROKERS},
     driver::PartitionDriver,
+    epochs::TopicEpochs,
     membership::MemberLease,
 };
 use crate::{
@@ -54,6 +55,7 @@ const REJOIN_DELAY: Duration = Duration::from_secs(2);
 pub(super) fn join_group<H: PartitionHandler>(
     settings: &KafkaSettings,
     admin: AdminHandle,
+    epochs: &TopicEpochs,
     topic: &Topic,
     group: &Group,
     dlq: Option<DlqWriter<KafkaWriter>>,
@@ -64,6 +66,7 @@ pub(super) fn join_group<H: PartitionHandler>(
     let driver = PartitionDriver::new(
         settings,
         admin,
+        epochs,
         &topic.name,
         partitions,
         Arc::clone(&status),

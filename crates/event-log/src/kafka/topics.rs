@@ -12,11 +12,17 @@ use rdkafka::{
 use super::{
     admin::AdminHandle,
     context::ClientLog,
+    epochs::TopicEpochs,
     topic_config::{check_topic_config, new_topic_config},
 };
 use crate::{LogUnreachable, Topic, TopicError};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time at the start for the brokers to return the topics' ids. Those of topics that were created a
+/// moment ago may come late.
+const EPOCHS_DEADLINE: Duration = Duration::from_secs(5);
+const EPOCHS_TIMEOUT: Duration = Duration::from_secs(2);
+const EPOCHS_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// See [`Log::ensure_topics`](crate::Log::ensure_topics).
 pub(super) async fn ensure_topics(
@@ -119,6 +125,35 @@ async fn fetch_partition_count(
         }))
     });
     count.await?.map_err(|code| unreachable_error(brokers, &code.to_string()))
+}
+
+/// Asks for the epochs of these topics until the brokers return them, for a limited time.
+pub(super) async fn await_epochs(brokers: &str, epochs: &TopicEpochs, topics: Vec<String>) {
+    let until = Instant::now() + EPOCHS_DEADLINE;
+    while let Err(error) = fetch_epochs(brokers, epochs, topics.clone()).await {
+        if Instant::now() >= until {
+            tracing::warn!(%error, "the brokers do not return the topics' ids; cursors may have no epoch");
+            return;
+        }
+        tokio::time::sleep(EPOCHS_RETRY_DELAY).await;
+    }
+}
+
+/// Asks for the epochs of these topics, which `epochs` remembers.
+pub(super) async fn fetch_epochs(
+    brokers: &str,
+    epochs: &TopicEpochs,
+    topics: Vec<String>,
+) -> Result<(), LogUnreachable> {
+    let epochs = epochs.clone();
+    let fetched = tokio::task::spawn_blocking(move || {
+        let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+        epochs.fetch(&topics, EPOCHS_TIMEOUT).map(drop)
+    });
+    match fetched.await {
+        Ok(fetched) => fetched.map_err(|error| unreachable_error(brokers, &error.to_string())),
+        Err(error) => Err(LogUnreachable(error.to_string())),
+    }
 }
 
 /// See [`Log::ping`](crate::Log::ping).

@@ -26,6 +26,7 @@ use super::{
     KafkaSettings,
     admin::AdminHandle,
     context::{BrokerRefusal, ClientLog, LOST_BROKERS},
+    epochs::TopicEpochs,
 };
 use crate::{
     AppendError, LogUnreachable, NewRecord, Position, dlq::AppendCopy, poison::PoisonRecord,
@@ -48,6 +49,7 @@ struct WriterShared {
     /// Replaced after a fatal error. The lock is held while a record is queued, which never blocks.
     client: RwLock<ProducerClient>,
     log: ClientLog,
+    epochs: TopicEpochs,
     /// A broker answered one of the last two checks. While none does, appends fail at once: a record
     /// that waits in the queue might be written after its sender gave up.
     reachable: AtomicBool,
@@ -57,6 +59,7 @@ impl KafkaWriter {
     pub(super) fn new(
         settings: &KafkaSettings,
         admin: AdminHandle,
+        epochs: TopicEpochs,
     ) -> Result<Self, LogUnreachable> {
         let mut config = settings.producer_config();
         // librdkafka logs a closed connection (a TLS listener's answer to plaintext) at INFO only.
@@ -67,6 +70,7 @@ impl KafkaWriter {
             config,
             client: RwLock::new(client),
             log,
+            epochs,
             reachable: AtomicBool::new(true),
         });
         let weak = Arc::downgrade(&shared);
@@ -94,8 +98,10 @@ impl KafkaWriter {
         if !self.0.reachable.load(Ordering::Acquire) {
             return Err(AppendError::Unreachable("no broker answers".into()));
         }
+        // Before the record is queued: an epoch that the topic gets later is not the record's.
+        let epoch = self.0.epochs.known(message.topic);
         match self.0.client.read().send_result(message) {
-            Ok(delivery) => Ok(KafkaAck { delivery, log: self.0.log.clone() }),
+            Ok(delivery) => Ok(KafkaAck { delivery, epoch, log: self.0.log.clone() }),
             Err((error, _)) => {
                 let error = queue_error(&error);
                 if error != AppendError::Full {
@@ -199,6 +205,7 @@ fn supervise_writer(shared: &Weak<WriterShared>, admin: &AdminHandle) {
 /// Resolves when all in-sync replicas have the record.
 pub struct KafkaAck {
     delivery: DeliveryFuture,
+    epoch: Option<u32>,
     log: ClientLog,
 }
 
@@ -214,7 +221,8 @@ impl Future for KafkaAck {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match ready!(Pin::new(&mut self.delivery).poll(cx)) {
             Ok(Ok(delivery)) => {
-                Ok(Position { partition: delivery.partition, offset: delivery.offset })
+                let (partition, offset) = (delivery.partition, delivery.offset);
+                Ok(Position { partition, offset, epoch: self.epoch })
             }
             Ok(Err((error, _))) => {
                 self.log.set_suspect();

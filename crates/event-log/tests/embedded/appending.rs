@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use event_log::{AppendError, Position};
+use event_log::AppendError;
 use sqlx::Connection as _;
 
 use crate::harness::{DEADLINE, FOREVER, Memory, TOPIC, World, append, eventually, join, record};
@@ -15,7 +15,7 @@ async fn offsets_are_counted_by_partition_from_zero() {
     for offset in 0..3 {
         for partition in [1, 0] {
             let position = append(&writer, record(partition, "1", "v")).await;
-            assert_eq!(position, Position { partition, offset });
+            assert_eq!((position.partition, position.offset), (partition, offset));
         }
     }
 }
@@ -137,7 +137,7 @@ async fn a_closed_log_has_written_what_was_queued_and_refuses_more() {
         (0..1000).map(|_| writer.append(TOPIC, record(0, "1", "v")).expect("queued")).collect();
     log.close().await;
     for (ack, offset) in acks.into_iter().zip(0..) {
-        assert_eq!(ack.await, Ok(Position { partition: 0, offset }));
+        assert_eq!(ack.await.map(|position| position.offset), Ok(offset));
     }
     let refused = writer.append(TOPIC, record(0, "1", "v"));
     assert!(matches!(refused, Err(AppendError::Unreachable(_))), "{refused:?}");

@@ -105,6 +105,7 @@ pub(crate) enum Call {
     Revoked(i32),
     /// The cause; `None`: it follows its log again.
     Behind(i32, Option<String>),
+    TopicEpoch(Option<u32>),
     RenewLease,
 }
 
@@ -113,9 +114,17 @@ pub(crate) enum Call {
 pub(crate) struct Memory(Arc<Mutex<Vec<Call>>>);
 
 impl Memory {
-    /// Without the renewals of the lease.
+    /// Without the renewals of the lease and the topic's epoch.
     pub(crate) fn calls(&self) -> Vec<Call> {
-        self.0.lock().iter().filter(|call| **call != Call::RenewLease).cloned().collect()
+        let is_other = |call: &&Call| !matches!(call, Call::RenewLease | Call::TopicEpoch(_));
+        self.0.lock().iter().filter(is_other).cloned().collect()
+    }
+
+    /// The epochs that the topic had, in order.
+    pub(crate) fn topic_epochs(&self) -> Vec<Option<u32>> {
+        let epoch =
+            |call: &Call| if let Call::TopicEpoch(epoch) = call { Some(*epoch) } else { None };
+        self.0.lock().iter().filter_map(epoch).collect()
     }
 
     pub(crate) fn has(&self, wanted: &Call) -> bool {
@@ -143,6 +152,10 @@ impl Memory {
 }
 
 impl PartitionHandler for Memory {
+    fn on_topic_epoch(&mut self, epoch: Option<u32>) {
+        self.0.lock().push(Call::TopicEpoch(epoch));
+    }
+
     fn on_assigned(&mut self, partition: i32) -> StartAt {
         self.0.lock().push(Call::Assigned(partition));
         StartAt::Beginning

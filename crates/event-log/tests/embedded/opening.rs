@@ -7,7 +7,9 @@ use event_log::{
     embedded::{Embedded, OpenError},
 };
 
-use crate::harness::{DEADLINE, FOREVER, Memory, TOPIC, World, append, join, record, topic};
+use crate::harness::{
+    Call, DEADLINE, FOREVER, Memory, TOPIC, World, append, eventually, join, record, topic,
+};
 
 #[tokio::test]
 async fn a_second_opener_is_refused_and_told_who_holds_the_log() {
@@ -56,7 +58,7 @@ async fn a_log_of_a_newer_version_is_refused_and_left_as_it_is() {
     let error = Embedded::open(&world.path()).await.err().expect("refused");
     assert!(matches!(error, OpenError::Newer { found: 9, .. }), "{error:?}");
     assert!(error.to_string().contains("Start the newer version"), "{error}");
-    world.shell("PRAGMA user_version = 1").await;
+    world.shell("PRAGMA user_version = 2").await;
     world.open(1, FOREVER).await.close().await;
 }
 
@@ -125,4 +127,36 @@ async fn a_topic_that_kafka_would_not_allow_is_refused() {
         let refused = log.ensure_topics(&[topic]).await;
         assert!(matches!(refused, Err(TopicError::Refused { .. })), "{name}: {refused:?}");
     }
+}
+
+#[tokio::test]
+async fn a_topic_keeps_its_epoch_and_a_folder_made_anew_has_another() {
+    let world = World::new();
+    let mut epochs = Vec::new();
+    for _ in 0..2 {
+        let log = world.open(1, FOREVER).await;
+        epochs.push(append(&log.writer(), record(0, "1", "v")).await.epoch);
+        let memory = Memory::default();
+        let reader = join(&log, memory.clone());
+        eventually("live", || memory.has(&Call::Live(0))).await;
+        assert_eq!(memory.topic_epochs(), [epochs[0]]);
+        reader.stop().await;
+        log.close().await;
+    }
+    assert!(epochs[0].is_some() && epochs[0] == epochs[1], "{epochs:?}");
+    std::fs::remove_dir_all(world.path().parent().expect("a folder")).expect("removed");
+    let log = world.open(1, FOREVER).await;
+    assert_ne!(append(&log.writer(), record(0, "1", "v")).await.epoch, epochs[0]);
+}
+
+#[tokio::test]
+async fn a_file_without_epochs_is_given_some_and_keeps_its_records() {
+    let world = World::new();
+    let log = world.open(1, FOREVER).await;
+    append(&log.writer(), record(0, "1", "old")).await;
+    log.close().await;
+    world.shell("ALTER TABLE topics DROP COLUMN epoch; PRAGMA user_version = 1").await;
+    let log = world.open(1, FOREVER).await;
+    let position = append(&log.writer(), record(0, "1", "new")).await;
+    assert!(position.offset == 1 && position.epoch.is_some_and(|epoch| epoch != 0));
 }

@@ -1,8 +1,8 @@
 //! Followers: readers of assigned partitions, outside any group.
 
-use event_log::Watermarks;
+use event_log::{NewRecord, Watermarks};
 
-use crate::harness::{Call, Memory, TOPIC, World, eventually};
+use crate::harness::{Call, DLQ, Memory, TOPIC, World, connect, eventually, topic};
 
 #[tokio::test]
 async fn a_follower_reads_an_assigned_partition_from_its_beginning_each_time() {
@@ -54,4 +54,33 @@ async fn an_empty_partition_is_live_at_once() {
     follower.assign(0);
     eventually("live", || memory.live() == [0]).await;
     follower.stop().await;
+}
+
+#[tokio::test]
+async fn a_partition_is_live_with_the_topic_s_epoch_which_is_the_same_for_every_client() {
+    let world = World::mock(2);
+    let ensured = [topic(TOPIC, 2), topic(DLQ, 2)];
+    let mut epochs = Vec::new();
+    for log in [&world.log, &connect(&world.brokers)] {
+        log.ensure_topics(&ensured).await.expect("the topics are there");
+        for name in [TOPIC, DLQ] {
+            let record = NewRecord {
+                partition: 0,
+                key: b"7".to_vec(),
+                value: b"v".to_vec(),
+                headers: Vec::new(),
+            };
+            let position = log.writer().append(name, record).expect("queued").await;
+            epochs.push(position.expect("acknowledged").epoch.expect("an epoch"));
+        }
+        let memory = Memory::default();
+        let follower = log.follow_topic(TOPIC, memory.clone()).expect("a follower");
+        follower.assign(0);
+        follower.assign(1);
+        eventually("live", || memory.live().len() == 2).await;
+        assert_eq!(memory.topic_epochs(), [Some(epochs[0])]);
+        follower.stop().await;
+    }
+    assert_eq!(epochs[..2], epochs[2..]);
+    assert_ne!(epochs[0], epochs[1], "each topic has its own");
 }

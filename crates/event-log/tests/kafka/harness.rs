@@ -164,6 +164,7 @@ pub(crate) enum Call {
     /// The cause; `None`: it follows its log again.
     Behind(i32, Option<String>),
     Lost(i32, i64),
+    TopicEpoch(Option<u32>),
 }
 
 /// A handler that records its calls, in order, and its lease. What says that it is poison is.
@@ -176,8 +177,17 @@ impl Memory {
         self.1.lock().filter(|until| Instant::now() < *until)
     }
 
+    /// Without the topic's epoch.
     pub(crate) fn calls(&self) -> Vec<Call> {
-        self.0.lock().clone()
+        let is_other = |call: &&Call| !matches!(call, Call::TopicEpoch(_));
+        self.0.lock().iter().filter(is_other).cloned().collect()
+    }
+
+    /// The epochs that the topic had, in order.
+    pub(crate) fn topic_epochs(&self) -> Vec<Option<u32>> {
+        let epoch =
+            |call: &Call| if let Call::TopicEpoch(epoch) = call { Some(*epoch) } else { None };
+        self.0.lock().iter().filter_map(epoch).collect()
     }
 
     pub(crate) fn has(&self, wanted: &Call) -> bool {
@@ -214,7 +224,11 @@ impl Memory {
                 Call::Assigned(partition) | Call::Revoked(partition) => {
                     live.retain(|live| live != partition);
                 }
-                Call::Watermarks(..) | Call::Record(_) | Call::Behind(..) | Call::Lost(..) => {}
+                Call::Watermarks(..)
+                | Call::Record(_)
+                | Call::Behind(..)
+                | Call::Lost(..)
+                | Call::TopicEpoch(_) => {}
             }
         }
         live
@@ -246,6 +260,10 @@ impl Memory {
 }
 
 impl PartitionHandler for Memory {
+    fn on_topic_epoch(&mut self, epoch: Option<u32>) {
+        self.0.lock().push(Call::TopicEpoch(epoch));
+    }
+
     fn on_assigned(&mut self, partition: i32) -> StartAt {
         self.0.lock().push(Call::Assigned(partition));
         StartAt::Beginning

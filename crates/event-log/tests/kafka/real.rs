@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use event_log::{Topic, TopicError, topic::Cleanup};
+use event_log::{NewRecord, Topic, TopicError, topic::Cleanup};
 use rdkafka::{
     ClientConfig,
     admin::{
@@ -136,6 +136,72 @@ async fn a_topic_that_is_made_again_and_stays_empty_is_noticed_by_its_end() {
     append(&connect(&world.brokers), &world.topic, 0, "new").await;
     eventually("the new is there", || memory.since_assigned(0) == ["new"]).await;
     follower.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a real broker"]
+async fn a_topic_that_is_made_again_and_grows_past_what_was_read_is_read_anew() {
+    let world = World::real(1).await;
+    for value in ["old 1", "old 2", "old 3"] {
+        world.append(0, value).await;
+    }
+    let (group, follower) = (Memory::default(), Memory::default());
+    let reader = world.join(&group);
+    let following = world.log.follow_topic(&world.topic, follower.clone()).expect("a follower");
+    following.assign(0);
+    for memory in [&group, &follower] {
+        eventually("read", || memory.live() == [0] && memory.count() == 3).await;
+    }
+    let expected = recreate_and_append(&world, 20).await;
+    for memory in [&group, &follower] {
+        eventually("all of the new, and nothing else", || {
+            memory.live() == [0] && memory.since_assigned(0) == expected
+        })
+        .await;
+        let epochs = memory.topic_epochs();
+        assert!(epochs.len() == 2 && epochs[0] != epochs[1], "{epochs:?}");
+    }
+    reader.stop().await;
+    following.stop().await;
+}
+
+/// Deletes the topic, makes it again and appends these many records, all within the half second for
+/// which a client waits after a fetch that failed. So its next fetch finds a longer log.
+async fn recreate_and_append(world: &World, count: usize) -> Vec<String> {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", &world.brokers)
+        .create()
+        .expect("an admin client");
+    let exists = || {
+        let metadata = admin.inner().fetch_metadata(Some(&world.topic), Duration::from_secs(5));
+        metadata.is_ok_and(|found| found.topics().iter().all(|topic| topic.error().is_none()))
+    };
+    assert!(exists(), "and the client is connected");
+    let (options, new) =
+        (AdminOptions::new(), NewTopic::new(&world.topic, 1, TopicReplication::Fixed(1)));
+    admin.delete_topics(&[&world.topic], &options).await.expect("deleted");
+    let until = Instant::now() + Duration::from_secs(30);
+    // Until the broker has deleted it, it takes records of the new topic for those of the old one.
+    while exists() {
+        assert!(Instant::now() < until, "the topic is not deleted");
+    }
+    let made = admin.create_topics([&new], &options).await.expect("an answer");
+    assert!(made.iter().all(Result::is_ok), "{made:?}");
+    while !exists() {
+        assert!(Instant::now() < until, "the topic is not made again");
+    }
+    let (writer, mut values, mut acks) = (world.log.writer(), Vec::new(), Vec::new());
+    for number in 0..count {
+        let value = format!("new {number}");
+        let (partition, key) = (0, b"7".to_vec());
+        let record = NewRecord { partition, key, value: value.clone().into(), headers: Vec::new() };
+        acks.push(writer.append(&world.topic, record).expect("queued"));
+        values.push(value);
+    }
+    for ack in acks {
+        ack.await.expect("acknowledged");
+    }
+    values
 }
 
 /// Deletes the topic and makes it again.

@@ -15,7 +15,7 @@ use crate::strategies::{
     cursor, notification_id, notification_json, receipt, record_headers, user_id,
 };
 
-const AT: Cursor = Cursor { partition: 3, offset: 7 };
+const AT: Cursor = Cursor { partition: 3, offset: 7, epoch: None };
 
 /// Headers with known and unknown names, repeated or missing, with arbitrary values.
 fn wire() -> impl Strategy<Value = Vec<(String, Vec<u8>)>> {

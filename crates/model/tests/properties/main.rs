@@ -56,11 +56,22 @@ proptest! {
     }
 
     #[test]
-    fn whatever_text_an_id_or_a_cursor_is_made_of_keeps_its_spelling(text in "[0-9a-fA-F-]{1,40}|[0-9]{1,3}-[0-9]{1,4}|\\PC{1,30}") {
+    fn whatever_text_an_id_or_a_cursor_is_made_of_keeps_its_spelling(
+        text in "[0-9a-fA-F-]{1,40}|[0-9]{1,3}-([0-9]{1,4}|start)(-[0-9a-fA-F]{7,9})?|\\PC{1,30}",
+    ) {
         prop_assert_eq!(NotificationId::from_text(&text).map(|id| id.to_string()), Some(text.clone()));
         if let Ok(cursor) = text.parse::<Cursor>() {
             prop_assert_eq!(cursor.to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_cursor_is_of_one_log_and_without_an_epoch_of_none_that_has_one(
+        cursor in cursor(), epoch in any::<Option<u32>>(),
+    ) {
+        prop_assert!(cursor.is_of_log(cursor.epoch));
+        let is_unread = cursor.offset == -1 && cursor.epoch.is_none();
+        prop_assert_eq!(cursor.is_of_log(epoch), cursor.epoch == epoch || is_unread);
     }
 
     #[test]

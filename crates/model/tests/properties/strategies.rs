@@ -12,13 +12,18 @@ pub(crate) fn user_id() -> impl Strategy<Value = UserId> {
 }
 
 pub(crate) fn cursor() -> impl Strategy<Value = Cursor> {
+    (position(), any::<Option<u32>>()).prop_map(|(position, epoch)| position.with_epoch(epoch))
+}
+
+/// A cursor without an epoch.
+pub(crate) fn position() -> impl Strategy<Value = Cursor> {
     (0..=i32::MAX, -1..=i64::MAX).prop_map(|(p, o)| Cursor::new(p, o))
 }
 
 pub(crate) fn notification_id() -> impl Strategy<Value = NotificationId> {
     prop_oneof![
         any::<u128>().prop_map(|n| NotificationId::Uuid(uuid::Uuid::from_u128(n))),
-        cursor().prop_map(NotificationId::Position),
+        position().prop_map(NotificationId::Position),
         "\\PC{1,30}".prop_map(|s| NotificationId::from_text(&s).expect("short")),
     ]
 }

@@ -22,7 +22,7 @@ pub(crate) struct SentNotification {
     #[schema(value_type = String, example = "01a20397-68d9-7367-9612-d4f7597a900b")]
     id: NotificationId,
     /// Its position in the log. With it as `at_least`, a read waits until the inbox contains it.
-    #[schema(value_type = String, example = "3-1042")]
+    #[schema(value_type = String, example = "3-1042-5f3a9c01")]
     cursor: Cursor,
 }
 
@@ -122,8 +122,8 @@ impl Delivery {
         let mut failed = Vec::new();
         for DeliveryRecord { to, id, state } in &self.records {
             let (status, message) = match state {
-                RecordState::Sent(Position { partition, offset }) => {
-                    let cursor = Cursor::new(*partition, *offset);
+                RecordState::Sent(Position { partition, offset, epoch }) => {
+                    let cursor = Cursor::new(*partition, *offset).with_epoch(*epoch);
                     sent.push(SentNotification { to_id: *to, id: id.clone(), cursor });
                     continue;
                 }

@@ -100,7 +100,7 @@ impl KeyMemory {
 mod tests {
     use super::*;
 
-    const AT: Position = Position { partition: 3, offset: 7 };
+    const AT: Position = Position { partition: 3, offset: 7, epoch: None };
     const A: Fingerprint = Fingerprint::from_bits(1);
     const B: Fingerprint = Fingerprint::from_bits(2);
 

@@ -5,7 +5,7 @@ use e2e::{
     World,
     world::{PARTITIONS, home_partition, page_messages},
 };
-use model::{Partitioner, TopicNames};
+use model::{Cursor, Partitioner, TopicNames};
 
 fn record_json(to: i64, message: &str) -> String {
     format!(
@@ -20,7 +20,8 @@ pub(crate) async fn tutorial_record(world: World) {
     // Without headers, its id is partition and offset.
     let place = format!("{}-{}", at.partition, at.offset);
     assert_eq!(page["notifications"][0]["id"], place);
-    assert_eq!(page["notifications"][0]["cursor"], place);
+    let cursor = Cursor::new(at.partition, at.offset).with_epoch(at.epoch);
+    assert_eq!(page["notifications"][0]["cursor"], cursor.to_string());
 }
 
 pub(crate) async fn poison(mut world: World) {

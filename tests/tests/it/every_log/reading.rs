@@ -60,7 +60,7 @@ pub(crate) async fn since_and_filters(world: World) {
     );
 
     for (query, why) in [
-        ("since=yesterday", "since: must be a cursor (3-1042), a time"),
+        ("since=yesterday", "since: must be a cursor (3-1042-5f3a9c01), a time"),
         ("limit=0", "limit: must be a whole number from 1"),
         ("unread=maybe", "unread: must be true or false"),
         ("at_least=7", "at_least: must be a cursor"),

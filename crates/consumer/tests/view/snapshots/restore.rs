@@ -155,3 +155,42 @@ async fn notifications_that_went_astray_are_shown_from_a_snapshot_too() {
     let page = second.read(1, &PageQuery::default()).await.expect("live");
     assert_eq!(page.items.len(), 1);
 }
+
+#[tokio::test]
+async fn a_snapshot_of_a_log_with_another_epoch_makes_the_partition_start_over() {
+    let epochs = |bench: &mut Bench, epochs: [Option<u32>; 2]| {
+        bench.notifications.on_topic_epoch(epochs[0]);
+        bench.receipts.on_topic_epoch(epochs[1]);
+    };
+    let log = build_log(&[notification(1, 0), notification(2, 1)], Timestamp::now());
+    for written in [[Some(7), Some(8)], [None, None]] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let manager = manager(&folder, LIMITS);
+        let mut before = new_bench(&manager);
+        epochs(&mut before, written);
+        let bytes = write_in_steps(&mut before, &log, 2, &[]);
+        for (found, is_used) in [
+            (written, true),
+            ([Some(9), written[1]], false),
+            // The receipts' topic alone was created again.
+            ([written[0], Some(9)], false),
+        ] {
+            // The epochs become known before the assignment, or after it.
+            for is_early in [true, false] {
+                fs::write(manager.store.file_path(0), &bytes).expect("a file");
+                manager.load_all().await;
+                let mut next = new_bench(&manager);
+                if is_early {
+                    epochs(&mut next, found);
+                }
+                next.notifications.on_assigned(0);
+                next.receipts.on_assigned(0);
+                if !is_early {
+                    epochs(&mut next, found);
+                }
+                let invalid = (!is_used).then_some(0);
+                assert_eq!(next.notifications.take_invalidated(), invalid, "{written:?} {found:?}");
+            }
+        }
+    }
+}
