@@ -12,9 +12,9 @@ use model::{Cursor, Receipt, UserId};
 use super::{
     inboxes::Inboxes,
     page::{FeedStart, Gap, GapReason, PageItem, ReadState, Since, append_json},
-    partition::NotLive,
     partitions::View,
     query::FeedBatch,
+    status::NotLive,
     watchers::Watcher,
 };
 

@@ -15,9 +15,10 @@ use super::{
     inbox::Limits,
     inboxes::Inboxes,
     page::{GapReason, Page, PageQuery, Selector, Since},
-    partition::{BehindSince, NotLive, PartitionStatus, PartitionView},
+    partition::PartitionView,
     query::WouldChange,
     rebuild::SourceTopic,
+    status::{BehindSince, NotLive, PartitionStatus},
 };
 
 /// All partitions of the topic. Those that another instance owns are empty here.
