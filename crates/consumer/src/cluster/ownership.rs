@@ -464,7 +464,7 @@ mod tests {
         apply(&table, peer.clone());
         apply(&table, OwnershipClaim { partition: 2, ..peer.clone() });
         let guess = OwnershipClaim { partition: 3, ..peer };
-        assert_eq!(table.guess_owners(3), [guess.clone()], "each peer once");
+        assert_eq!(table.guess_owners(3), vec![guess.clone()], "each peer once");
         table.note_guess(guess.clone());
         assert_eq!(table.find_peer(3), Some(guess));
         claim(&table, 2, ClaimState::Live);
