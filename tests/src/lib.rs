@@ -13,6 +13,7 @@ pub mod browser;
 pub mod process;
 pub mod service_process;
 pub mod real;
+pub mod tcp_proxy;
 pub mod faults;
 
 pub use until::until;

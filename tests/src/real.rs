@@ -25,6 +25,11 @@ impl RealServer {
         Self::start_with(kind, &["--secure"])
     }
 
+    /// Starts a Kafka broker that tells its clients to connect to this port.
+    pub fn start_advertised(port: u16) -> Self {
+        Self::start_with("kafka", &["--advertise", &port.to_string()])
+    }
+
     /// Starts a Kafka cluster of this many brokers.
     ///
     /// # Panics
@@ -61,6 +66,12 @@ impl RealServer {
     /// The path of its log.
     pub fn log_file(&self) -> PathBuf {
         self.folder().join("log")
+    }
+
+    /// The path of the file with the first records of a partition of Kafka.
+    pub fn segment_file(&self, topic: &str, partition: i32) -> PathBuf {
+        let folder = self.folder().join("data/topics").join(format!("{topic}-{partition}"));
+        folder.join("00000000000000000000.log")
     }
 
     /// The path of a key or certificate of a server that requires TLS, such as `ca.pem`.

@@ -114,7 +114,7 @@ impl World {
         let arguments = ["consumer", "--topic", &self.topic, "--group", &group];
         let arguments = arguments.into_iter().chain(flags.iter().copied());
         let settings = consumer::cli::ConsumerCli::parse_from(arguments).settings;
-        let log = self.backend.connect_log("test-consumer");
+        let log = self.backend.connect_log(&consumer_client_id(number));
         let started = start_service(|listener, shutdown| async move {
             let run = consumer::run(settings, log, listener, shutdown);
             run.await.map_err(|error| error.to_string())
@@ -236,6 +236,11 @@ impl World {
         })
         .await
     }
+}
+
+/// The `client.id` of consumer `number`.
+pub fn consumer_client_id(number: usize) -> String {
+    format!("test-consumer-{number}")
 }
 
 /// The messages of a page, oldest first.

@@ -50,7 +50,8 @@ export function linkText(link) {
 
 const STATES = {
   unowned: "This inbox is moving to another server. One moment.",
-  behind: "This inbox has not caught up yet. One moment.",
+  live: "This inbox has not caught up yet. One moment.",
+  behind: "This inbox cannot be brought up to date at the moment.",
 };
 
 /** A problem (an error answer's body) as a sentence for people. */

@@ -5,9 +5,12 @@ use std::{
     collections::HashSet,
     fmt::Display,
     sync::{Arc, atomic::Ordering},
+    time::Instant,
 };
 
-use event_log::{PartitionHandler, Record, RecordAnchor, RecordOutcome, StartAt, Watermarks};
+use event_log::{
+    Behind, PartitionHandler, Record, RecordAnchor, RecordOutcome, StartAt, Watermarks,
+};
 use jiff::Timestamp;
 use metrics::{Histogram, histogram};
 use model::{Cursor, record};
@@ -207,8 +210,24 @@ impl<L: AssignmentListener> PartitionHandler for NotificationApplier<L> {
         partitions.find(|(_, partition)| partition.is_invalid()).map(|(number, _)| number)
     }
 
-    fn renew_lease(&mut self) {
-        self.view.renew_lease();
+    fn wants_behind(&self) -> bool {
+        true
+    }
+
+    fn on_behind(&mut self, partition: i32, behind: Option<&Behind>) {
+        if let Some(partition) = self.view.partition(partition) {
+            partition.set_behind(SourceTopic::Notifications, behind.map(Into::into));
+        }
+    }
+
+    fn on_lost_records(&mut self, partition: i32, next: i64) {
+        if let Some(partition) = self.view.partition(partition) {
+            partition.note_lost_records(SourceTopic::Notifications, next);
+        }
+    }
+
+    fn renew_lease(&mut self, until: Instant) {
+        self.view.renew_lease(until);
     }
 }
 
@@ -279,6 +298,22 @@ impl<L: AssignmentListener> PartitionHandler for ReceiptApplier<L> {
         // must start the whole partition over: see `take_invalidated`.
         if let Some(partition) = self.view.partition(partition) {
             partition.invalidate(SourceTopic::Receipts);
+        }
+    }
+
+    fn wants_behind(&self) -> bool {
+        true
+    }
+
+    fn on_behind(&mut self, partition: i32, behind: Option<&Behind>) {
+        if let Some(partition) = self.view.partition(partition) {
+            partition.set_behind(SourceTopic::Receipts, behind.map(Into::into));
+        }
+    }
+
+    fn on_lost_records(&mut self, partition: i32, next: i64) {
+        if let Some(partition) = self.view.partition(partition) {
+            partition.note_lost_records(SourceTopic::Receipts, next);
         }
     }
 }

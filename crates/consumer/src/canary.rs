@@ -1,5 +1,6 @@
 //! The canary probe: writes a record to one of this instance's own partitions and waits until the
-//! view has applied it. The record takes a notification's whole path and has no recipient.
+//! view has applied it. The record takes a notification's whole path and has no recipient. A
+//! partition that is behind its log fails the probe at once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +9,7 @@ use jiff::Timestamp;
 use model::record::{self, EncodedRecord};
 use service::ops::canary::ProbeOutcome;
 
-use crate::view::{NotLive, PartitionStatus, View};
+use crate::view::{BehindSince, NotLive, PartitionStatus, View};
 
 /// Shorter than the canary's own timeout, so that a failure comes with its reason.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(4);
@@ -27,6 +28,11 @@ impl CanaryProbe {
     }
 
     pub(crate) async fn probe_next_partition(&mut self) -> ProbeOutcome {
+        if let Some((partition, behind)) = self.view.find_behind() {
+            let BehindSince { since, cause } = behind;
+            let why = format!("partition {partition} is behind its log since {since}: {cause}");
+            return ProbeOutcome::Failed(why);
+        }
         let Some(partition) = self.find_next_live() else { return ProbeOutcome::Skipped };
         self.last_partition = partition;
         let EncodedRecord { key, value, headers } = record::encode_canary(Timestamp::now());
@@ -43,7 +49,9 @@ impl CanaryProbe {
             Ok(()) => ProbeOutcome::Arrived,
             // The partition moved meanwhile: its next owner probes it.
             Err(NotLive::Unowned(_) | NotLive::Rebuilding(..)) => ProbeOutcome::Skipped,
-            Err(error @ NotLive::Behind(..)) => {
+            Err(
+                error @ (NotLive::Behind(..) | NotLive::NotCaughtUp(..) | NotLive::Unconfirmed(_)),
+            ) => {
                 let why = format!("a record was acknowledged, but is not in the view: {error}");
                 ProbeOutcome::Failed(why)
             }

@@ -32,7 +32,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use canary::CanaryProbe;
-use cluster::ownership::OwnershipTable;
+use cluster::{claims::ClaimRules, ownership::OwnershipTable, peers::PeerNetworks};
 use receipts::ReceiptWriter;
 use routes::{app::App, build_router, streams::LiveStreams};
 pub use settings::ConsumerSettings;
@@ -73,7 +73,14 @@ pub async fn run(
     let limits = settings.inbox_limits();
     let view = Arc::new(View::new(settings.topics.partitions, settings.partitioner, limits));
     let address = listener.local_addr()?;
-    let ownership = OwnershipTable::new(&settings.advertised_url(address));
+    let ownership = OwnershipTable::new(ClaimRules {
+        topic: names.owners.clone(),
+        own_url: settings.advertised_url(address),
+        partitions: settings.topics.partitions,
+        networks: PeerNetworks::new(&settings.peers.peers),
+        signer: auth.message_signer(),
+        accepts_unsigned: settings.peers.accept_unsigned_claims,
+    });
     let read_timeout = settings.inbox.read_timeout;
     let receipt_rate = settings.inbox.receipt_rate;
     let receipt_limits = RateLimits::new(receipt_rate, receipt_rate.saturating_mul(10));
@@ -84,7 +91,7 @@ pub async fn run(
         ownership: ownership.clone(),
         receipts: ReceiptWriter::new(
             Arc::clone(&view),
-            log.writer(),
+            log.clone(),
             &names,
             read_timeout,
             receipt_limits.clone(),

@@ -4,6 +4,7 @@
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
 pub const PARTITIONS: &str = "notifications_partitions";
+pub const BEHIND_SECONDS: &str = "notifications_behind_seconds";
 pub const LAG: &str = "notifications_lag_records";
 pub const REBUILD_RECORDS: &str = "notifications_rebuild_records";
 pub const REBUILD_SECONDS: &str = "notifications_rebuild_seconds";
@@ -28,11 +29,15 @@ pub fn describe() {
     event_log::metrics::describe_reader();
     describe_gauge!(
         PARTITIONS,
-        "Partitions by their state on this instance: `unowned`, `rebuilding`, `live`; labels: state"
+        "Partitions by their state on this instance: `unowned`, `rebuilding`, `behind` (it cannot follow its log), `live`; labels: state"
+    );
+    describe_gauge!(
+        BEHIND_SECONDS,
+        "For how long a partition of this instance has been behind its log, the longest of all; 0 while none is. Requests about its inboxes are answered 503; /partitions has the causes"
     );
     describe_gauge!(
         LAG,
-        "Records in the log that are not applied yet, of live partitions; absent while the log does not answer; labels: partition"
+        "Records in the log that are not applied yet, of partitions that are live or behind, without those that an unfinished transaction hides; absent while the log does not answer; labels: partition"
     );
     describe_gauge!(
         REBUILD_RECORDS,

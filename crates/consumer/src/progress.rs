@@ -1,13 +1,12 @@
-//! Reports how far the rebuilds are, on a terminal or in the log, and which partition is stuck.
+//! Reports how far the rebuilds are, on a terminal or in the log.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     io::IsTerminal,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use event_log::Log;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::view::{PartitionStatus, View};
@@ -16,9 +15,6 @@ use crate::view::{PartitionStatus, View};
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two log lines, if standard error is not a terminal.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
-/// Time without progress of any partition after which the rebuilding ones count as stuck.
-const STUCK_TIMEOUT: Duration = Duration::from_secs(10);
-const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 struct RebuildSum {
@@ -29,10 +25,9 @@ struct RebuildSum {
 }
 
 /// Reports until dropped. Never ends.
-pub(crate) async fn report_rebuilds(view: Arc<View>, log: Log) {
+pub(crate) async fn report_rebuilds(view: Arc<View>) {
     let mut bar: Option<ProgressBar> = None;
     let mut logged = Instant::now();
-    let mut stuck = StuckDetector::default();
     // Records to read of each partition of this rebuild, also of those that are live by now.
     let mut totals = HashMap::new();
     loop {
@@ -40,7 +35,6 @@ pub(crate) async fn report_rebuilds(view: Arc<View>, log: Log) {
         let sum = sum_rebuilds(&view, &mut totals);
         if sum.partitions == 0 {
             bar.take().inspect(ProgressBar::finish_and_clear);
-            stuck = StuckDetector::default();
             totals.clear();
             continue;
         }
@@ -57,8 +51,6 @@ pub(crate) async fn report_rebuilds(view: Arc<View>, log: Log) {
                 "rebuilding",
             );
         }
-        stuck.note_progress(&view);
-        stuck.log_stuck_partitions(&view, &log).await;
     }
 }
 
@@ -79,6 +71,7 @@ fn sum_rebuilds(view: &View, totals: &mut HashMap<i32, u64>) -> RebuildSum {
                 sum.records += total;
                 sum.total += total;
             }
+            PartitionStatus::Behind { .. } => {}
             PartitionStatus::Unowned => {
                 totals.remove(&number);
             }
@@ -102,53 +95,4 @@ fn update_bar(bar: &ProgressBar, sum: &RebuildSum) {
     bar.set_position(sum.records.min(sum.total));
     let (partitions, rate, left) = (sum.partitions, sum.rate, seconds_left(sum));
     bar.set_message(format!("{partitions} partitions left, {rate:.0} records/s, {left:.0} s"));
-}
-
-#[derive(Default)]
-struct StuckDetector {
-    /// Records read of each rebuilding partition, and when that count was first seen. Kept here, so
-    /// that applying a record needs no clock.
-    seen: HashMap<i32, (u64, Instant)>,
-    logged: HashSet<i32>,
-}
-
-impl StuckDetector {
-    fn note_progress(&mut self, view: &View) {
-        for (number, partition) in view.partitions() {
-            let PartitionStatus::Rebuilding(progress) = partition.status() else {
-                self.seen.remove(&number);
-                continue;
-            };
-            let now = (progress.records, Instant::now());
-            let seen = self.seen.entry(number).or_insert(now);
-            if seen.0 != now.0 {
-                *seen = now;
-            }
-        }
-    }
-
-    /// Logs each stuck partition once a rebuild, with the cause as far as the log tells it.
-    async fn log_stuck_partitions(&mut self, view: &View, log: &Log) {
-        let stuck = |(_, since): &(u64, Instant)| since.elapsed() > STUCK_TIMEOUT;
-        // Kafka's client reads one partition after the other, so a partition without progress is
-        // stuck only if no other one progresses.
-        if self.seen.is_empty() || !self.seen.values().all(stuck) {
-            return;
-        }
-        for (number, partition) in view.partitions() {
-            if !self.seen.contains_key(&number) || !self.logged.insert(number) {
-                continue;
-            }
-            let why = match log.ping(PING_TIMEOUT).await {
-                Ok(()) => {
-                    "the log answers, but sends no records; check the partition's leader".into()
-                }
-                Err(error) => error.to_string(),
-            };
-            tracing::warn!(
-                kafka.partition = number, status = ?partition.status(), why,
-                "the rebuild of a partition is stuck",
-            );
-        }
-    }
 }

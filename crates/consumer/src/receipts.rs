@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use event_log::{AppendError, NewRecord, Position, Writer};
+use event_log::{AppendError, Log, LogUnreachable, NewRecord, Position, Writer};
 use jiff::Timestamp;
 use model::{
     Action, Headers, NotificationId, Receipt, TopicNames, UserId,
@@ -18,13 +18,17 @@ use crate::view::{NotLive, Selector, View};
 
 /// Time for the log to acknowledge, and again for the view to apply.
 const RECEIPT_DEADLINE: Duration = Duration::from_secs(10);
+/// Time for the log to tell where a partition ends.
+const END_OFFSET_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) struct ReceiptWriter {
     view: Arc<View>,
+    log: Log,
     writer: Writer,
+    notifications: String,
     topic: String,
     read_timeout: Duration,
-    /// A token for each record.
+    /// A token for each request, and for each of its records after the first.
     limits: RateLimits<UserId>,
 }
 
@@ -39,6 +43,9 @@ pub(crate) enum ReceiptError {
     RateExceeded(RateExceeded),
     #[error(transparent)]
     Append(#[from] AppendError),
+    /// The view has nothing to change, and the log does not confirm that the view is up to date.
+    #[error(transparent)]
+    Unreachable(#[from] LogUnreachable),
     #[error(transparent)]
     Encode(#[from] serde_json::Error),
 }
@@ -47,12 +54,13 @@ impl ReceiptWriter {
     /// `read_timeout`: how long to wait for the user's partition.
     pub(crate) fn new(
         view: Arc<View>,
-        writer: Writer,
+        log: Log,
         names: &TopicNames,
         read_timeout: Duration,
         limits: RateLimits<UserId>,
     ) -> Self {
-        Self { view, writer, topic: names.receipts.clone(), read_timeout, limits }
+        let (notifications, topic) = (names.notifications.clone(), names.receipts.clone());
+        Self { view, writer: log.writer(), log, notifications, topic, read_timeout, limits }
     }
 
     /// Writes receipts for the selected entries that the action changes, waits until the view has
@@ -65,10 +73,20 @@ impl ReceiptWriter {
     ) -> Result<usize, ReceiptError> {
         // The selector is resolved to ids here, so that a receipt means the same entries whatever
         // arrives before it is applied.
-        let ids = self.view.would_change(user, action, selector, self.read_timeout).await?;
+        self.take_tokens(user, 1)?;
+        let select = || self.view.would_change(user, action, selector, self.read_timeout);
+        let mut ids = select().await?;
+        let is_complete = match selector {
+            Selector::Ids(selected) => ids.len() == selected.len(),
+            Selector::Through(_) | Selector::All => !ids.is_empty(),
+        };
+        if !is_complete {
+            // Nothing may be left to change, or the view may lack what the caller has seen.
+            self.catch_up(user).await?;
+            ids = select().await?;
+        }
         let records = ids.chunks(MAX_IDS);
-        let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
-        self.limits.take_tokens(&user, count).map_err(ReceiptError::RateExceeded)?;
+        self.take_tokens(user, records.len().saturating_sub(1))?;
         let mut acks = Vec::with_capacity(records.len());
         for ids in records {
             let receipt = Receipt { user_id: user, action, ids: ids.to_vec() };
@@ -86,6 +104,24 @@ impl ReceiptWriter {
             self.view.wait_for_receipt(user, offset, RECEIPT_DEADLINE).await?;
         }
         Ok(ids.len())
+    }
+
+    /// Waits until the view has every notification that the log has now of this user's partition.
+    async fn catch_up(&self, user: UserId) -> Result<(), ReceiptError> {
+        let home = self.view.home_partition(user);
+        let (topic, homes) = (&self.notifications, [home]);
+        let ends = self.log.fetch_end_offsets(topic, &homes, END_OFFSET_TIMEOUT).await?;
+        let end = ends.first().copied().unwrap_or(0);
+        // The last offsets may be the markers of a transaction, at which the view never arrives. It
+        // has all that comes before them by the end of the wait.
+        let _ = self.view.wait_for_offset(home, end - 1, self.read_timeout).await;
+        Ok(())
+    }
+
+    fn take_tokens(&self, user: UserId, count: usize) -> Result<(), ReceiptError> {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.limits.take_tokens(&user, count).map_err(ReceiptError::RateExceeded)?;
+        Ok(())
     }
 
     fn append_receipt(&self, receipt: &Receipt) -> Result<event_log::Ack, ReceiptError> {

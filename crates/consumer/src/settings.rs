@@ -4,10 +4,27 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, builder::RangedU64ValueParser};
 use event_log::settings::{GroupArgs, TopicArgs};
+use ipnet::IpNet;
 use model::{Partitioner, TopicNames};
 use service::{auth::AuthArgs, server::limits::HttpLimits};
 
-use crate::{snapshot::SnapshotKey, view::Limits};
+use crate::{
+    cluster::peers::{PeerNetworks, parse_url},
+    snapshot::SnapshotKey,
+    view::Limits,
+};
+
+/// RFC 1918, RFC 6598 (as many container networks use it), RFC 4193 and loopback. Link-local
+/// addresses are not among them: clouds serve a machine's credentials there.
+const PRIVATE_NETWORKS: [&str; 7] = [
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "fc00::/7",
+    "::1/128",
+];
 
 /// The settings of a consumer, for either driver of the log.
 #[derive(Args, Clone, Debug)]
@@ -24,11 +41,14 @@ pub struct ConsumerSettings {
     #[arg(long, env = "KAFKA_PARTITIONER", default_value_t, help_heading = "Topics")]
     pub partitioner: Partitioner,
 
-    /// `http://` URL at which other instances reach this one, to forward requests to it.
+    /// `http://HOST:PORT` at which other instances reach this one, to forward requests to it.
     /// `{hostname}` in it stands for this machine's host name [default: the address of --listen]
     #[arg(long, env = "CONSUMER_ADVERTISE", value_name = "URL", value_parser = parse_peer_url,
           help_heading = None)]
     pub(crate) advertise: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) peers: PeerArgs,
 
     #[command(flatten)]
     pub(crate) inbox: InboxArgs,
@@ -60,6 +80,20 @@ pub struct ConsumerSettings {
 }
 
 #[derive(Args, Clone, Debug)]
+pub(crate) struct PeerArgs {
+    /// Networks of the other instances, as CIDR blocks, separated by commas: requests, with their
+    /// tokens, are forwarded to addresses in them only [default: private networks and loopback]
+    #[arg(long, env = "CONSUMER_PEERS", value_name = "NETWORK", value_delimiter = ',',
+          default_values = PRIVATE_NETWORKS, hide_default_value = true, help_heading = None)]
+    pub(crate) peers: Vec<IpNet>,
+
+    /// Believe other instances that do not sign which partitions they own, although there is an
+    /// --auth-secret: for the time of an upgrade from a version that did not sign
+    #[arg(long, env = "CONSUMER_ACCEPT_UNSIGNED_CLAIMS", help_heading = None)]
+    pub(crate) accept_unsigned_claims: bool,
+}
+
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Inbox")]
 pub(crate) struct InboxArgs {
     /// Maximum number of entries in an inbox; the newest are kept
@@ -77,8 +111,8 @@ pub(crate) struct InboxArgs {
           value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub(crate) inbox_days: u32,
 
-    /// Rate limit of each user's receipts, in requests per second that change something (read, unread,
-    /// dismissed); ten seconds' worth at once. More are answered 429; 0: no limit
+    /// Rate limit of each user's receipts (read, unread, dismissed), in requests per second; ten
+    /// seconds' worth at once. More are answered 429; 0: no limit
     #[arg(long, env = "CONSUMER_RECEIPT_RATE", default_value_t = 20, value_name = "COUNT")]
     pub(crate) receipt_rate: u32,
 
@@ -164,15 +198,25 @@ impl ConsumerSettings {
                  cannot reach this one",
             );
         }
-        self.advertise.clone().unwrap_or_else(|| format!("http://{listen}"))
+        let url = self.advertise.clone().unwrap_or_else(|| format!("http://{listen}"));
+        if (self.advertise.is_some() || !listen.ip().is_unspecified())
+            && let Err(why) = PeerNetworks::new(&self.peers.peers).check_url(&url)
+        {
+            tracing::warn!(
+                "the URL of this instance, {url}, {why}: instances with the same setting do not \
+                 forward requests to it",
+            );
+        }
+        url
     }
 }
 
 fn parse_peer_url(text: &str) -> Result<String, String> {
-    match text.strip_prefix("http://") {
-        Some(host) if !host.trim_end_matches('/').is_empty() => insert_hostname(text),
-        _ => Err("must be an http:// URL such as http://10.0.0.7:8081".into()),
+    let url = insert_hostname(text.strip_suffix('/').unwrap_or(text))?;
+    if parse_url(&url).is_none() {
+        return Err("must be http://HOST:PORT without a path, such as http://10.0.0.7:8081".into());
     }
+    Ok(url)
 }
 
 /// Replaces `{hostname}`, so that all containers of one service can share a configuration: each has

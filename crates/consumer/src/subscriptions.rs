@@ -15,7 +15,7 @@ use crate::{
     progress::report_rebuilds,
     settings::ConsumerSettings,
     snapshot::SnapshotManager,
-    view::{PartitionStatus, View},
+    view::{BehindSince, PartitionStatus, View},
 };
 
 /// Time between two attempts to reach the log at start.
@@ -94,7 +94,7 @@ impl ViewSubscriptions {
                 expiring.expire_entries();
             }
         };
-        let report = report_rebuilds(Arc::clone(view), log.clone());
+        let report = report_rebuilds(Arc::clone(view));
         let mut tasks = vec![tokio::spawn(announce), tokio::spawn(expire), tokio::spawn(report)];
         if let Some(snapshots) = snapshots.clone() {
             let interval = settings.snapshots.snapshot_every;
@@ -175,12 +175,15 @@ impl ViewSubscriptions {
                 notifications.trouble().map_or(Ok(()), Err)?;
             }
         }
+        if let Some((number, BehindSince { since, cause })) = self.view.find_behind() {
+            return Err(format!("partition {number} is behind its log since {since}: {cause}"));
+        }
         let (mut live, mut rebuilding) = (0, Vec::new());
         for (number, partition) in self.view.partitions() {
             match partition.status() {
                 PartitionStatus::Live { .. } => live += 1,
                 PartitionStatus::Rebuilding(progress) => rebuilding.push((number, progress)),
-                PartitionStatus::Unowned => {}
+                PartitionStatus::Unowned | PartitionStatus::Behind { .. } => {}
             }
         }
         if let Some((number, progress)) = rebuilding.first() {
@@ -189,6 +192,11 @@ impl ViewSubscriptions {
             return Err(format!(
                 "{live} of {all} partitions are live; partition {number} is at {percent} %"
             ));
+        }
+        if live > 0 && !self.view.holds_lease() {
+            return Err("the group's coordinator does not confirm that this instance owns its \
+                        partitions"
+                .into());
         }
         // With more instances than partitions, some own none and forward every request.
         let mut numbers = self.view.partitions().map(|(number, _)| number);

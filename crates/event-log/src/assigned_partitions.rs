@@ -2,10 +2,10 @@
 //! the actions of [`PartitionState`], except for reads and queries of the log: those are the
 //! driver's. It is used by one thread and never blocks on the log.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use crate::{
-    PartitionHandler, Record, RecordOutcome, Watermarks,
+    Behind, PartitionHandler, Record, RecordOutcome, Watermarks,
     offset_tracker::OffsetTracker,
     partition_offsets::AssignmentEpoch,
     partition_state::{Action, Actions, OffsetGap, PartitionState, ResetReason},
@@ -15,6 +15,10 @@ pub(crate) struct AssignedPartitions<H> {
     handler: H,
     topic: String,
     partitions: BTreeMap<i32, (AssignmentEpoch, PartitionState)>,
+    /// The low watermark of those that are read from the beginning and had no record yet.
+    start_lows: BTreeMap<i32, i64>,
+    /// Those that are behind their log.
+    behind: BTreeMap<i32, Behind>,
     last_epoch: u64,
     /// `None` for a follower.
     tracker: Option<Arc<OffsetTracker>>,
@@ -22,8 +26,15 @@ pub(crate) struct AssignedPartitions<H> {
 
 impl<H: PartitionHandler> AssignedPartitions<H> {
     pub(crate) fn new(topic: &str, handler: H, tracker: Option<Arc<OffsetTracker>>) -> Self {
-        let (topic, partitions) = (topic.to_owned(), BTreeMap::new());
-        Self { handler, topic, partitions, last_epoch: 0, tracker }
+        Self {
+            handler,
+            topic: topic.to_owned(),
+            partitions: BTreeMap::new(),
+            start_lows: BTreeMap::new(),
+            behind: BTreeMap::new(),
+            last_epoch: 0,
+            tracker,
+        }
     }
 
     pub(crate) fn topic(&self) -> &str {
@@ -94,6 +105,8 @@ impl<H: PartitionHandler> AssignedPartitions<H> {
         let mut revoked = Vec::new();
         for partition in partitions {
             if let Some((_, state)) = self.partitions.remove(partition) {
+                self.start_lows.remove(partition);
+                self.behind.remove(partition);
                 self.handler.on_revoked(*partition);
                 revoked.push((*partition, state.next_offset()));
             }
@@ -101,8 +114,8 @@ impl<H: PartitionHandler> AssignedPartitions<H> {
         revoked
     }
 
-    pub(crate) fn renew_lease(&mut self) {
-        self.handler.renew_lease();
+    pub(crate) fn renew_lease(&mut self, until: Instant) {
+        self.handler.renew_lease(until);
     }
 
     /// Reports to the tracker how far each partition was applied.
@@ -125,13 +138,62 @@ impl<H: PartitionHandler> AssignedPartitions<H> {
 
     pub(crate) fn report_watermarks(&mut self, partition: i32, watermarks: Watermarks) {
         self.handler.on_watermarks(partition, watermarks);
+        if matches!(self.state(partition), Some(PartitionState::Reading { next: None, .. })) {
+            self.start_lows.insert(partition, watermarks.low);
+        }
         self.transition(partition, None, |state| state.on_watermarks(watermarks));
     }
 
-    /// Logs an error if retention removed offsets of the gap, given the low watermark.
-    pub(crate) fn log_lost_offsets(&self, partition: i32, gap: OffsetGap, low: i64) {
+    /// Tells the handler if the partition is behind its log, or is not any more. Logs the begin and
+    /// the end of each episode.
+    pub(crate) fn report_behind(&mut self, partition: i32, behind: Option<Behind>) {
+        let Some((topic, before)) =
+            self.is_assigned(partition).then(|| (self.topic.as_str(), self.behind.get(&partition)))
+        else {
+            return;
+        };
+        match (before, &behind) {
+            (None, None) => return,
+            // The time is computed anew at each call.
+            (Some(before), Some(behind)) if before.cause == behind.cause => return,
+            (Some(_), Some(_)) => {}
+            (None, Some(Behind { cause, .. })) => tracing::warn!(
+                kafka.topic = topic,
+                kafka.partition = partition,
+                "partition is behind its log and not answered from: {cause}",
+            ),
+            (Some(Behind { since, .. }), None) => tracing::info!(
+                kafka.topic = topic,
+                kafka.partition = partition,
+                behind_ms = since.elapsed().unwrap_or_default().as_millis(),
+                "partition follows its log again",
+            ),
+        }
+        let behind = behind.map(|behind| Behind {
+            since: before.map_or(behind.since, |before| before.since),
+            cause: behind.cause,
+        });
+        self.handler.on_behind(partition, behind.as_ref());
+        match behind {
+            Some(behind) => drop(self.behind.insert(partition, behind)),
+            None => drop(self.behind.remove(&partition)),
+        }
+    }
+
+    /// The log has no records, and its next one will have the offset `low`. If the handler was not
+    /// given any record yet, tells it about those that retention removed since the assignment.
+    pub(crate) fn report_emptied(&mut self, partition: i32, low: i64) {
+        if let Some(from) = self.start_lows.remove(&partition) {
+            self.report_lost_offsets(partition, OffsetGap { from, to: low }, low);
+        }
+    }
+
+    /// Logs an error and tells the handler if retention removed offsets of the gap, given the low
+    /// watermark.
+    pub(crate) fn report_lost_offsets(&mut self, partition: i32, gap: OffsetGap, low: i64) {
         let missing = gap.count_lost(low);
         if missing > 0 {
+            self.handler.on_lost_records(partition, low.min(gap.to));
             tracing::error!(
                 kafka.topic = self.topic,
                 kafka.partition = partition,
@@ -151,7 +213,15 @@ impl<H: PartitionHandler> AssignedPartitions<H> {
         event: impl FnOnce(&mut PartitionState) -> Actions,
     ) -> Actions {
         let Some((_, state)) = self.partitions.get_mut(&partition) else { return Actions::new() };
-        let actions = event(state);
+        let mut actions = event(state);
+        if let Some(record) = record
+            && !self.start_lows.is_empty()
+            && let Some(from) = self.start_lows.remove(&partition)
+            && from < record.offset
+        {
+            // Retention may have removed the first records since the watermarks were fetched.
+            actions.push(Action::AskAboutGap(OffsetGap { from, to: record.offset }));
+        }
         for action in &actions {
             match (action, record) {
                 (Action::Reset(reason), _) => self.reset(partition, *reason),

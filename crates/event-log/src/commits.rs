@@ -9,8 +9,13 @@ use crate::{
 
 /// The committed offsets of the group, as a driver keeps them. Both calls block.
 pub(crate) trait GroupOffsets: Send + 'static {
-    /// The committed offset of each of these partitions; 0 without one.
-    fn fetch_committed(&self, partitions: &[i32]) -> Result<Vec<i64>, String>;
+    /// Reports the committed offset of each of these partitions; 0 without one. It reports those
+    /// that it can before it fails.
+    fn fetch_committed(
+        &self,
+        partitions: &[i32],
+        report: &mut dyn FnMut(i32, i64),
+    ) -> Result<(), String>;
 
     /// Commits an offset for each of these partitions.
     fn commit_offsets(&self, offsets: &[(i32, i64)]) -> Result<(), String>;
@@ -39,11 +44,12 @@ fn run_task(
     match task {
         CommitTask::FetchCommitted(assignments) => {
             let partitions: Vec<_> = assignments.iter().map(|a| a.partition).collect();
-            let committed = offsets.fetch_committed(&partitions)?;
-            for (assignment, committed) in assignments.iter().zip(committed) {
-                tracker.set_committed(*assignment, committed);
-            }
-            Ok(())
+            offsets.fetch_committed(&partitions, &mut |partition, committed| {
+                let mut asked = assignments.iter();
+                if let Some(assignment) = asked.find(|asked| asked.partition == partition) {
+                    tracker.set_committed(*assignment, committed);
+                }
+            })
         }
         CommitTask::Commit(batch) => {
             let positions: Vec<_> =

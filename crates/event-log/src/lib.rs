@@ -16,6 +16,7 @@ pub mod reader;
     expect(dead_code, reason = "only brokers lose an acknowledged end")
 )]
 mod partition_state;
+mod behind;
 mod poison;
 mod partition_offsets;
 mod offset_tracker;
@@ -38,7 +39,7 @@ use crate::metrics::{DEAD_LETTERS, REBALANCES};
 use ::metrics::counter;
 
 pub use reader::{
-    Assigner, CommittedOffsets, Follower, PartitionHandler, Reader, RecordOutcome, StartAt,
+    Assigner, Behind, CommittedOffsets, Follower, PartitionHandler, Reader, RecordOutcome, StartAt,
     Watermarks,
 };
 pub use record::{AppendError, NewRecord, Position, Record, RecordAnchor};
@@ -96,6 +97,18 @@ impl Log {
                 }
                 outcome => return outcome,
             }
+        }
+    }
+
+    /// Checks within `deadline` that the log answers and still has this topic, with its partition
+    /// count.
+    pub async fn check_topic(&self, topic: &Topic, deadline: Duration) -> Result<(), TopicError> {
+        match self {
+            #[cfg(feature = "kafka")]
+            Self::Kafka(log) => log.check_topic(topic, deadline).await,
+            // Its topics are never deleted.
+            #[cfg(feature = "embedded")]
+            Self::Embedded(log) => Ok(log.ping(deadline).await?),
         }
     }
 

@@ -77,6 +77,17 @@ impl Cluster {
         }
     }
 
+    /// Fails the reading of records, as with a damaged batch, or lets them be read again. Other
+    /// requests succeed.
+    pub fn set_unreadable(&self, unreadable: bool) {
+        if unreadable {
+            let damaged = RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_MSG;
+            self.0.request_errors(RDKafkaApiKey::Fetch, &[damaged; 10_000]);
+        } else {
+            self.0.clear_request_errors(RDKafkaApiKey::Fetch);
+        }
+    }
+
     /// Stops the broker, or starts it again.
     pub fn set_up(&self, up: bool) {
         let _ = if up { self.0.broker_up(1) } else { self.0.broker_down(1) };

@@ -1,13 +1,14 @@
 //! Tracks how far each assigned partition is applied and which poison records wait to be copied.
 //!
-//! The reading thread reports; the committing thread (`commits`) and the thread of the dead-letter queue (`dlq`) ask
-//! what to do next and report the result. It owns the bounded backlog and never does I/O; its rule
+//! The reading thread reports; the committing thread (`commits`), the thread that renews the member's
+//! lease (`kafka::membership`) and the thread of the dead-letter queue (`dlq`) ask what to do next and
+//! report the result. It owns the bounded backlog and never does I/O; its rule
 //! for committed offsets is in `partition_offsets`.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use metrics::counter;
@@ -54,8 +55,9 @@ struct TrackerState {
     backlog_bytes: usize,
     /// A wait for room has timed out. Until there is room again, the reading thread does not wait.
     overflowing: bool,
-    /// The partitions of the commit that is under way.
-    committing: Vec<i32>,
+    /// The partitions of the commits that are under way. No partition is in two of them, so that
+    /// the later offset is never overwritten with the earlier one.
+    committing: HashSet<i32>,
     closing: bool,
     running: HashSet<Worker>,
 }
@@ -77,6 +79,7 @@ pub(crate) enum CommitTask {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Worker {
     Committer,
+    Lease,
     Dlq,
 }
 
@@ -202,8 +205,10 @@ impl OffsetTracker {
         let mut state = self.state.lock();
         state.closing = true;
         self.changed.notify_all();
-        let committer_runs = |state: &mut TrackerState| state.running.contains(&Worker::Committer);
-        self.changed.wait_while_for(&mut state, committer_runs, timeout);
+        let commits = |state: &mut TrackerState| {
+            [Worker::Committer, Worker::Lease].iter().any(|worker| state.running.contains(worker))
+        };
+        self.changed.wait_while_for(&mut state, commits, timeout);
     }
 
     // Called by the committing thread.
@@ -219,11 +224,11 @@ impl OffsetTracker {
                 return Some(CommitTask::FetchCommitted(unknown));
             }
             let batch: CommitBatch = partitions
+                .filter(|offsets| !state.committing.contains(&offsets.assignment.partition))
                 .filter_map(|offsets| Some((offsets.assignment, offsets.commit_position()?)))
                 .collect();
             if !batch.is_empty() {
-                state.committing =
-                    batch.iter().map(|(assignment, _)| assignment.partition).collect();
+                state.committing.extend(batch.iter().map(|(assignment, _)| assignment.partition));
                 return Some(CommitTask::Commit(batch));
             }
             if state.closing && !state.running.contains(&Worker::Dlq) {
@@ -251,8 +256,38 @@ impl OffsetTracker {
                 self.set_committed(*assignment, *position);
             }
         }
-        self.state.lock().committing.clear();
+        let mut state = self.state.lock();
+        for (assignment, _) in batch {
+            state.committing.remove(&assignment.partition);
+        }
         self.changed.notify_all();
+    }
+
+    // Called by the thread that renews the lease.
+
+    /// Waits until `not_before`, and until a partition is assigned whose committed offset is known.
+    /// Returns the offset to commit there: a higher one if there is progress, otherwise the same
+    /// again. [`finish_commit`](Self::finish_commit) must follow. `None`: the tracker closes.
+    pub(crate) fn next_renewal(&self, not_before: Instant) -> Option<CommitBatch> {
+        let mut state = self.state.lock();
+        while !state.closing {
+            if Instant::now() < not_before {
+                self.changed.wait_until(&mut state, not_before);
+                continue;
+            }
+            let mut partitions = state.partitions.values();
+            let renewal = partitions.find_map(|offsets| {
+                let is_free = !state.committing.contains(&offsets.assignment.partition);
+                let position = offsets.commit_position().or(offsets.committed);
+                Some((offsets.assignment, position.filter(|_| is_free)?))
+            });
+            if let Some((assignment, position)) = renewal {
+                state.committing.insert(assignment.partition);
+                return Some(vec![(assignment, position)]);
+            }
+            self.changed.wait(&mut state);
+        }
+        None
     }
 
     // Called by the thread of the dead-letter queue.
@@ -295,7 +330,7 @@ impl OffsetTracker {
         self.changed.notify_all();
     }
 
-    // Called by both.
+    // Called by all three.
 
     /// Starts a thread that repeats `step` until it returns `None`. After an error it waits before
     /// it repeats the step; once the tracker closes, an error ends it. Only the first of
@@ -308,6 +343,7 @@ impl OffsetTracker {
     ) -> std::io::Result<()> {
         let name = match worker {
             Worker::Committer => "offset-commits",
+            Worker::Lease => "group-lease",
             Worker::Dlq => "dlq",
         };
         self.state.lock().running.insert(worker);

@@ -134,7 +134,6 @@ impl PartitionState {
         }
     }
 
-    #[cfg(feature = "embedded")]
     pub(crate) fn is_live(self) -> bool {
         matches!(self, Self::Live { .. })
     }
@@ -192,18 +191,18 @@ impl PartitionState {
             }
             // Reported before the seek.
             Self::Rewinding { has_sought: false, .. } => Actions::new(),
-            Self::Rewinding { .. } | Self::Reading { .. } => {
-                *self = Self::Live { next: end.or(self.next_offset()) };
-                smallvec![Action::BecomeLive]
-            }
-            Self::Live { next } => {
-                *self = Self::Live { next: end.or(next) };
-                match (next, end) {
-                    (Some(from), Some(to)) if to > from => {
-                        smallvec![Action::AskAboutGap(OffsetGap { from, to })]
-                    }
-                    _ => Actions::new(),
+            Self::Rewinding { .. } | Self::Reading { .. } | Self::Live { .. } => {
+                let (next, mut actions) = (self.next_offset(), Actions::new());
+                if let (Some(from), Some(to)) = (next, end)
+                    && to > from
+                {
+                    actions.push(Action::AskAboutGap(OffsetGap { from, to }));
                 }
+                if !self.is_live() {
+                    actions.push(Action::BecomeLive);
+                }
+                *self = Self::Live { next: end.or(next) };
+                actions
             }
         }
     }

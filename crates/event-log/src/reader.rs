@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
+    time::{Duration, Instant, SystemTime},
 };
 
 use parking_lot::Mutex;
@@ -53,11 +54,35 @@ pub trait PartitionHandler: Send + 'static {
         None
     }
 
-    /// The assignment still holds, as far as the driver knows. It says so at least every 100 ms. A
-    /// handler that was not called for longer, because the process was paused, must not answer from
-    /// memory.
-    fn renew_lease(&mut self) {}
+    /// True if the driver has to tell when a partition is [behind](Self::on_behind) its log. The
+    /// Kafka driver then asks the brokers for the ends of the partitions once a second.
+    fn wants_behind(&self) -> bool {
+        false
+    }
+
+    /// The partition is behind its log, for this time and cause; `None`: it follows its log again.
+    /// It is called with each change. An assignment or a reset begins without it.
+    fn on_behind(&mut self, partition: i32, behind: Option<&Behind>) {
+        let _ = (partition, behind);
+    }
+
+    /// The log lost records below `next` before they were read. The handler was not given them, and
+    /// never will be.
+    fn on_lost_records(&mut self, partition: i32, next: i64) {
+        let _ = (partition, next);
+    }
+
+    /// The handler may answer from memory until this instant, and not after it: by then another
+    /// member may own the partitions. The driver calls this at least every 100 ms, also to shorten
+    /// the lease. A paused process is not called, so its lease ends.
+    fn renew_lease(&mut self, until: Instant) {
+        let _ = until;
+    }
 }
+
+/// How long a handler may answer after its reading thread last ran: a thread that is stuck applies
+/// no records and no revocation.
+pub(crate) const READING_LEASE_TTL: Duration = Duration::from_secs(5);
 
 /// The place in a partition at which a handler begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +118,15 @@ pub enum RecordOutcome {
     /// The handler can never decode it, for this reason (for people). A member of a group copies it
     /// to the dead-letter queue; a [`Follower`] skips it.
     Poison(String),
+}
+
+/// A partition that cannot follow its log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Behind {
+    /// The last moment at which the reader is known to have had everything that the log held.
+    pub since: SystemTime,
+    /// For people, without a driver's own text.
+    pub cause: String,
 }
 
 /// The offsets of a partition at its assignment: from `low` up to, not including, `high`.

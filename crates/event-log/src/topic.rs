@@ -41,6 +41,11 @@ pub enum TopicError {
     /// The log is away; retry later.
     #[error(transparent)]
     Unreachable(#[from] LogUnreachable),
+    /// The topic was deleted.
+    #[error(
+        "topic {0} does not exist; it was there at the start. Restart a service to create it again"
+    )]
+    Missing(String),
     /// An existing topic has another number of partitions. Inboxes would be looked for in the wrong
     /// partitions, so no service starts with it.
     #[error(

@@ -95,12 +95,14 @@ impl Publisher {
         }
     }
 
-    /// The check of `/readyz`: the log answers and the topic is ready.
+    /// The check of `/readyz`: the log answers, and has the topic as it was at the start.
     pub(crate) async fn check_ready(self) -> Result<Value, String> {
-        self.0.log.ping(PING_TIMEOUT).await.map_err(|error| error.to_string())?;
-        if !self.0.topic_ready.load(Ordering::Acquire) {
-            return Err(format!("topic {} is not ready yet", self.0.topic.name));
+        let PublisherState { log, topic, topic_ready, .. } = &*self.0;
+        if !topic_ready.load(Ordering::Acquire) {
+            log.ping(PING_TIMEOUT).await.map_err(|error| error.to_string())?;
+            return Err(format!("topic {} is not ready yet", topic.name));
         }
-        Ok(Value::Null)
+        let checked = log.check_topic(topic, PING_TIMEOUT).await;
+        checked.map(|()| Value::Null).map_err(|error| error.to_string())
     }
 }

@@ -172,10 +172,14 @@ pub struct ProblemBody {
     /// 503 of an inbox: the partition in which it lives.
     #[schema(required = false)]
     pub partition: Option<i32>,
-    /// 503 of an inbox: `unowned` (no instance is known to own the partition), `rebuilding`, or
-    /// `behind` (it has not caught up to `at_least`, or to the receipt).
+    /// 503 of an inbox: `unowned` (no instance is known to own the partition), `unreachable` (its
+    /// owner does not answer), `rebuilding`, or `behind` (it has not caught up to `at_least`, or to
+    /// the receipt, or Kafka does not confirm that this instance still owns the partition).
     #[schema(required = false)]
     pub state: Option<String>,
+    /// 503 with `unreachable`: URL at which the other instances reach the owner.
+    #[schema(required = false)]
+    pub owner: Option<String>,
     /// 503 with `rebuilding`: how far the partition is.
     #[schema(required = false, value_type = Option<Object>)]
     pub progress: Option<serde_json::Value>,

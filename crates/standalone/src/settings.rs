@@ -20,6 +20,8 @@ use service::{
 // One process with one copy of the log has no use for these; scripts that pass them still work.
 #[command(mut_arg("group_instance", |arg| arg.hide(true)))]
 #[command(mut_arg("advertise", |arg| arg.hide(true)))]
+#[command(mut_arg("peers", |arg| arg.hide(true)))]
+#[command(mut_arg("accept_unsigned_claims", |arg| arg.hide(true)))]
 #[command(mut_arg("replication", |arg| arg.hide(true)))]
 pub struct StandaloneCli {
     #[command(subcommand)]

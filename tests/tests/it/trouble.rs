@@ -82,7 +82,7 @@ async fn metrics_are_answered_while_the_broker_is_away_without_the_lag() {
         if scrape.count(LAG, &[]) == 0 { Ok(scrape) } else { Err(scrape) }
     })
     .await;
-    assert_eq!(away.count(STATES, &[]), 3);
+    assert_eq!(away.count(STATES, &[]), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]

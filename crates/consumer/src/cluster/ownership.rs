@@ -6,43 +6,28 @@
 //! a claim that was written before it by the next owner.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use event_log::{
     AppendError, NewRecord, PartitionHandler, Record, RecordOutcome, StartAt, Watermarks, Writer,
 };
 use parking_lot::{Mutex, RwLock};
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
+use super::claims::{ClaimRefusal, ClaimRules, ClaimState, OwnershipClaim};
 use crate::apply::AssignmentListener;
 
 /// Time before an announcement is repeated that failed or met a conflicting claim.
 const REANNOUNCE_DELAY: Duration = Duration::from_millis(500);
-
-/// An instance's claim to a partition: the value of a record whose key is the partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct OwnershipClaim {
-    pub(crate) partition: i32,
-    /// A process has a new one at each start.
-    pub(crate) instance: Uuid,
-    /// URL at which peers reach the instance.
-    pub(crate) url: String,
-    pub(crate) state: ClaimState,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum ClaimState {
-    Rebuilding,
-    Live,
-    /// The instance no longer owns the partition.
-    Released,
-}
+/// Interval at which all claims are announced again, for peers that could not verify them: those
+/// that read a new secret later than this instance.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
+/// Refused claims are logged at most this often.
+const MIN_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The owner of each partition, as far as this instance knows. A cheap handle, to be cloned.
 #[derive(Clone)]
@@ -50,12 +35,15 @@ pub(crate) struct OwnershipTable(Arc<TableState>);
 
 struct TableState {
     instance: Uuid,
-    url: String,
+    rules: ClaimRules,
     /// The last claim to each partition.
     claims: RwLock<BTreeMap<i32, OwnershipClaim>>,
+    /// Peers that answered for a partition without a known claim to it.
+    guesses: RwLock<BTreeMap<i32, OwnershipClaim>>,
     changed: watch::Sender<()>,
     own: Mutex<OwnClaims>,
     wake_announcer: Notify,
+    warned_at: Mutex<Option<Instant>>,
 }
 
 /// The claims of this instance.
@@ -64,18 +52,21 @@ struct OwnClaims {
     held: BTreeMap<i32, ClaimState>,
     /// Not yet written to the topic.
     pending: BTreeMap<i32, ClaimState>,
+    /// Those that will be announced again after a delay.
+    contradicted: BTreeSet<i32>,
 }
 
 impl OwnershipTable {
-    /// `url`: where peers reach this instance, such as `http://10.0.0.7:8081`.
-    pub(crate) fn new(url: &str) -> Self {
+    pub(crate) fn new(rules: ClaimRules) -> Self {
         Self(Arc::new(TableState {
             instance: Uuid::now_v7(),
-            url: url.trim_end_matches('/').to_owned(),
+            rules,
             claims: RwLock::default(),
+            guesses: RwLock::default(),
             changed: watch::Sender::new(()),
             own: Mutex::default(),
             wake_announcer: Notify::new(),
+            warned_at: Mutex::default(),
         }))
     }
 
@@ -84,9 +75,24 @@ impl OwnershipTable {
         self.0.claims.read().get(&partition).cloned()
     }
 
-    /// The last claim to this partition, if it is another instance's.
+    /// The last claim to this partition, if it is another instance's; otherwise the peer that
+    /// answered for it since.
     pub(crate) fn find_peer(&self, partition: i32) -> Option<OwnershipClaim> {
-        self.find_owner(partition).filter(|claim| claim.instance != self.0.instance)
+        let claimed = self.find_owner(partition).filter(|claim| claim.instance != self.0.instance);
+        claimed.or_else(|| self.0.guesses.read().get(&partition).cloned())
+    }
+
+    /// One claim of each other instance that has any, as if it were to this partition.
+    pub(crate) fn guess_owners(&self, partition: i32) -> Vec<OwnershipClaim> {
+        let claims = self.0.claims.read();
+        let peers = claims.values().filter(|claim| claim.instance != self.0.instance);
+        let by_url: BTreeMap<_, _> = peers.map(|claim| (&claim.url, claim)).collect();
+        by_url.into_values().map(|claim| OwnershipClaim { partition, ..claim.clone() }).collect()
+    }
+
+    /// Notes that this peer has answered for the partition. A claim to it replaces this.
+    pub(crate) fn note_guess(&self, guess: OwnershipClaim) {
+        self.0.guesses.write().insert(guess.partition, guess);
     }
 
     /// Returns a future that resolves when any owner changes after this call.
@@ -99,8 +105,18 @@ impl OwnershipTable {
 
     /// Announces claims and releases as they come, until dropped. Never ends.
     pub(crate) async fn run_announcer(self, writer: Writer, topic: String) {
+        let signer = &self.0.rules.signer;
+        let mut refresh = tokio::time::interval(REFRESH_INTERVAL);
+        let mut new_secret = Box::pin(signer.subscribe_to_change());
         loop {
-            self.0.wake_announcer.notified().await;
+            tokio::select! {
+                () = self.0.wake_announcer.notified() => {}
+                _ = refresh.tick() => self.queue_held_claims(),
+                () = &mut new_secret => {
+                    new_secret = Box::pin(signer.subscribe_to_change());
+                    self.queue_held_claims();
+                }
+            }
             while self.announce_pending(&writer, &topic).await.is_err() {
                 tokio::time::sleep(REANNOUNCE_DELAY).await;
             }
@@ -121,12 +137,12 @@ impl OwnershipTable {
             // All are appended before the first is awaited: at shutdown there is little time, and
             // peers forward to this instance until they read its releases.
             let append = |(partition, state)| {
-                let (instance, url) = (self.0.instance, self.0.url.clone());
+                let (instance, url) = (self.0.instance, self.0.rules.own_url.clone());
                 let claim = OwnershipClaim { partition, instance, url, state };
                 let record = NewRecord {
                     partition: 0,
                     key: partition.to_string().into_bytes(),
-                    value: serde_json::to_vec(&claim).unwrap_or_default(),
+                    value: self.0.rules.encode_claim(claim),
                     headers: Vec::new(),
                 };
                 (partition, state, writer.append(topic, record))
@@ -142,6 +158,13 @@ impl OwnershipTable {
                 }
             }
             result?;
+        }
+    }
+
+    fn queue_held_claims(&self) {
+        let own = &mut *self.0.own.lock();
+        for (partition, state) in &own.held {
+            own.pending.entry(*partition).or_insert(*state);
         }
     }
 
@@ -186,37 +209,70 @@ impl OwnersTopicHandler {
     pub(super) fn apply_claim(&self, claim: OwnershipClaim) {
         let Some(table) = self.table.upgrade() else { return };
         let (partition, instance) = (claim.partition, claim.instance);
+        let is_own_claim = table.is_own_claim(&claim);
         let mut claims = table.claims.write();
-        if claim.state != ClaimState::Released {
+        let is_change = if claim.state != ClaimState::Released {
             claims.insert(partition, claim);
+            true
         } else if claims.get(&partition).is_some_and(|owner| owner.instance == instance) {
             claims.remove(&partition);
+            true
         } else {
-            return;
-        }
+            false
+        };
         drop(claims);
-        table.changed.send_replace(());
-        if instance != table.instance && table.own.lock().held.contains_key(&partition) {
-            self.reannounce_later(partition);
+        if is_change {
+            table.guesses.write().remove(&partition);
+            table.changed.send_replace(());
+        }
+        if !is_own_claim {
+            self.reannounce_later(&table, partition);
         }
     }
 
-    /// Handles a conflicting claim. The group decides who is right; this instance re-announces
-    /// after a delay, so that a stale claim does not win and two owners do not ping-pong.
-    fn reannounce_later(&self, partition: i32) {
+    /// Handles a claim that contradicts one of this instance's, also a release that it has not
+    /// written. The group decides who is right; this instance re-announces after a delay, so that a
+    /// stale claim does not win and two owners do not ping-pong. However many claims contradict, it
+    /// does so once in each delay.
+    fn reannounce_later(&self, table: &TableState, partition: i32) {
+        let mut own = table.own.lock();
+        if !own.held.contains_key(&partition) || !own.contradicted.insert(partition) {
+            return;
+        }
         let table = self.table.clone();
         self.runtime.spawn(async move {
             tokio::time::sleep(REANNOUNCE_DELAY).await;
             let Some(table) = table.upgrade() else { return };
-            let last = table.claims.read().get(&partition).map(|claim| claim.instance);
+            let stands =
+                table.claims.read().get(&partition).is_some_and(|last| table.is_own_claim(last));
             let mut own = table.own.lock();
+            own.contradicted.remove(&partition);
             if let Some(state) = own.held.get(&partition).copied()
-                && last != Some(table.instance)
+                && !stands
             {
                 own.pending.entry(partition).or_insert(state);
                 table.wake_announcer.notify_one();
             }
         });
+    }
+}
+
+impl TableState {
+    /// Returns true if this instance wrote the claim and it says that the instance is an owner.
+    fn is_own_claim(&self, claim: &OwnershipClaim) -> bool {
+        claim.instance == self.instance
+            && claim.url == self.rules.own_url
+            && claim.state != ClaimState::Released
+    }
+
+    fn log_refusal(&self, refusal: &ClaimRefusal) {
+        let mut warned_at = self.warned_at.lock();
+        if warned_at.is_some_and(|at| at.elapsed() < MIN_WARNING_INTERVAL) {
+            tracing::debug!(%refusal, "a claim to a partition is not believed");
+        } else {
+            *warned_at = Some(Instant::now());
+            tracing::warn!(%refusal, "a claim to a partition is not believed");
+        }
     }
 }
 
@@ -230,9 +286,13 @@ impl PartitionHandler for OwnersTopicHandler {
     fn on_record(&mut self, record: &Record<'_>) -> RecordOutcome {
         // A tombstone has no meaning here: releases are records with a value.
         let Some(value) = record.value else { return RecordOutcome::Applied };
-        match serde_json::from_slice(value) {
+        let Some(table) = self.table.upgrade() else { return RecordOutcome::Applied };
+        match table.rules.decode_claim(value) {
             Ok(claim) => self.apply_claim(claim),
-            Err(error) => return RecordOutcome::Poison(error.to_string()),
+            Err(refusal) => {
+                table.log_refusal(&refusal);
+                return RecordOutcome::Poison(refusal.to_string());
+            }
         }
         RecordOutcome::Applied
     }
@@ -248,12 +308,17 @@ mod fuzz {
     use proptest::{option, prelude::*, sample::select};
 
     use super::*;
+    use crate::cluster::claims::tests::open_rules;
 
     fn claim() -> impl Strategy<Value = Vec<u8>> {
         const STATES: [ClaimState; 3] =
             [ClaimState::Rebuilding, ClaimState::Live, ClaimState::Released];
         let partition = prop_oneof![4 => 0..4_i32, 1 => any::<i32>()];
-        (partition, any::<u128>(), text(), select(&STATES[..])).prop_map(
+        let url = prop_oneof![
+            1 => text(),
+            4 => "http://(10[.]0[.]0[.][1-9]|8[.]8[.]8[.]8|peer)(:[1-9][0-9]{1,3})?/?",
+        ];
+        (partition, any::<u128>(), url, select(&STATES[..])).prop_map(
             |(partition, instance, url, state)| {
                 let instance = Uuid::from_u128(instance);
                 serde_json::to_vec(&OwnershipClaim { partition, instance, url, state })
@@ -272,7 +337,7 @@ mod fuzz {
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
             let _within = runtime.enter();
-            let table = OwnershipTable::new("http://me");
+            let table = OwnershipTable::new(open_rules());
             // A conflicting claim to partition 3 is re-announced, whatever it holds.
             table.on_assigned(3);
             let verdict = OwnersTopicHandler::new(&table).on_record(&Record {
@@ -283,12 +348,13 @@ mod fuzz {
                 value: value.as_deref(),
                 headers: smallvec::SmallVec::new(),
             });
-            let claim: Option<OwnershipClaim> = value.and_then(|value| serde_json::from_slice(&value).ok());
+            let claim = value.and_then(|value| open_rules().decode_claim(&value).ok());
             let held: Vec<_> = table.0.claims.read().values().cloned().collect();
             match claim {
                 Some(claim) if claim.state != ClaimState::Released => {
                     let written = serde_json::to_vec(&claim).expect("JSON");
                     prop_assert_eq!(serde_json::from_slice::<OwnershipClaim>(&written).ok(), Some(claim.clone()));
+                    prop_assert!(claim.url.starts_with("http://") && (0..4).contains(&claim.partition));
                     prop_assert_eq!(held, [claim]);
                 }
                 _ => prop_assert!(held.is_empty(), "{:?} by {:?}", held, verdict),
@@ -300,15 +366,19 @@ mod fuzz {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::claims::tests::open_rules;
+
+    fn table() -> OwnershipTable {
+        OwnershipTable::new(open_rules())
+    }
 
     fn claim(table: &OwnershipTable, instance: u128, state: ClaimState) {
-        let claim = OwnershipClaim {
-            partition: 3,
-            instance: Uuid::from_u128(instance),
-            url: format!("http://peer-{instance}"),
-            state,
-        };
-        let value = serde_json::to_vec(&claim).expect("JSON");
+        let (instance, url) = (Uuid::from_u128(instance), format!("http://peer-{instance}"));
+        apply(table, OwnershipClaim { partition: 3, instance, url, state });
+    }
+
+    fn apply(table: &OwnershipTable, claim: OwnershipClaim) {
+        let value = table.0.rules.encode_claim(claim);
         OwnersTopicHandler::new(table).on_record(&Record {
             partition: 0,
             offset: 0,
@@ -319,9 +389,32 @@ mod tests {
         });
     }
 
+    /// A table of an instance that owns partition 3 and has announced it.
+    async fn announced() -> OwnershipTable {
+        let table = table();
+        table.on_assigned(3);
+        table.0.own.lock().pending.clear();
+        table.0.wake_announcer.notified().await;
+        apply(&table, own_claim(&table, ClaimState::Rebuilding));
+        table
+    }
+
+    fn own_claim(table: &OwnershipTable, state: ClaimState) -> OwnershipClaim {
+        let (instance, url) = (table.0.instance, table.0.rules.own_url.clone());
+        OwnershipClaim { partition: 3, instance, url, state }
+    }
+
+    async fn expect_reannouncement(table: &OwnershipTable) {
+        // The re-announcement wakes the announcer.
+        let woken =
+            tokio::time::timeout(Duration::from_secs(60), table.0.wake_announcer.notified()).await;
+        assert!(woken.is_ok());
+        assert_eq!(table.0.own.lock().pending.get(&3), Some(&ClaimState::Rebuilding));
+    }
+
     #[tokio::test]
     async fn a_release_that_comes_after_the_next_owner_s_claim_changes_nothing() {
-        let table = OwnershipTable::new("http://me");
+        let table = table();
         claim(&table, 1, ClaimState::Live);
         claim(&table, 2, ClaimState::Rebuilding);
         claim(&table, 1, ClaimState::Released);
@@ -332,15 +425,49 @@ mod tests {
 
     #[tokio::test]
     async fn a_foreign_claim_to_what_is_ours_is_contradicted() {
-        let table = OwnershipTable::new("http://me");
-        table.on_assigned(3);
-        table.0.own.lock().pending.clear();
-        table.0.wake_announcer.notified().await;
+        let table = announced().await;
         claim(&table, 2, ClaimState::Live);
-        // The re-announcement wakes the announcer.
-        let woken =
-            tokio::time::timeout(Duration::from_secs(10), table.0.wake_announcer.notified()).await;
-        assert!(woken.is_ok());
-        assert_eq!(table.0.own.lock().pending.get(&3), Some(&ClaimState::Rebuilding));
+        expect_reannouncement(&table).await;
+    }
+
+    #[tokio::test]
+    async fn a_forged_release_or_url_of_what_is_ours_is_contradicted() {
+        let table = announced().await;
+        apply(&table, own_claim(&table, ClaimState::Released));
+        assert_eq!(table.find_owner(3), None);
+        expect_reannouncement(&table).await;
+        let table = announced().await;
+        let forged = own_claim(&table, ClaimState::Live);
+        apply(&table, OwnershipClaim { url: "http://10.0.0.66:80".into(), ..forged });
+        expect_reannouncement(&table).await;
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_forged_claims_is_contradicted_once_in_each_delay() {
+        let table = announced().await;
+        for instance in 1000..2000 {
+            claim(&table, instance, ClaimState::Live);
+        }
+        assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 1);
+        expect_reannouncement(&table).await;
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_answered_is_the_owner_until_a_claim_says_otherwise() {
+        let table = table();
+        let peer = OwnershipClaim {
+            partition: 1,
+            instance: Uuid::from_u128(1),
+            url: "http://peer-1".into(),
+            state: ClaimState::Live,
+        };
+        apply(&table, peer.clone());
+        apply(&table, OwnershipClaim { partition: 2, ..peer.clone() });
+        let guess = OwnershipClaim { partition: 3, ..peer };
+        assert_eq!(table.guess_owners(3), [guess.clone()], "each peer once");
+        table.note_guess(guess.clone());
+        assert_eq!(table.find_peer(3), Some(guess));
+        claim(&table, 2, ClaimState::Live);
+        assert_eq!(table.find_peer(3).map(|owner| owner.url), Some("http://peer-2".into()));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::ownership::{OwnershipClaim, OwnershipTable};
+use super::{claims::OwnershipClaim, ownership::OwnershipTable};
 use crate::view::{View, partition::PartitionView};
 
 #[derive(Debug, PartialEq, Eq)]
@@ -67,7 +67,10 @@ mod tests {
     use super::*;
     use crate::{
         apply::NotificationApplier,
-        cluster::ownership::{ClaimState, OwnersTopicHandler},
+        cluster::{
+            claims::{ClaimState, tests::open_rules},
+            ownership::OwnersTopicHandler,
+        },
         view::Limits,
     };
 
@@ -76,7 +79,7 @@ mod tests {
     fn resolver() -> (OwnerResolver, OwnershipTable) {
         let limits = Limits { entries: 10, bytes: 1 << 20, age: Duration::from_secs(60) };
         let view = Arc::new(View::new(4, Partitioner::Murmur2, limits));
-        let ownership = OwnershipTable::new("http://me");
+        let ownership = OwnershipTable::new(open_rules());
         (OwnerResolver::new(view, ownership.clone()), ownership)
     }
 

@@ -2,6 +2,7 @@
 //! user's partition; otherwise the request is forwarded to the owner, which has the last word.
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     sync::Arc,
     task::{Context, Poll},
@@ -12,16 +13,18 @@ use axum::{
     Extension, RequestExt as _,
     body::Body,
     extract::{RawPathParams, Request},
-    http::StatusCode,
+    http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
     routing::{Route, future::RouteFuture},
 };
+use bytes::Bytes;
 use futures_util::{
     FutureExt as _, StreamExt as _,
     future::{BoxFuture, Either},
 };
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use model::UserId;
+use parking_lot::Mutex;
 use service::{
     auth::Caller, extract::read_body, problem::Problem, server::admission::RequestPermit,
     server::detached::StreamingResponse,
@@ -30,11 +33,17 @@ use tokio::time::Instant;
 use tower::{Layer, Service, layer::layer_fn};
 
 use super::{
-    app::App, problems::not_live, query::requested_wait, socket::check_same_origin,
-    stream::is_event_stream, streams::StreamKind,
+    app::App,
+    problems::{not_live, owner_unreachable},
+    query::requested_wait,
+    socket::check_same_origin,
+    stream::is_event_stream,
+    streams::StreamKind,
 };
 use crate::{
     cluster::{
+        claims::OwnershipClaim,
+        peers::PeerNetworks,
         proxy::{
             ForwardError, HOP, PeerProxy, WEBSOCKET_UPGRADE, is_websocket_request, join_upgraded,
         },
@@ -42,6 +51,10 @@ use crate::{
     },
     view::NotLive,
 };
+
+/// How many peers are asked for a partition without a known owner, and how often at most.
+const MAX_ASKED_PEERS: usize = 8;
+const ASK_PEERS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Checks that the caller may open the inbox, then calls the handler or forwards the request.
 #[derive(Clone)]
@@ -54,14 +67,26 @@ struct Forwarder {
     app: Arc<App>,
     resolver: OwnerResolver,
     proxy: PeerProxy,
+    /// When the peers were last asked for a partition without a known owner.
+    peers_asked_at: Mutex<HashMap<i32, Instant>>,
+}
+
+/// A request to be forwarded.
+struct ForwardedRequest {
+    parts: Parts,
+    body: Bytes,
+    to_websocket: bool,
+    wait: Duration,
 }
 
 pub(super) fn forward_layer(
     app: Arc<App>,
+    networks: PeerNetworks,
 ) -> impl Layer<Route, Service = ForwardService> + Clone + Send + Sync + 'static {
     let resolver = OwnerResolver::new(Arc::clone(&app.view), app.ownership.clone());
-    let proxy = PeerProxy::new(app.read_timeout);
-    let forwarder = Arc::new(Forwarder { app, resolver, proxy });
+    let proxy = PeerProxy::new(app.read_timeout, networks);
+    let forwarder = Forwarder { app, resolver, proxy, peers_asked_at: Mutex::default() };
+    let forwarder = Arc::new(forwarder);
     layer_fn(move |inner| ForwardService { inner, forwarder: Arc::clone(&forwarder) })
 }
 
@@ -147,11 +172,13 @@ impl Forwarder {
             check_same_origin(&parts.headers, &parts.uri)?;
         }
         let deadline = Instant::now() + self.app.read_timeout;
-        let mut rejected = None;
+        let request = ForwardedRequest { parts, body, to_websocket: client.is_some(), wait };
+        let (mut rejected, mut unreachable) = (None, None);
         loop {
             let owner = match self.resolver.resolve_owner(home, rejected.as_ref(), deadline).await {
                 Some(PartitionOwner::Peer(owner)) => owner,
                 Some(PartitionOwner::ThisInstance) => {
+                    let ForwardedRequest { mut parts, body, .. } = request;
                     if let Some(client) = client {
                         parts.extensions.insert(client);
                     }
@@ -159,22 +186,62 @@ impl Forwarder {
                     let Ok(response) = inner.call(request).await;
                     return Ok(response);
                 }
-                None => return Err(not_live(&NotLive::Unowned(home))),
+                None => {
+                    if let Some(response) =
+                        self.ask_peers(home, &request, rejected.as_ref()).await?
+                    {
+                        return self.pass_on(response, client);
+                    }
+                    let unowned = || not_live(&NotLive::Unowned(home));
+                    return Err(unreachable
+                        .map_or_else(unowned, |url: String| owner_unreachable(home, &url)));
+                }
             };
-            let to_websocket = client.is_some();
-            match self.proxy.send_request(&owner, &parts, body.clone(), to_websocket, wait).await {
+            match self.send_to(&owner, &request).await {
                 Ok(response) => return self.pass_on(response, client),
-                Err(ForwardError::NotServed(reason)) => {
-                    let message = "an owner did not serve a forwarded request";
-                    tracing::debug!(kafka.partition = home, owner.url, reason, message);
-                    rejected = Some(owner);
+                Err(ForwardError::Misdirected) => unreachable = None,
+                Err(ForwardError::Unreachable) => unreachable = Some(owner.url.clone()),
+                Err(ForwardError::OutcomeUnknown) => return Err(outcome_unknown()),
+            }
+            rejected = Some(owner);
+        }
+    }
+
+    async fn send_to(
+        &self,
+        peer: &OwnershipClaim,
+        request: &ForwardedRequest,
+    ) -> Result<hyper::Response<Incoming>, ForwardError> {
+        let ForwardedRequest { parts, body, to_websocket, wait } = request;
+        self.proxy.send_request(peer, parts, body.clone(), *to_websocket, *wait).await
+    }
+
+    /// Asks the peers that own other partitions, each once. An instance that is cut off from the log
+    /// does not learn of new owners, and may still reach them. A peer that does not own the partition
+    /// answers 421 at once. `None` if no peer owns it, or if they were asked a moment ago.
+    async fn ask_peers(
+        &self,
+        home: i32,
+        request: &ForwardedRequest,
+        rejected: Option<&OwnershipClaim>,
+    ) -> Result<Option<hyper::Response<Incoming>>, Problem> {
+        let asked_at = self.peers_asked_at.lock().insert(home, Instant::now());
+        if asked_at.is_some_and(|at| at.elapsed() < ASK_PEERS_INTERVAL) {
+            return Ok(None);
+        }
+        let peers = self.app.ownership.guess_owners(home).into_iter();
+        let peers = peers.filter(|peer| rejected.is_none_or(|rejected| rejected.url != peer.url));
+        for peer in peers.take(MAX_ASKED_PEERS) {
+            match self.send_to(&peer, request).await {
+                Ok(response) => {
+                    self.app.ownership.note_guess(peer);
+                    return Ok(Some(response));
                 }
-                Err(ForwardError::OutcomeUnknown) => {
-                    let message = "The outcome is unknown: the inbox's owner did not answer. It is safe to retry";
-                    return Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, message));
-                }
+                Err(ForwardError::Misdirected | ForwardError::Unreachable) => {}
+                Err(ForwardError::OutcomeUnknown) => return Err(outcome_unknown()),
             }
         }
+        Ok(None)
     }
 
     /// Turns the owner's response into this instance's. A stream takes one of the stream permits
@@ -211,4 +278,9 @@ impl Forwarder {
             .map(|body| Body::from_stream(Body::new(body).into_data_stream().take_until(shutdown)));
         Ok((Extension(StreamingResponse), response).into_response())
     }
+}
+
+fn outcome_unknown() -> Problem {
+    let message = "The outcome is unknown: the inbox's owner did not answer. It is safe to retry";
+    Problem::new(StatusCode::GATEWAY_TIMEOUT, message)
 }

@@ -28,7 +28,9 @@ use service::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{settings::ConsumerSettings, subscriptions::ViewSubscriptions};
+use crate::{
+    cluster::peers::PeerNetworks, settings::ConsumerSettings, subscriptions::ViewSubscriptions,
+};
 use app::App;
 
 /// Builds the router: every route, behind the limits and error bodies that all of them share.
@@ -49,7 +51,8 @@ pub(crate) fn build_router(
     // One handle for all of it: a router clones its state at each request.
     let app = Arc::new(app);
     let scraped = Arc::clone(&app);
-    let forward = forward::forward_layer(Arc::clone(&app));
+    let networks = PeerNetworks::new(&settings.peers.peers);
+    let forward = forward::forward_layer(Arc::clone(&app), networks);
     let user_routes = |routes: OpenApiRouter<Arc<App>>, token| {
         auth.require_caller(routes.route_layer(forward.clone()), token)
     };

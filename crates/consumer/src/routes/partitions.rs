@@ -24,11 +24,15 @@ pub(super) struct PartitionsBody {
 #[schema(as = Partition)]
 struct PartitionRow {
     partition: i32,
+    /// `state`: `unowned`, `rebuilding` (with its progress), `live` (with `users`, `position`), or
+    /// `behind` (it cannot follow its log, so its users are answered 503; with `since`, `cause`,
+    /// `position`).
     #[serde(flatten)]
     #[schema(value_type = Object)]
     status: PartitionStatus,
-    /// Records in the log that this instance has not applied yet. Null if the partition is not live
-    /// here, or the log does not answer.
+    /// Records in the log that this instance has not applied yet, without those that an unfinished
+    /// transaction hides. Null if the partition is neither live nor behind here, or the log does not
+    /// answer.
     lag: Option<i64>,
     /// URL of the instance that owns the partition, as far as this one knows.
     owner: Option<String>,
@@ -48,11 +52,14 @@ pub(super) async fn list_partitions(State(app): State<Arc<App>>) -> Json<Partiti
     Json(PartitionsBody { partitions: partitions.collect() })
 }
 
-/// The number of records in the log that are not in the view, by partition that is live here. Empty
+/// The number of records in the log that are not in the view, by partition that is live or behind
+/// here. Empty
 /// if the log does not answer in time.
 pub(super) async fn fetch_lags(app: &App) -> BTreeMap<i32, i64> {
     let live = app.view.partitions().filter_map(|(number, partition)| match partition.status() {
-        PartitionStatus::Live { position, .. } => Some((number, position)),
+        PartitionStatus::Live { position, .. } | PartitionStatus::Behind { position, .. } => {
+            Some((number, position))
+        }
         PartitionStatus::Unowned | PartitionStatus::Rebuilding(_) => None,
     });
     let (numbers, positions): (Vec<_>, Vec<_>) = live.unzip();

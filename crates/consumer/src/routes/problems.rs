@@ -53,6 +53,11 @@ pub(super) fn not_live(error: &NotLive) -> Problem {
         )
         .with("partition", partition)
         .with("state", "unowned"),
+        NotLive::Unconfirmed(partition) => {
+            Problem::unavailable(format!("{error}; try again shortly"), RETRY_DELAY)
+                .with("partition", partition)
+                .with("state", "behind")
+        }
         NotLive::Rebuilding(partition, progress) => {
             let wait = progress.seconds_left.unwrap_or(1.0).clamp(1.0, 30.0);
             let delay = Duration::from_secs_f64(wait);
@@ -61,13 +66,32 @@ pub(super) fn not_live(error: &NotLive) -> Problem {
                 .with("state", "rebuilding")
                 .with("progress", progress)
         }
-        NotLive::Behind(partition, position) => {
+        NotLive::Behind(partition, behind) => {
             Problem::unavailable(format!("{error}; try again shortly"), RETRY_DELAY)
                 .with("partition", partition)
                 .with("state", "behind")
+                .with("since", behind.since.to_string())
+                .with("cause", &behind.cause)
+        }
+        NotLive::NotCaughtUp(partition, position) => {
+            Problem::unavailable(format!("{error}; try again shortly"), RETRY_DELAY)
+                .with("partition", partition)
+                .with("state", "live")
                 .with("position", position)
         }
     }
+}
+
+/// 503 for a partition whose owner, at this URL, does not answer.
+pub(super) fn owner_unreachable(partition: i32, url: &str) -> Problem {
+    let message = format!(
+        "partition {partition}, where this inbox lives, is owned by the instance at {url}, which \
+         does not answer; try again shortly"
+    );
+    Problem::unavailable(message, RETRY_DELAY)
+        .with("partition", partition)
+        .with("state", "unreachable")
+        .with("owner", url)
 }
 
 /// 504 if a receipt may have been written, 503 or 429 if it was not.
@@ -89,7 +113,7 @@ pub(super) fn receipt_problem(error: &ReceiptError) -> Problem {
                 "The outcome is unknown: the log did not acknowledge in time. It is safe to retry",
             );
         }
-        ReceiptError::Append(_) | ReceiptError::Encode(_) => {}
+        ReceiptError::Append(_) | ReceiptError::Unreachable(_) | ReceiptError::Encode(_) => {}
     }
     tracing::warn!(%error, "a receipt was not written");
     Problem::unavailable("Receipts cannot be written now; try again shortly", RETRY_DELAY)

@@ -8,8 +8,8 @@ use service::ops::metrics::Scrape;
 use super::{app::App, partitions::fetch_lags, streams::StreamKind};
 use crate::{
     metrics::{
-        ENTRIES, ENTRY_BYTES, EVICTED, INBOXES, LAG, PARTITIONS, REBUILD_RECORDS, RECORDS_FOLDED,
-        STREAMS,
+        BEHIND_SECONDS, ENTRIES, ENTRY_BYTES, EVICTED, INBOXES, LAG, PARTITIONS, REBUILD_RECORDS,
+        RECORDS_FOLDED, STREAMS,
     },
     view::{PartitionStatus, PartitionTotals, View},
 };
@@ -27,7 +27,7 @@ pub(super) async fn scrape_state(app: Arc<App>, mut scrape: Scrape) -> Scrape {
 }
 
 fn add_partitions(view: &View, scrape: &mut Scrape) {
-    let (mut unowned, mut rebuilding, mut live) = (0, 0, 0);
+    let (mut unowned, mut rebuilding, mut behind, mut live) = (0, 0, 0, 0);
     let (mut done, mut total) = (0, 0);
     let (mut inboxes, mut entries, mut bytes, mut evicted, mut expired) = (0, 0, 0, 0, 0);
     for (_, partition) in view.partitions() {
@@ -40,6 +40,7 @@ fn add_partitions(view: &View, scrape: &mut Scrape) {
         match partition.status() {
             PartitionStatus::Unowned => unowned += 1,
             PartitionStatus::Live { .. } => live += 1,
+            PartitionStatus::Behind { .. } => behind += 1,
             PartitionStatus::Rebuilding(progress) => {
                 rebuilding += 1;
                 done += progress.records;
@@ -47,9 +48,13 @@ fn add_partitions(view: &View, scrape: &mut Scrape) {
             }
         }
     }
-    for (state, count) in [("unowned", unowned), ("rebuilding", rebuilding), ("live", live)] {
+    for (state, count) in
+        [("unowned", unowned), ("rebuilding", rebuilding), ("behind", behind), ("live", live)]
+    {
         scrape.add_sample(PARTITIONS, &[("state", state)], f64::from(count));
     }
+    let longest = view.find_behind().map_or(0.0, |(_, behind)| behind.seconds());
+    scrape.add_sample(BEHIND_SECONDS, &[], longest);
     for (kind, records) in [("done", done), ("total", total)] {
         scrape.add_sample(REBUILD_RECORDS, &[("kind", kind)], records as f64);
     }

@@ -254,7 +254,8 @@ impl SnapshotManager {
         view: &Arc<View>,
         number: i32,
     ) -> Result<Option<UnpublishedSnapshot>, WriteError> {
-        if view.partition(number).and_then(|partition| partition.read_if_live(|_| ())).is_none() {
+        if view.partition(number).and_then(|partition| partition.read_if_complete(|_| ())).is_none()
+        {
             return Ok(None);
         }
         let start = Instant::now();

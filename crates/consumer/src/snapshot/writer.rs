@@ -78,7 +78,7 @@ impl<W: Write> SnapshotWriter<W> {
     ) -> io::Result<Option<Self>> {
         // A user that appears later has only records after the header's.
         let started = view.partition(number).and_then(|partition| {
-            partition.read_if_live(|inboxes| {
+            partition.read_if_complete(|inboxes| {
                 let users: Vec<_> = inboxes.users.keys().copied().collect();
                 (inboxes.epoch, Header::new(inboxes), users)
             })
@@ -130,7 +130,7 @@ fn read_epoch<R>(
     read: impl FnOnce(&Inboxes) -> R,
 ) -> Result<R, WriteError> {
     let found = view.partition(number).and_then(|partition| {
-        partition.read_if_live(|inboxes| (inboxes.epoch == epoch).then(|| read(inboxes)))
+        partition.read_if_complete(|inboxes| (inboxes.epoch == epoch).then(|| read(inboxes)))
     });
     found.flatten().ok_or(WriteError::Revoked)
 }

@@ -83,6 +83,8 @@ pub struct Feed {
     opened_at: i64,
     /// Offset of the receipts' topic up to which the reader has had every receipt.
     receipts_sent_through: i64,
+    /// The notifications that the log lost below this offset are known to the reader.
+    lost_below: i64,
     /// True if the inbox has further entries after the last batch.
     more: bool,
 }
@@ -98,7 +100,7 @@ impl Feed {
         max_feeds: usize,
         wait_timeout: Duration,
     ) -> Result<(Self, Vec<FeedEvent>), OpenFeedError> {
-        let (home, partition) = view.find_home(user)?;
+        let (home, partition, wait_timeout) = view.find_home(user, wait_timeout).await?;
         let watcher = partition.watch_user(user);
         if watcher.reader_count() > max_feeds {
             return Err(OpenFeedError::TooMany(max_feeds));
@@ -111,16 +113,19 @@ impl Feed {
         let begin = |inboxes: &Inboxes| {
             let position = inboxes.begin_feed(home, user, &start, oldest_ms);
             let state = inboxes.read_state(user, position.at, oldest_ms);
-            (inboxes.last_offset(), inboxes.last_receipt_offset(), state, position)
+            let at = (inboxes.last_offset(), inboxes.last_receipt_offset(), inboxes.lost_below);
+            (at, state, position)
         };
         // The cursor of an answer to a send may be a moment ahead of the view.
         let caught_up =
             |inboxes: &Inboxes| (inboxes.last_offset() >= start_offset).then(|| begin(inboxes));
-        let (opened_at, receipts_sent_through, state, position) =
-            match partition.read_when(home, wait_timeout, caught_up).await {
-                Err(behind @ NotLive::Behind(..)) => partition.read_if_live(begin).ok_or(behind)?,
-                found => found?,
-            };
+        let ((opened_at, receipts_sent_through, lost_below), state, position) = match partition
+            .read_when(home, wait_timeout, caught_up)
+            .await
+        {
+            Err(ahead @ NotLive::NotCaughtUp(..)) => partition.read_if_live(begin).ok_or(ahead)?,
+            found => found?,
+        };
         view.check_lease(home)?;
         let mut events = vec![FeedEvent::State(state)];
         events.extend(position.gap.map(FeedEvent::Gap));
@@ -133,6 +138,7 @@ impl Feed {
             sent_through: position.after,
             opened_at,
             receipts_sent_through,
+            lost_below,
             more: true,
         };
         Ok((feed, events))
@@ -148,6 +154,18 @@ impl Feed {
         loop {
             if !self.more && !self.watcher.wait_for_change().await {
                 return vec![FeedEvent::End(EndReason::Moved)];
+            }
+            // Until the lease is renewed or the partition is revoked there is no event: the stream
+            // need not end, because the brokers may only be slow.
+            if !self.view.holds_lease() {
+                self.more = true;
+                tokio::select! {
+                    () = self.view.await_lease() => {}
+                    watched = self.watcher.wait_for_change() => if !watched {
+                        return vec![FeedEvent::End(EndReason::Moved)];
+                    }
+                }
+                continue;
             }
             match self.read_events() {
                 Some(events) if events.is_empty() => {}
@@ -168,14 +186,16 @@ impl Feed {
         }
     }
 
-    /// Reads the next batch. `None` if the partition was revoked.
+    /// Reads the next batch, which is empty without a lease. `None` if the partition was revoked.
     fn read_events(&mut self) -> Option<Vec<FeedEvent>> {
-        self.view.check_lease(self.home).ok()?;
+        if !self.view.holds_lease() {
+            return Some(Vec::new());
+        }
         let oldest_ms = self.view.oldest_ms();
         // Before the inbox is read, so that its unread count includes each of these.
         let receipts = self.watcher.receipts_after(self.receipts_sent_through);
         let partition = self.view.partition(self.home)?;
-        let (batch, position, state) = partition.read_if_live(|inboxes| {
+        let (batch, position, state, lost_below) = partition.read_if_complete(|inboxes| {
             let is_wanted = |category: Option<&str>| {
                 self.category.as_deref().is_none_or(|wanted| category == Some(wanted))
             };
@@ -188,7 +208,7 @@ impl Feed {
                 let at = Cursor::new(self.home, position);
                 (inboxes.last_receipt_offset(), inboxes.read_state(self.user, at, oldest_ms))
             });
-            (batch, position, state)
+            (batch, position, state, inboxes.lost_below)
         })?;
         let FeedBatch { items, unread, more, eviction } = batch;
         let mut events = Vec::new();
@@ -198,6 +218,12 @@ impl Feed {
                 after: Some(Cursor::new(self.home, self.sent_through)),
                 through: Cursor::new(self.home, eviction.through),
             }));
+        }
+        if lost_below > self.lost_below {
+            self.lost_below = lost_below;
+            // Without a position of its own: the reader may have had later entries already.
+            let (reason, through) = (GapReason::Retention, Cursor::new(self.home, lost_below - 1));
+            events.push(FeedEvent::Gap(Gap { reason, after: None, through }));
         }
         events.extend(items.into_iter().map(|item| FeedEvent::Notification { item, unread }));
         self.sent_through = position;

@@ -42,6 +42,9 @@ pub struct Inboxes {
     /// The offset from which on the notifications are complete: the low watermark at the assignment,
     /// or one beyond the newest entry of an inbox that was dropped because all it held had expired.
     pub(crate) complete_from: i64,
+    /// The offset below which the log lost notifications before they were read; 0 if it lost none
+    /// since the assignment.
+    pub(crate) lost_below: i64,
 }
 
 impl Default for Inboxes {
@@ -58,6 +61,7 @@ impl Default for Inboxes {
             is_invalid: false,
             epoch: NEXT_EPOCH.fetch_add(1, Ordering::Relaxed),
             complete_from: 0,
+            lost_below: 0,
         }
     }
 }
@@ -122,6 +126,16 @@ impl Inboxes {
             }
         }
         self.complete_from = self.complete_from.max(low);
+    }
+
+    /// Notes that the log lost this topic's records below `next` before they were read.
+    pub(super) fn note_lost_records(&mut self, source: SourceTopic, next: i64) {
+        let last = &mut self.last_offsets[source as usize];
+        *last = (*last).max(next - 1);
+        if source == SourceTopic::Notifications {
+            self.complete_from = self.complete_from.max(next);
+            self.lost_below = self.lost_below.max(next);
+        }
     }
 
     pub(crate) fn add_entry(

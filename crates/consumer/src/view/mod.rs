@@ -20,5 +20,5 @@ pub use feed::Feed;
 pub use inbox::Limits;
 pub use inboxes::Inboxes;
 pub use page::{Page, PageQuery, Selector, Since};
-pub use partition::{NotLive, PartitionStatus, PartitionTotals, PartitionView};
+pub use partition::{BehindSince, NotLive, PartitionStatus, PartitionTotals, PartitionView};
 pub use partitions::View;

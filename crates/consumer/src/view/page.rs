@@ -104,7 +104,7 @@ pub enum GapReason {
     Evicted,
     /// They were too old for the inbox.
     Expired,
-    /// The topic's retention has removed them.
+    /// The topic's retention has removed them, or the log has lost them.
     Retention,
     /// The cursor is of another partition, or of a topic that was deleted and created again.
     Unknown,

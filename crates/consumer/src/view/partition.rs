@@ -11,8 +11,9 @@ use std::{
     time::Duration,
 };
 
-use event_log::{RecordAnchor, StartAt, Watermarks};
-use model::{Receipt, UserId};
+use event_log::{Behind, RecordAnchor, StartAt, Watermarks};
+use jiff::Timestamp;
+use model::{Receipt, UserId, headers::to_millisecond};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -50,9 +51,16 @@ pub(crate) struct AssignedInboxes {
     pub(crate) inboxes: Inboxes,
     /// Set until both topics are read to their ends. Meanwhile no reader is answered from the inboxes.
     rebuild: Option<Rebuild>,
+    /// Set while a topic's reader cannot follow its log. No new request is answered from the inboxes
+    /// then, because they may lack what was acknowledged.
+    behind: [Option<BehindSince>; 2],
 }
 
 impl AssignedInboxes {
+    fn behind(&self) -> Option<&BehindSince> {
+        self.behind.iter().flatten().min_by_key(|behind| behind.since)
+    }
+
     /// Returns true if this topic's reader has started on this assignment. A record or an end that
     /// it reports earlier belongs to the previous one.
     fn has_started(&self, source: SourceTopic) -> bool {
@@ -71,22 +79,71 @@ pub enum NotLive {
     /// It is not assigned to this instance.
     #[error("partition {0}, where this inbox lives, is not owned by this instance")]
     Unowned(i32),
+    /// The lease has ended: the brokers have not confirmed lately that this instance owns it.
+    #[error(
+        "the brokers have not confirmed that this instance still owns partition {0}, where this \
+         inbox lives"
+    )]
+    Unconfirmed(i32),
     /// It is being rebuilt.
     #[error("partition {0}, where this inbox lives, is being rebuilt")]
     Rebuilding(i32, RebuildProgress),
+    /// It cannot follow its log.
+    #[error("partition {0}, where this inbox lives, is behind its log since {since}: {cause}",
+        since = .1.since, cause = .1.cause)]
+    Behind(i32, BehindSince),
     /// Its last record applied, at this offset, is before the one that the request needs.
     #[error("partition {0}, where this inbox lives, has not caught up to the requested cursor")]
-    Behind(i32, i64),
+    NotCaughtUp(i32, i64),
+}
+
+/// Since when and why a partition cannot follow its log.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct BehindSince {
+    /// The last moment at which it is known to have had everything that the log held.
+    #[serde(serialize_with = "serialize_display")]
+    pub since: Timestamp,
+    /// For people.
+    pub cause: Arc<str>,
+}
+
+fn serialize_display<S: serde::Serializer>(
+    value: &impl std::fmt::Display,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+impl BehindSince {
+    /// For how long, in seconds.
+    pub fn seconds(&self) -> f64 {
+        Timestamp::now().duration_since(self.since).as_secs_f64().max(0.0)
+    }
+}
+
+impl From<&Behind> for BehindSince {
+    fn from(behind: &Behind) -> Self {
+        let since = Timestamp::try_from(behind.since).unwrap_or_default();
+        Self { since: to_millisecond(since), cause: behind.cause.as_str().into() }
+    }
 }
 
 /// The state of a partition, for people and probes.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum PartitionStatus {
     /// Not assigned to this instance.
     Unowned,
     /// Being read.
     Rebuilding(RebuildProgress),
+    /// Not answering, because it cannot follow its log.
+    Behind {
+        /// Since when and why.
+        #[serde(flatten)]
+        behind: BehindSince,
+        /// Offset of the last record applied; −1 before any.
+        position: i64,
+    },
     /// Answering.
     Live {
         /// Users with an inbox.
@@ -101,6 +158,10 @@ impl PartitionView {
     pub fn status(&self) -> PartitionStatus {
         match &*self.assignment.read() {
             None => PartitionStatus::Unowned,
+            Some(assigned) if let Some(behind) = assigned.behind() => PartitionStatus::Behind {
+                behind: behind.clone(),
+                position: assigned.inboxes.last_offset(),
+            },
             Some(AssignedInboxes { rebuild: Some(rebuild), .. }) => {
                 PartitionStatus::Rebuilding(rebuild.progress())
             }
@@ -131,7 +192,18 @@ impl PartitionView {
     /// Reads the inboxes if the partition is live now.
     pub fn read_if_live<R>(&self, read: impl FnOnce(&Inboxes) -> R) -> Option<R> {
         match &*self.assignment.read() {
-            Some(AssignedInboxes { inboxes, rebuild: None }) => Some(read(inboxes)),
+            Some(AssignedInboxes { inboxes, rebuild: None, behind: [None, None] }) => {
+                Some(read(inboxes))
+            }
+            _ => None,
+        }
+    }
+
+    /// Reads the inboxes if the partition is live, or was before it fell behind its log. What they
+    /// have is right, but more may have been acknowledged: for readers that wait for what comes.
+    pub fn read_if_complete<R>(&self, read: impl FnOnce(&Inboxes) -> R) -> Option<R> {
+        match &*self.assignment.read() {
+            Some(AssignedInboxes { inboxes, rebuild: None, .. }) => Some(read(inboxes)),
             _ => None,
         }
     }
@@ -176,7 +248,8 @@ impl PartitionView {
         match self.status() {
             PartitionStatus::Unowned => NotLive::Unowned(number),
             PartitionStatus::Rebuilding(progress) => NotLive::Rebuilding(number, progress),
-            PartitionStatus::Live { position, .. } => NotLive::Behind(number, position),
+            PartitionStatus::Behind { behind, .. } => NotLive::Behind(number, behind),
+            PartitionStatus::Live { position, .. } => NotLive::NotCaughtUp(number, position),
         }
     }
 
@@ -184,7 +257,8 @@ impl PartitionView {
     /// `entries` notifications. Returns where the reader of the notifications must start.
     pub(crate) fn assign(&self, inboxes: Inboxes, entries: u64) -> StartAt {
         let rebuild = Some(Rebuild::new(entries));
-        self.set_assignment(Some(AssignedInboxes { inboxes, rebuild }));
+        let behind = [None, None];
+        self.set_assignment(Some(AssignedInboxes { inboxes, rebuild, behind }));
         self.start_topic(SourceTopic::Notifications)
     }
 
@@ -192,7 +266,7 @@ impl PartitionView {
     /// start.
     pub(crate) fn start_topic(&self, source: SourceTopic) -> StartAt {
         match &mut *self.assignment.write() {
-            Some(AssignedInboxes { inboxes, rebuild: Some(rebuild) }) => {
+            Some(AssignedInboxes { inboxes, rebuild: Some(rebuild), .. }) => {
                 let start = inboxes.start_at(source);
                 let offset = match start {
                     StartAt::Beginning => 0,
@@ -225,12 +299,35 @@ impl PartitionView {
 
     /// Notes which offsets the log has of this topic.
     pub(crate) fn set_watermarks(&self, source: SourceTopic, watermarks: Watermarks) {
-        if let Some(AssignedInboxes { inboxes, rebuild }) = &mut *self.assignment.write() {
+        if let Some(AssignedInboxes { inboxes, rebuild, .. }) = &mut *self.assignment.write() {
             if let Some(rebuild) = rebuild {
                 rebuild.topics[source as usize].watermarks = Some(watermarks);
             }
             inboxes.set_low_watermark(source, watermarks.low);
         }
+    }
+
+    /// Notes that this topic's reader cannot follow its log, or can again.
+    pub(crate) fn set_behind(&self, source: SourceTopic, behind: Option<BehindSince>) {
+        match &mut *self.assignment.write() {
+            Some(assigned) if assigned.has_started(source) => {
+                assigned.behind[source as usize] = behind;
+            }
+            _ => return,
+        }
+        self.notify_changed();
+    }
+
+    /// Notes that the log lost this topic's records below `next` before they were read.
+    pub(crate) fn note_lost_records(&self, source: SourceTopic, next: i64) {
+        match &mut *self.assignment.write() {
+            Some(assigned) if assigned.has_started(source) => {
+                assigned.inboxes.note_lost_records(source, next);
+            }
+            _ => return,
+        }
+        self.notify_changed();
+        self.watchers.wake_all();
     }
 
     /// Applies the record at this offset with `apply`. Returns its result, and true if the partition
@@ -245,7 +342,7 @@ impl PartitionView {
     ) -> Option<(R, bool)> {
         let mut assignment = self.assignment.write();
         let assigned = assignment.as_mut().filter(|assigned| assigned.has_started(source))?;
-        let AssignedInboxes { inboxes, rebuild } = assigned;
+        let AssignedInboxes { inboxes, rebuild, .. } = assigned;
         let result = apply(inboxes);
         inboxes.advance_to(source, offset, anchor);
         if let Some(rebuild) = rebuild {
@@ -269,7 +366,8 @@ impl PartitionView {
 
     /// Changes the inboxes of a live partition without a record.
     pub(super) fn update_if_live(&self, update: impl FnOnce(&mut Inboxes)) {
-        if let Some(AssignedInboxes { inboxes, rebuild: None }) = &mut *self.assignment.write() {
+        if let Some(AssignedInboxes { inboxes, rebuild: None, .. }) = &mut *self.assignment.write()
+        {
             update(inboxes);
         }
     }
@@ -278,7 +376,7 @@ impl PartitionView {
     /// both have, the partition goes live: returns how long its rebuild took.
     pub(crate) fn mark_caught_up(&self, source: SourceTopic) -> Option<Duration> {
         let mut assignment = self.assignment.write();
-        let AssignedInboxes { inboxes, rebuild } = assignment.as_mut()?;
+        let AssignedInboxes { inboxes, rebuild, .. } = assignment.as_mut()?;
         let rebuilding = rebuild.as_mut()?;
         if rebuilding.has_started(source) {
             inboxes.mark_caught_up(source);

@@ -8,18 +8,14 @@ use std::{
 
 use jiff::Timestamp;
 use model::{Action, NotificationId, Partitioner, UserId};
+use tokio::sync::watch;
 
 use super::{
     inbox::Limits,
     inboxes::Inboxes,
     page::{GapReason, Page, PageQuery, Selector, Since},
-    partition::{NotLive, PartitionView},
+    partition::{BehindSince, NotLive, PartitionStatus, PartitionView},
 };
-
-/// How long the view answers after the log's thread has last renewed the lease: half of the group's
-/// session timeout (10 s), after which the group may assign the partitions to another instance. A
-/// process that was stopped for longer must not answer from memory.
-const LEASE_TTL: Duration = Duration::from_secs(5);
 
 /// All partitions of the topic. Those that another instance owns are empty here.
 #[derive(Debug)]
@@ -29,8 +25,11 @@ pub struct View {
     pub(crate) limits: Limits,
     pub(crate) counters: Counters,
     started_at: Instant,
-    /// When the lease was last renewed, in milliseconds since `started_at`.
-    lease_renewed_ms: AtomicU64,
+    /// The instant until which the view may answer, in microseconds since `started_at`. Until then
+    /// the group cannot have assigned the partitions to another instance.
+    lease_until_us: AtomicU64,
+    /// Notified when a lease begins after another one has ended.
+    lease_began: watch::Sender<()>,
     /// True once a partition has held a notification whose recipient's home is another partition.
     pub(crate) has_misplaced: AtomicBool,
 }
@@ -61,7 +60,8 @@ impl View {
             limits,
             counters: Counters::default(),
             started_at: Instant::now(),
-            lease_renewed_ms: AtomicU64::new(0),
+            lease_until_us: AtomicU64::new(0),
+            lease_began: watch::Sender::new(()),
             has_misplaced: AtomicBool::new(false),
         }
     }
@@ -75,6 +75,15 @@ impl View {
     /// Every partition with its number.
     pub fn partitions(&self) -> impl Iterator<Item = (i32, &PartitionView)> {
         (0..).zip(&self.partitions)
+    }
+
+    /// The partition that has been behind its log for the longest time.
+    pub fn find_behind(&self) -> Option<(i32, BehindSince)> {
+        let behind = self.partitions().filter_map(|(number, partition)| match partition.status() {
+            PartitionStatus::Behind { behind, .. } => Some((number, behind)),
+            _ => None,
+        });
+        behind.min_by_key(|(_, behind)| behind.since)
     }
 
     /// The partition with this number.
@@ -91,7 +100,7 @@ impl View {
         query: &PageQuery,
         wait_timeout: Duration,
     ) -> Result<Page, NotLive> {
-        let (home, partition) = self.find_home(user)?;
+        let (home, partition, wait_timeout) = self.find_home(user, wait_timeout).await?;
         let read = |inboxes: &Inboxes| inboxes.read_page(home, user, query, self.oldest_ms());
         let at_least = query.at_least.map_or(-1, |cursor| cursor.offset);
         let mut page = partition
@@ -123,7 +132,7 @@ impl View {
             });
             page = match waited.await {
                 Ok(page) => page?,
-                Err(_) => partition.read_if_live(read).unwrap_or(page),
+                Err(_) => partition.read_if_live(read).ok_or_else(|| partition.not_live(home))?,
             };
         }
         if self.has_misplaced.load(Ordering::Relaxed) {
@@ -142,11 +151,13 @@ impl View {
         selector: &Selector,
         wait_timeout: Duration,
     ) -> Result<Vec<NotificationId>, NotLive> {
-        let (home, partition) = self.find_home(user)?;
+        let (home, partition, wait_timeout) = self.find_home(user, wait_timeout).await?;
         let read = |inboxes: &Inboxes| {
             Some(inboxes.would_change(user, action, selector, self.oldest_ms()))
         };
-        partition.read_when(home, wait_timeout, read).await
+        let ids = partition.read_when(home, wait_timeout, read).await?;
+        self.check_lease(home)?;
+        Ok(ids)
     }
 
     /// Waits until the receipt at this offset of this user's partition is applied.
@@ -156,7 +167,7 @@ impl View {
         offset: i64,
         wait_timeout: Duration,
     ) -> Result<(), NotLive> {
-        let (home, partition) = self.find_home(user)?;
+        let (home, partition, wait_timeout) = self.find_home(user, wait_timeout).await?;
         let applied = |inboxes: &Inboxes| (inboxes.last_receipt_offset() >= offset).then_some(());
         partition.read_when(home, wait_timeout, applied).await
     }
@@ -181,26 +192,57 @@ impl View {
         }
     }
 
-    /// Notes that the group's assignment holds now.
-    pub(crate) fn renew_lease(&self) {
-        let ms = u64::try_from(self.started_at.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.lease_renewed_ms.store(ms, Ordering::Release);
-    }
-
-    /// Fails if the lease has expired, so that another instance may own this partition by now.
-    pub(super) fn check_lease(&self, partition: i32) -> Result<(), NotLive> {
-        let renewed = Duration::from_millis(self.lease_renewed_ms.load(Ordering::Acquire));
-        if self.started_at.elapsed().saturating_sub(renewed) <= LEASE_TTL {
-            return Ok(());
+    /// The view may answer until this instant, see [`PartitionHandler::renew_lease`].
+    ///
+    /// [`PartitionHandler::renew_lease`]: event_log::PartitionHandler::renew_lease
+    pub(crate) fn renew_lease(&self, until: Instant) {
+        let had_ended = !self.holds_lease();
+        let us = until.saturating_duration_since(self.started_at).as_micros();
+        self.lease_until_us.store(u64::try_from(us).unwrap_or(u64::MAX), Ordering::Release);
+        if had_ended && self.holds_lease() {
+            self.lease_began.send_replace(());
         }
-        Err(NotLive::Unowned(partition))
     }
 
-    pub(super) fn find_home(&self, user: UserId) -> Result<(i32, &PartitionView), NotLive> {
+    /// Returns true if no other instance can own this instance's partitions now.
+    pub(crate) fn holds_lease(&self) -> bool {
+        let until = Duration::from_micros(self.lease_until_us.load(Ordering::Acquire));
+        self.started_at.elapsed() < until
+    }
+
+    /// Fails if the lease has ended, so that another instance may own this partition by now.
+    pub(super) fn check_lease(&self, partition: i32) -> Result<(), NotLive> {
+        if self.holds_lease() { Ok(()) } else { Err(NotLive::Unconfirmed(partition)) }
+    }
+
+    /// Waits while the lease has ended.
+    pub(super) async fn await_lease(&self) {
+        // Subscribed before the check, so that no change goes unnoticed between the two.
+        let mut began = self.lease_began.subscribe();
+        while !self.holds_lease() {
+            // Fails only if the sender is gone, and `self` has that.
+            let _ = began.changed().await;
+        }
+    }
+
+    /// The partition with this user's inbox. Waits for the lease for at most `wait_timeout`, and
+    /// returns what is left of that.
+    pub(super) async fn find_home(
+        &self,
+        user: UserId,
+        wait_timeout: Duration,
+    ) -> Result<(i32, &PartitionView, Duration), NotLive> {
         let home = self.home_partition(user);
         let partition = self.partition(home).ok_or(NotLive::Unowned(home))?;
-        self.check_lease(home)?;
-        Ok((home, partition))
+        if self.holds_lease() {
+            return Ok((home, partition, wait_timeout));
+        }
+        let asked_at = Instant::now();
+        if tokio::time::timeout(wait_timeout, self.await_lease()).await.is_ok() {
+            return Ok((home, partition, wait_timeout.saturating_sub(asked_at.elapsed())));
+        }
+        let is_owned = partition.is_owned();
+        Err(if is_owned { NotLive::Unconfirmed(home) } else { NotLive::Unowned(home) })
     }
 
     /// Adds this user's entries in other partitions, as far as this instance owns those. Cursors

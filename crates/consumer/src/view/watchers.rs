@@ -74,6 +74,13 @@ impl Watchers {
         }
     }
 
+    /// Wakes the readers of all users.
+    pub(super) fn wake_all(&self) {
+        for watched in self.users.lock().values() {
+            watched.changes.send_replace(());
+        }
+    }
+
     /// Keeps a receipt for the readers of its user, and wakes them.
     pub(super) fn push_receipt(&self, receipt: Receipt, offset: i64) {
         if self.user_count.load(Ordering::Relaxed) == 0 {

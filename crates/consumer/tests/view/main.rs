@@ -1,16 +1,24 @@
 //! The view without a broker: the appliers are driven by hand, and readers see the result.
 
+mod behind;
 mod fuzz;
 mod interleaving;
 mod reads;
 mod snapshots;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use consumer::{
     apply::{AssignmentListener, NotificationApplier, ReceiptApplier},
     snapshot::SnapshotManager,
-    view::{Limits, NotLive, Page, PageQuery, PartitionTotals, Since, View, page::GapReason},
+    view::{
+        Feed, Limits, NotLive, Page, PageQuery, PartitionTotals, Selector, Since, View,
+        feed::{EndReason, FeedEvent},
+        page::{FeedStart, GapReason},
+    },
 };
 use event_log::{PartitionHandler, Record, RecordOutcome, Watermarks};
 use jiff::Timestamp;
@@ -21,6 +29,8 @@ use model::{
 };
 
 const NOW: Duration = Duration::ZERO;
+/// Longer than any test.
+const LONG_LEASE: Duration = Duration::from_secs(3600);
 
 /// These tests have no other instances to announce assignments to.
 struct NoListener;
@@ -70,7 +80,7 @@ impl Bench {
             NoListener,
             snapshots,
         );
-        notifications.renew_lease();
+        notifications.renew_lease(Instant::now() + LONG_LEASE);
         Self { view, notifications, receipts }
     }
 

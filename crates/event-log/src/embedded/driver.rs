@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use futures_util::{TryStreamExt as _, stream::BoxStream};
@@ -23,10 +23,11 @@ use super::{
     topics::{EmbeddedPartition, TopicState},
 };
 use crate::{
-    PartitionHandler, Record, Watermarks,
+    Behind, PartitionHandler, Record, Watermarks,
     assigned_partitions::AssignedPartitions,
+    behind::{BehindCause, MAX_UNCONFIRMED},
     partition_state::{Action, Actions, PartitionState},
-    reader::FollowerCommand,
+    reader::{FollowerCommand, READING_LEASE_TTL},
 };
 
 /// How often the lease is renewed. A stop is noticed after this at the latest.
@@ -73,26 +74,30 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
             self.assign_partitions(&all);
         }
         let mut delay = MIN_RETRY_DELAY;
-        let mut failing = false;
+        let mut failing: Option<SystemTime> = None;
         while !self.stop.load(Ordering::Acquire) {
             self.obey_commands(None);
             match self.read_partitions().await {
                 Ok(has_read) => {
-                    if failing {
+                    if failing.is_some() {
                         let topic = self.partitions.topic();
                         tracing::info!(log.topic = topic, "the log can be read again");
+                        self.report_behind(None);
                     }
-                    (failing, delay) = (false, MIN_RETRY_DELAY);
+                    (failing, delay) = (None, MIN_RETRY_DELAY);
                     if !has_read {
                         self.wait_for_change().await;
                     }
                 }
                 Err(error) => {
-                    if !failing {
+                    let since = *failing.get_or_insert_with(SystemTime::now);
+                    if delay == MIN_RETRY_DELAY {
                         let topic = self.partitions.topic();
                         tracing::error!(log.topic = topic, %error, "cannot read the log; retrying");
                     }
-                    failing = true;
+                    if since.elapsed().is_ok_and(|failed_for| failed_for > MAX_UNCONFIRMED) {
+                        self.report_behind(Some(since));
+                    }
                     self.wait_to_retry(delay).await;
                     delay = (delay * 2).min(MAX_RETRY_DELAY);
                 }
@@ -104,6 +109,15 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
         self.partitions.revoke_from_handler(&self.partitions.numbers());
         if let Some(file) = self.file.take() {
             let _ = file.close().await;
+        }
+    }
+
+    /// Tells of all partitions that they cannot be read since then, or can again.
+    fn report_behind(&mut self, since: Option<SystemTime>) {
+        let cause = BehindCause::FileUnreadable.to_string();
+        let behind = since.map(|since| Behind { since, cause });
+        for partition in self.partitions.numbers() {
+            self.partitions.report_behind(partition, behind.clone());
         }
     }
 
@@ -134,7 +148,7 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
                 Action::Reset(_) => self.report_watermarks(partition),
                 // Not in a replay: one that begins later does not find these records either.
                 Action::AskAboutGap(gap) if was_live => {
-                    self.partitions.log_lost_offsets(number, gap, partition.start_offset());
+                    self.partitions.report_lost_offsets(number, gap, partition.start_offset());
                 }
                 // The end of a partition never moves back here.
                 Action::ConfirmEndOffset { .. } => {}
@@ -261,7 +275,8 @@ impl<'s, H: PartitionHandler> EmbeddedDriver<'s, H> {
         }
         if self.ticked_at.elapsed() >= TICK_INTERVAL {
             self.ticked_at = Instant::now();
-            self.partitions.renew_lease();
+            // No other process owns partitions of this file, so no lease of a broker is needed.
+            self.partitions.renew_lease(Instant::now() + READING_LEASE_TTL);
             if let Some((number, reason)) = self.partitions.next_reset()
                 && let Some(partition) = self.topic.find_partition(number)
             {

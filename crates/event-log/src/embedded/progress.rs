@@ -32,11 +32,16 @@ impl FileOffsets {
 }
 
 impl GroupOffsets for FileOffsets {
-    fn fetch_committed(&self, partitions: &[i32]) -> Result<Vec<i64>, String> {
+    fn fetch_committed(
+        &self,
+        partitions: &[i32],
+        report: &mut dyn FnMut(i32, i64),
+    ) -> Result<(), String> {
         let committed = self.request_progress(Vec::new())?;
-        let offset_of =
-            |number: &i32| Ok(committed.get(&self.partition_id(*number)?).map_or(0, |o| *o));
-        partitions.iter().map(offset_of).collect()
+        for number in partitions {
+            report(*number, committed.get(&self.partition_id(*number)?).map_or(0, |o| *o));
+        }
+        Ok(())
     }
 
     fn commit_offsets(&self, offsets: &[(i32, i64)]) -> Result<(), String> {

@@ -1,9 +1,9 @@
 //! The group's committed offsets, as Kafka keeps them: asked for and committed through the
-//! member's consumer.
+//! member's consumer. A commit also renews the member's lease.
 
 use std::{
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
@@ -13,6 +13,7 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
+use super::membership::MemberLease;
 use crate::commits::GroupOffsets;
 
 /// How long a broker may take to answer.
@@ -23,11 +24,13 @@ pub(super) struct ConsumerOffsets<C: ConsumerContext + 'static> {
     /// it.
     consumer: Weak<BaseConsumer<C>>,
     topic: String,
+    lease: MemberLease,
 }
 
 impl<C: ConsumerContext> ConsumerOffsets<C> {
-    pub(super) fn new(consumer: &Arc<BaseConsumer<C>>, topic: &str) -> Self {
-        Self { consumer: Arc::downgrade(consumer), topic: topic.to_owned() }
+    pub(super) fn new(consumer: &Arc<BaseConsumer<C>>, topic: &str, lease: &MemberLease) -> Self {
+        let (topic, lease) = (topic.to_owned(), lease.clone());
+        Self { consumer: Arc::downgrade(consumer), topic, lease }
     }
 
     fn call_consumer<T>(
@@ -62,21 +65,33 @@ impl<C: ConsumerContext> ConsumerOffsets<C> {
 }
 
 impl<C: ConsumerContext + 'static> GroupOffsets for ConsumerOffsets<C> {
-    fn fetch_committed(&self, partitions: &[i32]) -> Result<Vec<i64>, String> {
+    fn fetch_committed(
+        &self,
+        partitions: &[i32],
+        report: &mut dyn FnMut(i32, i64),
+    ) -> Result<(), String> {
         self.call_consumer(|consumer| {
             let mut list = TopicPartitionList::new();
             for partition in partitions {
                 list.add_partition(&self.topic, *partition);
             }
             let list = consumer.committed_offsets(list, ANSWER_TIMEOUT)?;
-            let committed = partitions.iter().map(|partition| {
-                let element = list.find_partition(&self.topic, *partition);
+            let check = |partition: i32| {
+                let element = list.find_partition(&self.topic, partition);
                 let element =
                     element.ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))?;
                 element.error()?;
-                self.check_committed(consumer, *partition, element.offset())
-            });
-            committed.collect()
+                self.check_committed(consumer, partition, element.offset())
+            };
+            // A partition without a leader must not keep the others from committing.
+            let mut outcome = Ok(());
+            for partition in partitions {
+                match check(*partition) {
+                    Ok(committed) => report(*partition, committed),
+                    Err(error) => outcome = Err(error),
+                }
+            }
+            outcome
         })
     }
 
@@ -86,7 +101,10 @@ impl<C: ConsumerContext + 'static> GroupOffsets for ConsumerOffsets<C> {
             for (partition, offset) in offsets {
                 list.add_partition_offset(&self.topic, *partition, Offset::Offset(*offset))?;
             }
-            consumer.commit(&list, CommitMode::Sync)
+            let asked_at = Instant::now();
+            let committed = consumer.commit(&list, CommitMode::Sync);
+            self.lease.record_commit(asked_at, &committed);
+            committed
         })
     }
 }

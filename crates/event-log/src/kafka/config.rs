@@ -84,6 +84,14 @@ impl KafkaSettings {
         config
     }
 
+    /// Set after `properties`: an end that leaves out unfinished transactions would hide that
+    /// records wait for them.
+    pub(super) fn end_offset_config(&self) -> ClientConfig {
+        let mut config = self.admin_config();
+        config.set("isolation.level", "read_uncommitted");
+        config
+    }
+
     pub(super) fn producer_config(&self) -> ClientConfig {
         let mut config = self.base_config();
         config

@@ -4,22 +4,23 @@
 
 use std::{
     collections::HashMap,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use rdkafka::{
-    Offset,
+    Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::{KafkaError, KafkaResult},
-    message::{BorrowedMessage, Headers as _, Message as _},
+    message::BorrowedMessage,
     types::RDKafkaErrorCode,
 };
-use smallvec::SmallVec;
 
 use super::{
+    KafkaSettings,
     admin::AdminHandle,
+    behind_checks::{BehindChecks, BehindReport},
+    messages::read_record,
     metadata::{MetadataAnswer, MetadataQueries, MetadataQuery},
 };
 use crate::{
@@ -36,17 +37,23 @@ const METADATA_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 const RESET_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// How often at most the brokers are asked about gaps between offsets.
 const GAP_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often at most the same error of the client is logged.
+const ERROR_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// A seek is handled by librdkafka's own thread and needs no broker.
 const SEEK_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub(super) struct PartitionDriver<H> {
     pub(super) partitions: AssignedPartitions<H>,
     queries: MetadataQueries,
+    /// `None` if the handler does not want them.
+    behind: Option<BehindChecks>,
     /// The widest gap of each partition that the brokers have not been asked about yet.
     gaps: HashMap<i32, OffsetGap>,
     metadata_checked_at: Option<Instant>,
     resets_checked_at: Instant,
     gaps_checked_at: Instant,
+    /// The error of the client that was logged last, and when.
+    last_error: Option<(Instant, Option<RDKafkaErrorCode>)>,
     /// The partition count that the topic must have. `None` if it does not matter.
     partition_count: Option<u32>,
     status: Arc<ReaderStatus>,
@@ -54,6 +61,7 @@ pub(super) struct PartitionDriver<H> {
 
 impl<H: PartitionHandler> PartitionDriver<H> {
     pub(super) fn new(
+        settings: &KafkaSettings,
         admin: AdminHandle,
         topic: &str,
         partition_count: Option<u32>,
@@ -63,13 +71,18 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         let queries = MetadataQueries::start_thread(admin, topic.to_owned()).map_err(|error| {
             LogUnreachable(format!("cannot start the metadata thread: {error}"))
         })?;
+        let ends = settings.end_offset_config();
+        let behind =
+            handler.wants_behind().then(|| BehindChecks::start(ends, topic)).transpose()?;
         Ok(Self {
             partitions: AssignedPartitions::new(topic, handler, None),
             queries,
+            behind,
             gaps: HashMap::new(),
             metadata_checked_at: None,
             resets_checked_at: Instant::now(),
             gaps_checked_at: Instant::now(),
+            last_error: None,
             partition_count,
             status,
         })
@@ -81,7 +94,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         let topic = self.partitions.topic();
         tracing::info!(kafka.topic = topic, kafka.partition = partition, "partition assigned");
         let state = self.partitions.assign(partition, None);
-        self.query(partition, MetadataQuery::Watermarks);
+        self.begin_reading(partition);
         // With the anchor, to verify that it is there and unchanged.
         state.anchor().map_or(Offset::Beginning, |anchor| Offset::Offset(anchor.offset))
     }
@@ -93,7 +106,17 @@ impl<H: PartitionHandler> PartitionDriver<H> {
             tracing::info!(kafka.topic = topic, kafka.partition = partition, "partition revoked");
         }
         self.gaps.retain(|partition, _| !partitions.contains(partition));
+        if let Some(behind) = &mut self.behind {
+            behind.end(partitions);
+        }
         self.partitions.revoke(partitions)
+    }
+
+    fn begin_reading(&mut self, partition: i32) {
+        self.query(partition, MetadataQuery::Watermarks);
+        if let Some(behind) = &mut self.behind {
+            behind.begin(partition);
+        }
     }
 
     /// Handles what the client's poll returned. Fails if the client has failed for good.
@@ -105,16 +128,34 @@ impl<H: PartitionHandler> PartitionDriver<H> {
             Some(Ok(message)) => {
                 // Of a partition that was revoked since the client fetched it, it has no effect.
                 let record = read_record(&message);
+                if self.is_repeated(&record) {
+                    return Ok(());
+                }
                 self.transition(record.partition, Some(&record), |state| state.on_record(&record));
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 self.transition(partition, None, |state| state.on_end(None));
             }
             Some(Err(KafkaError::MessageConsumptionFatal(code))) => return Err(code),
-            Some(Err(error)) => log_consumer_error(&error),
+            Some(Err(error)) => {
+                if let (Some(behind), Some(code)) = (&mut self.behind, error.rdkafka_error_code()) {
+                    behind.note_error(code);
+                }
+                self.log_consumer_error(&error);
+            }
             None => {}
         }
         Ok(())
+    }
+
+    /// At a damaged batch librdkafka may lose its place and begin at the first offset again.
+    fn is_repeated(&self, record: &Record<'_>) -> bool {
+        self.behind.as_ref().is_some_and(BehindChecks::has_bad_batch)
+            && self
+                .partitions
+                .state(record.partition)
+                .and_then(PartitionState::next_offset)
+                .is_some_and(|next| record.offset < next)
     }
 
     fn transition(
@@ -127,7 +168,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
             match action {
                 Action::Reset(_) => {
                     self.gaps.remove(&partition);
-                    self.query(partition, MetadataQuery::Watermarks);
+                    self.begin_reading(partition);
                 }
                 Action::AskAboutGap(gap) => {
                     let widest = self.gaps.entry(partition).or_insert(gap);
@@ -159,6 +200,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
             self.transition(partition, None, |state| state.reset(reason));
         }
         self.seek_to_beginning(consumer);
+        self.check_behind(consumer);
         if is_due(&mut self.gaps_checked_at, GAP_CHECK_INTERVAL) {
             for (partition, gap) in std::mem::take(&mut self.gaps) {
                 self.query(partition, |assignment| MetadataQuery::Gap { assignment, gap });
@@ -181,6 +223,35 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         }
     }
 
+    fn check_behind<C: ConsumerContext>(&mut self, consumer: &BaseConsumer<C>) {
+        let Some(checks) = &mut self.behind else { return };
+        let Some(report) = checks.run(self.partitions.states(), consumer) else { return };
+        let BehindReport { partitions, inspect, pause, retry } = report;
+        for (partition, behind) in partitions {
+            self.partitions.report_behind(partition, behind);
+        }
+        for partition in inspect {
+            self.query(partition, MetadataQuery::Inspect);
+        }
+        let topic = self.partitions.topic();
+        let listed = |partition| {
+            let mut list = TopicPartitionList::new();
+            list.add_partition(topic, partition);
+            list
+        };
+        for partition in pause {
+            log_failure(topic, partition, consumer.pause(&listed(partition)));
+        }
+        for partition in retry {
+            let next = self.partitions.state(partition).and_then(PartitionState::next_offset);
+            if let Some(next) = next {
+                let sought = consumer.seek(topic, partition, Offset::Offset(next), SEEK_TIMEOUT);
+                log_failure(topic, partition, sought);
+            }
+            log_failure(topic, partition, consumer.resume(&listed(partition)));
+        }
+    }
+
     /// Has the client seek in those partitions that were reset. A seek fails while the client has
     /// not begun to fetch after an assignment; the next call tries again.
     fn seek_to_beginning<C: ConsumerContext>(&mut self, consumer: &BaseConsumer<C>) {
@@ -194,6 +265,29 @@ impl<H: PartitionHandler> PartitionDriver<H> {
                     "cannot seek to the beginning of the partition yet",
                 ),
             }
+        }
+    }
+
+    fn log_consumer_error(&mut self, error: &KafkaError) {
+        let code = error.rdkafka_error_code();
+        // The client's own log reports these already, for each broker and each attempt.
+        let is_logged = matches!(
+            code,
+            Some(
+                RDKafkaErrorCode::BrokerTransportFailure
+                    | RDKafkaErrorCode::AllBrokersDown
+                    | RDKafkaErrorCode::Resolve
+            )
+        );
+        // The client repeats the error of a batch that it cannot read at each attempt.
+        let is_repeated = self
+            .last_error
+            .is_some_and(|(at, last)| last == code && at.elapsed() < ERROR_LOG_INTERVAL);
+        if is_logged || is_repeated {
+            tracing::debug!(%error, "Kafka consumer");
+        } else {
+            self.last_error = Some((Instant::now(), code));
+            tracing::warn!(kafka.topic = self.partitions.topic(), %error, "Kafka consumer");
         }
     }
 
@@ -219,9 +313,29 @@ impl<H: PartitionHandler> PartitionDriver<H> {
                 });
             }
             MetadataQuery::Gap { gap, .. } => {
-                self.partitions.log_lost_offsets(partition, gap, watermarks.low);
+                self.partitions.report_lost_offsets(partition, gap, watermarks.low);
             }
+            MetadataQuery::Inspect(_) => self.handle_inspection(partition, watermarks),
             MetadataQuery::PartitionCount => {}
+        }
+    }
+
+    /// The high watermark is the stable end: the admin client leaves out unfinished transactions.
+    fn handle_inspection(&mut self, partition: i32, watermarks: Watermarks) {
+        let Watermarks { low, high } = watermarks;
+        if let Some(behind) = &mut self.behind {
+            behind.on_inspected(partition, low, high);
+        }
+        if low < high {
+            return;
+        }
+        // Retention removed everything that was not read yet, so no record will tell.
+        match self.partitions.state(partition).and_then(PartitionState::next_offset) {
+            None => self.partitions.report_emptied(partition, low),
+            Some(next) if next < low => {
+                self.transition(partition, None, |state| state.on_end(Some(low)));
+            }
+            Some(_) => {}
         }
     }
 
@@ -245,6 +359,15 @@ impl<H: PartitionHandler> PartitionDriver<H> {
     }
 }
 
+fn log_failure(topic: &str, partition: i32, outcome: KafkaResult<()>) {
+    if let Err(error) = outcome {
+        tracing::debug!(
+            kafka.topic = topic, kafka.partition = partition, %error,
+            "cannot retry an unreadable batch yet",
+        );
+    }
+}
+
 /// Returns true once per interval. `last` is the time of the last one.
 fn is_due(last: &mut Instant, interval: Duration) -> bool {
     let due = last.elapsed() >= interval;
@@ -252,47 +375,4 @@ fn is_due(last: &mut Instant, interval: Duration) -> bool {
         *last = Instant::now();
     }
     due
-}
-
-fn log_consumer_error(error: &KafkaError) {
-    match error.rdkafka_error_code() {
-        // The client's own log reports these already, for each broker and each attempt.
-        Some(
-            RDKafkaErrorCode::BrokerTransportFailure
-            | RDKafkaErrorCode::AllBrokersDown
-            | RDKafkaErrorCode::Resolve,
-        ) => tracing::debug!(%error, "Kafka"),
-        _ => tracing::warn!(%error, "Kafka consumer"),
-    }
-}
-
-fn read_record<'m>(message: &'m BorrowedMessage<'_>) -> Record<'m> {
-    Record {
-        partition: message.partition(),
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-        key: message.key(),
-        value: message.payload(),
-        headers: read_headers(message),
-    }
-}
-
-/// The headers of a message. rdkafka panics at a header name that is not UTF-8; a foreign record
-/// must not end this thread, so such a record is read as if it had no headers.
-fn read_headers<'m>(message: &'m BorrowedMessage<'_>) -> SmallVec<[(&'m str, &'m [u8]); 8]> {
-    let read = catch_unwind(AssertUnwindSafe(|| {
-        let headers = message.headers()?;
-        Some(headers.iter().filter_map(|header| Some((header.key, header.value?))).collect())
-    }));
-    match read {
-        Ok(headers) => headers.unwrap_or_default(),
-        Err(_) => {
-            tracing::warn!(
-                kafka.partition = message.partition(),
-                kafka.offset = message.offset(),
-                "a header's name is not UTF-8; the record is read without headers",
-            );
-            SmallVec::new()
-        }
-    }
 }

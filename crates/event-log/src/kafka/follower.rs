@@ -42,7 +42,7 @@ pub(super) fn follow_topic<H: PartitionHandler>(
     handler: H,
 ) -> Result<Follower, LogUnreachable> {
     let config = settings.follower_config();
-    let driver = PartitionDriver::new(admin, topic, None, Arc::default(), handler)?;
+    let driver = PartitionDriver::new(settings, admin, topic, None, Arc::default(), handler)?;
     // Here and not on the thread, so that a wrong setting is an error at the start.
     let first = create_client(&config)?;
     let topic = topic.to_owned();

@@ -24,6 +24,9 @@ pub(super) enum MetadataQuery {
     EndOffset { assignment: AssignmentEpoch, next: i64, is_confirmation: bool },
     /// Is the low watermark above the gap's start? Sent once.
     Gap { assignment: AssignmentEpoch, gap: OffsetGap },
+    /// Which records are there, and up to where do they belong to no unfinished transaction? Sent
+    /// once.
+    Inspect(AssignmentEpoch),
     /// How many partitions the topic has. Sent once.
     PartitionCount,
 }
@@ -32,6 +35,7 @@ impl MetadataQuery {
     pub(super) fn assignment(self) -> Option<AssignmentEpoch> {
         match self {
             Self::Watermarks(assignment)
+            | Self::Inspect(assignment)
             | Self::EndOffset { assignment, .. }
             | Self::Gap { assignment, .. } => Some(assignment),
             Self::PartitionCount => None,

@@ -9,8 +9,13 @@ mod topic_config;
 mod topics;
 mod writer;
 mod metadata;
+mod end_offsets;
+mod read_retries;
+mod behind_checks;
+mod messages;
 mod driver;
 mod commits;
+mod membership;
 mod reader;
 mod follower;
 
@@ -47,12 +52,18 @@ impl Kafka {
     }
 
     pub(crate) async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {
-        topics::ensure_topics(&self.admin, &self.settings.brokers, topics).await.map_err(|error| {
-            match error {
-                TopicError::Unreachable(error) => self.add_advice(error).into(),
-                other => other,
-            }
-        })
+        let ensured = topics::ensure_topics(&self.admin, &self.settings.brokers, topics).await;
+        ensured.map_err(|error| self.add_topic_advice(error))
+    }
+
+    pub(crate) async fn check_topic(
+        &self,
+        topic: &Topic,
+        deadline: Duration,
+    ) -> Result<(), TopicError> {
+        let brokers = &self.settings.brokers;
+        let checked = topics::check_topic(&self.admin, brokers, topic, deadline).await;
+        checked.map_err(|error| self.add_topic_advice(error))
     }
 
     pub(crate) async fn fetch_end_offsets(
@@ -68,6 +79,13 @@ impl Kafka {
     pub(crate) async fn ping(&self, deadline: Duration) -> Result<(), LogUnreachable> {
         let pinged = topics::ping_brokers(&self.admin, &self.settings.brokers, deadline).await;
         pinged.map_err(|error| self.add_advice(error))
+    }
+
+    fn add_topic_advice(&self, error: TopicError) -> TopicError {
+        match error {
+            TopicError::Unreachable(error) => self.add_advice(error).into(),
+            other => other,
+        }
     }
 
     /// Adds what a person can do if the brokers refuse the connection.

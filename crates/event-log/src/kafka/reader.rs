@@ -25,17 +25,21 @@ use super::{
     commits::ConsumerOffsets,
     context::{ClientLog, LOST_BROKERS},
     driver::PartitionDriver,
+    membership::MemberLease,
 };
 use crate::{
-    Group, LogUnreachable, PartitionHandler, Reader, Topic, commits, dlq::DlqWriter,
-    metrics::REBALANCES, offset_tracker::OffsetTracker, reader::ReaderStatus,
+    Group, LogUnreachable, PartitionHandler, Reader, Topic, commits,
+    dlq::DlqWriter,
+    metrics::REBALANCES,
+    offset_tracker::OffsetTracker,
+    reader::{READING_LEASE_TTL, ReaderStatus},
 };
 
 /// How long a poll waits for a record. A stop is noticed after this at the latest.
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
-/// How often the lease is renewed and the driver's checks run. The view's lease is far longer.
+/// How often the handler is told of the lease and the driver's checks run. The lease is far longer.
 const TICK_INTERVAL: Duration = Duration::from_millis(10);
-/// How often progress is committed. Only lag tools depend on it.
+/// How often all progress is committed. Only lag tools depend on it.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a stop waits for the last commits.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -57,10 +61,18 @@ pub(super) fn join_group<H: PartitionHandler>(
 ) -> Result<Reader, LogUnreachable> {
     let status = Arc::new(ReaderStatus::default());
     let partitions = Some(topic.partitions);
-    let driver =
-        PartitionDriver::new(admin, &topic.name, partitions, Arc::clone(&status), handler)?;
+    let driver = PartitionDriver::new(
+        settings,
+        admin,
+        &topic.name,
+        partitions,
+        Arc::clone(&status),
+        handler,
+    )?;
+    let consumer = settings.consumer_config(group);
     let member = GroupMember {
-        consumer: settings.consumer_config(group),
+        lease: MemberLease::from_config(&consumer),
+        consumer,
         dlq,
         topic: topic.name.clone(),
         group: group.id.clone(),
@@ -97,6 +109,7 @@ struct GroupMember<H: PartitionHandler> {
     status: Arc<ReaderStatus>,
     log: ClientLog,
     driver: SharedDriver<H>,
+    lease: MemberLease,
 }
 
 impl<H: PartitionHandler> GroupMember<H> {
@@ -121,13 +134,15 @@ impl<H: PartitionHandler> GroupMember<H> {
         stop: &AtomicBool,
     ) {
         let consumer = Arc::new(consumer);
-        let offsets = ConsumerOffsets::new(&consumer, &self.topic);
-        match commits::start_workers(tracker, offsets, self.dlq.clone()) {
+        let offsets = || ConsumerOffsets::new(&consumer, &self.topic, &self.lease);
+        let started = commits::start_workers(tracker, offsets(), self.dlq.clone());
+        match started.and_then(|()| MemberLease::start_renewals(tracker, offsets())) {
             Ok(()) => self.poll_until_stopped(&consumer, stop),
             Err(error) => {
                 tracing::error!(%error, "cannot start the threads that commit offsets and copy poison records");
             }
         }
+        self.lease.end();
         let mut driver = self.driver.lock();
         if stop.load(Ordering::Acquire) {
             driver.partitions.record_progress();
@@ -164,7 +179,8 @@ impl<H: PartitionHandler> GroupMember<H> {
             let is_due = now - ticked_at >= TICK_INTERVAL || polled.is_none();
             if is_due {
                 ticked_at = now;
-                driver.partitions.renew_lease();
+                let until = self.lease.until().unwrap_or(now);
+                driver.partitions.renew_lease(until.min(now + READING_LEASE_TTL));
             }
             if let Err(code) = driver.handle_polled(polled) {
                 tracing::error!(%code, "the Kafka consumer failed for good; rejoining the group");

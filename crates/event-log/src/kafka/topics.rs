@@ -26,7 +26,7 @@ pub(super) async fn ensure_topics(
 ) -> Result<(), TopicError> {
     let mut missing = Vec::new();
     for topic in topics {
-        match fetch_partition_count(admin, brokers, &topic.name).await? {
+        match fetch_partition_count(admin, brokers, &topic.name, REQUEST_TIMEOUT).await? {
             Some(found) => {
                 topic.check_partition_count(found)?;
                 check_topic_config(admin, topic, REQUEST_TIMEOUT).await?;
@@ -63,7 +63,9 @@ pub(super) async fn ensure_topics(
             ),
             // Another instance has created it.
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {
-                if let Some(found) = fetch_partition_count(admin, brokers, &topic.name).await? {
+                if let Some(found) =
+                    fetch_partition_count(admin, brokers, &topic.name, REQUEST_TIMEOUT).await?
+                {
                     topic.check_partition_count(found)?;
                 }
             }
@@ -86,15 +88,29 @@ pub(super) async fn ensure_topics(
     Ok(())
 }
 
+/// See [`Log::check_topic`](crate::Log::check_topic).
+pub(super) async fn check_topic(
+    admin: &AdminHandle,
+    brokers: &str,
+    topic: &Topic,
+    deadline: Duration,
+) -> Result<(), TopicError> {
+    match fetch_partition_count(admin, brokers, &topic.name, deadline).await? {
+        Some(found) => topic.check_partition_count(found),
+        None => Err(TopicError::Missing(topic.name.clone())),
+    }
+}
+
 /// `None` if the topic does not exist.
 async fn fetch_partition_count(
     admin: &AdminHandle,
     brokers: &str,
     topic: &str,
+    timeout: Duration,
 ) -> Result<Option<u32>, LogUnreachable> {
     let name = topic.to_owned();
     let count = query_brokers(admin, brokers, move |client| {
-        let metadata = client.fetch_metadata(Some(&name), REQUEST_TIMEOUT)?;
+        let metadata = client.fetch_metadata(Some(&name), timeout)?;
         let topic = metadata.topics().iter().find(|topic| topic.name() == name);
         Ok(topic.map_or(Ok(None), |topic| match topic.error().map(RDKafkaErrorCode::from) {
             None => Ok(Some(u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX))),

@@ -147,7 +147,7 @@ fn the_end_makes_a_partition_live_unless_the_anchor_was_to_come() {
         (reading(None, None), None, live(None), &[BecomeLive]),
         (reading(Some(3), Some(9)), None, live(Some(3)), &[BecomeLive]),
         // The records at the last offsets are gone.
-        (reading(Some(3), Some(9)), Some(9), live(Some(9)), &[BecomeLive]),
+        (reading(Some(3), Some(9)), Some(9), live(Some(9)), &[gap(3, 9), BecomeLive]),
         (live(None), None, live(None), &[]),
         (live(Some(3)), None, live(Some(3)), &[]),
         (live(Some(9)), Some(9), live(Some(9)), &[]),

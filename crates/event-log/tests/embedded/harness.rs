@@ -7,7 +7,7 @@ use std::{
 };
 
 use event_log::{
-    NewRecord, PartitionHandler, Position, Reader, Record, RecordOutcome, StartAt, Topic,
+    Behind, NewRecord, PartitionHandler, Position, Reader, Record, RecordOutcome, StartAt, Topic,
     Watermarks,
     embedded::{Embedded, EmbeddedWriter},
     topic::Cleanup,
@@ -103,6 +103,8 @@ pub(crate) enum Call {
     Record(Seen),
     Live(i32),
     Revoked(i32),
+    /// The cause; `None`: it follows its log again.
+    Behind(i32, Option<String>),
     RenewLease,
 }
 
@@ -177,7 +179,11 @@ impl PartitionHandler for Memory {
         self.0.lock().push(Call::Revoked(partition));
     }
 
-    fn renew_lease(&mut self) {
+    fn on_behind(&mut self, partition: i32, behind: Option<&Behind>) {
+        self.0.lock().push(Call::Behind(partition, behind.map(|behind| behind.cause.clone())));
+    }
+
+    fn renew_lease(&mut self, _: Instant) {
         self.0.lock().push(Call::RenewLease);
     }
 }

@@ -205,3 +205,20 @@ async fn a_reader_that_cannot_read_at_first_reads_everything_when_it_can() {
     assert_eq!(memory.count(), 10);
     reader.stop().await;
 }
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_makes_its_partitions_behind_until_it_can() {
+    let world = World::new();
+    let log = world.open(1, FOREVER).await;
+    append(&log.writer(), record(0, "1", "good")).await;
+    world.shell("ALTER TABLE records RENAME COLUMN headers TO elsewhere").await;
+    let memory = Memory::default();
+    let reader = join(&log, memory.clone());
+    let cause = "the log's file cannot be read; see this service's log".to_owned();
+    eventually("behind", || memory.has(&Call::Behind(0, Some(cause.clone())))).await;
+    world.shell("ALTER TABLE records RENAME COLUMN elsewhere TO headers").await;
+    eventually("live", || memory.has(&Call::Live(0))).await;
+    eventually("it follows", || memory.has(&Call::Behind(0, None))).await;
+    assert_eq!(memory.of(0), [(0, "good".to_owned())]);
+    reader.stop().await;
+}

@@ -7,7 +7,7 @@ use std::{
 };
 
 use event_log::{
-    Group, Log, NewRecord, PartitionHandler, Reader, Record, RecordOutcome, StartAt, Topic,
+    Behind, Group, Log, NewRecord, PartitionHandler, Reader, Record, RecordOutcome, StartAt, Topic,
     Watermarks,
     kafka::{Kafka, KafkaSettings},
     mock::Cluster,
@@ -21,6 +21,7 @@ use rdkafka::{
 
 /// Longer than anything here takes, on a busy machine too.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_millis(2500);
 pub(crate) const TOPIC: &str = "notifications";
 pub(crate) const DLQ: &str = "notifications.dlq";
 
@@ -123,7 +124,8 @@ impl World {
 pub(crate) fn connect(brokers: &str) -> Log {
     let (brokers, client_id) = (brokers.to_owned(), "test".to_owned());
     // The in-memory broker lets every rebalance but the first wait for most of a session.
-    let properties = [("session.timeout.ms", "2500"), ("heartbeat.interval.ms", "300")];
+    let session = SESSION_TIMEOUT.as_millis().to_string();
+    let properties = [("session.timeout.ms", &*session), ("heartbeat.interval.ms", "300")];
     let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let settings = KafkaSettings { brokers, client_id, properties, ..KafkaSettings::default() };
     Log::Kafka(Kafka::new(settings).expect("the clients"))
@@ -159,13 +161,21 @@ pub(crate) enum Call {
     Record(Seen),
     Live(i32),
     Revoked(i32),
+    /// The cause; `None`: it follows its log again.
+    Behind(i32, Option<String>),
+    Lost(i32, i64),
 }
 
-/// A handler that records its calls, in order. What says that it is poison is.
+/// A handler that records its calls, in order, and its lease. What says that it is poison is.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Memory(Arc<Mutex<Vec<Call>>>);
+pub(crate) struct Memory(Arc<Mutex<Vec<Call>>>, Arc<Mutex<Option<Instant>>>);
 
 impl Memory {
+    /// Until when it may answer. `None` before it was told so, and after its lease has ended.
+    pub(crate) fn lease(&self) -> Option<Instant> {
+        self.1.lock().filter(|until| Instant::now() < *until)
+    }
+
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.0.lock().clone()
     }
@@ -204,10 +214,34 @@ impl Memory {
                 Call::Assigned(partition) | Call::Revoked(partition) => {
                     live.retain(|live| live != partition);
                 }
-                Call::Watermarks(..) | Call::Record(_) => {}
+                Call::Watermarks(..) | Call::Record(_) | Call::Behind(..) | Call::Lost(..) => {}
             }
         }
         live
+    }
+
+    /// Why the partition is behind its log, if it is.
+    pub(crate) fn behind(&self, partition: i32) -> Option<String> {
+        let mut behind = None;
+        for call in &*self.0.lock() {
+            match call {
+                Call::Behind(number, cause) if *number == partition => behind.clone_from(cause),
+                Call::Assigned(number) if *number == partition => behind = None,
+                _ => {}
+            }
+        }
+        behind
+    }
+
+    /// How often the partition fell behind its log.
+    pub(crate) fn count_behind(&self, partition: i32) -> usize {
+        let calls = self.0.lock();
+        let told = calls.iter().filter_map(|call| match call {
+            Call::Behind(number, cause) if *number == partition => Some(cause.is_some()),
+            _ => None,
+        });
+        // Several causes may follow each other in one episode.
+        told.fold((0, false), |(count, was), is| (count + usize::from(is && !was), is)).0
     }
 }
 
@@ -240,8 +274,24 @@ impl PartitionHandler for Memory {
         self.0.lock().push(Call::Live(partition));
     }
 
+    fn renew_lease(&mut self, until: Instant) {
+        *self.1.lock() = Some(until);
+    }
+
     fn on_revoked(&mut self, partition: i32) {
         self.0.lock().push(Call::Revoked(partition));
+    }
+
+    fn wants_behind(&self) -> bool {
+        true
+    }
+
+    fn on_behind(&mut self, partition: i32, behind: Option<&Behind>) {
+        self.0.lock().push(Call::Behind(partition, behind.map(|behind| behind.cause.clone())));
+    }
+
+    fn on_lost_records(&mut self, partition: i32, next: i64) {
+        self.0.lock().push(Call::Lost(partition, next));
     }
 }
 

@@ -4,5 +4,8 @@
 
 mod harness;
 mod following;
+mod behind;
+mod behind_real;
 mod dlq;
+mod lease;
 mod real;

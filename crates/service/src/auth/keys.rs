@@ -55,6 +55,10 @@ impl KeyMaterial {
         Ok(Self { secret, key_set: key_set.transpose()? })
     }
 
+    pub(super) fn secret(&self) -> Option<&[u8]> {
+        self.secret.as_deref()
+    }
+
     pub(super) fn signing_key(&self) -> Result<EncodingKey, KeyError> {
         match &self.secret {
             Some(secret) => check_secret(secret).map(EncodingKey::from_secret),

@@ -6,6 +6,7 @@ mod keys;
 mod caller;
 mod token;
 mod hs256;
+mod message;
 mod layer;
 #[cfg(test)]
 mod fuzz;
@@ -20,6 +21,7 @@ pub use hs256::install_provider;
 pub use keys::KeyError;
 use keys::{KeyMaterial, VerificationKeys};
 pub use layer::{OPERATE, TokenIn};
+pub use message::MessageSigner;
 pub use settings::{AuthArgs, TokenArgs};
 
 /// Verifies tokens. A cheap handle, to be cloned.
@@ -34,6 +36,7 @@ struct AuthState {
     first: KeyMaterial,
     /// Replaced as a whole when the files change.
     keys: RwLock<Arc<VerificationKeys>>,
+    signer: MessageSigner,
 }
 
 impl Auth {
@@ -45,12 +48,20 @@ impl Auth {
         install_provider();
         let read = KeyMaterial::read(args)?;
         let keys = read.clone().into_keys()?;
+        let signer = read.secret().map(MessageSigner::from_secret).unwrap_or_default();
         Ok(Self(Some(Arc::new(AuthState {
             service,
             args: args.clone(),
             first: read,
             keys: RwLock::new(Arc::new(keys)),
+            signer,
         }))))
+    }
+
+    /// Signs messages between instances with the secret that signs tokens, if there is one.
+    #[must_use]
+    pub fn message_signer(&self) -> MessageSigner {
+        self.0.as_ref().map(|state| state.signer.clone()).unwrap_or_default()
     }
 
     /// Returns true if callers must authenticate.
@@ -76,6 +87,7 @@ impl Auth {
                 Ok(keys) => {
                     tracing::info!(keys = keys.len(), "reloaded the keys that verify tokens");
                     *shared.keys.write() = Arc::new(keys);
+                    shared.signer.replace_secret(read.as_ref().ok().and_then(KeyMaterial::secret));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot reload the keys that verify tokens; keeping the previous ones");
