@@ -28,7 +28,7 @@ pub(crate) struct ReceiptWriter {
     notifications: String,
     topic: String,
     read_timeout: Duration,
-    /// A token for each record.
+    /// A token for each request, and for each of its records after the first.
     limits: RateLimits<UserId>,
 }
 
@@ -73,6 +73,7 @@ impl ReceiptWriter {
     ) -> Result<WouldChange, ReceiptError> {
         // The selector is resolved to ids here, so that a receipt means the same entries whatever
         // arrives before it is applied.
+        self.take_tokens(user, 1)?;
         let select = || self.view.would_change(user, action, selector, self.read_timeout);
         let mut targets = select().await?;
         let is_complete = match selector {
@@ -85,8 +86,7 @@ impl ReceiptWriter {
             targets = select().await?;
         }
         let records = targets.changed.chunks(MAX_IDS);
-        let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
-        self.limits.take_tokens(&user, count).map_err(ReceiptError::RateExceeded)?;
+        self.take_tokens(user, records.len().saturating_sub(1))?;
         let mut acks = Vec::with_capacity(records.len());
         for ids in records {
             let receipt = Receipt { user_id: user, action, ids: ids.to_vec() };
@@ -113,6 +113,12 @@ impl ReceiptWriter {
         // The last offsets may be the markers of a transaction, at which the view never arrives. It
         // has all that comes before them by the end of the wait.
         let _ = self.view.wait_for_offset(home, end - 1, self.read_timeout).await;
+        Ok(())
+    }
+
+    fn take_tokens(&self, user: UserId, count: usize) -> Result<(), ReceiptError> {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.limits.take_tokens(&user, count).map_err(ReceiptError::RateExceeded)?;
         Ok(())
     }
 

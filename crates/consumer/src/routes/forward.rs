@@ -85,8 +85,7 @@ pub(super) fn forward_layer(
 ) -> impl Layer<Route, Service = ForwardService> + Clone + Send + Sync + 'static {
     let resolver = OwnerResolver::new(Arc::clone(&app.view), app.ownership.clone());
     let proxy = PeerProxy::new(app.read_timeout, networks);
-    let peers_asked_at = Mutex::default();
-    let forwarder = Forwarder { app, resolver, proxy, peers_asked_at };
+    let forwarder = Forwarder { app, resolver, proxy, peers_asked_at: Mutex::default() };
     let forwarder = Arc::new(forwarder);
     layer_fn(move |inner| ForwardService { inner, forwarder: Arc::clone(&forwarder) })
 }
