@@ -2,7 +2,11 @@
 #
 #   docker build --tag notifications .
 #   docker run --rm notifications producer --help
-#   docker run --rm --read-only --network host --volume notifications:/data notifications standalone
+#   docker run --rm --read-only --volume notifications:/data --env STANDALONE_INSECURE=true \
+#       --publish 127.0.0.1:8080:8080 --publish 127.0.0.1:8081:8081 notifications
+#
+# STANDALONE_INSECURE, because without authentication the services listen on the container's own loopback only if they
+# are told so, and a published port does not reach that. Here the ports are published on this machine's loopback.
 
 # This image has what librdkafka needs to build: gcc, g++, make, pkg-config and OpenSSL's headers.
 FROM rust:1.95-bookworm AS build
@@ -29,12 +33,16 @@ RUN apt-get update \
     && useradd --system --uid 10001 --gid 10001 --home-dir /data --no-create-home --shell /usr/sbin/nologin notifications \
     && install --directory --owner=notifications --group=notifications /data
 COPY --from=build /out/ /usr/local/bin/
+COPY deploy/healthcheck /usr/local/bin/healthcheck
+# A published port reaches the container's own address, and not its loopback, the programs' default. Without
+# authentication or --insecure they then refuse to start, and say why, instead of running unreachable.
+ENV PRODUCER_LISTEN=0.0.0.0:8080 CONSUMER_LISTEN=0.0.0.0:8081
 # As a number, so that Kubernetes can check that it is not root (runAsNonRoot).
 USER 10001:10001
 # standalone's default folder, data/, is then /data. The programs write no other files, so the root file system can be
 # read-only.
 WORKDIR /
 EXPOSE 8080 8081
-# Process 1 is the chosen service, and each program has the command 'healthcheck'.
-HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 CMD ["/proc/1/exe", "healthcheck"]
+# The script finds the chosen service and its port, also behind the init of 'docker run --init'.
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 CMD ["healthcheck"]
 CMD ["standalone"]

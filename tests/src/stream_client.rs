@@ -154,6 +154,15 @@ async fn open_http_stream(
         return Err((status, response.text().await.unwrap_or_default()));
     }
     assert_eq!(response.headers()["content-type"], accept);
+    // An `EventSource` gets a refusal as a stream that ends at once.
+    if response.content_length().is_some() {
+        let text = response.text().await.unwrap_or_default();
+        let data = text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap_or_default();
+        let end: Value = serde_json::from_str(data).expect("the data of the end");
+        let status =
+            end["problem"]["status"].as_u64().and_then(|status| u16::try_from(status).ok());
+        return Err((status.expect("a status"), text));
+    }
     Ok(response.bytes_stream())
 }
 

@@ -186,6 +186,14 @@ impl World {
         .await
     }
 
+    /// Sends "hello" with this token.
+    pub async fn send_with(&self, token: &str, from: i64, to: i64) {
+        let body = serde_json::json!({ "from_id": from, "to_id": to, "message": "hello" });
+        let request = self.http.post(self.producer_url("/send")).bearer_auth(token).json(&body);
+        let response = request.send().await.expect("an answer");
+        assert_eq!(response.status(), StatusCode::OK, "{response:?}");
+    }
+
     /// The page of `GET /notifications/{user}` from consumer 0, once it answers 200.
     pub async fn read_page(&self, user: i64) -> Value {
         until(|| async {

@@ -79,6 +79,9 @@ export function createConnection({ load, check, url, onSnapshot, onEvent, onStat
 
   function ended(event) {
     if (event.lastEventId) since = event.lastEventId;
+    // A stream that was refused for now, in the one form after which an EventSource comes back.
+    const problem = parsed(event)?.problem;
+    if (problem) return fail(problem);
     shortLives = Date.now() - liveAt < SHORT_LIFE_MS ? shortLives + 1 : 0;
     // A server that ends every stream at once must not be asked in a tight circle.
     if (shortLives > 1) {
@@ -109,7 +112,8 @@ export function createConnection({ load, check, url, onSnapshot, onEvent, onStat
     if (problem?.status === 401) return tell({ state: "waiting", problem });
     const longest = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** failures);
     const asked = Math.min(LONGEST_ASKED_MS, (problem?.retry_after ?? 0) * 1000);
-    const delay = Math.max(longest * (0.5 + Math.random() / 2), asked);
+    const spread = 0.5 + Math.random() / 2;
+    const delay = Math.max(longest * spread, asked * 2 * spread);
     failures = Math.min(failures + 1, 10);
     timer = setTimeout(connect, delay);
     tell({ state: unreachable(), retryAt: Date.now() + delay, problem });

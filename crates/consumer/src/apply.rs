@@ -13,7 +13,7 @@ use event_log::{
 };
 use jiff::Timestamp;
 use metrics::{Histogram, histogram};
-use model::{Cursor, record};
+use model::{Cursor, object::JsonError, record};
 use service::ops::trace;
 use tokio::runtime::Handle;
 
@@ -91,7 +91,8 @@ impl<L: AssignmentListener> NotificationApplier<L> {
             record::decode_notification(record.value, record.headers.iter().copied(), at, time)?;
         let user = notification.to.id;
         let traceparent = trace::is_recording().then(|| headers.traceparent.clone()).flatten();
-        let entry = Entry::new(record.offset, &notification, headers)?;
+        let entry = Entry::new(record.offset, record.timestamp_ms, &notification, headers)
+            .map_err(JsonError::from)?;
         let is_misplaced = self.view.home_partition(user) != record.partition;
         if is_misplaced && self.misplaced_logged.insert(record.partition) {
             tracing::warn!(

@@ -1,6 +1,6 @@
 //! The command line of the program `consumer`: its flags and commands.
 
-use clap::{Parser, Subcommand};
+use clap::{Arg, Parser, Subcommand};
 use event_log::settings::KafkaArgs;
 use model::Cursor;
 use service::cli::program::{ServiceArgs, ServiceCommand};
@@ -12,7 +12,8 @@ use crate::settings::ConsumerSettings;
 /// Joins the consumer group, reads its assigned partitions from their beginning, and answers GET
 /// /notifications/{id}. A restart loses no notification.
 #[derive(Parser, Clone, Debug)]
-#[command(version, mut_arg("insecure", |arg| arg.env("CONSUMER_INSECURE")), after_help = "Try it:\n  curl http://localhost:8081/notifications/1")]
+#[command(version, mut_arg("insecure", |arg| arg.env("CONSUMER_INSECURE")), mut_args(make_global))]
+#[command(after_help = "Try it:\n  curl http://localhost:8081/notifications/1")]
 pub struct ConsumerCli {
     /// The command; without one, the consumer serves
     #[command(subcommand)]
@@ -38,6 +39,15 @@ pub struct ConsumerCli {
     /// The flags of every program
     #[command(flatten)]
     pub shared: ServiceArgs,
+}
+
+/// Lets the flags of Kafka and of the topics also stand after a command, as in
+/// `consumer dlq list --kafka-brokers …`.
+fn make_global(arg: Arg) -> Arg {
+    match arg.get_help_heading() {
+        Some("Kafka" | "Topics") => arg.global(true),
+        _ => arg,
+    }
 }
 
 /// The commands besides serving.
@@ -74,6 +84,20 @@ mod tests {
     fn advertised(url: &str) -> String {
         let cli = ConsumerCli::try_parse_from(["consumer", "--advertise", url]).expect("settings");
         cli.settings.advertised_url("127.0.0.1:8081".parse().expect("an address"))
+    }
+
+    #[test]
+    fn flags_of_kafka_may_stand_after_a_command() {
+        for arguments in [
+            ["consumer", "--kafka-brokers", "a:1", "--topic", "t", "dlq", "list"],
+            ["consumer", "dlq", "list", "--kafka-brokers", "a:1", "--topic", "t"],
+            ["consumer", "dlq", "--kafka-brokers", "a:1", "list", "--topic", "t"],
+        ] {
+            let cli = ConsumerCli::try_parse_from(arguments).expect("settings");
+            assert!(matches!(cli.command, Some(ConsumerCommand::Dlq(Dlq::List))));
+            assert_eq!(cli.settings.topics.topic, "t", "{arguments:?}");
+            assert_eq!(cli.kafka.kafka_brokers, "a:1", "{arguments:?}");
+        }
     }
 
     #[test]

@@ -10,30 +10,29 @@ use std::{
 };
 
 use event_log::{
-    AppendError, Log, LogUnreachable, NewRecord, PartitionHandler, Position, Record, RecordOutcome,
-    StartAt, Watermarks,
+    AppendError, Log, LogUnreachable, NewRecord, PartitionHandler, PoisonOrigin, Position, Record,
+    RecordOutcome, StartAt, Watermarks,
 };
 use model::{Cursor, Partitioner, TopicNames, headers};
 use parking_lot::Mutex;
+use service::ops::printable::printable;
 use tokio::{sync::watch, time::timeout};
 
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the whole queue.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_SHOWN_CHARS: usize = 100;
+const MAX_REASON_CHARS: usize = 200;
 
 /// The copy of a poison record.
 #[derive(Debug, Clone)]
 pub struct DlqRecord {
     /// The position of the copy.
     pub at: Cursor,
-    /// The original's topic, partition and offset.
-    from: String,
-    reason: String,
-    /// The original's partition and offset: its id, if it has no id of its own.
-    place: String,
-    key: Vec<u8>,
+    /// What the consumer that copied it noted. `None` for a record that no consumer copied.
+    origin: Option<PoisonOrigin>,
     value: Vec<u8>,
+    /// The original's own headers, as far as a notification has them.
     headers: Vec<(&'static str, Cow<'static, [u8]>)>,
 }
 
@@ -75,39 +74,58 @@ pub async fn read_records(
     records.sort_by_key(|record| record.at);
     // The value too: a topic that was created again has other records at the same offsets.
     let mut seen = HashSet::new();
-    records.retain(|record| seen.insert((record.from.clone(), record.value.clone())));
+    records.retain(|record| {
+        let Some(origin) = &record.origin else { return true };
+        let place = (origin.topic.clone(), origin.partition, origin.offset);
+        seen.insert((place, record.value.clone()))
+    });
     Ok(records)
 }
 
-/// Writes a line for each record.
+/// Writes a line for each record. Whatever a record holds, it is one line of four columns, and
+/// nothing in it controls the terminal.
 pub fn write_list(records: &[DlqRecord], out: &mut impl Write) -> io::Result<()> {
-    for DlqRecord { at, from, reason, value, .. } in records {
-        let value = String::from_utf8_lossy(value);
-        let printable = value.chars().map(|c| if c.is_control() { ' ' } else { c });
-        let shown: String = printable.take(MAX_SHOWN_CHARS).collect();
-        writeln!(out, "{at}\tfrom {from}\t{reason}\t{shown}")?;
+    for DlqRecord { at, origin, value, .. } in records {
+        let value = printable(&String::from_utf8_lossy(value), MAX_SHOWN_CHARS);
+        match origin {
+            Some(PoisonOrigin { topic, partition, offset, reason, .. }) => {
+                let topic = printable(topic, MAX_SHOWN_CHARS);
+                let reason = printable(reason, MAX_REASON_CHARS);
+                writeln!(out, "{at}\tfrom {topic} {partition}-{offset}\t{reason}\t{value}")?;
+            }
+            None => writeln!(out, "{at}\tfrom ?\tnot copied here by a consumer\t{value}")?,
+        }
     }
     writeln!(out, "{} records in the dead-letter queue", records.len())
 }
 
 /// Appends the records to the notifications' topic, with their original keys. A record without an
-/// id gets its original position as one, so that a second replay does not show it twice.
+/// id gets its original position as one, so that a second replay does not show it twice. Records
+/// that no consumer copied are left out. Returns how many were appended.
 pub async fn replay_records(
     log: &Log,
     names: &TopicNames,
     partitioner: Partitioner,
     partitions: u32,
     records: &[DlqRecord],
-) -> Result<(), ReplayError> {
+) -> Result<usize, ReplayError> {
     let writer = log.writer();
-    for (done, record) in records.iter().enumerate() {
+    let mut done = 0;
+    for record in records {
+        let Some(origin) = &record.origin else {
+            let message = "not replayed: this record was not copied here by a consumer";
+            tracing::warn!(dlq.position = %record.at, message);
+            continue;
+        };
+        let place = format!("{}-{}", origin.partition, origin.offset);
+        let key = origin.key.clone().unwrap_or_default();
         let mut headers = record.headers.clone();
         if !headers.iter().any(|(name, _)| *name == headers::CE_ID) {
-            headers.push((headers::CE_ID, record.place.clone().into_bytes().into()));
+            headers.push((headers::CE_ID, place.into_bytes().into()));
         }
         let replayed = NewRecord {
-            partition: partitioner.partition_for(&record.key, partitions),
-            key: record.key.clone(),
+            partition: partitioner.partition_for(&key, partitions),
+            key,
             value: record.value.clone(),
             headers,
         };
@@ -115,8 +133,9 @@ pub async fn replay_records(
         let Position { partition, offset, .. } =
             appended.map_err(|error| ReplayError { done, error })?;
         tracing::info!(dlq.position = %record.at, position = %Cursor::new(partition, offset), "replayed");
+        done += 1;
     }
-    Ok(())
+    Ok(done)
 }
 
 #[derive(Default)]
@@ -136,24 +155,16 @@ impl PartitionHandler for Collector {
     fn on_watermarks(&mut self, _: i32, _: Watermarks) {}
 
     fn on_record(&mut self, record: &Record<'_>) -> RecordOutcome {
-        // The last of a name: the original's own headers come first, and may have any name.
-        let header = |name: &str| {
-            let named = record.headers.iter().rev().find(|(header, _)| *header == name);
-            named.map(|(_, value)| *value)
-        };
-        let text = |name| String::from_utf8_lossy(header(name).unwrap_or(b"?")).into_owned();
+        let origin = PoisonOrigin::from_copy(record);
+        let own_headers = origin.as_ref().map_or(0, |origin| origin.own_headers);
         let known = |(name, value): &(&str, &[u8])| {
             Some((headers::find_name(name)?, value.to_vec().into()))
         };
-        let place = format!("{}-{}", text("dlq.partition"), text("dlq.offset"));
         self.0.records.lock().push(DlqRecord {
             at: Cursor::new(record.partition, record.offset),
-            from: format!("{} {place}", text("dlq.topic")),
-            place,
-            reason: text("dlq.reason"),
-            key: header("dlq.key").unwrap_or_default().to_vec(),
+            origin,
             value: record.value.unwrap_or_default().to_vec(),
-            headers: record.headers.iter().filter_map(known).collect(),
+            headers: record.headers.iter().take(own_headers).filter_map(known).collect(),
         });
         RecordOutcome::Applied
     }
@@ -177,6 +188,8 @@ mod tests {
             ("dlq.partition", "0"),
             ("dlq.offset", offset),
             ("dlq.reason", "it is poison"),
+            ("dlq.group", "g"),
+            ("dlq.time", "0"),
             ("dlq.key", "1"),
         ];
         NewRecord {
@@ -215,10 +228,41 @@ mod tests {
 
         let partitioner = Partitioner::default();
         let replayed = replay_records(&log, &names, partitioner, PARTITIONS, &records[..2]).await;
-        replayed.expect("replayed");
+        assert_eq!(replayed.expect("replayed"), 2);
         let home = partitioner.partition_for(b"1", PARTITIONS);
         let ends = log.fetch_end_offsets(&names.notifications, &[home], READ_TIMEOUT).await;
         assert_eq!(ends.expect("the end"), [2]);
-        assert_eq!(records[0].key, b"1");
+    }
+
+    #[test]
+    fn a_list_is_a_harmless_line_for_each_record_and_nothing_foreign_is_replayed() {
+        let hostile =
+            "\u{1b}]0;owned\u{7}a\n0-9\tfrom notifications 0-9\tforged\r\u{202e}x\u{2028}";
+        let origin = PoisonOrigin {
+            topic: hostile.into(),
+            partition: 0,
+            offset: 5,
+            reason: hostile.repeat(100),
+            key: None,
+            own_headers: 0,
+        };
+        let record = |origin| DlqRecord {
+            at: Cursor::new(0, 1),
+            origin,
+            value: [hostile.as_bytes(), b"\xff"].concat(),
+            headers: Vec::new(),
+        };
+        let mut list = Vec::new();
+        write_list(&[record(Some(origin)), record(None)], &mut list).expect("written");
+        let list = String::from_utf8(list).expect("text");
+        let lines: Vec<_> = list.lines().collect();
+        assert_eq!(lines.len(), 3, "{list}");
+        for line in &lines[..2] {
+            assert_eq!(line.split('\t').count(), 4, "{line}");
+            let is_plain =
+                |c: char| c == '\t' || !c.is_control() && !"\u{202e}\u{2028}".contains(c);
+            assert!(line.chars().all(is_plain) && line.chars().count() < 500, "{line:?}");
+        }
+        assert!(lines[1].contains("from ?\tnot copied here by a consumer"), "{list}");
     }
 }

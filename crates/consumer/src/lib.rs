@@ -85,7 +85,9 @@ pub async fn run(
     let receipt_rate = settings.inbox.receipt_rate;
     let receipt_limits = RateLimits::new(receipt_rate, receipt_rate.saturating_mul(10));
     let stop_serving = CancellationToken::new();
-    let streams = LiveStreams::new(settings.streams.clone(), stop_serving.clone());
+    // The other half of the drain is for clients that come back to this instance meanwhile.
+    let max_spread = settings.http.drain_timeout / 2;
+    let streams = LiveStreams::new(settings.streams.clone(), max_spread, stop_serving.clone());
     let app = App {
         view: Arc::clone(&view),
         ownership: ownership.clone(),

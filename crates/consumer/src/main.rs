@@ -43,8 +43,9 @@ async fn run_dlq_command(
         Dlq::List => dlq::write_list(&records, &mut std::io::stdout())?,
         Dlq::Replay { places, all } => {
             records.retain(|record| all || places.contains(&record.at));
-            dlq::replay_records(log, &names, settings.partitioner, partitions, &records).await?;
-            tracing::info!(count = records.len(), "replayed");
+            let partitioner = settings.partitioner;
+            let count = dlq::replay_records(log, &names, partitioner, partitions, &records).await?;
+            tracing::info!(count, "replayed");
         }
     }
     Ok(())

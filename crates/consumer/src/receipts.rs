@@ -14,7 +14,7 @@ use model::{
 
 use service::server::rate::{RateExceeded, RateLimits};
 
-use crate::view::{NotLive, Selector, View};
+use crate::view::{NotLive, Selector, View, WouldChange};
 
 /// Time for the log to acknowledge, and again for the view to apply.
 const RECEIPT_DEADLINE: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ pub(crate) struct ReceiptWriter {
     notifications: String,
     topic: String,
     read_timeout: Duration,
-    /// A token for each record.
+    /// A token for each request, and for each of its records after the first.
     limits: RateLimits<UserId>,
 }
 
@@ -64,29 +64,29 @@ impl ReceiptWriter {
     }
 
     /// Writes receipts for the selected entries that the action changes, waits until the view has
-    /// applied them, and returns how many entries that were.
+    /// applied them, and returns which entries that were.
     pub(crate) async fn write_receipts(
         &self,
         user: UserId,
         action: Action,
         selector: &Selector,
-    ) -> Result<usize, ReceiptError> {
+    ) -> Result<WouldChange, ReceiptError> {
         // The selector is resolved to ids here, so that a receipt means the same entries whatever
         // arrives before it is applied.
+        self.take_tokens(user, 1)?;
         let select = || self.view.would_change(user, action, selector, self.read_timeout);
-        let mut ids = select().await?;
+        let mut targets = select().await?;
         let is_complete = match selector {
-            Selector::Ids(selected) => ids.len() == selected.len(),
-            Selector::Through(_) | Selector::All => !ids.is_empty(),
+            Selector::Ids(selected) => targets.changed.len() == selected.len(),
+            Selector::Through(_) | Selector::All => !targets.changed.is_empty(),
         };
         if !is_complete {
             // Nothing may be left to change, or the view may lack what the caller has seen.
             self.catch_up(user).await?;
-            ids = select().await?;
+            targets = select().await?;
         }
-        let records = ids.chunks(MAX_IDS);
-        let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
-        self.limits.take_tokens(&user, count).map_err(ReceiptError::RateExceeded)?;
+        let records = targets.changed.chunks(MAX_IDS);
+        self.take_tokens(user, records.len().saturating_sub(1))?;
         let mut acks = Vec::with_capacity(records.len());
         for ids in records {
             let receipt = Receipt { user_id: user, action, ids: ids.to_vec() };
@@ -101,7 +101,7 @@ impl ReceiptWriter {
         if let Some(at) = last {
             self.view.wait_for_receipt(user, at, RECEIPT_DEADLINE).await?;
         }
-        Ok(ids.len())
+        Ok(targets)
     }
 
     /// Waits until the view has every notification that the log has now of this user's partition.
@@ -113,6 +113,12 @@ impl ReceiptWriter {
         // The last offsets may be the markers of a transaction, at which the view never arrives. It
         // has all that comes before them by the end of the wait.
         let _ = self.view.wait_for_offset(home, end - 1, self.read_timeout).await;
+        Ok(())
+    }
+
+    fn take_tokens(&self, user: UserId, count: usize) -> Result<(), ReceiptError> {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.limits.take_tokens(&user, count).map_err(ReceiptError::RateExceeded)?;
         Ok(())
     }
 

@@ -111,8 +111,8 @@ pub(crate) struct InboxArgs {
           value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub(crate) inbox_days: u32,
 
-    /// Rate limit of each user's receipts, in requests per second that change something (read, unread,
-    /// dismissed); ten seconds' worth at once. More are answered 429; 0: no limit
+    /// Rate limit of each user's receipts (read, unread, dismissed), in requests per second; ten
+    /// seconds' worth at once. More are answered 429; 0: no limit
     #[arg(long, env = "CONSUMER_RECEIPT_RATE", default_value_t = 20, value_name = "COUNT")]
     pub(crate) receipt_rate: u32,
 

@@ -38,6 +38,7 @@ use std::time::Duration;
 use crate::metrics::{DEAD_LETTERS, REBALANCES};
 use ::metrics::counter;
 
+pub use poison::PoisonOrigin;
 pub use reader::{
     Assigner, Behind, CommittedOffsets, Follower, PartitionHandler, Reader, RecordOutcome, StartAt,
     Watermarks,
@@ -66,6 +67,17 @@ pub enum Log {
 pub struct LogUnreachable(pub String);
 
 impl Log {
+    /// Its name in the health checks: `kafka`, or `log` for the embedded one.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            #[cfg(feature = "kafka")]
+            Self::Kafka(_) => "kafka",
+            #[cfg(feature = "embedded")]
+            Self::Embedded(_) => "log",
+        }
+    }
+
     /// Creates the topics that are missing and checks those that exist. Of the errors, only
     /// [`TopicError::Unreachable`] may pass; a person has to solve the others.
     pub async fn ensure_topics(&self, topics: &[Topic]) -> Result<(), TopicError> {

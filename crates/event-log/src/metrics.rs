@@ -38,7 +38,7 @@ pub fn describe_clients() {
     );
     describe_gauge!(
         KAFKA_ROUND_TRIP,
-        "Round trip of requests to the slowest broker: `p50`, `p99`; labels: client, quantile"
+        "Round trip of requests to the slowest broker: `p50`, `p99`; labels: client, percentile"
     );
     describe_gauge!(
         KAFKA_BROKERS,

@@ -67,15 +67,20 @@ impl Link {
     /// Validates a link. Rejects every other scheme (`javascript:` above all), `//host`, which
     /// leads to another host, and `/\host`, which browsers read as `//host`.
     pub fn new(text: String) -> Result<Self, InvalidText> {
+        Self::check_text(&text)?;
+        Ok(Self(text))
+    }
+
+    /// Validates the text of a link.
+    pub(crate) fn check_text(text: &str) -> Result<(), InvalidText> {
         if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err(InvalidText::Space);
         }
         let is_path = text.strip_prefix('/').is_some_and(|rest| !rest.starts_with(['/', '\\']));
-        if !is_path && !is_web_url(&text) {
+        if !is_path && !is_web_url(text) {
             return Err(InvalidText::NotALink);
         }
-        check_length(&text, Self::MAX_CHARS)?;
-        Ok(Self(text))
+        check_length(text, Self::MAX_CHARS)
     }
 
     /// The link's text.

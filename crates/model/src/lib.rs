@@ -6,6 +6,7 @@
 mod text;
 pub mod user;
 mod ijson;
+pub mod object;
 mod content;
 pub mod cursor;
 pub mod headers;

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::user::User;
+use crate::{object::deserialize_object, user::User};
 
 /// A notification. Decoding borrows its texts from the record.
 ///
@@ -15,10 +15,10 @@ use crate::user::User;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Notification<'a> {
     /// The sender.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "deserialize_object")]
     pub from: User<'a>,
     /// The recipient, whose id is the record's key.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "deserialize_object")]
     pub to: User<'a>,
     /// The text for the recipient.
     #[serde(borrow)]

@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 
 use crate::{
-    content::{Data, InvalidData},
+    content::{Data, InvalidData, Link},
     cursor::Cursor,
     headers::{self, Headers},
     notification::Notification,
+    object::{JsonError, parse_object},
     receipt::{self, Receipt},
 };
 
@@ -39,7 +40,7 @@ pub enum DecodeError {
     TooLarge(usize),
     /// It is not JSON, has the wrong shape or no recipient with a positive id.
     #[error("the value is not what this topic holds: {0}")]
-    Shape(#[from] serde_json::Error),
+    Shape(#[from] JsonError),
     /// Its data is not I-JSON or nests too deep; some clients could not parse the inbox.
     #[error("its data {0}")]
     Data(#[from] InvalidData),
@@ -102,9 +103,11 @@ pub fn decode_notification<'a>(
     timestamp: Timestamp,
 ) -> Result<(Notification<'a>, Headers), DecodeError> {
     let value = bounded_value(value)?;
-    let notification: Notification<'_> = serde_json::from_slice(value)?;
+    let mut notification: Notification<'_> = parse_object(value).map_err(JsonError::from)?;
     // Other producers may exceed this producer's limits on the length of data and messages.
     notification.data.map_or(Ok(()), Data::check_json)?;
+    // A page may put the link into an `href`. One that this producer would refuse is left out.
+    notification.link = notification.link.filter(|link| Link::check_text(link).is_ok());
     Ok((notification, Headers::decode(headers, at, timestamp)))
 }
 
@@ -122,7 +125,7 @@ pub fn encode_receipt(
 
 /// Decodes a receipt's record.
 pub fn decode_receipt(value: Option<&[u8]>) -> Result<Receipt, DecodeError> {
-    Ok(serde_json::from_slice(bounded_value(value)?)?)
+    Ok(parse_object(bounded_value(value)?).map_err(JsonError::from)?)
 }
 
 fn bounded_value(value: Option<&[u8]>) -> Result<&[u8], DecodeError> {

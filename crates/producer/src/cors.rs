@@ -48,6 +48,9 @@ impl AllowedOrigins {
                 header::CONTENT_TYPE,
                 header::AUTHORIZATION,
                 HeaderName::from_static("idempotency-key"),
+                // W3C Trace Context: a page that is traced sends both.
+                HeaderName::from_static("traceparent"),
+                HeaderName::from_static("tracestate"),
             ])
             .expose_headers(
                 [header::RETRY_AFTER].into_iter().chain(crate::rate::HEADERS).collect::<Vec<_>>(),

@@ -45,6 +45,11 @@ impl Publisher {
         Self(Arc::new(PublisherState { log, writer, topic, partitioner, topic_ready: prepared }))
     }
 
+    /// The log's name in the health checks.
+    pub(crate) fn log_kind(&self) -> &'static str {
+        self.0.log.kind()
+    }
+
     /// Waits until the log is available and the topic exists; creates the topic if it is missing.
     pub(crate) async fn await_topic(&self) -> Result<(), TopicError> {
         self.0.log.await_topics(std::slice::from_ref(&self.0.topic), RETRY_DELAY).await?;

@@ -26,7 +26,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     access, bulk,
     problems::RETRY_SOON,
-    rate, schema,
+    schema,
     send::{SendResponse, Sender, idempotency::IdempotencyKey, request::SendRequest},
     settings::Settings,
     users::users_routes,
@@ -42,10 +42,11 @@ pub(crate) fn build_router(
     local: bool,
 ) -> Router {
     let (users, log) = (sender.users.clone(), sender.publisher.clone());
+    let log_name = log.log_kind();
     let (table, cached) = (users.directory().clone(), users.clone());
     let health = Health::new()
         .with_check("directory", move || table.clone().check_ready())
-        .with_check("kafka", move || log.clone().check_ready());
+        .with_check(log_name, move || log.clone().check_ready());
     let health = canary.add_to_health(health);
     let scraped = metrics.routes(move |mut scrape: Scrape| {
         cached.report_cache(&mut scrape);
@@ -147,7 +148,7 @@ async fn post_send(
     let bytes = send.record_bytes();
     let limits = sender.limits.take_tokens(send.from, send.to.len(), bytes)?;
     let accepted = sender.send(&send, key.as_ref(), trace).await?;
-    Ok((limits.map(rate::to_headers), Json(accepted)).into_response())
+    Ok((limits.map(|limits| limits.to_headers()), Json(accepted)).into_response())
 }
 
 fn bulk_problem(exceeded: BudgetExceeded) -> Problem {

@@ -118,9 +118,9 @@ async fn get_user(
     responses(
         (status = 200, description = "Renamed", body = schema::User),
         (status = 201, description = "Created", body = schema::User),
-        (status = 415, description = "Not JSON", body = ProblemBody,
-         content_type = "application/problem+json"),
-        CommonProblemsWithBody))]
+        CommonProblemsWithBody,
+        (status = 415, description = "Not JSON, encoded, or not in UTF-8", body = ProblemBody,
+         content_type = "application/problem+json")))]
 async fn put_user(
     State(users): State<UserLookup>,
     caller: Caller,

@@ -5,8 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use axum::Router;
+use axum::{
+    Router,
+    http::{HeaderValue, header::CONTENT_SECURITY_POLICY},
+};
 use serde::Serialize;
+use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa::{
     IntoResponses, ToSchema,
     openapi::{
@@ -19,6 +23,12 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::problem::MEDIA_TYPE;
 
 const DOCUMENT: &str = "/openapi.json";
+
+/// The page loads nothing of another origin. Swagger UI writes style attributes, and its pictures
+/// are `data:` URLs.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+                           img-src 'self' data:; connect-src 'self'; base-uri 'none'; \
+                           form-action 'none'; frame-ancestors 'none'";
 
 /// Splits routes and document, and adds the routes that serve the document.
 pub fn document_routes<S>(
@@ -47,7 +57,11 @@ where
         Some(vec![SecurityRequirement::new("bearer", [""; 0]), SecurityRequirement::default()]);
     // The defaults are the library's own.
     (api.info.contact, api.info.license) = (None, None);
-    routes.merge(docs_router(api))
+    let policy = SetResponseHeaderLayer::overriding(
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(PAGE_POLICY),
+    );
+    routes.merge(docs_router(api).layer(policy))
 }
 
 #[cfg(feature = "swagger-ui")]
@@ -96,10 +110,11 @@ fn route_list(api: &OpenApi) -> String {
 
 /// The errors that do not depend on the route, by status. The document has them all as
 /// `#/components/responses/<status>`; routes refer to those that a well-formed request can get.
-const PROBLEMS: [(&str, &str); 13] = [
+const PROBLEMS: [(&str, &str); 14] = [
     (
         "400",
-        "A field, parameter or body is invalid: `message` says which and why, `field` names it",
+        "A field, parameter, header or body is invalid: `message` says which and why, `field` names \
+         it. Also for a request without `Host`",
     ),
     (
         "401",
@@ -116,6 +131,7 @@ const PROBLEMS: [(&str, &str); 13] = [
     ("408", "The body did not arrive within `--body-timeout`"),
     ("413", "The body is larger than `--max-body-bytes`; `limit` is the maximum"),
     ("414", "The path and query are longer than 16 KiB"),
+    ("415", "The body is encoded (`Content-Encoding`), or in another character set than UTF-8"),
     (
         "429",
         "The caller has a quarter of all requests, bodies or unread responses that are allowed; \
@@ -208,7 +224,7 @@ impl IntoResponses for CommonProblems {
 
 impl IntoResponses for CommonProblemsWithBody {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        refer_to_problems(&["400", "401", "403", "408", "413", "429", "500", "503"])
+        refer_to_problems(&["400", "401", "403", "408", "413", "415", "429", "500", "503"])
     }
 }
 
@@ -239,6 +255,8 @@ mod tests {
             let request = Request::get(path).body(Body::empty()).expect("a request");
             let response = app.clone().oneshot(request).await.expect("an answer");
             assert_eq!(response.status(), 200, "{path}");
+            let policy = response.headers()[CONTENT_SECURITY_POLICY].to_str().expect("text");
+            assert!(policy.contains("script-src 'self';"), "{path}: {policy}");
             let body = response.into_body().collect().await.expect("a body").to_bytes();
             String::from_utf8(body.to_vec()).expect("text")
         };

@@ -19,6 +19,10 @@ mod cut;
 mod peers;
 mod guarded;
 mod attacks;
+mod key_rotation;
+mod sockets;
+#[cfg(unix)]
+mod containers;
 mod overload;
 #[cfg(feature = "full")]
 mod traced;

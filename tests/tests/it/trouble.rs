@@ -69,7 +69,7 @@ async fn metrics_are_answered_while_the_broker_is_away_without_the_lag() {
         let scrape = scraped().await;
         let told = |client| scrape.count(KAFKA_BROKERS, &[("client", client)]) == 2;
         let all = ["writer", "reader", "follower"].into_iter().all(told)
-            && scrape.count(KAFKA_ROUND_TRIP, &[("quantile", "p99")]) >= 1
+            && scrape.count(KAFKA_ROUND_TRIP, &[("percentile", "p99")]) >= 1
             && scrape.count(LAG, &[]) == PARTITIONS as usize;
         if all { Ok(scrape) } else { Err(scrape) }
     })

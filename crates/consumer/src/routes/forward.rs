@@ -12,7 +12,7 @@ use std::{
 use axum::{
     Extension, RequestExt as _,
     body::Body,
-    extract::{RawPathParams, Request},
+    extract::{RawPathParams, Request, rejection::RawPathParamsRejection},
     http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
     routing::{Route, future::RouteFuture},
@@ -85,8 +85,7 @@ pub(super) fn forward_layer(
 ) -> impl Layer<Route, Service = ForwardService> + Clone + Send + Sync + 'static {
     let resolver = OwnerResolver::new(Arc::clone(&app.view), app.ownership.clone());
     let proxy = PeerProxy::new(app.read_timeout, networks);
-    let peers_asked_at = Mutex::default();
-    let forwarder = Forwarder { app, resolver, proxy, peers_asked_at };
+    let forwarder = Forwarder { app, resolver, proxy, peers_asked_at: Mutex::default() };
     let forwarder = Arc::new(forwarder);
     layer_fn(move |inner| ForwardService { inner, forwarder: Arc::clone(&forwarder) })
 }
@@ -104,8 +103,12 @@ impl Service<Request> for ForwardService {
     fn call(&mut self, mut request: Request) -> Self::Future {
         let respond = |response: Response| Either::Right(async { Ok(response) }.boxed());
         // The router put the parameters into the request, so this extractor never waits.
-        let Some(Ok(path)) = request.extract_parts::<RawPathParams>().now_or_never() else {
-            return respond(Problem::internal().into_response());
+        let path = match request.extract_parts::<RawPathParams>().now_or_never() {
+            Some(Ok(path)) => path,
+            Some(Err(RawPathParamsRejection::InvalidUtf8InPathParam(_))) => {
+                return respond(Problem::bad_request("path", "must be UTF-8").into_response());
+            }
+            _ => return respond(Problem::internal().into_response()),
         };
         let id = path.iter().find(|(name, _)| *name == "id").and_then(|(_, id)| id.parse().ok());
         // The handler refuses an invalid id, with its own message.
@@ -258,7 +261,12 @@ impl Forwarder {
         }
         let streams = &self.app.streams;
         let permit = streams.acquire_permit(StreamKind::Forwarded)?;
-        let stopping = streams.stopping.clone();
+        let (stopping, delay) = (streams.stopping.clone(), streams.clone());
+        // Ends with the others at a shutdown, at a moment of its own.
+        let stopping = async move {
+            stopping.cancelled_owned().await;
+            tokio::time::sleep(delay.end_delay()).await;
+        };
         if let Some(client) = client.filter(|_| upgraded) {
             response.headers_mut().extend(WEBSOCKET_UPGRADE);
             let owner = hyper::upgrade::on(&mut response);
@@ -266,13 +274,13 @@ impl Forwarder {
                 let _permit = permit;
                 tokio::select! {
                     () = join_upgraded(client, owner) => (),
-                    () = stopping.cancelled_owned() => (),
+                    () = stopping => (),
                 }
             });
             return Ok(response.map(|_| Body::empty()));
         }
         let shutdown = async move {
-            stopping.cancelled_owned().await;
+            stopping.await;
             drop(permit);
         };
         let response = response

@@ -6,7 +6,10 @@ use std::{fmt::Write as _, sync::Arc};
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use model::UserId;
-use service::{auth::Caller, problem::Problem};
+use service::{
+    auth::{Caller, TokenRefusal, TokenValidity},
+    problem::Problem,
+};
 use tokio::time::Instant;
 
 use super::{
@@ -25,9 +28,10 @@ pub(super) struct LiveStream {
     /// Events to deliver before the feed's own.
     opening: Vec<FeedEvent>,
     ended: bool,
+    /// When to end, and why: set once other streams end for the same reason.
+    ending: Option<(Instant, EndReason)>,
     streams: LiveStreams,
-    /// When the caller's token expires.
-    expires: Option<Instant>,
+    token: TokenValidity,
     _permit: StreamPermit,
 }
 
@@ -50,8 +54,8 @@ impl LiveStream {
                 Problem::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(LIMIT_RETRY_DELAY)
             }
         })?;
-        let expires = caller.expires_at();
-        Ok(Self { feed, opening, ended: false, streams, expires, _permit: permit })
+        let token = caller.validity();
+        Ok(Self { feed, opening, ended: false, ending: None, streams, token, _permit: permit })
     }
 
     /// Waits for the next events, at least one. `None` after [`FeedEvent::End`]. Cancel safe.
@@ -62,18 +66,49 @@ impl LiveStream {
         if !self.opening.is_empty() {
             return Some(std::mem::take(&mut self.opening));
         }
-        let expired = || self.expires.is_some_and(|at| at <= Instant::now());
+        if self.ending.is_none() {
+            let mut events = self.await_events().await;
+            match events.last() {
+                Some(FeedEvent::End(reason @ (EndReason::Moved | EndReason::Shutdown))) => {
+                    self.ending = Some((Instant::now() + self.streams.end_delay(), *reason));
+                    events.pop();
+                }
+                Some(FeedEvent::End(_)) => self.ended = true,
+                _ => {}
+            }
+            if !events.is_empty() {
+                return Some(events);
+            }
+        }
+        let (at, reason) = self.ending?;
+        tokio::time::sleep_until(at).await;
+        self.ended = true;
+        Some(vec![FeedEvent::End(reason)])
+    }
+
+    async fn await_events(&mut self) -> Vec<FeedEvent> {
+        let refused = self.token.check().err();
+        let reason = if refused == Some(TokenRefusal::Expired) {
+            EndReason::Expired
+        } else {
+            EndReason::Revoked
+        };
         let events = tokio::select! {
             biased;
             () = self.streams.stopping.cancelled() => vec![FeedEvent::End(EndReason::Shutdown)],
             // Checked between events, so at the latest with the next heartbeat.
-            () = std::future::ready(()), if expired() => vec![FeedEvent::End(EndReason::Expired)],
+            () = std::future::ready(()), if refused.is_some() => vec![FeedEvent::End(reason)],
+            () = self.token.until_withdrawn() => vec![FeedEvent::End(EndReason::Revoked)],
             events = self.feed.next_events() => events,
             () = tokio::time::sleep(self.streams.settings.heartbeat) => self.feed.heartbeat(),
         };
-        self.ended = matches!(events.last(), Some(FeedEvent::End(_)));
         self.record_delivery(&events);
-        Some(events)
+        events
+    }
+
+    /// Checks that the caller's token is still valid.
+    pub(super) fn check_token(&self) -> Result<(), TokenRefusal> {
+        self.token.check()
     }
 
     /// Records the delivery time of notifications that arrived after the stream was opened.

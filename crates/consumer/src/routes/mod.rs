@@ -6,7 +6,10 @@ mod query;
 mod notifications;
 pub(crate) mod streams;
 mod live;
+mod jitter;
+mod accept;
 mod stream;
+mod event_source;
 mod socket;
 mod receipts;
 mod page;
@@ -43,9 +46,10 @@ pub(crate) fn build_router(
     metrics: &Metrics,
     local: bool,
 ) -> Router {
+    let log_name = app.log.kind();
     let (log, partitions) = (subscriptions.clone(), subscriptions.clone());
     let health = Health::new()
-        .with_check("kafka", move || log.clone().check_log())
+        .with_check(log_name, move || log.clone().check_log())
         .with_check("partitions", move || partitions.clone().check_partitions());
     let health = canary.add_to_health(health);
     // One handle for all of it: a router clones its state at each request.
@@ -82,5 +86,5 @@ pub(crate) fn build_router(
     if !auth.is_on() {
         routes = origin::refuse_foreign_origins(routes, local, |_| false);
     }
-    http::add_layers(routes, &settings.http, metrics)
+    http::add_layers(routes, &settings.http, metrics).layer(event_source::keep_event_sources())
 }

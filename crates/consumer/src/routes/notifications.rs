@@ -12,6 +12,7 @@ use axum::{
 };
 use model::Cursor;
 use service::{
+    auth::{Caller, TokenRefusal},
     extract::{Path, Query},
     openapi::{CommonProblems, ProblemBody},
     problem::Problem,
@@ -41,11 +42,17 @@ pub(super) async fn list_notifications(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     Query(raw): Query<QueryParams>,
+    caller: Caller,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let user = parse_user(&id)?;
     let query = raw.parse_query(app.view.home_partition(user))?;
-    let page = app.view.read_page(user, &query, app.read_timeout).await;
+    let token = caller.validity();
+    let page = tokio::select! {
+        page = app.view.read_page(user, &query, app.read_timeout) => page,
+        () = token.until_withdrawn(), if !query.wait.is_zero() => return Err(TokenRefusal::Invalid.into()),
+    };
+    token.check()?;
     let page = page.map_err(|error| not_live(&error))?;
     // RFC 9111 §5.2.2: only the client's own cache may store it, and must revalidate it.
     let private = (CACHE_CONTROL, "private, no-cache");

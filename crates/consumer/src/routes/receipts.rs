@@ -23,7 +23,7 @@ use super::{
     },
     query::check_partition,
 };
-use crate::view::{PageQuery, Selector};
+use crate::view::{PageQuery, Selector, WouldChange};
 
 /// Bound of `ids`: as many as a full inbox holds by default.
 const MAX_IDS: usize = 1000;
@@ -125,6 +125,11 @@ pub(super) struct ReceiptResult {
     /// The position of the view.
     #[schema(value_type = String)]
     cursor: Cursor,
+    /// Those of `ids` that the inbox does not have, in alphabetical order: it has not come to them
+    /// yet (see `at_least`), never had them, or no longer. Nothing was noted for them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false, value_type = Vec<String>)]
+    unknown: Vec<NotificationId>,
 }
 
 /// Writes receipts and waits until the view has applied them.
@@ -135,11 +140,13 @@ pub(super) async fn write_receipts(
     selector: &Selector,
 ) -> Result<ReceiptResult, Problem> {
     let written = app.receipts.write_receipts(user, action, selector).await;
-    let changed = written.map_err(|error| receipt_problem(&error))?;
+    let WouldChange { changed, mut unknown } = written.map_err(|error| receipt_problem(&error))?;
+    unknown.sort_by_cached_key(ToString::to_string);
     let query = PageQuery { limit: Some(0), ..PageQuery::default() };
     let page = app.view.read_page(user, &query, app.read_timeout).await;
     let page = page.map_err(|error| not_live(&error))?;
-    Ok(ReceiptResult { changed, unread: page.unread, cursor: page.cursor })
+    let (changed, unread, cursor) = (changed.len(), page.unread, page.cursor);
+    Ok(ReceiptResult { changed, unread, cursor, unknown })
 }
 
 impl<'de> Deserialize<'de> for SelectorBody {
@@ -153,8 +160,15 @@ impl<'de> Deserialize<'de> for SelectorBody {
 #[derive(Deserialize)]
 #[serde(remote = "SelectorBody", deny_unknown_fields)]
 struct SelectorFields {
+    #[serde(default, deserialize_with = "present")]
     ids: Option<Vec<NotificationId>>,
+    #[serde(default, deserialize_with = "present")]
     through: Option<Cursor>,
+}
+
+/// Refuses `null`: a client that sends it lost its selection, and must not select all.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(json).map(Some)
 }
 
 struct SelectorVisitor;
@@ -212,10 +226,19 @@ mod tests {
 
     #[test]
     fn nothing_or_an_object_without_a_choice_chooses_all_and_nothing_else_does() {
-        for all in ["", " \n", "{}", r#"{"ids":null}"#, r#"{"through":null,"ids":null}"#] {
+        for all in ["", " \n", "{}"] {
             assert!(matches!(which(all), Ok(Selector::All)), "{all:?}");
         }
-        for refused in ["[null,null]", "[]", "null", "true", "\"all\"", r#"{"all":true}"#] {
+        for refused in [
+            r#"{"ids":null}"#,
+            r#"{"through":null}"#,
+            "[null,null]",
+            "[]",
+            "null",
+            "true",
+            "\"all\"",
+            r#"{"all":true}"#,
+        ] {
             let why = which(refused).expect_err("a problem");
             assert!(why.starts_with("body: must be {\"ids\""), "{refused}: {why}");
         }
@@ -286,7 +309,7 @@ pub(super) mod fuzz {
                     prop_assert!(ids.iter().all(|id| id.to_string().len() <= MAX_ID_BYTES));
                 }
                 Selector::Through(at) => prop_assert!(at.offset >= -1 && text.contains("through")),
-                Selector::All => prop_assert!(!text.contains('"') || text.contains("null")),
+                Selector::All => prop_assert!(!text.contains('"')),
             }
         }
     }

@@ -43,6 +43,9 @@ const MAX_MESSAGE_BYTES: usize = 64 << 10;
 /// The library's default is 128 KiB.
 const READ_BUFFER_BYTES: usize = 2 << 10;
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for the client to read why its connection is closed. Closing at once would reset the
+/// connection while more of the message arrives, and the reset could overtake the reason.
+const CLOSE_LINGER: Duration = Duration::from_secs(1);
 
 /// A client's message: `{"read":{"ids":["…"]}}`, `{"unread":{"through":"3-7-5f3a9c01"}}`, `{"dismiss":{}}`.
 #[derive(Debug, Deserialize)]
@@ -122,6 +125,8 @@ async fn serve_socket(app: Arc<App>, user: UserId, mut live: LiveStream, mut soc
             }
             // One command at a time: the next message is not read before the reply is sent.
             message = socket.recv(), if reply.is_none() => match message {
+                // The next turn sends the end.
+                Some(Ok(Message::Text(_))) if live.check_token().is_err() => {}
                 Some(Ok(Message::Text(text))) => {
                     let app = app.clone();
                     reply = Some(async move { run_command(&app, user, &text).await }.boxed());
@@ -132,7 +137,14 @@ async fn serve_socket(app: Arc<App>, user: UserId, mut live: LiveStream, mut soc
                 }
                 // The library answers pings.
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Err(error)) => {
+                    if let Some((code, reason)) = close_reason(error) {
+                        send_close(&mut socket, code, reason).await;
+                        tokio::time::sleep(CLOSE_LINGER).await;
+                    }
+                    return;
+                }
+                Some(Ok(Message::Close(_))) | None => return,
             }
         }
     }
@@ -150,9 +162,21 @@ async fn send_event(socket: &mut WebSocket, event: &FeedEvent) -> bool {
         EndReason::Moved => (close_code::RESTART, "moved"),
         EndReason::Shutdown => (close_code::AWAY, "shutdown"),
         EndReason::Expired => (close_code::POLICY, "expired"),
+        EndReason::Revoked => (close_code::POLICY, "revoked"),
     };
     send_close(socket, code, reason).await;
     false
+}
+
+/// How to close after this error (RFC 6455 §7.4.1); `None` if the connection itself is gone.
+fn close_reason(error: axum::Error) -> Option<(u16, &'static str)> {
+    let error = error.into_inner();
+    Some(match error.downcast_ref()? {
+        tungstenite::Error::Capacity(_) => (close_code::SIZE, "a message has at most 64 KiB"),
+        tungstenite::Error::Utf8(_) => (close_code::INVALID, "text must be UTF-8"),
+        tungstenite::Error::Protocol(_) => (close_code::PROTOCOL, "not the WebSocket protocol"),
+        _ => return None,
+    })
 }
 
 /// Returns false if the client is gone, or does not read in time.

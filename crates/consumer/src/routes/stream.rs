@@ -2,7 +2,7 @@
 //! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>), or as JSON lines if the client
 //! accepts `application/x-ndjson`.
 
-use std::{convert::Infallible, fmt::Write as _, sync::Arc};
+use std::{convert::Infallible, fmt::Write as _, ops::Range, sync::Arc, time::Duration};
 
 use axum::{
     Extension,
@@ -10,7 +10,7 @@ use axum::{
     extract::State,
     http::{
         HeaderMap, HeaderName, HeaderValue,
-        header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE},
+        header::{CACHE_CONTROL, CONTENT_TYPE},
     },
     response::{IntoResponse, Response},
 };
@@ -25,7 +25,9 @@ use service::{
 };
 
 use super::{
+    accept,
     app::App,
+    jitter::jittered,
     live::{LiveStream, write_json},
     problems::{InboxUnavailable, parse_user},
     query::{QueryParams, StartParams},
@@ -36,13 +38,19 @@ use crate::view::feed::FeedEvent;
 /// The last `id` that an `EventSource` received before it reconnects.
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const NDJSON: &str = "application/x-ndjson";
-/// Reconnection delay of an `EventSource`, in milliseconds. Browsers default to seconds.
-const RETRY_FIELD: &str = "retry: 500\n";
+pub(super) const EVENT_STREAM: &str = "text/event-stream";
+pub(super) const STREAM_PATH: &str = "/notifications/{id}/stream";
+/// Reconnection delay of an `EventSource`. Browsers default to seconds. Each stream has its own,
+/// because thousands may be cut off at one moment.
+const RETRY_DELAYS: Range<Duration> = Duration::from_millis(500)..Duration::from_secs(3);
 
 /// Follow an inbox live
 ///
 /// Server-Sent Events, or JSON lines if the client accepts `application/x-ndjson`: `state` first, then
-/// `notification`, `receipt`, `gap`, `heartbeat`, `end`.
+/// `notification`, `receipt`, `gap`, `heartbeat`, `end`. For a client that names `text/event-stream` in
+/// `Accept`, as an `EventSource` does, 429 and 503 are a 200 with `retry` and `end` (`reason` is
+/// `unavailable`, `problem` the error), because an `EventSource` does not come back after another
+/// status.
 #[utoipa::path(get, path = "/notifications/{id}/stream", tag = "inbox", operation_id = "stream",
     params(("id" = i64, Path, description = "The user", minimum = 1), StartParams,
         ("Last-Event-ID" = Option<String>, Header,
@@ -66,14 +74,17 @@ pub(super) async fn open_stream(
     let kind = if framing == Framing::Sse { StreamKind::Sse } else { StreamKind::Ndjson };
     let live = LiveStream::open_feed(&app, user, start, &caller, kind).await?;
     // Sent before the first event, so that it applies however the stream ends.
-    let begin = if framing == Framing::Sse { RETRY_FIELD } else { "" };
+    let begin = match framing {
+        Framing::Sse => format!("retry: {}\n", jittered(RETRY_DELAYS).as_millis()),
+        Framing::Lines => String::new(),
+    };
     let chunks = stream::unfold((live, begin), move |(mut live, begin)| async move {
         let events = live.next_events().await?;
-        let mut text = begin.to_owned();
+        let mut text = begin;
         for event in &events {
             framing.write_event(event, &mut text);
         }
-        Some((Ok::<_, Infallible>(Bytes::from(text)), (live, "")))
+        Some((Ok::<_, Infallible>(Bytes::from(text)), (live, String::new())))
     });
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(framing.media_type())),
@@ -96,19 +107,14 @@ enum Framing {
 }
 
 impl Framing {
-    /// Lines if the client accepts them and does not name `text/event-stream`, otherwise SSE.
+    /// Lines if the client prefers them, otherwise SSE.
     fn from_accept(headers: &HeaderMap) -> Self {
-        let names = |wanted: &str| {
-            let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-            let mut types = values.flat_map(|value| value.split(','));
-            types.any(|one| one.split(';').next().is_some_and(|one| one.trim() == wanted))
-        };
-        if names(NDJSON) && !names("text/event-stream") { Self::Lines } else { Self::Sse }
+        if accept::prefers(headers, NDJSON, EVENT_STREAM) { Self::Lines } else { Self::Sse }
     }
 
     fn media_type(self) -> &'static str {
         match self {
-            Self::Sse => "text/event-stream",
+            Self::Sse => EVENT_STREAM,
             Self::Lines => NDJSON,
         }
     }
@@ -140,24 +146,6 @@ impl Framing {
 mod tests {
     use super::*;
     use model::Cursor;
-
-    #[test]
-    fn what_the_client_accepts_decides_the_framing() {
-        for (accept, framing) in [
-            (None, Framing::Sse),
-            (Some("*/*"), Framing::Sse),
-            (Some("text/event-stream"), Framing::Sse),
-            (Some("application/x-ndjson"), Framing::Lines),
-            (Some("application/json, application/x-ndjson;q=0.9"), Framing::Lines),
-            (Some("application/x-ndjson, text/event-stream"), Framing::Sse),
-        ] {
-            let mut headers = HeaderMap::new();
-            if let Some(accept) = accept {
-                headers.insert(ACCEPT, HeaderValue::from_static(accept));
-            }
-            assert_eq!(Framing::from_accept(&headers), framing, "{accept:?}");
-        }
-    }
 
     #[test]
     fn a_heartbeat_is_an_id_that_no_script_sees() {

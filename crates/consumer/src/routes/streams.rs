@@ -13,15 +13,22 @@ use service::problem::Problem;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::jitter::jittered;
 use crate::{metrics::DELIVERY_SECONDS, settings::StreamArgs};
 
 /// For `Retry-After`, if a stream limit is reached.
 pub(super) const LIMIT_RETRY_DELAY: Duration = Duration::from_secs(5);
 
+/// Streams that end in a second, if many end for the same reason. With it, 10,000 clients come back
+/// over 5 s, and their next instance keeps serving others.
+const MAX_ENDS_PER_SECOND: f64 = 2000.0;
+
 /// The state that all live streams of this instance share. A cheap handle, to be cloned.
 #[derive(Clone)]
 pub(crate) struct LiveStreams {
     pub(super) settings: StreamArgs,
+    /// Bounds the time over which streams end that could all end at once.
+    max_spread: Duration,
     /// One permit for each stream that may be open, forwarded ones included.
     permits: Arc<Semaphore>,
     /// Number of open streams of each kind, in the order of [`StreamKind::ALL`].
@@ -34,12 +41,16 @@ pub(crate) struct LiveStreams {
 }
 
 impl LiveStreams {
-    /// The streams end when `stopping` is cancelled.
-    pub(crate) fn new(settings: StreamArgs, stopping: CancellationToken) -> Self {
+    /// The streams end when `stopping` is cancelled, spread over at most `max_spread`.
+    pub(crate) fn new(
+        settings: StreamArgs,
+        max_spread: Duration,
+        stopping: CancellationToken,
+    ) -> Self {
         let permits = Arc::new(Semaphore::new(settings.max_streams));
         let pushed = histogram!(DELIVERY_SECONDS, "stage" => "pushed");
         let (open, sockets) = (Arc::default(), TaskTracker::new());
-        Self { settings, permits, open, pushed, stopping, sockets }
+        Self { settings, max_spread, permits, open, pushed, stopping, sockets }
     }
 
     pub(super) fn acquire_permit(&self, kind: StreamKind) -> Result<StreamPermit, Problem> {
@@ -55,10 +66,18 @@ impl LiveStreams {
         self.open[kind as usize].load(Ordering::Relaxed)
     }
 
-    /// Waits until all WebSockets are closed, for `deadline` at most.
+    /// How long a stream waits before it ends for a reason that ends others too, a shutdown or a
+    /// moved partition: random, so that all their clients do not come back at one moment.
+    pub(super) fn end_delay(&self) -> Duration {
+        let open: usize = self.open.iter().map(|open| open.load(Ordering::Relaxed)).sum();
+        let spread = Duration::from_secs_f64(open as f64 / MAX_ENDS_PER_SECOND);
+        jittered(Duration::ZERO..spread.min(self.max_spread))
+    }
+
+    /// Waits until all WebSockets are closed: for as long as they may end, and `deadline` longer.
     pub(crate) async fn drain_sockets(&self, deadline: Duration) {
         self.sockets.close();
-        let _ = tokio::time::timeout(deadline, self.sockets.wait()).await;
+        let _ = tokio::time::timeout(self.max_spread + deadline, self.sockets.wait()).await;
     }
 }
 
@@ -94,5 +113,38 @@ pub(super) struct StreamPermit {
 impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.open[self.kind as usize].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        streams: StreamArgs,
+    }
+
+    fn longest_delay(open: usize, max_spread: Duration) -> Duration {
+        let settings = Flags::parse_from(["consumer"]).streams;
+        let streams = LiveStreams::new(settings, max_spread, CancellationToken::new());
+        let permits: Vec<_> =
+            (0..open).map(|_| streams.acquire_permit(StreamKind::Sse).ok()).collect();
+        assert!(permits.iter().all(Option::is_some));
+        (0..200).map(|_| streams.end_delay()).max().unwrap_or_default()
+    }
+
+    #[test]
+    fn many_streams_end_over_a_longer_time_than_few_and_all_within_the_bound() {
+        let bound = Duration::from_secs(5);
+        assert!(longest_delay(10, bound) <= Duration::from_millis(5));
+        let thousands = longest_delay(4000, bound);
+        assert!(thousands > Duration::from_secs(1) && thousands <= Duration::from_secs(2));
+        let all = longest_delay(20_000, bound);
+        assert!(all > Duration::from_secs(3) && all <= bound, "{all:?}");
+        assert_eq!(longest_delay(20_000, Duration::ZERO), Duration::ZERO);
     }
 }

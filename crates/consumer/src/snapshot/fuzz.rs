@@ -54,7 +54,7 @@ fn inboxes() -> Inboxes {
         let fingerprint = (offset % 2 == 0).then(|| Fingerprint::from_bits(7));
         let sent_at = Timestamp::now();
         let headers = Headers { id, sent_at, traceparent: None, fingerprint };
-        let entry = Entry::new(offset, &notification, headers).expect("JSON");
+        let entry = Entry::new(offset, 0, &notification, headers).expect("JSON");
         inboxes.add_entry(notification.to.id, entry, LIMITS, sent_at.as_millisecond());
         let anchor = Some(RecordAnchor { offset, checksum: 1 });
         inboxes.advance_to(SourceTopic::Notifications, offset, anchor);

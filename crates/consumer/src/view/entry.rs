@@ -107,7 +107,9 @@ pub(super) struct EntryUser {
 pub struct Entry {
     /// Its offset in the partition.
     pub offset: i64,
-    /// When it was sent, in milliseconds since 1970.
+    /// When it was sent, in milliseconds since 1970, for its age: the earlier of what its producer
+    /// says, which its JSON has, and the record's timestamp. A producer whose clock is ahead then
+    /// cannot make an entry that never expires.
     pub sent_at_ms: i64,
     /// Its identity; an inbox holds no two entries with the same.
     pub id: NotificationId,
@@ -130,9 +132,11 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The entry of this notification, in its initial state.
+    /// The entry of this notification, in its initial state. `timestamp_ms` is the record's; 0 or
+    /// less means that it has none.
     pub fn new(
         offset: i64,
+        timestamp_ms: i64,
         notification: &Notification<'_>,
         headers: Headers,
     ) -> Result<Self, serde_json::Error> {
@@ -152,9 +156,10 @@ impl Entry {
         let mut json = String::from_utf8(json).map_err(serde_json::Error::custom)?;
         write_time(&mut json, headers.sent_at);
         json.push('"');
+        let sent_at_ms = headers.sent_at.as_millisecond();
         Ok(Self {
             offset,
-            sent_at_ms: headers.sent_at.as_millisecond(),
+            sent_at_ms: if timestamp_ms <= 0 { sent_at_ms } else { sent_at_ms.min(timestamp_ms) },
             id: headers.id,
             fingerprint: headers.fingerprint,
             category: notification.category.as_deref().map(Arc::from),

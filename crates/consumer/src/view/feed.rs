@@ -12,9 +12,9 @@ use model::{Cursor, Receipt, UserId};
 use super::{
     inboxes::Inboxes,
     page::{FeedStart, Gap, GapReason, PageItem, ReadState, Since, append_json},
-    partition::NotLive,
     partitions::View,
     query::FeedBatch,
+    status::NotLive,
     watchers::Watcher,
 };
 
@@ -56,6 +56,8 @@ pub enum EndReason {
     Shutdown,
     /// The reader's token has expired.
     Expired,
+    /// The key that signed the reader's token is no longer in use.
+    Revoked,
 }
 
 /// Why a feed was not opened.
@@ -83,6 +85,8 @@ pub struct Feed {
     category: Option<Box<str>>,
     /// Offset up to which the reader has had every entry.
     sent_through: i64,
+    /// Offset of the last missing entry of which the reader knows, or that it did not ask for.
+    missing_through: i64,
     /// Newest offset when the feed was opened; entries after it are new.
     opened_at: i64,
     /// Offset of the receipts' topic up to which the reader has had every receipt.
@@ -143,7 +147,8 @@ impl Feed {
             inboxes_epoch,
             log_epoch,
             category: start.category,
-            sent_through: position.after,
+            sent_through: position.at.offset,
+            missing_through: position.missing_through,
             opened_at,
             receipts_sent_through,
             lost_below,
@@ -229,7 +234,8 @@ impl Feed {
         })??;
         let FeedBatch { items, unread, more, eviction } = batch;
         let mut events = Vec::new();
-        if let Some(eviction) = eviction {
+        if let Some(eviction) = eviction.filter(|one| one.through > self.missing_through) {
+            self.missing_through = eviction.through;
             events.push(FeedEvent::Gap(Gap {
                 reason: eviction.reason.into(),
                 after: Some(self.cursor_at(self.sent_through)),
@@ -281,6 +287,8 @@ impl FeedEvent {
             Self::Heartbeat(at) => Some(*at),
             // The entries that follow begin with the oldest of the inbox.
             Self::Gap(Gap { reason: GapReason::Unknown, .. }) => None,
+            // Entries before an expired one may follow.
+            Self::Gap(Gap { reason: GapReason::Expired, .. }) => None,
             Self::Gap(gap) => gap.after.map(|_| gap.through),
             Self::Receipt { .. } | Self::End(_) => None,
         }

@@ -64,7 +64,7 @@ pub enum EvictionReason {
 /// The newest entry that was evicted.
 #[derive(Debug, Clone, Copy)]
 pub struct Eviction {
-    /// Its offset: every entry up to here may be missing.
+    /// Its offset: entries up to here may be missing.
     pub through: i64,
     /// When it was sent.
     pub sent_at_ms: i64,
@@ -99,7 +99,7 @@ impl Totals {
 }
 
 /// One user's inbox.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 pub struct Inbox {
     /// All entries, dismissed ones too, oldest first.
     pub(crate) entries: VecDeque<Entry>,
@@ -109,12 +109,28 @@ pub struct Inbox {
     /// Bytes of the JSON of all entries, as it was before any was dismissed.
     bytes: usize,
     last_eviction: Option<Eviction>,
+    /// No entry was sent before this time. Nearly every read finds by it that no entry is too old.
+    earliest_ms: i64,
     /// Actions for notifications that have not come yet, each with its receipt's offset. Rare once a
     /// partition is live, so an inbox without any spends a pointer on it.
     #[allow(clippy::box_collection)] // 8 bytes an inbox instead of 48
     pending: Option<Box<HashMap<NotificationId, (Action, i64)>>>,
     /// One beyond the offset of the last receipt for this inbox; 0 before any.
     pub(crate) next_receipt_offset: i64,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self {
+            entries: VecDeque::new(),
+            hashes: VecDeque::new(),
+            bytes: 0,
+            last_eviction: None,
+            earliest_ms: i64::MAX,
+            pending: None,
+            next_receipt_offset: 0,
+        }
+    }
 }
 
 impl Inbox {
@@ -137,6 +153,11 @@ impl Inbox {
             entry.apply_action(action);
         }
         self.pending = self.pending.take().filter(|pending| !pending.is_empty());
+        // An entry that is too old already keeps its place, as a dismissed one does, and no JSON.
+        if entry.sent_at_ms < limits.oldest_ms(now_ms) && entry.json.is_some() {
+            entry.apply_action(Action::Dismissed);
+            totals.expired += 1;
+        }
         if let Some(json) = &entry.json {
             totals.add_json(json);
         }
@@ -150,9 +171,10 @@ impl Inbox {
         }
         reserve_one(&mut self.entries);
         reserve_one(&mut self.hashes);
+        self.earliest_ms = self.earliest_ms.min(entry.sent_at_ms);
         self.entries.push_back(entry);
         self.hashes.push_back(hash);
-        self.expire_entries(limits, now_ms, totals);
+        self.expire_oldest(limits.oldest_ms(now_ms), totals);
         AddOutcome::New
     }
 
@@ -180,9 +202,18 @@ impl Inbox {
         }
     }
 
-    /// Evicts entries that are too old. An inbox that gets no entries needs this now and then.
+    /// Evicts entries that are too old, up to the first that is not. An inbox that gets no entries
+    /// needs this now and then.
     pub fn expire_entries(&mut self, limits: Limits, now_ms: i64, totals: &mut Totals) {
         let oldest_ms = limits.oldest_ms(now_ms);
+        self.expire_oldest(oldest_ms, totals);
+        if self.earliest_ms < oldest_ms {
+            let times = self.entries.iter().map(|entry| entry.sent_at_ms);
+            self.earliest_ms = times.min().unwrap_or(i64::MAX);
+        }
+    }
+
+    fn expire_oldest(&mut self, oldest_ms: i64, totals: &mut Totals) {
         while self.entries.front().is_some_and(|entry| entry.sent_at_ms < oldest_ms) {
             self.evict_oldest(EvictionReason::Expired, totals);
         }
@@ -195,16 +226,19 @@ impl Inbox {
         offset: i64,
         oldest_ms: i64,
     ) -> impl DoubleEndedIterator<Item = &Entry> {
-        // The rule of `expire_entries`: every entry before the first that is young enough.
-        let expired = self.entries.iter().take_while(|entry| entry.sent_at_ms < oldest_ms).count();
         let first = self.entries.partition_point(|entry| entry.offset <= offset);
-        self.entries.range(expired.max(first)..).filter(|entry| entry.json.is_some())
+        let shown = move |entry: &&Entry| entry.json.is_some() && entry.sent_at_ms >= oldest_ms;
+        self.entries.range(first..).filter(shown)
     }
 
-    /// The newest entry that was evicted, or is due to be.
+    /// The newest entry that was evicted, or is too old to be shown. Times need not grow with the
+    /// offsets, so an entry that is too old may stand behind others that are not.
     pub fn last_eviction(&self, oldest_ms: i64) -> Option<Eviction> {
-        let expired = self.entries.iter().take_while(|entry| entry.sent_at_ms < oldest_ms).last();
-        expired
+        let is_expired = |entry: &&Entry| entry.sent_at_ms < oldest_ms;
+        let expired = || self.entries.iter().rev().find(is_expired);
+        (self.earliest_ms < oldest_ms)
+            .then(expired)
+            .flatten()
             .map(|entry| Eviction {
                 through: entry.offset,
                 sent_at_ms: entry.sent_at_ms,
@@ -244,9 +278,10 @@ impl Inbox {
         shown.for_each(|json| totals.add_json(json));
         let hashes = entries.iter().map(|entry| short_hash(&entry.id)).collect();
         let bytes = entries.iter().map(|entry| entry.json_bytes as usize).sum();
+        let earliest_ms = entries.iter().map(|entry| entry.sent_at_ms).min().unwrap_or(i64::MAX);
         let pending = if pending.is_empty() { None } else { Some(Box::new(pending)) };
         let entries = entries.into();
-        Self { entries, hashes, bytes, last_eviction, pending, next_receipt_offset }
+        Self { entries, hashes, bytes, last_eviction, earliest_ms, pending, next_receipt_offset }
     }
 
     /// Removes every trace of the entries before this offset.

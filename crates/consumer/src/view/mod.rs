@@ -5,6 +5,7 @@
 //! Kafka driver, no SQL, no web framework and no snapshot file.
 
 pub mod rebuild;
+pub mod status;
 pub mod entry;
 pub mod inbox;
 pub mod page;
@@ -20,5 +21,7 @@ pub use feed::Feed;
 pub use inbox::Limits;
 pub use inboxes::Inboxes;
 pub use page::{Page, PageQuery, Selector, Since};
-pub use partition::{BehindSince, NotLive, PartitionStatus, PartitionTotals, PartitionView};
+pub use partition::{PartitionTotals, PartitionView};
 pub use partitions::View;
+pub use query::WouldChange;
+pub use status::{BehindSince, NotLive, PartitionStatus};

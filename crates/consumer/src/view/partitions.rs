@@ -8,15 +8,17 @@ use std::{
 
 use event_log::Position;
 use jiff::Timestamp;
-use model::{Action, Cursor, NotificationId, Partitioner, UserId};
+use model::{Action, Cursor, Partitioner, UserId};
 use tokio::sync::watch;
 
 use super::{
     inbox::Limits,
     inboxes::Inboxes,
     page::{GapReason, Page, PageQuery, Selector, Since},
-    partition::{BehindSince, NotLive, PartitionStatus, PartitionView},
+    partition::PartitionView,
+    query::WouldChange,
     rebuild::SourceTopic,
+    status::{BehindSince, NotLive, PartitionStatus},
 };
 
 /// All partitions of the topic. Those that another instance owns are empty here.
@@ -151,14 +153,14 @@ impl View {
         Ok(page)
     }
 
-    /// The ids of this user's selected entries that an action would change.
+    /// This user's selected entries that an action would change.
     pub async fn would_change(
         &self,
         user: UserId,
         action: Action,
         selector: &Selector,
         wait_timeout: Duration,
-    ) -> Result<Vec<NotificationId>, NotLive> {
+    ) -> Result<WouldChange, NotLive> {
         let (home, partition, wait_timeout) = self.find_home(user, wait_timeout).await?;
         let read = |inboxes: &Inboxes| match selector {
             Selector::Through(cursor) if !inboxes.is_same_log(*cursor) => {
@@ -166,9 +168,10 @@ impl View {
             }
             _ => Ok(inboxes.would_change(user, action, selector, self.oldest_ms())),
         };
-        let ids = partition.read_when(home, wait_timeout, |inboxes| Some(read(inboxes))).await??;
+        let targets =
+            partition.read_when(home, wait_timeout, |inboxes| Some(read(inboxes))).await??;
         self.check_lease(home)?;
-        Ok(ids)
+        Ok(targets)
     }
 
     /// Waits until the receipt at this position of this user's partition is applied.

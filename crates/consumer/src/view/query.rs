@@ -1,6 +1,8 @@
 //! Reads from the inboxes of one partition. They only clone handles, because the caller holds the
 //! partition's lock meanwhile.
 
+use std::collections::HashSet;
+
 use model::{Action, Cursor, NotificationId, UserId};
 
 use super::{
@@ -15,15 +17,22 @@ const MAX_BATCH: usize = 32;
 /// The bytes of JSON after which a feed reads no further entry at a time. A stream that is not read
 /// keeps a batch.
 const MAX_BATCH_BYTES: usize = 16 << 10;
+/// The entries that a receipt is for.
+#[derive(Debug)]
+pub struct WouldChange {
+    /// The selected entries that the action would change, oldest first.
+    pub changed: Vec<NotificationId>,
+    /// The selected ids that the inbox does not show.
+    pub unknown: Vec<NotificationId>,
+}
 
 /// The start of a feed.
 #[derive(Debug)]
 pub(super) struct FeedPosition {
     /// The position after which the client gets every event.
     pub(super) at: Cursor,
-    /// Offset after which to read entries: that of `at`, or a later one if every entry between the
-    /// two was evicted.
-    pub(super) after: i64,
+    /// Offset of the last entry that was missing at the start. The feed reports those after it only.
+    pub(super) missing_through: i64,
     /// Set if entries that were asked for may be missing.
     pub(super) gap: Option<Gap>,
 }
@@ -36,31 +45,36 @@ pub(super) struct FeedBatch {
     pub(super) unread: usize,
     /// True if the inbox has further entries after these.
     pub(super) more: bool,
-    /// Set if an entry that belongs before these was evicted.
+    /// Set if an entry after the position was evicted.
     pub(super) eviction: Option<Eviction>,
 }
 
 impl Inboxes {
-    /// The ids of the selected entries that this action would change.
+    /// The selected entries that this action would change.
     pub fn would_change(
         &self,
         user: UserId,
         action: Action,
         selector: &Selector,
         oldest_ms: i64,
-    ) -> Vec<NotificationId> {
-        let Some(inbox) = self.users.get(&user) else { return Vec::new() };
-        let selected = |entry: &&Entry| match selector {
-            Selector::Ids(ids) => ids.contains(&entry.id),
-            Selector::Through(through) => entry.offset <= through.offset,
-            Selector::All => true,
+    ) -> WouldChange {
+        let mut unknown = match selector {
+            Selector::Ids(ids) => ids.clone(),
+            Selector::Through(_) | Selector::All => HashSet::new(),
         };
-        inbox
-            .shown_after(-1, oldest_ms)
-            .filter(|entry| entry.state.is_changed_by(action))
-            .filter(selected)
-            .map(|entry| entry.id.clone())
-            .collect()
+        let mut changed = Vec::new();
+        let inbox = self.users.get(&user).into_iter();
+        for entry in inbox.flat_map(|inbox| inbox.shown_after(-1, oldest_ms)) {
+            let is_selected = match selector {
+                Selector::Ids(_) => unknown.remove(&entry.id),
+                Selector::Through(through) => entry.offset <= through.offset,
+                Selector::All => true,
+            };
+            if is_selected && entry.state.is_changed_by(action) {
+                changed.push(entry.id.clone());
+            }
+        }
+        WouldChange { changed, unknown: unknown.into_iter().collect() }
     }
 
     /// Answers a query about this user's inbox. Entries that were sent before `oldest_ms` are too
@@ -141,8 +155,8 @@ impl Inboxes {
             }
         };
         let eviction = inbox.and_then(|inbox| inbox.last_eviction(oldest_ms));
-        let after = eviction.map_or(offset, |eviction| offset.max(eviction.through));
-        FeedPosition { at: self.cursor_at(partition, offset), after, gap }
+        let missing_through = eviction.map_or(-1, |eviction| eviction.through);
+        FeedPosition { at: self.cursor_at(partition, offset), missing_through, gap }
     }
 
     /// Entries of this user after an offset, oldest first, whose category `is_wanted`: at most

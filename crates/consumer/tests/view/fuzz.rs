@@ -142,8 +142,8 @@ async fn is_readable(
             prop_assert!(page.items.len() <= query.limit.unwrap_or(usize::MAX));
         }
         for action in ACTIONS {
-            let ids = bench.view.would_change(user(to), action, which, NOW).await;
-            prop_assert!(ids.is_ok_and(|ids| ids.len() <= 5));
+            let would = bench.view.would_change(user(to), action, which, NOW).await;
+            prop_assert!(would.is_ok_and(|would| would.changed.len() <= 5));
         }
         let view = Arc::clone(&bench.view);
         let Ok((mut feed, mut events)) = Feed::open(view, user(to), start.clone(), 1, NOW).await

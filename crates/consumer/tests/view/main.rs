@@ -1,5 +1,6 @@
 //! The view without a broker: the appliers are driven by hand, and readers see the result.
 
+mod ages;
 mod behind;
 mod fuzz;
 mod interleaving;
@@ -118,23 +119,31 @@ impl Bench {
         ago: i64,
         fingerprint: Option<Fingerprint>,
     ) -> RecordOutcome {
+        let sent_at = Timestamp::now() - jiff::SignedDuration::from_secs(ago);
+        let headers = Headers { id, sent_at, traceparent: None, fingerprint };
+        self.notify_stamped(offset, to, &headers, sent_at.as_millisecond())
+    }
+
+    /// The same with these headers and this timestamp of the record.
+    fn notify_stamped(
+        &mut self,
+        offset: i64,
+        to: i64,
+        headers: &Headers,
+        timestamp_ms: i64,
+    ) -> RecordOutcome {
         let from = User { id: user(9), name: "Nine".into() };
         let to = User { id: user(to), name: "To".into() };
         let notification = Notification {
             category: Some(if offset % 2 == 0 { "even" } else { "odd" }.into()),
             ..Notification::new(from, to, format!("at {offset}"))
         };
-        let sent_at = Timestamp::now() - jiff::SignedDuration::from_secs(ago);
-        let record = encode_notification(
-            &notification,
-            &Headers { id, sent_at, traceparent: None, fingerprint },
-        )
-        .expect("JSON");
+        let record = encode_notification(&notification, headers).expect("JSON");
         let headers = record.headers.iter().map(|(name, value)| (*name, &**value)).collect();
         self.notifications.on_record(&Record {
             partition: 0,
             offset,
-            timestamp_ms: 0,
+            timestamp_ms,
             key: Some(&record.key),
             value: Some(&record.value),
             headers,

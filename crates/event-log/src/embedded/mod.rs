@@ -12,11 +12,13 @@
 //! - A reader sees every committed record in order, at once: the writer wakes it through `topics`,
 //!   it reads a snapshot of its own in `driver`, and neither blocks the other.
 //! - A group's committed offsets are in the file: `progress`.
+//! - Damage of the write-ahead log that SQLite would pass over is reported: `wal`.
 //! - Memory is bounded: `queue` by records and bytes, a reader by its row buffer.
 //!
 //! The file needs a local disk: SQLite's write-ahead log does not work over a network.
 
 mod open;
+mod wal;
 mod schema;
 mod topics;
 mod queue;
@@ -81,6 +83,7 @@ impl Embedded {
     /// Opens the log, or creates it and its folder.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
         let lock = Arc::new(FileLock::acquire(path)?);
+        wal::report_damage(path);
         let failed = |error| OpenError::from_sqlite(path, error);
         let mut file = schema::connect_to_write(path).await.map_err(failed)?;
         schema::migrate_file(path, &mut file).await?;

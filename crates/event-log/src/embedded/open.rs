@@ -1,7 +1,7 @@
 //! The file's folder, the lock that excludes other processes, and the errors of opening the file.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{DirBuilder, File, TryLockError},
     io::{self, Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
 };
@@ -132,7 +132,7 @@ fn read_holder(file: &mut File) -> String {
     }
 }
 
-/// Creates a folder and the missing folders above it, and flushes each parent: without that, a power
+/// Creates a folder and the missing folders above it, for this account alone, and flushes each parent: without that, a power
 /// cut can remove the folder, and the log in it.
 fn create_folder(folder: &Path) -> io::Result<()> {
     if folder.as_os_str().is_empty() || folder.is_dir() {
@@ -140,7 +140,11 @@ fn create_folder(folder: &Path) -> io::Result<()> {
     }
     let above = folder.parent().unwrap_or(Path::new(""));
     create_folder(above)?;
-    if let Err(error) = fs::create_dir(folder)
+    let mut builder = DirBuilder::new();
+    // Inboxes are in there: for this account alone.
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    if let Err(error) = builder.create(folder)
         && !folder.is_dir()
     {
         return Err(error);

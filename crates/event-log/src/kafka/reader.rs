@@ -174,7 +174,12 @@ impl<H: PartitionHandler> GroupMember<H> {
             let now = Instant::now();
             let mut driver = self.driver.lock();
             if now - polled_at > MAX_POLL_PAUSE {
-                tracing::warn!("this process was paused for too long; rejoining the group");
+                tracing::warn!(
+                    pause_ms = u64::try_from((now - polled_at).as_millis()).unwrap_or(u64::MAX),
+                    "the Kafka consumer was not polled for a while: the process or a call to the \
+                     brokers was held up. The group may have given its partitions to another \
+                     member; rejoining",
+                );
                 return;
             }
             polled_at = now;

@@ -38,8 +38,8 @@ impl ClientMetrics {
         let slowest =
             windows.map(|rtt| (rtt.p50, rtt.p99)).reduce(|a, b| (a.0.max(b.0), a.1.max(b.1)));
         if let Some((p50, p99)) = slowest {
-            for (quantile, micros) in [("p50", p50), ("p99", p99)] {
-                gauge!(KAFKA_ROUND_TRIP, "client" => client, "quantile" => quantile)
+            for (percentile, micros) in [("p50", p50), ("p99", p99)] {
+                gauge!(KAFKA_ROUND_TRIP, "client" => client, "percentile" => percentile)
                     .set(micros as f64 / 1e6);
             }
         }

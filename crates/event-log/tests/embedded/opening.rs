@@ -160,3 +160,17 @@ async fn a_file_without_epochs_is_given_some_and_keeps_its_records() {
     let position = append(&log.writer(), record(0, "1", "new")).await;
     assert!(position.offset == 1 && position.epoch.is_some_and(|epoch| epoch != 0));
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_folder_that_is_made_for_the_log_is_for_this_account_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a").join("b").join("log.db");
+    Embedded::open(&path).await.expect("the log opens").close().await;
+    for made in [folder.path().join("a"), folder.path().join("a").join("b")] {
+        let mode = std::fs::metadata(&made).expect("it is there").permissions().mode() & 0o777;
+        assert_eq!(mode, 0o700, "{made:?}");
+    }
+}

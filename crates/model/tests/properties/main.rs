@@ -44,7 +44,8 @@ proptest! {
         prop_assert_eq!(read.to, notification.to);
         prop_assert_eq!(read.message, notification.message);
         prop_assert_eq!(read.category, notification.category);
-        prop_assert_eq!(read.link, notification.link);
+        let allowed = notification.link.filter(|link| Link::new(link.to_string()).is_ok());
+        prop_assert_eq!(read.link, allowed);
         prop_assert_eq!(read.data.map(RawValue::get), notification.data.map(RawValue::get));
         prop_assert_eq!(read_headers, headers);
     }
@@ -118,6 +119,10 @@ fn what_is_no_notification_is_poison() {
         &b"not json"[..],
         b"{}",
         b"[]",
+        br#"[{"id":2,"name":"B"},{"id":1,"name":"E"},"m"]"#,
+        br#"{"from":[2,"B"],"to":{"id":1,"name":"E"},"message":"m"}"#,
+        br#"{"from":{"id":2,"name":"B"},"to":[1,"E"],"message":"m"}"#,
+        br#"{"from":{"id":2,"name":"B"},"to":{"id":1,"name":"E"},"message":"m"} x"#,
         br#"{"from":{"id":2,"name":"B"},"to":{"id":0,"name":"E"},"message":"m"}"#,
         br#"{"from":{"id":2,"name":"B"},"message":"m"}"#,
         br#"{"from":{"id":2,"name":"B"},"to":{"id":1,"name":"E"},"message":7}"#,
@@ -139,4 +144,34 @@ fn what_is_no_notification_is_poison() {
         decode_notification(None, std::iter::empty(), Cursor::new(0, 0), Timestamp::UNIX_EPOCH)
             .is_err()
     );
+}
+
+#[test]
+fn a_link_that_this_producer_would_refuse_is_left_out() {
+    let read = |link: &str| {
+        let value = format!(
+            r#"{{"from":{{"id":2,"name":"B"}},"to":{{"id":1,"name":"E"}},"message":"m","link":"{link}"}}"#
+        );
+        let at = Cursor::new(0, 0);
+        let read = decode_notification(
+            Some(value.as_bytes()),
+            std::iter::empty(),
+            at,
+            Timestamp::UNIX_EPOCH,
+        );
+        read.expect("a notification").0.link.map(Cow::into_owned)
+    };
+    for kept in ["https://example.org/a", "/posts/7"] {
+        assert_eq!(read(kept).as_deref(), Some(kept));
+    }
+    for left_out in [
+        "javascript:alert(1)",
+        "JaVaScRiPt:alert(1)",
+        "data:text/html,x",
+        "//evil.example",
+        " /a",
+        "",
+    ] {
+        assert_eq!(read(left_out), None, "{left_out:?}");
+    }
 }

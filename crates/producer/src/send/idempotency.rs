@@ -38,8 +38,8 @@ impl IdempotencyKey {
         }
     }
 
-    /// Parses a request's header: a string (RFC 9651, section 3.3.3), or the bare key, as most
-    /// clients write it. `None` if the header is missing.
+    /// Parses a request's header: a string (RFC 9651, section 3.3.3) whose parameters are ignored, or
+    /// the bare key, as most clients write it. `None` if the header is missing.
     pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
         let mut values = headers.get_all(HEADER).iter();
         let Some(value) = values.next() else { return Ok(None) };
@@ -96,7 +96,7 @@ fn unquote(text: &str) -> Result<String, InvalidIdempotencyKey> {
     let mut characters = rest.chars();
     loop {
         match characters.next() {
-            Some('"') if characters.as_str().is_empty() => return Ok(key),
+            Some('"') if has_parameters_only(characters.as_str()) => return Ok(key),
             Some('\\') => match characters.next() {
                 Some(escaped @ ('"' | '\\')) => key.push(escaped),
                 _ => return Err(InvalidIdempotencyKey::Quotes),
@@ -104,6 +104,44 @@ fn unquote(text: &str) -> Result<String, InvalidIdempotencyKey> {
             Some('"') | None => return Err(InvalidIdempotencyKey::Quotes),
             Some(character) => key.push(character),
         }
+    }
+}
+
+/// Returns true for the parameters of an item (RFC 9651, section 3.1.2), or none: `;name` or
+/// `;name=value`, each with spaces before the name.
+fn has_parameters_only(text: &str) -> bool {
+    let mut rest = text.trim_end_matches(' ');
+    while let Some(parameter) = rest.strip_prefix(';') {
+        let parameter = parameter.trim_start_matches(' ');
+        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-.*".contains(c);
+        let name = parameter.trim_start_matches(is_name);
+        if !parameter.starts_with(|c: char| c.is_ascii_lowercase() || c == '*') {
+            return false;
+        }
+        rest = match name.strip_prefix('=') {
+            None => name,
+            Some(value) => match after_bare_item(value) {
+                Some(rest) => rest,
+                None => return false,
+            },
+        };
+    }
+    rest.is_empty()
+}
+
+/// The text after a string, or after a run of the characters of all other bare items.
+fn after_bare_item(text: &str) -> Option<&str> {
+    let Some(mut string) = text.strip_prefix('"') else {
+        let is_item = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~:/?@=".contains(c);
+        let rest = text.trim_start_matches(is_item);
+        return (rest.len() < text.len()).then_some(rest);
+    };
+    loop {
+        let at = string.find(['"', '\\'])?;
+        if string[at..].starts_with('"') {
+            return Some(&string[at + 1..]);
+        }
+        string = string.get(at + 2..)?;
     }
 }
 
@@ -171,6 +209,9 @@ mod tests {
             ("8e03978e-40d5-43dd-bc93-6894a57f9324", "8e03978e-40d5-43dd-bc93-6894a57f9324"),
             ("\"8e03978e-40d5\"", "8e03978e-40d5"),
             (r#""a\"b\\c""#, r#"a"b\c"#),
+            ("\"a\";p=1", "a"),
+            (r#""a" "#, "a"),
+            (r#""a";p;  q=?1;r="x;\"y";s=tok/en:1;t=-1.5;u=:YQ==:"#, "a"),
             ("a\"b", "a\"b"),
             (" a ", "a"),
         ] {
@@ -182,7 +223,19 @@ mod tests {
         for value in [&b""[..], b"\"\"", b"a b", b"\"a b\"", b"\xc3\xa9", long.as_bytes()] {
             assert_eq!(key(&[value]), Err(characters.into()), "{value:?}");
         }
-        for value in [&b"\""[..], b"\"a", b"\"a\"b\"", b"\"a\\n\"", b"\"a\";p=1", b"\"a\\"] {
+        for value in [
+            &b"\""[..],
+            b"\"a",
+            b"\"a\"b\"",
+            b"\"a\\n\"",
+            b"\"a\" x",
+            b"\"a\";",
+            b"\"a\";P=1",
+            b"\"a\";p=",
+            b"\"a\";p=\"x",
+            b"\"a\",b",
+            b"\"a\\",
+        ] {
             let quotes = "Idempotency-Key: must be a string in double quotes, or bare";
             assert_eq!(key(&[value]), Err(quotes.into()), "{value:?}");
         }

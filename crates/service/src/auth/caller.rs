@@ -10,8 +10,9 @@ use axum::{
     extract::FromRequestParts,
     http::{Extensions, HeaderValue, StatusCode, header, request::Parts},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::problem::Problem;
 
@@ -27,13 +28,24 @@ const ADMIN: &str = "admin";
 pub enum Caller {
     /// Authentication is off.
     Anybody,
-    /// The claims of a verified token.
-    Token(Arc<TokenClaims>),
+    /// A verified token.
+    Token(Arc<VerifiedToken>),
+}
+
+/// The claims of a verified token, and its key's validity.
+#[derive(Debug)]
+pub struct VerifiedToken {
+    pub(super) claims: TokenClaims,
+    /// Cancelled once the key that signed the token is no longer in use.
+    pub(super) key_withdrawn: Arc<CancellationToken>,
 }
 
 /// The claims of a verified token (RFC 7519, section 4.1; `scope`: RFC 8693, section 4.2).
 #[derive(Debug, Deserialize)]
-pub struct TokenClaims {
+pub(super) struct TokenClaims {
+    /// Without one, the scope alone decides. `null` is no subject (RFC 7519, section 4.1.2), so such
+    /// a token is invalid, rather than one without a subject.
+    #[serde(default, deserialize_with = "present")]
     sub: Option<String>,
     #[serde(default)]
     scope: Scope,
@@ -46,6 +58,10 @@ pub struct TokenClaims {
 enum Scope {
     Text(String),
     List(Vec<String>),
+}
+
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(deserializer).map(Some)
 }
 
 impl Default for Scope {
@@ -62,7 +78,7 @@ impl Caller {
             Self::Anybody => true,
             Self::Token(known) => {
                 let is_enough = |having: &str| having == scope || having == ADMIN;
-                match &known.scope {
+                match &known.claims.scope {
                     Scope::Text(text) => text.split(' ').any(is_enough),
                     Scope::List(list) => list.iter().any(|having| is_enough(having)),
                 }
@@ -81,7 +97,7 @@ impl Caller {
     pub fn subject(&self) -> Option<&str> {
         match self {
             Self::Anybody => None,
-            Self::Token(known) => known.sub.as_deref(),
+            Self::Token(known) => known.claims.sub.as_deref(),
         }
     }
 
@@ -91,24 +107,27 @@ impl Caller {
         self.subject().and_then(|subject| subject.parse::<T>().ok()).as_ref() == Some(user)
     }
 
-    /// When the token expires.
+    /// How long the token stays valid.
     #[must_use]
-    pub fn expires_at(&self) -> Option<Instant> {
-        let Self::Token(known) = self else { return None };
+    pub fn validity(&self) -> TokenValidity {
+        let Self::Token(known) = self else {
+            return TokenValidity { expires_at: None, key_withdrawn: None };
+        };
         // One second more: new requests are compared in whole seconds, and a stream that just ended
         // must not be accepted again.
         let leeway = Duration::from_secs(LEEWAY_SECONDS + 1);
-        let expires = Duration::try_from_secs_f64(known.exp).ok()?.checked_add(leeway)?;
+        let expires = Duration::try_from_secs_f64(known.claims.exp).ok();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Instant::now().checked_add(expires.saturating_sub(now))
+        let left = expires.and_then(|at| at.checked_add(leeway)).map(|at| at.saturating_sub(now));
+        TokenValidity {
+            expires_at: left.and_then(|left| Instant::now().checked_add(left)),
+            key_withdrawn: Some(Arc::clone(&known.key_withdrawn)),
+        }
     }
 
-    /// Checks that the token has not expired, during a long request; 401 otherwise.
+    /// Checks that the token is still valid, during a long request; 401 otherwise.
     pub fn must_be_current(&self) -> Result<(), Problem> {
-        match self.expires_at() {
-            Some(at) if at <= Instant::now() => Err(TokenRefusal::Expired.into()),
-            _ => Ok(()),
-        }
+        Ok(self.validity().check()?)
     }
 
     /// Checks that the caller has this scope; 403 otherwise.
@@ -142,6 +161,34 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         Self::from_extensions(&parts.extensions)
+    }
+}
+
+/// How long a verified token stays valid: until it expires, or its key is withdrawn.
+#[derive(Debug, Clone)]
+pub struct TokenValidity {
+    expires_at: Option<Instant>,
+    key_withdrawn: Option<Arc<CancellationToken>>,
+}
+
+impl TokenValidity {
+    /// Checks that the token is still valid.
+    pub fn check(&self) -> Result<(), TokenRefusal> {
+        if self.key_withdrawn.as_ref().is_some_and(|key| key.is_cancelled()) {
+            return Err(TokenRefusal::Invalid);
+        }
+        match self.expires_at {
+            Some(at) if at <= Instant::now() => Err(TokenRefusal::Expired),
+            _ => Ok(()),
+        }
+    }
+
+    /// Resolves once the token's key is withdrawn.
+    pub async fn until_withdrawn(&self) {
+        match &self.key_withdrawn {
+            Some(withdrawn) => withdrawn.cancelled().await,
+            None => std::future::pending().await,
+        }
     }
 }
 

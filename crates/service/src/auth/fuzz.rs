@@ -135,7 +135,7 @@ proptest! {
         prop_assert!(!admin || said["scope"].to_string().contains("admin"));
         prop_assert!(caller.must_be_current().is_ok());
         let Caller::Token(known) = &caller else { return Err(TestCaseError::fail("nobody")) };
-        prop_assert!(known.exp.is_finite());
+        prop_assert!(known.claims.exp.is_finite());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The keys that verify tokens, and their files.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header,
@@ -8,6 +8,7 @@ use jsonwebtoken::{
 };
 use serde::Deserialize;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::AuthArgs;
 
@@ -33,10 +34,27 @@ pub(super) struct VerificationKeys(Vec<Key>);
 
 /// A key and its only algorithm: if a public key could serve as an HMAC secret, anyone could sign
 /// (RFC 8725, section 2.1).
-struct Key {
+pub(super) struct Key {
     id: Option<String>,
     algorithm: Algorithm,
-    key: DecodingKey,
+    source: KeySource,
+    pub(super) decoding: DecodingKey,
+    /// Cancelled once the key is withdrawn. What was opened with a token of this key waits for it.
+    pub(super) withdrawn: Arc<CancellationToken>,
+}
+
+/// What a key was made from.
+#[derive(PartialEq)]
+enum KeySource {
+    Secret(Vec<u8>),
+    Public(AlgorithmParameters),
+}
+
+impl Key {
+    /// Returns true if both verify the same tokens.
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.id, self.algorithm, &self.source) == (&other.id, other.algorithm, &other.source)
+    }
 }
 
 impl KeyMaterial {
@@ -73,8 +91,13 @@ impl KeyMaterial {
     pub(super) fn into_keys(self) -> Result<VerificationKeys, KeyError> {
         let mut keys = Vec::new();
         if let Some(secret) = &self.secret {
-            let key = DecodingKey::from_secret(check_secret(secret)?);
-            keys.push(Key { id: None, algorithm: Algorithm::HS256, key });
+            keys.push(Key {
+                id: None,
+                algorithm: Algorithm::HS256,
+                source: KeySource::Secret(secret.clone()),
+                decoding: DecodingKey::from_secret(check_secret(secret)?),
+                withdrawn: Arc::default(),
+            });
         }
         if let Some(set) = &self.key_set {
             keys.extend(public_keys(set)?);
@@ -158,7 +181,8 @@ fn public_key(key: Value) -> Result<Key, String> {
         return Err("is for another algorithm".into());
     }
     let decoding = DecodingKey::from_jwk(&key).map_err(|error| format!("is broken: {error}"))?;
-    Ok(Key { id: key.common.key_id, algorithm, key: decoding })
+    let source = KeySource::Public(key.algorithm);
+    Ok(Key { id: key.common.key_id, algorithm, source, decoding, withdrawn: Arc::default() })
 }
 
 impl VerificationKeys {
@@ -167,17 +191,32 @@ impl VerificationKeys {
     }
 
     /// The keys that may have signed a token with this header.
-    pub(super) fn matching_keys(&self, header: &Header) -> impl Iterator<Item = &DecodingKey> {
-        self.0
-            .iter()
-            .filter(|key| {
-                let same = match (&key.id, &header.kid) {
-                    (Some(ours), Some(theirs)) => ours == theirs,
-                    _ => true,
-                };
-                same && key.algorithm == header.alg
-            })
-            .map(|key| &key.key)
+    pub(super) fn matching_keys(&self, header: &Header) -> impl Iterator<Item = &Key> {
+        self.0.iter().filter(|key| {
+            let same = match (&key.id, &header.kid) {
+                (Some(ours), Some(theirs)) => ours == theirs,
+                _ => true,
+            };
+            same && key.algorithm == header.alg
+        })
+    }
+
+    /// Continues the keys of `earlier` that are here too.
+    pub(super) fn continue_from(&mut self, earlier: &Self) {
+        for key in &mut self.0 {
+            if let Some(same) = earlier.0.iter().find(|other| other.is_same(key)) {
+                key.withdrawn = Arc::clone(&same.withdrawn);
+            }
+        }
+    }
+
+    /// Withdraws every key that `later` does not have.
+    pub(super) fn withdraw_missing(&self, later: &Self) {
+        for key in &self.0 {
+            if !later.0.iter().any(|other| other.is_same(key)) {
+                key.withdrawn.cancel();
+            }
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use tokio::task::spawn_blocking;
 
-pub use caller::{Caller, TokenRefusal};
+pub use caller::{Caller, TokenRefusal, TokenValidity};
 pub use hs256::install_provider;
 pub use keys::KeyError;
 use keys::{KeyMaterial, VerificationKeys};
@@ -70,7 +70,8 @@ impl Auth {
         self.0.is_some()
     }
 
-    /// Reads the key files at an interval, for ever, so that keys rotate without a restart. If the
+    /// Reads the key files at an interval, for ever, so that keys rotate without a restart. A key
+    /// that is no longer there is withdrawn, which ends what was opened with its tokens. If the
     /// files cannot be used, the previous keys stay and a warning is logged.
     pub async fn reread_keys(self) {
         let Some(shared) = self.0 else { return std::future::pending().await };
@@ -84,9 +85,14 @@ impl Auth {
                 continue;
             }
             match read.clone().and_then(KeyMaterial::into_keys) {
-                Ok(keys) => {
+                Ok(mut keys) => {
                     tracing::info!(keys = keys.len(), "reloaded the keys that verify tokens");
-                    *shared.keys.write() = Arc::new(keys);
+                    let earlier = Arc::clone(&shared.keys.read());
+                    keys.continue_from(&earlier);
+                    let keys = Arc::new(keys);
+                    // First: a client whose stream ends comes back at once with the same token.
+                    *shared.keys.write() = Arc::clone(&keys);
+                    earlier.withdraw_missing(&keys);
                     shared.signer.replace_secret(read.as_ref().ok().and_then(KeyMaterial::secret));
                 }
                 Err(error) => {

@@ -2,6 +2,7 @@
 
 use std::{
     io::Write as _,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -12,7 +13,7 @@ use serde::Serialize;
 
 use super::{
     Auth, AuthArgs, AuthState, TokenArgs,
-    caller::{Caller, LEEWAY_SECONDS, TokenClaims, TokenRefusal},
+    caller::{Caller, LEEWAY_SECONDS, TokenRefusal, VerifiedToken},
     hs256::install_provider,
     keys::{KeyError, KeyMaterial},
 };
@@ -26,19 +27,24 @@ impl Auth {
             (None, _) => Ok(Caller::Anybody),
             (Some(_), None) => Err(TokenRefusal::Missing),
             (Some(shared), Some(token)) => {
-                shared.verify_signed(token).map(|claims| Caller::Token(claims.into()))
+                shared.verify_signed(token).map(|verified| Caller::Token(verified.into()))
             }
         }
     }
 }
 
 impl AuthState {
-    fn verify_signed(&self, token: &str) -> Result<TokenClaims, TokenRefusal> {
+    fn verify_signed(&self, token: &str) -> Result<VerifiedToken, TokenRefusal> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenRefusal::Invalid);
         }
         // `decode_header` knows no algorithm `none`.
         let header = decode_header(token).map_err(|_| TokenRefusal::Invalid)?;
+        // No extension is understood here, so a token that demands one is invalid (RFC 7515,
+        // section 4.1.11).
+        if header.crit.is_some() {
+            return Err(TokenRefusal::Invalid);
+        }
         let mut validation = Validation::new(header.alg);
         validation.leeway = LEEWAY_SECONDS;
         validation.validate_nbf = true;
@@ -51,8 +57,11 @@ impl AuthState {
         validation.set_required_spec_claims(&required);
         let keys = self.keys.read().clone();
         for key in keys.matching_keys(&header) {
-            let error = match decode(token, key, &validation) {
-                Ok(token) => return Ok(token.claims),
+            let error = match decode(token, &key.decoding, &validation) {
+                Ok(token) => {
+                    let key_withdrawn = Arc::clone(&key.withdrawn);
+                    return Ok(VerifiedToken { claims: token.claims, key_withdrawn });
+                }
                 Err(error) => error,
             };
             return Err(match error.kind() {
@@ -104,5 +113,63 @@ impl TokenArgs {
         };
         encode(&Header::new(Algorithm::HS256), &claims, &key)
             .map_err(|error| KeyError(format!("cannot sign a token: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jsonwebtoken::EncodingKey;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const SECRET: &str = "a secret of more than thirty-two bytes, for tests alone";
+
+    fn auth() -> Auth {
+        let args = AuthArgs {
+            auth_secret_file: None,
+            auth_secret: Some(SECRET.to_owned().into()),
+            auth_jwks_file: None,
+            auth_audience: "notifications".into(),
+            auth_issuer: None,
+            auth_reread: Duration::from_secs(10),
+        };
+        Auth::from_args("test", &args).expect("a strong secret")
+    }
+
+    fn verify(header: &Header, more_claims: &[(&str, Value)]) -> Result<Caller, TokenRefusal> {
+        let mut claims = json!({ "aud": "notifications", "exp": 4_000_000_000_u64 });
+        more_claims.iter().for_each(|(name, value)| claims[*name] = value.clone());
+        let auth = auth();
+        let token = encode(header, &claims, &EncodingKey::from_secret(SECRET.as_bytes()));
+        auth.verify_token(Some(&token.expect("a token")))
+    }
+
+    #[test]
+    fn a_token_that_demands_an_extension_is_refused() {
+        let plain = Header::new(Algorithm::HS256);
+        assert!(verify(&plain, &[]).is_ok());
+        let critical = |crit: &[&str]| Header {
+            crit: Some(crit.iter().map(|&name| name.to_owned()).collect()),
+            ..plain.clone()
+        };
+        for crit in [&["b64"][..], &["exp"], &[]] {
+            assert_eq!(verify(&critical(crit), &[]).err(), Some(TokenRefusal::Invalid), "{crit:?}");
+        }
+    }
+
+    #[test]
+    fn a_subject_is_a_text_or_absent_and_never_null() {
+        let header = Header::new(Algorithm::HS256);
+        let subject = |value: Value| {
+            let caller = verify(&header, &[("scope", json!("send")), ("sub", value)]);
+            caller.map(|caller| caller.subject().map(str::to_owned))
+        };
+        assert_eq!(subject(json!("1")), Ok(Some("1".into())));
+        for wrong in [Value::Null, json!(1), json!(["1"])] {
+            assert_eq!(subject(wrong.clone()), Err(TokenRefusal::Invalid), "{wrong}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Everything for operators: logs, traces, metrics, health, canary.
 
+pub mod printable;
 pub mod telemetry;
 pub mod trace;
 pub mod metrics;

@@ -8,7 +8,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use crate::ops::trace::TraceArgs;
+use crate::ops::{printable::printable, trace::TraceArgs};
 
 /// Logging and tracing.
 #[derive(clap::Args, Clone, Debug)]
@@ -59,7 +59,7 @@ pub fn init_logging(args: &TelemetryArgs) -> Result<(), String> {
         lines.json().flatten_event(true).with_span_list(false).boxed()
     } else {
         let colour = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        lines.with_ansi(terminal && colour).boxed()
+        lines.fmt_fields(fmt::format::debug_fn(write_field)).with_ansi(terminal && colour).boxed()
     };
     tracing_subscriber::registry()
         .with(build_filter(&args.log)?)
@@ -77,6 +77,26 @@ pub fn init_logging(args: &TelemetryArgs) -> Result<(), String> {
         );
     }));
     Ok(())
+}
+
+/// The most characters of one field of a text line.
+const MAX_FIELD_CHARS: usize = 2000;
+
+/// Writes a field of a text line. Its value may be foreign, so it must not begin a line of its own
+/// or control the terminal. Only the backtrace of a panic, which is ours, has several lines.
+fn write_field(
+    line: &mut fmt::format::Writer<'_>,
+    field: &tracing::field::Field,
+    value: &dyn std::fmt::Debug,
+) -> std::fmt::Result {
+    let value = match field.name() {
+        "panic.backtrace" => format!("{value:?}"),
+        _ => printable(&format!("{value:?}"), MAX_FIELD_CHARS),
+    };
+    match field.name() {
+        "message" => write!(line, "{value}"),
+        name => write!(line, "{name}={value}"),
+    }
 }
 
 /// Parses `text`, after the directives of [`QUIET`].
@@ -100,6 +120,24 @@ fn build_filter(text: &str) -> Result<EnvFilter, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{
+        io,
+        sync::{Arc, Mutex, PoisonError},
+    };
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
 
     /// Whether an event of this target gets through the filter.
     macro_rules! passes {
@@ -128,6 +166,27 @@ mod tests {
         assert!(!passes!("error", "librdkafka", WARN));
         assert!(!passes!("off", "sqlx", WARN));
         assert!(!passes!("producer=debug", "sqlx", WARN));
+    }
+
+    #[test]
+    fn a_foreign_text_makes_no_line_of_its_own_and_controls_no_terminal() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .fmt_fields(fmt::format::debug_fn(write_field))
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        let foreign = "a\n2026-01-01T00:00:00Z ERROR forged\u{1b}[2J\u{202e}";
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(name = foreign, why = %foreign, count = 7, "poison: {foreign}");
+            tracing::warn!(long = "x".repeat(1 << 20), "long");
+        });
+        let text = lines.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let text = String::from_utf8(text).expect("text");
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(!text.contains(['\u{1b}', '\u{202e}']) && text.len() < 5000, "{text}");
+        assert!(text.contains("count=7") && text.contains("forged"), "{text}");
     }
 
     #[test]

@@ -46,7 +46,8 @@ fn parse_ratio(text: &str) -> Result<f64, String> {
     ratio.ok_or_else(|| "must be a number from 0 to 1".into())
 }
 
-/// A context as in `traceparent` (<https://www.w3.org/TR/trace-context/>, version 00).
+/// A context as in `traceparent` (<https://www.w3.org/TR/trace-context/>). It is written in version
+/// 00; of later versions, the four fields of that version are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceParent {
     trace: u128,
@@ -69,10 +70,16 @@ impl TraceParent {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let lower_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-');
-        let parts: Vec<_> = text.split('-').collect();
-        let ["00", trace, span, flags] = parts[..] else { return None };
-        if [trace, span, flags].map(str::len) != [32, 16, 2] || !text.bytes().all(lower_hex) {
+        let lower_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let mut parts = text.splitn(5, '-');
+        let fields = [parts.next()?, parts.next()?, parts.next()?, parts.next()?];
+        let [version, trace, span, flags] = fields;
+        if fields.map(str::len) != [2, 32, 16, 2]
+            || !fields.iter().all(|field| field.bytes().all(lower_hex))
+            || version == "ff"
+            // Only a later version may have more fields.
+            || (version == "00" && parts.next().is_some())
+        {
             return None;
         }
         let (trace, span) =
@@ -101,7 +108,9 @@ mod tests {
         for wrong in [
             "",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
-            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "1-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01.x",
             "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
             "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
@@ -109,6 +118,15 @@ mod tests {
             "00-4bf92f3577b34da6a3ce929d0e0e473é-00f067aa0ba902b7-01",
         ] {
             assert_eq!(TraceParent::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_traceparent_of_a_later_version_is_read_by_its_first_four_fields() {
+        let fields = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        for later in [format!("01-{fields}"), format!("cc-{fields}-what-the-future-will-be")] {
+            let parsed = TraceParent::parse(&later).expect("a traceparent");
+            assert_eq!(parsed.to_string(), format!("00-{fields}"), "{later}");
         }
     }
 }

@@ -40,9 +40,11 @@ use crate::{
     server::connections::{GuardedBody, OpenConnections},
     server::detached::{self, DetachedConnection},
     server::fallback,
+    server::gate::gate,
     server::limits::{HttpLimits, MIN_HEADER_BYTES},
     server::replies::count_replies,
     server::request_log::log_requests,
+    server::request_rules,
 };
 
 /// Concurrent requests of an HTTP/2 connection: peers forward many streams over one.
@@ -64,7 +66,8 @@ const CLOSE_IDLE_INTERVAL: Duration = Duration::from_millis(100);
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Wraps a router in the layers of every service: request log, security headers, problem bodies,
-/// panic handler, admission, limits of bodies and of responses. Call it last, after all routes.
+/// panic handler, rules of HTTP, admission, limits of bodies and of responses. Call it last, after all
+/// routes.
 ///
 /// A response's own security headers win. The body limits apply to extractors: a handler that
 /// streams its body must bound it itself.
@@ -78,6 +81,7 @@ pub fn add_layers(router: Router, limits: &HttpLimits, metrics: &Metrics) -> Rou
             .and_then(fallback::problem_bodies)
             .map_response(|response: axum::http::Response<_>| response.into_response())
             .layer(CatchPanicLayer::custom(fallback::respond_to_panic))
+            .layer(gate(request_rules::refuse_broken_rules))
             .layer(admission.into_layer())
             .layer(DefaultBodyLimit::max(limits.max_body_bytes))
             .layer(Extension(BodyBounds::new(limits.body_timeout, limits.max_bodies_bytes))),

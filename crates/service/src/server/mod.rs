@@ -5,6 +5,7 @@ pub mod limits;
 pub mod http;
 pub mod detached;
 pub(crate) mod request_log;
+mod request_rules;
 pub mod admission;
 pub mod budget;
 pub mod rate;

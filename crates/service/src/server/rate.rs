@@ -28,6 +28,8 @@ struct Limiter<K: Hash + Eq + Clone> {
 /// A bucket after tokens were taken from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BucketState {
+    /// Tokens that are added each second.
+    pub rate: u32,
     /// Tokens of a full bucket.
     pub burst: u32,
     /// Tokens in it.
@@ -70,7 +72,7 @@ impl<K: Hash + Eq + Clone> RateLimits<K> {
             Ok(Ok(state)) => {
                 let left = state.remaining_burst_capacity();
                 let full_in_s = burst.saturating_sub(left).div_ceil(*rate);
-                Ok(Some(BucketState { burst: *burst, left, full_in_s }))
+                Ok(Some(BucketState { rate: *rate, burst: *burst, left, full_in_s }))
             }
             Ok(Err(until)) => exceeded(Some(until.wait_time_from(DefaultClock::default().now()))),
             Err(_) => exceeded(None),

@@ -19,10 +19,14 @@ use tracing::Instrument as _;
 
 use crate::{
     ops::metrics::Metrics,
+    ops::printable::printable,
     ops::trace::{TraceParent, begin_span},
     problem::Problem,
     server::admission::ShedRequest,
 };
+
+/// The most characters of a problem's message in a log line.
+const MAX_MESSAGE_CHARS: usize = 200;
 
 /// Counts each request and logs it under the target `http`: 500 at error, other 5xx at warn,
 /// everything else at debug. Handlers find a [`TraceParent`] in the extensions. With `http=debug`,
@@ -80,7 +84,9 @@ where
 fn log_request(method: &Method, route: &str, response: &Response, took: Duration) {
     let status = response.status().as_u16();
     let latency = || took.as_micros() as f64 / 1000.0;
-    let message = || response.extensions().get::<Problem>().map(Problem::message);
+    // A message may repeat what the client sent.
+    let problem = response.extensions().get::<Problem>();
+    let message = || problem.map(|problem| printable(problem.message(), MAX_MESSAGE_CHARS));
     match status {
         500 => tracing::error!(
             target: "http",

@@ -9,7 +9,8 @@ fn value(text: &str, line: &str) -> f64 {
 }
 
 async fn scrape(app: &Router) -> String {
-    let request = Request::get("/metrics").body(Body::empty()).expect("a request");
+    let request =
+        Request::get("/metrics").header("host", "test").body(Body::empty()).expect("a request");
     let response = app.clone().oneshot(request).await.expect("infallible");
     assert_eq!(
         response.headers()[header::CONTENT_TYPE],
@@ -34,7 +35,8 @@ async fn requests_are_counted_by_route_and_never_by_path_and_states_are_asked_fo
         ("FROB", "/inbox/4711"),
         ("GET", "/nowhere/4711"),
     ] {
-        let request = Request::builder().method(method).uri(path).body(Body::empty());
+        let request =
+            Request::builder().method(method).uri(path).header("host", "test").body(Body::empty());
         app.clone().oneshot(request.expect("a request")).await.expect("infallible");
     }
     let text = scrape(&app).await;

@@ -76,7 +76,7 @@ async fn an_address_over_the_limit_is_answered_with_414() {
         &HttpLimits::default(),
         &Metrics::new("test", service::ops::metrics::describe_service),
     );
-    let request = Request::get(path).body(Body::empty()).expect("a request");
+    let request = Request::get(path).header("host", "test").body(Body::empty()).expect("a request");
     assert_eq!(ask(&app, request).await.0, StatusCode::URI_TOO_LONG);
 }
 

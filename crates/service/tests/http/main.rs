@@ -130,5 +130,6 @@ async fn ask(app: &Router, request: Request) -> (StatusCode, HeaderMap, Value) {
 }
 
 fn request(method: &str, path: &str, body: &'static str) -> Request {
-    Request::builder().method(method).uri(path).body(Body::from(body)).expect("a request")
+    let request = Request::builder().method(method).uri(path).header("host", "test");
+    request.body(Body::from(body)).expect("a request")
 }

@@ -14,6 +14,26 @@ async fn http_2_is_served_on_the_same_port() {
 }
 
 #[tokio::test]
+async fn a_request_that_breaks_a_rule_of_http_is_refused_with_a_problem() {
+    let server = Server::start(hello(), HttpLimits::default()).await;
+    for (head, status) in [
+        ("GET / HTTP/1.1\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a b\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n", 415),
+    ] {
+        let mut connection = server.connect().await;
+        connection.send(&format!("{head}Connection: close\r\n\r\nx")).await;
+        let answer = connection.rest().await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{head}: {answer}");
+        assert!(answer.contains("application/problem+json"), "{head}: {answer}");
+    }
+    let mut old = server.connect().await;
+    old.send("GET / HTTP/1.0\r\n\r\n").await;
+    assert!(old.rest().await.starts_with("HTTP/1.0 200 "));
+}
+
+#[tokio::test]
 async fn a_drain_accepts_nobody_and_lets_a_request_under_way_finish() {
     let (started, release) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let limits = HttpLimits { drain_timeout: FAR, ..HttpLimits::default() };

@@ -28,6 +28,12 @@ pub(crate) async fn every_row(world: World) {
             "from_id: must be",
         ),
         ("text/plain", "hello", 415, "the body must be"),
+        (
+            "application/json; charset=utf-16",
+            "{}",
+            415,
+            "Content-Type: the character set must be UTF-8",
+        ),
         (form, &huge, 413, ""),
     ] {
         let request =
@@ -55,6 +61,8 @@ pub(crate) async fn every_row(world: World) {
             "id: must be a positive whole number",
         ),
         (Method::GET, world.consumer_url("/notifications"), 404, ""),
+        (Method::GET, world.consumer_url("/notifications/%ff"), 400, "path: must be UTF-8"),
+        (Method::DELETE, world.consumer_url("/notifications/1/%ff"), 400, "path: must be UTF-8"),
     ] {
         let response = world.http().request(method, url).send().await.expect("an answer");
         expect_problem(response, status, message).await;

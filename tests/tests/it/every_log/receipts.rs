@@ -35,6 +35,23 @@ pub(crate) async fn read_and_dismissed(mut world: World) {
     assert_eq!((&done["changed"], &done["unread"]), (&json!(1), &json!(4)));
     // The next read shows what the answer says.
     assert_eq!(world.read_page(1).await["notifications"][3]["read"], true);
+    assert!(done.get("unknown").is_none(), "{done}");
+    // An id that the inbox does not have is named, and the others are marked all the same.
+    let more = json!({"ids": [sent[3]["id"], "z-not-there", "a-not-there"]});
+    let some = parse_answer(
+        send_receipt(&world, Method::POST, "/notifications/1/unread", Some(more.clone())).await,
+    )
+    .await;
+    assert_eq!((&some["changed"], &some["unread"]), (&json!(1), &json!(5)));
+    assert_eq!(some["unknown"], json!(["a-not-there", "z-not-there"]));
+    parse_answer(send_receipt(&world, Method::POST, "/notifications/1/read", Some(more)).await)
+        .await;
+    // A client that lost its selection must not select all.
+    for lost in [json!({"ids": null}), json!({"through": null}), json!([null, null]), json!(null)] {
+        let answer =
+            send_receipt(&world, Method::POST, "/notifications/1/read", Some(lost.clone())).await;
+        assert_eq!(answer.status(), 400, "{lost}");
+    }
     let again = parse_answer(
         send_receipt(&world, Method::POST, "/notifications/1/read", Some(body.clone())).await,
     )
