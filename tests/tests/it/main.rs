@@ -29,6 +29,7 @@ mod traced;
 mod real;
 mod recreated;
 mod three_brokers;
+mod full_disk;
 #[cfg(feature = "tls")]
 mod secured;
 mod browser;
