@@ -210,6 +210,17 @@ pub(crate) struct ReaderStatus {
     pub(crate) committed: Mutex<HashMap<i32, i64>>,
 }
 
+impl ReaderStatus {
+    /// Logs a trouble once.
+    pub(crate) fn report_trouble(&self, topic: &str, trouble: String) {
+        let mut reported = self.trouble.lock();
+        if reported.as_ref() != Some(&trouble) {
+            tracing::error!(kafka.topic = topic, "{trouble}");
+            *reported = Some(trouble);
+        }
+    }
+}
+
 /// The committed offsets of a [`Reader`]'s group. A cheap handle, to be cloned.
 #[derive(Debug, Clone)]
 pub struct CommittedOffsets(Arc<ReaderStatus>);

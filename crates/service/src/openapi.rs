@@ -189,8 +189,9 @@ pub struct ProblemBody {
     #[schema(required = false)]
     pub partition: Option<i32>,
     /// 503 of an inbox: `unowned` (no instance is known to own the partition), `unreachable` (its
-    /// owner does not answer), `rebuilding`, or `behind` (it has not caught up to `at_least`, or to
-    /// the receipt, or Kafka does not confirm that this instance still owns the partition).
+    /// owner does not answer), `rebuilding`, `behind` (the partition cannot follow its log, or Kafka
+    /// does not confirm that this instance still owns it), or `live` (it has not caught up to
+    /// `at_least`, or to the receipt).
     #[schema(required = false)]
     pub state: Option<String>,
     /// 503 with `unreachable`: URL at which the other instances reach the owner.
@@ -199,9 +200,15 @@ pub struct ProblemBody {
     /// 503 with `rebuilding`: how far the partition is.
     #[schema(required = false, value_type = Option<Object>)]
     pub progress: Option<serde_json::Value>,
-    /// 503 with `behind`: the offset up to which the inbox is current.
+    /// 503 with `live`: the offset up to which the inbox is current.
     #[schema(required = false)]
     pub position: Option<i64>,
+    /// 503 with `behind`: since when the partition cannot follow its log (RFC 3339).
+    #[schema(required = false)]
+    pub since: Option<String>,
+    /// 503 with `behind`: why the partition cannot follow its log.
+    #[schema(required = false)]
+    pub cause: Option<String>,
     /// 503 of `/readyz`: each check by name, with `ok` and `detail`.
     #[schema(required = false, value_type = Option<Object>)]
     pub checks: Option<serde_json::Value>,

@@ -77,7 +77,7 @@ pub(super) fn not_live(error: &NotLive) -> Problem {
                 .with("partition", partition)
                 .with("state", "behind")
                 .with("since", behind.since.to_string())
-                .with("cause", &behind.cause)
+                .with("cause", &*behind.cause)
         }
         NotLive::NotCaughtUp(partition, position) => {
             Problem::unavailable(format!("{error}; try again shortly"), RETRY_DELAY)

@@ -45,6 +45,7 @@ pub struct BehindSince {
     #[serde(serialize_with = "serialize_display")]
     pub since: Timestamp,
     /// For people.
+    #[serde(serialize_with = "serialize_display")]
     pub cause: Arc<str>,
 }
 

@@ -213,3 +213,12 @@ fn read_problem(code: RDKafkaErrorCode) -> Option<ReadProblem> {
         _ => Some(ReadProblem::Other),
     }
 }
+
+pub(super) fn log_failure(topic: &str, partition: i32, outcome: rdkafka::error::KafkaResult<()>) {
+    if let Err(error) = outcome {
+        tracing::debug!(
+            kafka.topic = topic, kafka.partition = partition, %error,
+            "cannot retry an unreadable batch yet",
+        );
+    }
+}

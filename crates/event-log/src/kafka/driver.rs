@@ -19,7 +19,8 @@ use rdkafka::{
 use super::{
     KafkaSettings,
     admin::AdminHandle,
-    behind_checks::{BehindChecks, BehindReport},
+    behind_checks::{BehindChecks, BehindReport, log_failure},
+    epoch_checks::EpochChecks,
     epochs::TopicEpochs,
     messages::read_record,
     metadata::{MetadataAnswer, MetadataQueries, MetadataQuery},
@@ -34,12 +35,6 @@ use crate::{
 
 /// How often the brokers are asked for the topic's partition count and the partitions' ends.
 const METADATA_CHECK_INTERVAL: Duration = Duration::from_secs(30);
-/// How often the brokers are asked for the topic's epoch: after an assignment until they answer, and
-/// later. It is one small request.
-const EPOCH_RETRY_INTERVAL: Duration = Duration::from_millis(200);
-const EPOCH_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a partition that has caught up waits for the topic's epoch before it becomes live.
-const EPOCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the handler and the tracker are asked for a partition to reset.
 const RESET_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// How often at most the brokers are asked about gaps between offsets.
@@ -54,12 +49,7 @@ pub(super) struct PartitionDriver<H> {
     queries: MetadataQueries,
     /// `None` if the handler does not want them.
     behind: Option<BehindChecks>,
-    epochs: TopicEpochs,
-    /// True while the query for the topic's epoch is not answered.
-    is_epoch_queried: bool,
-    epoch_queried_at: Option<Instant>,
-    /// When the first assignment was made for which the topic's epoch is not confirmed.
-    unconfirmed_since: Option<Instant>,
+    epoch: EpochChecks,
     /// The widest gap of each partition that the brokers have not been asked about yet.
     gaps: HashMap<i32, OffsetGap>,
     metadata_checked_at: Option<Instant>,
@@ -93,10 +83,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
             partitions: AssignedPartitions::new(topic, handler, None),
             queries,
             behind,
-            epochs: epochs.clone(),
-            is_epoch_queried: false,
-            epoch_queried_at: None,
-            unconfirmed_since: None,
+            epoch: EpochChecks::new(epochs),
             gaps: HashMap::new(),
             metadata_checked_at: None,
             resets_checked_at: Instant::now(),
@@ -157,10 +144,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
             }
             Some(Err(KafkaError::MessageConsumptionFatal(code))) => return Err(code),
             Some(Err(error)) => {
-                if is_topic_missing(&error) {
-                    // It may have been created again: ask now.
-                    self.epoch_queried_at = None;
-                }
+                self.epoch.note_error(&error);
                 if let (Some(behind), Some(code)) = (&mut self.behind, error.rdkafka_error_code()) {
                     behind.note_error(code);
                 }
@@ -216,10 +200,10 @@ impl<H: PartitionHandler> PartitionDriver<H> {
                     self.handle_watermarks(query, watermarks);
                 }
                 MetadataAnswer::TopicEpoch(assignment, epoch) => {
-                    self.is_epoch_queried = false;
+                    self.epoch.note_answer();
                     self.confirm_topic_epoch(assignment, epoch);
                 }
-                MetadataAnswer::TopicEpochUnknown => self.is_epoch_queried = false,
+                MetadataAnswer::TopicEpochUnknown => self.epoch.note_answer(),
             }
         }
         self.query_topic_epoch();
@@ -285,26 +269,12 @@ impl<H: PartitionHandler> PartitionDriver<H> {
     /// another one. Without an answer for too long, the partitions go on with what is known.
     fn query_topic_epoch(&mut self) {
         let unconfirmed = self.partitions.unconfirmed_assignment();
-        if let Some(assignment) = unconfirmed {
-            let since = self.unconfirmed_since.get_or_insert_with(Instant::now);
-            if since.elapsed() >= EPOCH_TIMEOUT {
-                let topic = self.partitions.topic();
-                tracing::warn!(
-                    kafka.topic = topic,
-                    "the brokers do not return the topic's id; cursors may have no epoch",
-                );
-                let known = self.epochs.known(topic);
-                self.confirm_topic_epoch(assignment, known);
-            }
-        } else {
-            self.unconfirmed_since = None;
+        let known = self.epoch.give_up(unconfirmed.is_some(), self.partitions.topic());
+        if let (Some(assignment), Some(known)) = (unconfirmed, known) {
+            self.confirm_topic_epoch(assignment, known);
         }
-        let interval = unconfirmed.map_or(EPOCH_CHECK_INTERVAL, |_| EPOCH_RETRY_INTERVAL);
-        let is_due = self.epoch_queried_at.is_none_or(|at| at.elapsed() >= interval);
         let last = self.partitions.last_assignment();
-        if is_due && !self.is_epoch_queried && last > 0 {
-            self.epoch_queried_at = Some(Instant::now());
-            self.is_epoch_queried = true;
+        if last > 0 && self.epoch.take_due(unconfirmed.is_some()) {
             self.queries.send(MetadataQuery::TopicEpoch(last));
         }
     }
@@ -413,21 +383,8 @@ impl<H: PartitionHandler> PartitionDriver<H> {
                  restart every service with --partitions {count} and lose sight of what is in \
                  the partitions of before"
             );
-            let mut reported = self.status.trouble.lock();
-            if reported.as_ref() != Some(&trouble) {
-                tracing::error!(kafka.topic = topic, "{trouble}");
-                *reported = Some(trouble);
-            }
+            self.status.report_trouble(topic, trouble);
         }
-    }
-}
-
-fn log_failure(topic: &str, partition: i32, outcome: KafkaResult<()>) {
-    if let Err(error) = outcome {
-        tracing::debug!(
-            kafka.topic = topic, kafka.partition = partition, %error,
-            "cannot retry an unreadable batch yet",
-        );
     }
 }
 
@@ -438,16 +395,4 @@ fn is_due(last: &mut Instant, interval: Duration) -> bool {
         *last = Instant::now();
     }
     due
-}
-
-fn is_topic_missing(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::UnknownTopicId
-                | RDKafkaErrorCode::UnknownPartition
-        )
-    )
 }

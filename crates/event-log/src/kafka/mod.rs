@@ -7,6 +7,7 @@ mod context;
 mod statistics;
 mod topic_id;
 mod epochs;
+mod epoch_checks;
 mod topic_config;
 mod topics;
 mod writer;
