@@ -51,8 +51,11 @@ impl TopicEpochs {
         // Forgotten unless it answers again.
         let broker_id = self.0.broker_id.swap(-1, Ordering::Relaxed);
         let fetched = self.0.admin.query(|client| {
-            let broker_id =
-                if broker_id < 0 { find_broker(client, topics, timeout)? } else { broker_id };
+            let broker_id = if broker_id < 0 {
+                find_broker(client, topics.first().copied(), timeout)?
+            } else {
+                broker_id
+            };
             let ids = fetch_topic_ids(client, broker_id, topics, timeout)?;
             self.0.broker_id.store(broker_id, Ordering::Relaxed);
             Ok(ids)
@@ -72,9 +75,13 @@ impl TopicEpochs {
 }
 
 /// The id of a broker that answers.
-fn find_broker(client: &Client<ClientLog>, topics: &[&str], timeout: Duration) -> KafkaResult<i32> {
-    // One topic keeps the response small on a cluster with thousands of topics.
-    let metadata = client.fetch_metadata(topics.first().copied(), timeout)?;
+/// The id of a broker that answers. One topic keeps the response small on a cluster with thousands.
+pub(super) fn find_broker(
+    client: &Client<ClientLog>,
+    topic: Option<&str>,
+    timeout: Duration,
+) -> KafkaResult<i32> {
+    let metadata = client.fetch_metadata(topic, timeout)?;
     // A broker of --kafka-brokers has no id until librdkafka has found out which one it is.
     let answered = Some(metadata.orig_broker_id()).filter(|id| *id >= 0);
     let first = || metadata.brokers().first().map(rdkafka::metadata::MetadataBroker::id);

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use rdkafka::{
-    admin::{AdminOptions, ConfigResource, ResourceSpecifier},
-    types::RDKafkaErrorCode,
-};
+use rdkafka::admin::{AdminOptions, ConfigResource, OwnedResourceSpecifier, ResourceSpecifier};
 
 use super::admin::AdminHandle;
 use crate::{Topic, TopicError, topic::Cleanup};
@@ -34,33 +31,42 @@ pub(super) fn new_topic_config(topic: &Topic) -> Vec<(&'static str, String)> {
 }
 
 /// Refuses an existing topic from which Kafka would remove notifications by their key, and warns of
-/// settings that lose them earlier than configured. Passes if the brokers do not tell the settings:
-/// that takes the right DESCRIBE_CONFIGS.
-pub(super) async fn check_topic_config(
+/// settings that lose them earlier than configured. Passes if the broker does not tell the settings:
+/// that takes the right DESCRIBE_CONFIGS. The controller is not asked: a broker that lacks the
+/// request fails it at once, and librdkafka waits for a controller in vain.
+pub(super) async fn check_topic_configs(
     admin: &AdminHandle,
-    topic: &Topic,
+    broker_id: i32,
+    topics: &[&Topic],
     request_timeout: Duration,
 ) -> Result<(), TopicError> {
-    let resources = [ResourceSpecifier::Topic(&topic.name)];
-    let options = AdminOptions::new().request_timeout(Some(request_timeout));
-    let described = admin.client().describe_configs(&resources, &options).await;
-    let answer = described.map(|mut described| described.pop());
-    let config = match answer {
-        Ok(Some(Ok(config))) => config,
-        Ok(Some(Err(code @ RDKafkaErrorCode::TopicAuthorizationFailed))) => {
-            tracing::info!(kafka.topic = topic.name, %code, "cannot check the topic's settings");
-            return Ok(());
-        }
-        other => {
-            tracing::debug!(kafka.topic = topic.name, ?other, "cannot check the topic's settings");
+    let resources: Vec<_> =
+        topics.iter().map(|topic| ResourceSpecifier::Topic(&topic.name)).collect();
+    let options = AdminOptions::new().broker_id(broker_id).request_timeout(Some(request_timeout));
+    let described = match admin.client().describe_configs(&resources, &options).await {
+        Ok(described) => described,
+        Err(error) => {
+            tracing::info!(%error, "cannot check the settings of the topics");
             return Ok(());
         }
     };
-    let (found, warnings) = compare_config(topic, &config);
-    for warning in warnings {
-        tracing::warn!(kafka.topic = topic.name, "{warning}");
+    for config in described {
+        let config = match config {
+            Ok(config) => config,
+            Err(code) => {
+                tracing::info!(%code, "cannot check the settings of a topic");
+                continue;
+            }
+        };
+        let OwnedResourceSpecifier::Topic(name) = &config.specifier else { continue };
+        let Some(topic) = topics.iter().find(|topic| topic.name == *name) else { continue };
+        let (outcome, warnings) = compare_config(topic, &config);
+        for warning in warnings {
+            tracing::warn!(kafka.topic = topic.name, "{warning}");
+        }
+        outcome?;
     }
-    found
+    Ok(())
 }
 
 fn compare_config(topic: &Topic, config: &ConfigResource) -> (Result<(), TopicError>, Vec<String>) {
@@ -105,7 +111,7 @@ fn compare_config(topic: &Topic, config: &ConfigResource) -> (Result<(), TopicEr
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::admin::{ConfigEntry, ConfigSource, OwnedResourceSpecifier};
+    use rdkafka::admin::{ConfigEntry, ConfigSource};
 
     use super::*;
 

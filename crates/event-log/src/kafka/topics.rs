@@ -12,8 +12,8 @@ use rdkafka::{
 use super::{
     admin::AdminHandle,
     context::ClientLog,
-    epochs::TopicEpochs,
-    topic_config::{check_topic_config, new_topic_config},
+    epochs::{TopicEpochs, find_broker},
+    topic_config::{check_topic_configs, new_topic_config},
 };
 use crate::{LogUnreachable, Topic, TopicError};
 
@@ -30,15 +30,22 @@ pub(super) async fn ensure_topics(
     brokers: &str,
     topics: &[Topic],
 ) -> Result<(), TopicError> {
-    let mut missing = Vec::new();
+    let (mut existing, mut missing) = (Vec::new(), Vec::new());
     for topic in topics {
         match fetch_partition_count(admin, brokers, &topic.name, REQUEST_TIMEOUT).await? {
             Some(found) => {
                 topic.check_partition_count(found)?;
-                check_topic_config(admin, topic, REQUEST_TIMEOUT).await?;
+                existing.push(topic);
             }
             None => missing.push(topic),
         }
+    }
+    if let Some(first) = existing.first() {
+        let name = first.name.clone();
+        let broker_id = query_brokers(admin, brokers, move |client| {
+            find_broker(client, Some(&name), REQUEST_TIMEOUT)
+        });
+        check_topic_configs(admin, broker_id.await?, &existing, REQUEST_TIMEOUT).await?;
     }
     if missing.is_empty() {
         return Ok(());
