@@ -27,6 +27,9 @@ pub(crate) struct AssignedPartitions<H> {
     /// Those that are behind their log.
     behind: BTreeMap<i32, Behind>,
     last_epoch: u64,
+    /// The topic was created again in this run: the offsets that the group has committed may be of
+    /// the earlier one, so poison records may be copied again.
+    is_recreated: bool,
     /// The topic's epoch, `None` if it is not known.
     topic_epoch: Option<u32>,
     /// The topic's epoch was confirmed after each assignment up to and including this one.
@@ -46,6 +49,7 @@ impl<H: PartitionHandler> AssignedPartitions<H> {
             start_lows: BTreeMap::new(),
             behind: BTreeMap::new(),
             last_epoch: 0,
+            is_recreated: false,
             topic_epoch: None,
             confirmed_through: 0,
             unconfirmed: BTreeSet::new(),
@@ -147,6 +151,9 @@ impl<H: PartitionHandler> AssignedPartitions<H> {
         self.partitions.insert(partition, (epoch, state));
         if let Some(tracker) = &self.tracker {
             tracker.begin_assignment(epoch, state.anchor().map(|anchor| anchor.offset + 1));
+            if self.is_recreated {
+                tracker.set_committed(epoch, 0);
+            }
         }
     }
 
@@ -323,12 +330,7 @@ impl<H: PartitionHandler> AssignedPartitions<H> {
         self.handler.on_reset(partition, text);
         self.revoke(&[partition]);
         self.handler.on_assigned(partition);
+        self.is_recreated |= reason == ResetReason::TopicRecreated;
         self.begin_epoch(partition, state);
-        // The offset that the group has committed is of the earlier topic.
-        if reason == ResetReason::TopicRecreated
-            && let (Some(tracker), Some(assignment)) = (&self.tracker, self.epoch(partition))
-        {
-            tracker.set_committed(assignment, 0);
-        }
     }
 }

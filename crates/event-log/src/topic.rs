@@ -79,3 +79,13 @@ pub enum TopicError {
         reason: String,
     },
 }
+
+/// For people: an existing topic was given more partitions.
+#[cfg(feature = "kafka")]
+pub(crate) fn changed_count_trouble(topic: &str, known: u32, count: u32) -> String {
+    format!(
+        "topic {topic} had {known} partitions at start and has {count} now. A user's inbox lives in \
+         a partition that follows from this number: move to a new topic, or restart every service \
+         with --partitions {count} and lose sight of what is in the partitions of before"
+    )
+}

@@ -31,6 +31,7 @@ use crate::{
     partition_offsets::AssignmentEpoch,
     partition_state::{Action, Actions, OffsetGap, PartitionState, ResetReason},
     reader::ReaderStatus,
+    topic::changed_count_trouble,
 };
 
 /// How often the brokers are asked for the topic's partition count and the partitions' ends.
@@ -50,6 +51,8 @@ pub(super) struct PartitionDriver<H> {
     /// `None` if the handler does not want them.
     behind: Option<BehindChecks>,
     epoch: EpochChecks,
+    /// See [`take_stale_client`](Self::take_stale_client).
+    is_client_stale: bool,
     /// The widest gap of each partition that the brokers have not been asked about yet.
     gaps: HashMap<i32, OffsetGap>,
     metadata_checked_at: Option<Instant>,
@@ -72,10 +75,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         status: Arc<ReaderStatus>,
         handler: H,
     ) -> Result<Self, LogUnreachable> {
-        let queries = MetadataQueries::start_thread(admin, epochs.clone(), topic.to_owned())
-            .map_err(|error| {
-                LogUnreachable(format!("cannot start the metadata thread: {error}"))
-            })?;
+        let queries = MetadataQueries::start_thread(admin, epochs.clone(), topic.to_owned())?;
         let ends = settings.end_offset_config();
         let behind =
             handler.wants_behind().then(|| BehindChecks::start(ends, topic)).transpose()?;
@@ -84,6 +84,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
             queries,
             behind,
             epoch: EpochChecks::new(epochs),
+            is_client_stale: false,
             gaps: HashMap::new(),
             metadata_checked_at: None,
             resets_checked_at: Instant::now(),
@@ -279,8 +280,16 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         }
     }
 
+    /// True once after the topic was created again. The client must then be replaced: it ignores the
+    /// new topic's leaders if their epochs are lower than the earlier ones' (librdkafka 2.12,
+    /// `rd_kafka_toppar_leader_update`).
+    pub(super) fn take_stale_client(&mut self) -> bool {
+        std::mem::take(&mut self.is_client_stale)
+    }
+
     fn confirm_topic_epoch(&mut self, assignment: u64, epoch: Option<u32>) {
         for partition in self.partitions.confirm_topic_epoch(assignment, epoch) {
+            self.is_client_stale = true;
             self.transition(partition, None, |state| state.reset(ResetReason::TopicRecreated));
         }
     }
@@ -377,13 +386,7 @@ impl<H: PartitionHandler> PartitionDriver<H> {
         // 0 if the brokers cannot describe the topic at the moment.
         if count != 0 && count != known {
             let topic = self.partitions.topic();
-            let trouble = format!(
-                "topic {topic} had {known} partitions at start and has {count} now. A user's \
-                 inbox lives in a partition that follows from this number: move to a new topic, or \
-                 restart every service with --partitions {count} and lose sight of what is in \
-                 the partitions of before"
-            );
-            self.status.report_trouble(topic, trouble);
+            self.status.report_trouble(topic, changed_count_trouble(topic, known, count));
         }
     }
 }

@@ -109,6 +109,10 @@ impl<H: PartitionHandler> FollowerThread<H> {
                 tracing::error!(kafka.topic = self.topic, "{LOST_BROKERS}; creating a new client");
                 return;
             }
+            if self.driver.take_stale_client() {
+                tracing::warn!(kafka.topic = self.topic, "the topic was created again; new client");
+                return;
+            }
         }
     }
 

@@ -10,7 +10,9 @@ use std::{
 use rdkafka::error::KafkaResult;
 
 use super::{admin::AdminHandle, epochs::TopicEpochs};
-use crate::{Watermarks, partition_offsets::AssignmentEpoch, partition_state::OffsetGap};
+use crate::{
+    LogUnreachable, Watermarks, partition_offsets::AssignmentEpoch, partition_state::OffsetGap,
+};
 
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait before a failed query is sent again.
@@ -67,12 +69,15 @@ impl MetadataQueries {
         admin: AdminHandle,
         epochs: TopicEpochs,
         topic: String,
-    ) -> std::io::Result<Self> {
+    ) -> Result<Self, LogUnreachable> {
         let (queries, received) = channel();
         let (answered, answers) = channel();
         std::thread::Builder::new()
             .name("kafka-metadata".into())
-            .spawn(move || run_queries(&admin, &epochs, &topic, &received, &answered))?;
+            .spawn(move || run_queries(&admin, &epochs, &topic, &received, &answered))
+            .map_err(|error| {
+                LogUnreachable(format!("cannot start the metadata thread: {error}"))
+            })?;
         Ok(Self { queries, answers })
     }
 

@@ -200,6 +200,10 @@ impl<H: PartitionHandler> GroupMember<H> {
                     tracing::error!("{LOST_BROKERS}; rejoining the group with a new one");
                     return;
                 }
+                if driver.take_stale_client() {
+                    tracing::warn!("the topic was created again; rejoining the group");
+                    return;
+                }
             }
             if now - recorded_at >= COMMIT_INTERVAL {
                 recorded_at = now;
