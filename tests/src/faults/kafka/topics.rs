@@ -80,7 +80,7 @@ impl KafkaCluster {
     /// Waits until all replicas of a topic are in sync and each broker leads some partition.
     ///
     /// # Errors
-    /// If that takes longer than [`CATCH_UP_TIMEOUT`].
+    /// If that takes longer than `CATCH_UP_TIMEOUT`.
     pub async fn await_in_sync(&self, topic: &str) -> Result<(), String> {
         let deadline = Instant::now() + CATCH_UP_TIMEOUT;
         let count = self.count();
