@@ -29,7 +29,7 @@ const MAX_REASON_CHARS: usize = 200;
 pub struct DlqRecord {
     /// The position of the copy.
     pub at: Cursor,
-    /// What the consumer that copied it noted. `None` for a record that no consumer copied.
+    /// The original's place, as the copying consumer noted it. `None` if no consumer copied the record.
     origin: Option<PoisonOrigin>,
     value: Vec<u8>,
     /// The original's own headers, as far as a notification has them.

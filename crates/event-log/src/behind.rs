@@ -42,7 +42,7 @@ pub(crate) enum BehindCause {
     FileUnreadable,
 }
 
-/// What the client reports of a batch that it cannot read.
+/// The client's error for a batch that it cannot read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ReadProblem {
     #[error("a batch cannot be decompressed, so it is damaged")]
@@ -74,7 +74,7 @@ pub(crate) enum EndError {
     Other,
 }
 
-/// What is known of one assigned partition.
+/// The observations of one assigned partition.
 #[derive(Debug)]
 pub(crate) struct BehindDetector {
     /// When the newest question about the end was sent that the brokers have answered. At first,

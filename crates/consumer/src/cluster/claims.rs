@@ -46,7 +46,7 @@ pub(crate) struct ClaimRules {
     /// The owners' topic. It is part of the signature, so that a claim is of no use in the topic of
     /// another installation with the same secret.
     pub(crate) topic: String,
-    /// Where peers reach this instance. Its own claims are not checked against the networks.
+    /// The URL at which peers reach this instance. Its own claims skip the check of the networks.
     pub(crate) own_url: String,
     pub(crate) partitions: u32,
     pub(crate) networks: PeerNetworks,

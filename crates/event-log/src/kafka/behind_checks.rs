@@ -47,7 +47,7 @@ pub(super) struct BehindChecks {
     retries: ReadRetries,
 }
 
-/// What a comparison found.
+/// The result of a comparison.
 #[derive(Default)]
 pub(super) struct BehindReport {
     /// Every partition, and since when and why it is behind; `None` while it follows.

@@ -74,7 +74,6 @@ impl TopicEpochs {
     }
 }
 
-/// The id of a broker that answers.
 /// The id of a broker that answers. One topic keeps the response small on a cluster with thousands.
 pub(super) fn find_broker(
     client: &Client<ClientLog>,

@@ -37,7 +37,7 @@ impl ReadRetries {
         self.unreadable.retain(|partition, _| !partitions.contains(partition));
     }
 
-    /// What the client has to do now with a partition that is assigned.
+    /// The step that the client has to take now with an assigned partition.
     pub(super) fn next_step(
         &mut self,
         partition: i32,
