@@ -199,8 +199,8 @@ impl ViewSubscriptions {
                 .into());
         }
         // With more instances than partitions, some own none and forward every request.
-        let mut numbers = self.view.partitions().map(|(number, _)| number);
-        if live == 0 && !numbers.any(|number| self.ownership.find_peer(number).is_some()) {
+        let numbers = self.view.partitions().map(|(number, _)| number);
+        if live == 0 && !self.ownership.has_peer_for_all(numbers) {
             return Err("waiting for the group to assign partitions".into());
         }
         Ok(json!({ "live": live }))

@@ -7,7 +7,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -41,6 +44,8 @@ struct TableState {
     /// Peers that answered for a partition without a known claim to it.
     guesses: RwLock<BTreeMap<i32, OwnershipClaim>>,
     changed: watch::Sender<()>,
+    /// The owners' topic has been read to its end once. Before that, a claim may have been released.
+    is_read: AtomicBool,
     own: Mutex<OwnClaims>,
     wake_announcer: Notify,
     warned_at: Mutex<Option<Instant>>,
@@ -64,6 +69,7 @@ impl OwnershipTable {
             claims: RwLock::default(),
             guesses: RwLock::default(),
             changed: watch::Sender::new(()),
+            is_read: AtomicBool::new(false),
             own: Mutex::default(),
             wake_announcer: Notify::new(),
             warned_at: Mutex::default(),
@@ -80,6 +86,12 @@ impl OwnershipTable {
     pub(crate) fn find_peer(&self, partition: i32) -> Option<OwnershipClaim> {
         let claimed = self.find_owner(partition).filter(|claim| claim.instance != self.0.instance);
         claimed.or_else(|| self.0.guesses.read().get(&partition).cloned())
+    }
+
+    /// Returns true if another instance owns each partition, as far as the owners' topic says.
+    pub(crate) fn has_peer_for_all(&self, mut partitions: impl Iterator<Item = i32>) -> bool {
+        self.0.is_read.load(Ordering::Acquire)
+            && partitions.all(|partition| self.find_peer(partition).is_some())
     }
 
     /// One claim of each other instance that has any, as if it were to this partition.
@@ -297,7 +309,11 @@ impl PartitionHandler for OwnersTopicHandler {
         RecordOutcome::Applied
     }
 
-    fn on_live(&mut self, _: i32) {}
+    fn on_live(&mut self, _: i32) {
+        if let Some(table) = self.table.upgrade() {
+            table.is_read.store(true, Ordering::Release);
+        }
+    }
 
     fn on_revoked(&mut self, _: i32) {}
 }

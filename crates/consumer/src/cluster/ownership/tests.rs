@@ -105,3 +105,15 @@ async fn a_peer_that_answered_is_the_owner_until_a_claim_says_otherwise() {
     claim(&table, 2, ClaimState::Live);
     assert_eq!(table.find_peer(3).map(|owner| owner.url), Some("http://peer-2".into()));
 }
+
+#[tokio::test]
+async fn peers_own_everything_once_the_topic_was_read_to_its_end_and_each_partition_has_one() {
+    let table = table();
+    claim(&table, 1, ClaimState::Live);
+    assert!(!table.has_peer_for_all([3].into_iter()), "the release may still come");
+    OwnersTopicHandler::new(&table).on_live(0);
+    assert!(table.has_peer_for_all([3].into_iter()));
+    assert!(!table.has_peer_for_all([3, 4].into_iter()));
+    claim(&table, 1, ClaimState::Released);
+    assert!(!table.has_peer_for_all([3].into_iter()));
+}
