@@ -39,9 +39,12 @@ impl AllowedOrigins {
         self.0.contains(origin)
     }
 
-    /// The layer that answers preflights and adds the CORS headers.
-    pub(crate) fn cors_layer(&self) -> CorsLayer {
-        CorsLayer::new()
+    /// The layer that answers preflights and adds the CORS headers; `None` if no page may send.
+    pub(crate) fn cors_layer(&self) -> Option<CorsLayer> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let layer = CorsLayer::new()
             .allow_origin(self.0.clone())
             .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
             .allow_headers([
@@ -55,7 +58,8 @@ impl AllowedOrigins {
             .expose_headers(
                 [header::RETRY_AFTER].into_iter().chain(crate::rate::HEADERS).collect::<Vec<_>>(),
             )
-            .max_age(Duration::from_secs(60 * 60))
+            .max_age(Duration::from_secs(60 * 60));
+        Some(layer)
     }
 }
 

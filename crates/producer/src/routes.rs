@@ -18,7 +18,8 @@ use service::{
     server::{
         admission::RequestPermit,
         budget::{Budget, BudgetExceeded},
-        http, origin,
+        layer::ServerLayer,
+        origin::OriginRule,
     },
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -67,16 +68,19 @@ pub(crate) fn build_router(
         env!("CARGO_PKG_VERSION"),
         "Takes notifications and publishes them; keeps the directory of users.",
     );
-    let routes = if auth.is_on() {
-        routes
-    } else {
-        let allowed = settings.sending.cors_origins.clone();
-        origin::refuse_foreign_origins(routes, local, move |origin| allowed.contains(origin))
-    };
+    let origins = &settings.sending.cors_origins;
+    let mut layer = ServerLayer::new(&settings.http, metrics);
+    if !auth.is_on() {
+        let allowed = origins.clone();
+        layer = layer.with_origin_rule(OriginRule::new(local, move |it| allowed.contains(it)));
+    }
+    let routes = Router::from(routes);
     // The outermost layer: without CORS headers a browser hides the response from the page, errors
-    // included.
-    http::add_layers(routes, &settings.http, metrics)
-        .layer(settings.sending.cors_origins.cors_layer())
+    // included. Without origins the layer would only cost time.
+    match origins.cors_layer() {
+        Some(cors) => routes.layer((cors, layer)),
+        None => routes.layer(layer),
+    }
 }
 
 /// The state of `POST /send`. In one `Arc`, because axum clones the state for each request.

@@ -26,8 +26,8 @@ use service::{
     ops::canary::Canary,
     ops::health::Health,
     ops::metrics::{Metrics, Scrape},
-    server::http,
-    server::origin,
+    server::layer::ServerLayer,
+    server::origin::OriginRule,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -58,7 +58,7 @@ pub(crate) fn build_router(
     let networks = PeerNetworks::new(&settings.peers.peers);
     let forward = forward::forward_layer(Arc::clone(&app), networks);
     let user_routes = |routes: OpenApiRouter<Arc<App>>, token| {
-        auth.require_caller(routes.route_layer(forward.clone()), token)
+        auth.require_caller_before(routes, token, forward.clone())
     };
     let inboxes = OpenApiRouter::new()
         .routes(routes!(notifications::list_notifications, receipts::dismiss_all))
@@ -82,9 +82,11 @@ pub(crate) fn build_router(
         env!("CARGO_PKG_VERSION"),
         "Serves each user's notifications: at once, by long polling, or as a live stream.",
     );
-    let mut routes = routes.merge(page::page_routes(&settings.page)).with_state(app);
+    let routes = routes.merge(page::page_routes(&settings.page)).with_state(app);
+    let mut layer = ServerLayer::new(&settings.http, metrics);
     if !auth.is_on() {
-        routes = origin::refuse_foreign_origins(routes, local, |_| false);
+        layer = layer.with_origin_rule(OriginRule::new(local, |_| false));
     }
-    http::add_layers(routes, &settings.http, metrics).layer(event_source::keep_event_sources())
+    // The outer one is the first.
+    routes.layer((event_source::keep_event_sources(), layer))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::State,
+    extract::{Request, State},
     http::{
         HeaderMap, StatusCode,
         header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH},
@@ -43,7 +43,8 @@ pub(super) async fn list_notifications(
     Path(id): Path<String>,
     Query(raw): Query<QueryParams>,
     caller: Caller,
-    headers: HeaderMap,
+    // Whole, because the extractor of headers clones them.
+    request: Request,
 ) -> Result<Response, Problem> {
     let user = parse_user(&id)?;
     let query = raw.parse_query(app.view.home_partition(user))?;
@@ -60,7 +61,7 @@ pub(super) async fn list_notifications(
         return Ok(([private, JSON], page.to_json()).into_response());
     }
     let etag = page_etag(&page);
-    if matches_etag(&headers, &etag) {
+    if matches_etag(request.headers(), &etag) {
         return Ok((StatusCode::NOT_MODIFIED, [private], [(ETAG, etag)]).into_response());
     }
     Ok(([private, JSON], [(ETAG, etag)], page.to_json()).into_response())

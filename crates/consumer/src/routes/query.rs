@@ -103,6 +103,9 @@ impl QueryParams {
 
 /// How long a request to this address asks to wait for a notification.
 pub(super) fn requested_wait(uri: &Uri) -> Duration {
+    if uri.query().is_none() {
+        return Duration::ZERO;
+    }
     let params = UrlQuery::<QueryParams>::try_from_uri(uri);
     params.map(|UrlQuery(params)| params.wait_or_zero()).unwrap_or_default()
 }

@@ -11,6 +11,7 @@ use axum::{
     http::{Extensions, HeaderValue, StatusCode, header, request::Parts},
 };
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -46,10 +47,23 @@ pub(super) struct TokenClaims {
     /// Without one, the scope alone decides. `null` is no subject (RFC 7519, section 4.1.2), so such
     /// a token is invalid, rather than one without a subject.
     #[serde(default, deserialize_with = "present")]
-    sub: Option<String>,
+    sub: Option<Arc<str>>,
     #[serde(default)]
     scope: Scope,
     pub(super) exp: f64,
+    /// Verification has refused it if it is no number.
+    #[serde(default)]
+    nbf: Value,
+}
+
+impl VerifiedToken {
+    /// Returns true while the claims `exp` and `nbf` hold.
+    pub(super) fn is_current(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let leeway = LEEWAY_SECONDS as f64;
+        let begins = self.claims.nbf.as_f64().unwrap_or_default();
+        self.claims.exp > now - leeway && begins < now + leeway
+    }
 }
 
 /// One text of words, as RFC 8693 says, or a list, as some issuers write it.
@@ -60,8 +74,8 @@ enum Scope {
     List(Vec<String>),
 }
 
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    String::deserialize(deserializer).map(Some)
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<str>>, D::Error> {
+    String::deserialize(deserializer).map(|text| Some(text.into()))
 }
 
 impl Default for Scope {
@@ -98,6 +112,14 @@ impl Caller {
         match self {
             Self::Anybody => None,
             Self::Token(known) => known.claims.sub.as_deref(),
+        }
+    }
+
+    /// The token's subject, as a handle.
+    pub(crate) fn shared_subject(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Anybody => None,
+            Self::Token(known) => known.claims.sub.clone(),
         }
     }
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::AuthArgs;
+use super::{AuthArgs, remembered::RememberedTokens};
 
 /// As long as the hash (RFC 7518, section 3.2).
 const MIN_SECRET_BYTES: usize = 32;
@@ -29,8 +29,11 @@ pub(super) struct KeyMaterial {
     key_set: Option<Vec<u8>>,
 }
 
-/// The keys that verify tokens.
-pub(super) struct VerificationKeys(Vec<Key>);
+/// The keys that verify tokens, and the tokens that they have verified.
+pub(super) struct VerificationKeys {
+    keys: Vec<Key>,
+    pub(super) remembered: RememberedTokens,
+}
 
 /// A key and its only algorithm: if a public key could serve as an HMAC secret, anyone could sign
 /// (RFC 8725, section 2.1).
@@ -102,7 +105,7 @@ impl KeyMaterial {
         if let Some(set) = &self.key_set {
             keys.extend(public_keys(set)?);
         }
-        Ok(VerificationKeys(keys))
+        Ok(VerificationKeys { keys, remembered: RememberedTokens::default() })
     }
 }
 
@@ -187,12 +190,12 @@ fn public_key(key: Value) -> Result<Key, String> {
 
 impl VerificationKeys {
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.keys.len()
     }
 
     /// The keys that may have signed a token with this header.
     pub(super) fn matching_keys(&self, header: &Header) -> impl Iterator<Item = &Key> {
-        self.0.iter().filter(|key| {
+        self.keys.iter().filter(|key| {
             let same = match (&key.id, &header.kid) {
                 (Some(ours), Some(theirs)) => ours == theirs,
                 _ => true,
@@ -203,8 +206,8 @@ impl VerificationKeys {
 
     /// Continues the keys of `earlier` that are here too.
     pub(super) fn continue_from(&mut self, earlier: &Self) {
-        for key in &mut self.0 {
-            if let Some(same) = earlier.0.iter().find(|other| other.is_same(key)) {
+        for key in &mut self.keys {
+            if let Some(same) = earlier.keys.iter().find(|other| other.is_same(key)) {
                 key.withdrawn = Arc::clone(&same.withdrawn);
             }
         }
@@ -212,8 +215,8 @@ impl VerificationKeys {
 
     /// Withdraws every key that `later` does not have.
     pub(super) fn withdraw_missing(&self, later: &Self) {
-        for key in &self.0 {
-            if !later.0.iter().any(|other| other.is_same(key)) {
+        for key in &self.keys {
+            if !later.keys.iter().any(|other| other.is_same(key)) {
                 key.withdrawn.cancel();
             }
         }

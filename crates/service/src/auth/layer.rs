@@ -1,11 +1,14 @@
 //! Authenticates a router's requests.
 
+use std::convert::Infallible;
+
 use axum::{
     extract::Request,
     http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse as _, Response},
+    routing::Route,
 };
-use tower::ServiceBuilder;
+use tower::{Layer, Service, ServiceBuilder, layer::util::Identity};
 
 use crate::ops::metrics::AUTH_REFUSED;
 use utoipa_axum::router::OpenApiRouter;
@@ -13,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use super::{Auth, Caller, TokenRefusal};
 use crate::{
     problem::Problem,
-    server::{admission::RequestPermit, gate::gate, replies::ShareOwner},
+    server::{admission::RequestPermit, gate::gate},
 };
 
 /// The parts of a request that may carry its token.
@@ -35,6 +38,27 @@ impl Auth {
     where
         S: Clone + Send + Sync + 'static,
     {
+        self.require_caller_before(routes, token, Identity::new())
+    }
+
+    /// Requires a valid token, and adds a layer behind it. Each layer of a router costs two boxes a
+    /// request; this one adds only one.
+    pub fn require_caller_before<S, L>(
+        &self,
+        routes: OpenApiRouter<S>,
+        token: TokenIn,
+        inner: L,
+    ) -> OpenApiRouter<S>
+    where
+        S: Clone + Send + Sync + 'static,
+        L: Layer<Route> + Clone + Send + Sync + 'static,
+        L::Service: Service<Request, Response = Response, Error = Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        <L::Service as Service<Request>>::Future: Send + 'static,
+    {
         let (auth, counting) = (self.clone(), self.clone());
         let count_refusals = move |response: Response| {
             if response.status() == StatusCode::FORBIDDEN {
@@ -43,7 +67,7 @@ impl Auth {
             response
         };
         let check = gate(move |request: &mut Request| auth.check_request(request, token));
-        routes.route_layer(ServiceBuilder::new().map_response(count_refusals).layer(check))
+        routes.route_layer(ServiceBuilder::new().map_response(count_refusals).layer(check).layer(inner))
     }
 
     /// Adds the caller to the request, or returns the rejection.
@@ -52,11 +76,8 @@ impl Auth {
         let query = (place == TokenIn::HeaderOrQuery).then(|| query_token(request.uri())).flatten();
         match self.verify_token(token.or(query.as_deref())) {
             Ok(caller) => {
-                if let Some(owner) = request.extensions().get::<ShareOwner>() {
-                    owner.set_caller(&caller);
-                }
                 let permit = request.extensions().get::<RequestPermit>();
-                if let Some(Err(problem)) = permit.map(|permit| permit.take_share(&caller)) {
+                if let Some(Err(problem)) = permit.map(|permit| permit.count_caller(&caller)) {
                     return Some(problem.into_response());
                 }
                 request.extensions_mut().insert(caller);

@@ -5,6 +5,7 @@ mod settings;
 mod keys;
 mod caller;
 mod token;
+mod remembered;
 mod hs256;
 mod message;
 mod layer;

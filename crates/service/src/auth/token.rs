@@ -15,7 +15,8 @@ use super::{
     Auth, AuthArgs, AuthState, TokenArgs,
     caller::{Caller, LEEWAY_SECONDS, TokenRefusal, VerifiedToken},
     hs256::install_provider,
-    keys::{KeyError, KeyMaterial},
+    keys::{KeyError, KeyMaterial, VerificationKeys},
+    remembered::TokenHash,
 };
 
 const MAX_TOKEN_BYTES: usize = 8 << 10;
@@ -27,17 +28,33 @@ impl Auth {
             (None, _) => Ok(Caller::Anybody),
             (Some(_), None) => Err(TokenRefusal::Missing),
             (Some(shared), Some(token)) => {
-                shared.verify_signed(token).map(|verified| Caller::Token(verified.into()))
+                shared.verify_signed(token).map(Caller::Token)
             }
         }
     }
 }
 
 impl AuthState {
-    fn verify_signed(&self, token: &str) -> Result<VerifiedToken, TokenRefusal> {
+    /// Verifies a token, or finds it among those that these keys have verified.
+    fn verify_signed(&self, token: &str) -> Result<Arc<VerifiedToken>, TokenRefusal> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenRefusal::Invalid);
         }
+        let keys = Arc::clone(&self.keys.read());
+        let hash = TokenHash::of(token);
+        if let Some(known) = keys.remembered.find(&hash) {
+            return Ok(known);
+        }
+        let verified = Arc::new(self.verify_with(&keys, token)?);
+        keys.remembered.insert(hash, Arc::clone(&verified));
+        Ok(verified)
+    }
+
+    fn verify_with(
+        &self,
+        keys: &VerificationKeys,
+        token: &str,
+    ) -> Result<VerifiedToken, TokenRefusal> {
         // `decode_header` knows no algorithm `none`.
         let header = decode_header(token).map_err(|_| TokenRefusal::Invalid)?;
         // No extension is understood here, so a token that demands one is invalid (RFC 7515,
@@ -55,7 +72,6 @@ impl AuthState {
             required.push("iss");
         }
         validation.set_required_spec_claims(&required);
-        let keys = self.keys.read().clone();
         for key in keys.matching_keys(&header) {
             let error = match decode(token, &key.decoding, &validation) {
                 Ok(token) => {
@@ -158,6 +174,39 @@ mod tests {
         for crit in [&["b64"][..], &["exp"], &[]] {
             assert_eq!(verify(&critical(crit), &[]).err(), Some(TokenRefusal::Invalid), "{crit:?}");
         }
+    }
+
+    #[test]
+    fn a_token_is_refused_once_it_has_expired_or_its_key_is_gone_even_if_it_was_verified_before() {
+        let auth = auth();
+        let shared = auth.0.as_ref().expect("authentication is on");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+        let sign = |exp: u64| {
+            let claims = json!({ "aud": "notifications", "exp": exp });
+            let key = EncodingKey::from_secret(SECRET.as_bytes());
+            encode(&Header::new(Algorithm::HS256), &claims, &key).expect("a token")
+        };
+        let (lasting, ending) = (sign(now + 3600), sign(now - LEEWAY_SECONDS + 2));
+        for token in [&lasting, &lasting, &ending] {
+            assert!(auth.verify_token(Some(token)).is_ok());
+        }
+        assert_eq!(shared.keys.read().remembered.len(), 2);
+        let begun = std::time::Instant::now();
+        let refusal = loop {
+            match auth.verify_token(Some(&ending)) {
+                Err(refusal) => break refusal,
+                Ok(_) if begun.elapsed() > Duration::from_secs(60) => panic!("it never expires"),
+                Ok(_) => std::thread::yield_now(),
+            }
+        };
+        assert_eq!(refusal, TokenRefusal::Expired);
+        assert!(auth.verify_token(Some(&lasting)).is_ok());
+        let other = KeyMaterial::read(&AuthArgs {
+            auth_secret: Some("another secret of more than thirty-two bytes".to_owned().into()),
+            ..shared.args.clone()
+        });
+        *shared.keys.write() = Arc::new(other.and_then(KeyMaterial::into_keys).expect("keys"));
+        assert_eq!(auth.verify_token(Some(&lasting)).err(), Some(TokenRefusal::Invalid));
     }
 
     #[test]

@@ -26,7 +26,6 @@ use crate::{
     server::{
         admission::RequestPermit,
         budget::{Budget, BudgetExceeded, BudgetPermit},
-        replies::ShareOwner,
     },
 };
 
@@ -76,7 +75,7 @@ pub async fn read_body(request: Request) -> Result<(Parts, Bytes), Problem> {
     let (parts, body) = request.with_limited_body().into_parts();
     let extensions = &parts.extensions;
     let BodyBounds { timeout, memory } = extensions.get().cloned().unwrap_or_default();
-    let owner = extensions.get::<ShareOwner>().and_then(ShareOwner::name);
+    let owner = extensions.get().and_then(RequestPermit::owner);
     let announced = parts.headers.get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     // The upper size hint is the smaller of the limit and the announced length. If the limit is

@@ -12,7 +12,7 @@ use std::fmt;
 
 use axum::http::{HeaderMap, HeaderName};
 
-pub(crate) use otlp::{begin_span, flush_spans, init_exporter};
+pub(crate) use otlp::{RequestSpan, begin_span, flush_spans, init_exporter};
 pub use otlp::{is_recording, record_delivery};
 
 /// The header of a context, in requests and in records.

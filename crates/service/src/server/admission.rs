@@ -2,25 +2,16 @@
 //! at once. A queue would only delay them beyond their clients' time-outs and cost memory.
 
 use std::{
-    convert::Infallible,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
-use axum::{
-    Extension,
-    extract::{MatchedPath, Request},
-    http::{StatusCode, Uri},
-    response::{IntoResponse as _, Response},
-};
+use axum::http::{StatusCode, Uri};
 use parking_lot::Mutex;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout},
-};
-use tower::{Layer, Service, layer::layer_fn};
+use tokio::time::Instant;
 
 use crate::{
     auth::Caller,
@@ -44,53 +35,85 @@ pub(super) const ALWAYS_ADMITTED: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 /// A request's permit, in its extensions. A handler that waits for long releases it and takes a
 /// permit of its own kind.
 #[derive(Debug, Clone)]
-pub struct RequestPermit {
-    held: Arc<Mutex<HeldPermits>>,
-    shares: Budget<Arc<str>>,
-    metrics: Metrics,
+pub struct RequestPermit(Arc<PermitState>);
+
+#[derive(Debug)]
+struct PermitState {
+    admission: Admission,
+    held: Mutex<HeldPermits>,
+    /// Whose share the request, its body and its response count against. Authentication fills it in.
+    owner: OnceLock<Option<Arc<str>>>,
 }
 
-/// The permits of a request, which are returned when they are dropped.
+/// The permits of a request.
 #[derive(Debug, Default)]
 struct HeldPermits {
-    _request: Option<OwnedSemaphorePermit>,
-    /// Of the caller's share.
+    /// True if it counts against the requests under way.
+    is_counted: bool,
+    /// Of the caller's share, returned when it is dropped.
     share: Option<BudgetPermit<Arc<str>>>,
 }
 
 impl RequestPermit {
     /// Lets another request be admitted.
     pub fn release(&self) {
-        *self.held.lock() = HeldPermits::default();
+        self.0.release();
     }
 
-    /// Counts the request against the share of its caller, once the token is verified. 429 if the
-    /// caller has a quarter of all requests under way.
-    pub(crate) fn take_share(&self, caller: &Caller) -> Result<(), Problem> {
-        let Some(subject) = caller.subject() else { return Ok(()) };
-        let share = self.shares.take(Some(Arc::from(subject)), 1).map_err(|_| {
+    /// Counts the request, its body and its response against the share of its caller, once the token
+    /// is verified. 429 if the caller has a quarter of all requests under way.
+    pub(crate) fn count_caller(&self, caller: &Caller) -> Result<(), Problem> {
+        let subject = caller.shared_subject();
+        let _ = self.0.owner.set(subject.clone());
+        let Some(subject) = subject else { return Ok(()) };
+        let share = self.0.admission.0.shares.take(Some(subject), 1).map_err(|_| {
             self.count_shed("requests");
             let message = "Too many of your requests are under way; wait for their answers.";
             Problem::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(RETRY_DELAY)
         })?;
-        self.held.lock().share = Some(share);
+        self.0.held.lock().share = Some(share);
         Ok(())
+    }
+
+    /// The subject of the caller's token; `None` without one: a service, or authentication is off.
+    /// Requests without a caller, such as those that lack a token, share one share.
+    pub(crate) fn owner(&self) -> Option<Arc<str>> {
+        self.0.owner.get().cloned().unwrap_or_else(|| Some(Arc::from("")))
     }
 
     /// Counts the request as shed, by this reason.
     pub fn count_shed(&self, reason: &'static str) {
-        self.metrics.count_shed(reason);
+        self.0.admission.0.metrics.count_shed(reason);
     }
 }
 
+impl PermitState {
+    fn release(&self) {
+        let held = std::mem::take(&mut *self.held.lock());
+        if held.is_counted {
+            self.admission.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for PermitState {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// Counts the requests under way. A cheap handle, to be cloned.
 #[derive(Debug, Clone)]
-pub(crate) struct Admission {
+pub(crate) struct Admission(Arc<AdmissionState>);
+
+#[derive(Debug)]
+struct AdmissionState {
     metrics: Metrics,
-    permits: Arc<Semaphore>,
+    max_requests: usize,
+    under_way: AtomicUsize,
     shares: Budget<Arc<str>>,
-    deadline: Duration,
     /// When the last warning was logged, and the number of requests shed since.
-    last_warning: Arc<Mutex<(Option<Instant>, u64)>>,
+    last_warning: Mutex<(Option<Instant>, u64)>,
 }
 
 /// Marks the response to a shed request. There may be thousands a second: the request log has them
@@ -99,23 +122,19 @@ pub(crate) struct Admission {
 pub(crate) struct ShedRequest;
 
 impl Admission {
-    /// Admits up to `max_requests` at a time, each with `deadline` until its response begins.
-    pub(crate) fn new(max_requests: usize, deadline: Duration, metrics: Metrics) -> Self {
-        Self {
+    /// Admits up to `max_requests` at a time.
+    pub(crate) fn new(max_requests: usize, metrics: Metrics) -> Self {
+        Self(Arc::new(AdmissionState {
             metrics,
-            permits: Arc::new(Semaphore::new(max_requests)),
+            max_requests,
+            under_way: AtomicUsize::new(0),
             shares: Budget::new(max_requests),
-            deadline,
-            last_warning: Arc::default(),
-        }
-    }
-
-    pub(crate) fn into_layer<S>(self) -> impl Layer<S, Service = AdmissionService<S>> + Clone {
-        layer_fn(move |inner| AdmissionService { inner, admission: self.clone() })
+            last_warning: Mutex::default(),
+        }))
     }
 
     fn log_shedding(&self) {
-        let mut last_warning = self.last_warning.lock();
+        let mut last_warning = self.0.last_warning.lock();
         last_warning.1 += 1;
         if last_warning.0.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             tracing::warn!(
@@ -126,11 +145,8 @@ impl Admission {
         }
     }
 
-    fn try_admit(
-        &self,
-        uri: &Uri,
-        route: Option<&str>,
-    ) -> Result<Option<OwnedSemaphorePermit>, Problem> {
+    /// Admits a request to this route, or refuses it.
+    pub(crate) fn try_admit(&self, uri: &Uri, route: &str) -> Result<RequestPermit, Problem> {
         let length = uri.path_and_query().map_or(0, |path| path.as_str().len());
         if length > MAX_URI_BYTES {
             let message =
@@ -138,66 +154,27 @@ impl Admission {
             let problem = Problem::new(StatusCode::URI_TOO_LONG, message);
             return Err(problem.with("limit", MAX_URI_BYTES));
         }
-        if route.is_some_and(|route| ALWAYS_ADMITTED.contains(&route)) {
-            return Ok(None);
+        let is_counted = !ALWAYS_ADMITTED.contains(&route);
+        if is_counted && !self.count_one_more() {
+            self.0.metrics.count_shed("requests");
+            self.log_shedding();
+            let message = "Too many concurrent requests; try again shortly.";
+            return Err(Problem::unavailable(message, RETRY_DELAY));
         }
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            return Ok(Some(permit));
-        }
-        self.metrics.count_shed("requests");
-        self.log_shedding();
-        let message = "Too many concurrent requests; try again shortly.";
-        Err(Problem::unavailable(message, RETRY_DELAY))
-    }
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct AdmissionService<S> {
-    inner: S,
-    admission: Admission,
-}
-
-impl<S> Service<Request> for AdmissionService<S>
-where
-    S: Service<Request, Response = Response, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
+        Ok(RequestPermit(Arc::new(PermitState {
+            admission: self.clone(),
+            held: Mutex::new(HeldPermits { is_counted, share: None }),
+            owner: OnceLock::new(),
+        })))
     }
 
-    fn call(&mut self, mut request: Request) -> Self::Future {
-        let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-        let permit = match self.admission.try_admit(request.uri(), route) {
-            Ok(permit) => RequestPermit {
-                held: Arc::new(Mutex::new(HeldPermits { _request: permit, share: None })),
-                shares: self.admission.shares.clone(),
-                metrics: self.admission.metrics.clone(),
-            },
-            Err(problem) => {
-                let answer = (Extension(ShedRequest), problem).into_response();
-                return Box::pin(async { Ok(answer) });
-            }
-        };
-        request.extensions_mut().insert(permit.clone());
-        let deadline = self.admission.deadline;
-        let answer = self.inner.call(request);
-        Box::pin(async move {
-            let answer = timeout(deadline, answer).await;
-            // A handler may keep the extensions, but not the permit.
-            permit.release();
-            answer.unwrap_or_else(|_| {
-                permit.count_shed("deadline");
-                let message = format!(
-                    "No response within {} s; the outcome of the request is unknown.",
-                    deadline.as_secs_f64()
-                );
-                Ok(Problem::new(StatusCode::GATEWAY_TIMEOUT, message).into_response())
-            })
-        })
+    /// Returns false at the limit.
+    fn count_one_more(&self) -> bool {
+        let AdmissionState { under_way, max_requests, .. } = &*self.0;
+        let is_below = under_way.fetch_add(1, Ordering::Relaxed) < *max_requests;
+        if !is_below {
+            under_way.fetch_sub(1, Ordering::Relaxed);
+        }
+        is_below
     }
 }

@@ -1,26 +1,45 @@
-//! The open connections, to close those that have been idle longest when there are too many. One that
-//! is idle may hold the beginning of a request, in buffers of about 40 KiB.
+//! The open connections: closes those that send no request in time, and those that have been idle
+//! longest when there are too many. One that is idle may hold the beginning of a request, in buffers
+//! of about 40 KiB.
+//!
+//! Orders to a connection (close, drain, cut) wake that connection alone. A connection that serves
+//! requests waits in no list that others share, and has no timer.
 
 use std::{
     collections::HashMap,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
-    time::Instant,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
 };
 
-use axum::body::Body;
+use axum::{body::Body, http::Version};
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 /// Of the open connections, one in so many is closed at a time, so that the search for idle ones is
 /// not repeated for each connection that waits.
 const CLOSED_AT_ONCE: usize = 100;
+
+/// Bounds of the interval at which overdue connections are looked for.
+const MIN_OVERDUE_INTERVAL: Duration = Duration::from_millis(10);
+const MAX_OVERDUE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// An order to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// To close if no request is under way.
+    CloseIfIdle = 1,
+    /// To take no further request.
+    Drain = 2,
+    /// To close at once.
+    Cut = 4,
+}
 
 /// All connections that hyper serves.
 #[derive(Debug)]
@@ -41,7 +60,13 @@ pub(crate) struct Activity {
     requests: AtomicUsize,
     /// Milliseconds from `started` until the last request ended, or the connection opened.
     idle_since_ms: AtomicU64,
-    closing: Notify,
+    /// True once it has sent a request.
+    asked: AtomicBool,
+    /// True for HTTP/2, whose idle connections are kept: pings show that the client is there.
+    keeps_idle: AtomicBool,
+    /// The orders that it has not taken yet, one bit each.
+    orders: AtomicU8,
+    waker: AtomicWaker,
 }
 
 /// Keeps a connection among the open ones until it is dropped.
@@ -65,7 +90,10 @@ impl OpenConnections {
             busy: Arc::clone(&self.busy),
             requests: AtomicUsize::new(0),
             idle_since_ms: AtomicU64::new(elapsed_ms(self.started)),
-            closing: Notify::new(),
+            asked: AtomicBool::new(false),
+            keeps_idle: AtomicBool::new(false),
+            orders: AtomicU8::new(0),
+            waker: AtomicWaker::new(),
         });
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         self.open.lock().insert(number, Arc::clone(&activity));
@@ -90,8 +118,36 @@ impl OpenConnections {
             idle.select_nth_unstable_by_key(count - 1, |(since, _)| *since);
         }
         idle.truncate(count);
-        idle.iter().for_each(|(_, activity)| activity.closing.notify_one());
+        idle.iter().for_each(|(_, activity)| activity.give_order(Order::CloseIfIdle));
         count
+    }
+
+    /// Gives every connection an order.
+    pub(crate) fn order_all(&self, order: Order) {
+        self.open.lock().values().for_each(|activity| activity.give_order(order));
+    }
+
+    /// Closes, for ever, connections that send no first request within `header_timeout`, and those of
+    /// HTTP/1 that send no further one within `idle_timeout`. Each ends up to an eighth of the shorter
+    /// time later, and at most a second.
+    pub(crate) async fn close_overdue(&self, header_timeout: Duration, idle_timeout: Duration) {
+        let interval = header_timeout.min(idle_timeout) / 8;
+        let interval = interval.clamp(MIN_OVERDUE_INTERVAL, MAX_OVERDUE_INTERVAL);
+        let (header_ms, idle_ms) = (to_ms(header_timeout), to_ms(idle_timeout));
+        loop {
+            tokio::time::sleep(interval).await;
+            let now_ms = elapsed_ms(self.started);
+            for activity in self.open.lock().values().filter(|activity| activity.is_idle()) {
+                let asked = activity.asked.load(Ordering::Relaxed);
+                let keeps_idle = activity.keeps_idle.load(Ordering::Relaxed);
+                let idle_for_ms =
+                    now_ms.saturating_sub(activity.idle_since_ms.load(Ordering::Relaxed));
+                let limit_ms = if asked { idle_ms } else { header_ms };
+                if idle_for_ms >= limit_ms && !keeps_idle {
+                    activity.give_order(Order::CloseIfIdle);
+                }
+            }
+        }
     }
 }
 
@@ -106,17 +162,40 @@ impl Activity {
         self.requests.load(Ordering::Relaxed) == 0
     }
 
-    /// Resolves when this connection is to make room for others.
-    pub(crate) async fn closing(&self) {
-        self.closing.notified().await;
+    fn give_order(&self, order: Order) {
+        self.orders.fetch_or(order as u8, Ordering::AcqRel);
+        self.waker.wake();
+    }
+
+    /// Takes the orders given since the last call, and wakes `waker` at the next one.
+    pub(crate) fn take_orders(&self, waker: &Waker) -> Orders {
+        self.waker.register(waker);
+        if self.orders.load(Ordering::Acquire) == 0 {
+            return Orders(0);
+        }
+        Orders(self.orders.swap(0, Ordering::AcqRel))
     }
 
     /// Counts a request until the guard is dropped.
-    pub(crate) fn begin_request(self: &Arc<Self>) -> RequestGuard {
+    pub(crate) fn begin_request(self: &Arc<Self>, version: Version) -> RequestGuard {
+        if !self.asked.load(Ordering::Relaxed) {
+            self.keeps_idle.store(version == Version::HTTP_2, Ordering::Relaxed);
+            self.asked.store(true, Ordering::Relaxed);
+        }
         if self.requests.fetch_add(1, Ordering::Relaxed) == 0 {
             self.busy.fetch_add(1, Ordering::Relaxed);
         }
         RequestGuard(Arc::clone(self))
+    }
+}
+
+/// The orders that a connection takes at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Orders(u8);
+
+impl Orders {
+    pub(crate) fn has(self, order: Order) -> bool {
+        self.0 & order as u8 != 0
     }
 }
 
@@ -134,7 +213,11 @@ impl Drop for RequestGuard {
 }
 
 fn elapsed_ms(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    to_ms(since.elapsed())
+}
+
+fn to_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A response's body. The request is under way until hyper drops it.
@@ -165,8 +248,6 @@ impl hyper::body::Body for GuardedBody {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
-
     use super::*;
 
     #[test]
@@ -176,10 +257,13 @@ mod tests {
         for (connection, since) in opened.iter().zip([1, 3, 2]) {
             connection.activity.idle_since_ms.store(since, Ordering::Relaxed);
         }
-        let busy = [opened[0].activity.begin_request(), opened[0].activity.begin_request()];
+        let begin = || opened[0].activity.begin_request(Version::HTTP_11);
+        let busy = [begin(), begin()];
         assert_eq!(connections.count_idle(), 2);
         assert_eq!(connections.close_idle(), 1);
-        let is_closing = |index: usize| opened[index].activity.closing().now_or_never().is_some();
+        let is_closing = |index: usize| {
+            opened[index].activity.take_orders(Waker::noop()).has(Order::CloseIfIdle)
+        };
         assert_eq!([0, 1, 2].map(is_closing), [false, false, true]);
         drop(busy);
         assert_eq!(connections.count_idle(), 3);

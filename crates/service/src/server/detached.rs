@@ -80,9 +80,23 @@ impl DetachedConnection {
         }
     }
 
+    /// Polls hyper's connection until it ends or its body can be detached, which then must be dropped.
+    pub(crate) fn poll_until_detached<C: Future>(
+        &self,
+        connection: Pin<&mut C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<C::Output, (TcpStream, Body)>> {
+        match connection.poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(Ok(ended)),
+            Poll::Pending => {
+                self.take_parts().map_or(Poll::Pending, |taken| Poll::Ready(Err(taken)))
+            }
+        }
+    }
+
     /// The connection and its body, once hyper has flushed the head. hyper's side must then be
     /// dropped.
-    pub(crate) fn take_parts(&self) -> Option<(TcpStream, Body)> {
+    fn take_parts(&self) -> Option<(TcpStream, Body)> {
         if !self.flushed.load(Ordering::Relaxed) {
             return None;
         }
@@ -223,18 +237,4 @@ impl AsyncWrite for HyperIo {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> IoPoll<()> {
         self.poll_stream(|stream| stream.poll_shutdown(cx))
     }
-}
-
-/// Polls hyper's connection until it ends or its body can be detached.
-pub(crate) async fn run_until_detached<C: Future>(
-    mut connection: Pin<&mut C>,
-    detached: &DetachedConnection,
-) -> Result<C::Output, (TcpStream, Body)> {
-    std::future::poll_fn(|context| match connection.as_mut().poll(context) {
-        Poll::Ready(ended) => Poll::Ready(Ok(ended)),
-        Poll::Pending => {
-            detached.take_parts().map_or(Poll::Pending, |taken| Poll::Ready(Err(taken)))
-        }
-    })
-    .await
 }

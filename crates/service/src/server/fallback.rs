@@ -1,7 +1,7 @@
 //! Problem bodies for errors without a handler: an unknown route, a wrong method, a panic, a limit
 //! of a layer. They make every error look the same.
 
-use std::{any::Any, convert::Infallible, time::Duration};
+use std::{any::Any, time::Duration};
 
 use axum::{
     body::Body,
@@ -15,13 +15,16 @@ use crate::problem::{self, Problem};
 /// Bounds the foreign text that becomes a message; axum's own rejections are a sentence.
 const MAX_TEXT_BYTES: u64 = 1024;
 
-/// Turns an error response with an empty or plain-text body, as axum and tower write them, into a
-/// problem with the same status and headers, such as `Allow`. For `ServiceBuilder::and_then`.
-pub(crate) async fn problem_bodies(response: Response) -> Result<Response, Infallible> {
+/// Returns true for an error response with an empty or plain-text body, as axum writes them.
+pub(crate) fn lacks_problem_body(response: &Response) -> bool {
     let status = response.status();
-    if !(status.is_client_error() || status.is_server_error()) || has_own_body(response.headers()) {
-        return Ok(response);
-    }
+    (status.is_client_error() || status.is_server_error()) && !has_own_body(response.headers())
+}
+
+/// Turns an error response that [lacks a problem's body](lacks_problem_body) into a problem with the
+/// same status and headers, such as `Allow`.
+pub(crate) async fn write_problem_body(response: Response) -> Response {
+    let status = response.status();
     let (mut parts, body) = response.into_parts();
     let text = read_short_text(body).await;
     // Texts about client errors may be sent; texts about ours are only logged.
@@ -50,11 +53,10 @@ pub(crate) async fn problem_bodies(response: Response) -> Result<Response, Infal
     for (name, value) in &parts.headers {
         response.headers_mut().append(name, value.clone());
     }
-    Ok(response)
+    response
 }
 
-/// 500 for a panic in a handler, which the hook of `init_logging` logs. For
-/// `CatchPanicLayer::custom`.
+/// 500 for a panic in a handler, which the hook of `init_logging` logs.
 pub(crate) fn respond_to_panic(_: Box<dyn Any + Send + 'static>) -> Response {
     Problem::internal().into_response()
 }
@@ -102,7 +104,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_wrong_here_is_not_told() {
         let response = (StatusCode::BAD_GATEWAY, "connection to 10.0.0.7 refused").into_response();
-        let response = problem_bodies(response).await.unwrap_or_default();
+        let response = write_problem_body(response).await;
         let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.expect("a body");
         let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
         assert_eq!(body["status"], 502);

@@ -3,23 +3,16 @@
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset},
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
-use axum::{
-    Extension, Router,
-    body::Body,
-    extract::DefaultBodyLimit,
-    http::{HeaderName, HeaderValue, Request, header},
-    response::{IntoResponse as _, Response},
-};
-use hyper::body::Incoming;
+use axum::{Router, body::Body, http::Request};
+use hyper::body::{Body as _, Incoming};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -30,21 +23,14 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::{Service as _, ServiceBuilder};
-use tower_http::catch_panic::CatchPanicLayer;
+use tower::Service as _;
 
 use crate::{
-    extract::BodyBounds,
     ops::metrics::Metrics,
-    server::admission::Admission,
-    server::connections::{GuardedBody, OpenConnections},
+    server::connections::{GuardedBody, OpenConnection, OpenConnections, Order},
     server::detached::{self, DetachedConnection},
-    server::fallback,
-    server::gate::gate,
+    server::layer::ServerLayer,
     server::limits::{HttpLimits, MIN_HEADER_BYTES},
-    server::replies::count_replies,
-    server::request_log::log_requests,
-    server::request_rules,
 };
 
 /// Concurrent requests of an HTTP/2 connection: peers forward many streams over one.
@@ -65,42 +51,9 @@ const CLOSE_IDLE_INTERVAL: Duration = Duration::from_millis(100);
 /// Bounds the wait for tasks that were cut off.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Wraps a router in the layers of every service: request log, security headers, problem bodies,
-/// panic handler, rules of HTTP, admission, limits of bodies and of responses. Call it last, after all
-/// routes.
-///
-/// A response's own security headers win. The body limits apply to extractors: a handler that
-/// streams its body must bound it itself.
+/// Wraps a router in the [`ServerLayer`] of every service. Call it last, after all routes.
 pub fn add_layers(router: Router, limits: &HttpLimits, metrics: &Metrics) -> Router {
-    let admission = Admission::new(limits.max_requests, limits.request_timeout, metrics.clone());
-    router.layer(
-        ServiceBuilder::new()
-            .layer(log_requests(metrics.clone()))
-            .layer(count_replies(limits.max_replies_bytes, metrics.clone()))
-            .map_response(add_security_headers)
-            .and_then(fallback::problem_bodies)
-            .map_response(|response: axum::http::Response<_>| response.into_response())
-            .layer(CatchPanicLayer::custom(fallback::respond_to_panic))
-            .layer(gate(request_rules::refuse_broken_rules))
-            .layer(admission.into_layer())
-            .layer(DefaultBodyLimit::max(limits.max_body_bytes))
-            .layer(Extension(BodyBounds::new(limits.body_timeout, limits.max_bodies_bytes))),
-    )
-}
-
-/// Forbids framing, cross-origin loads (CORP) and MIME sniffing.
-const SECURITY_HEADERS: [(HeaderName, &str); 4] = [
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::REFERRER_POLICY, "no-referrer"),
-    (header::X_FRAME_OPTIONS, "DENY"),
-    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-];
-
-fn add_security_headers(mut response: Response) -> Response {
-    for (name, value) in SECURITY_HEADERS {
-        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
-    }
-    response
+    router.layer(ServerLayer::new(limits, metrics))
 }
 
 /// Serves `app` over HTTP/1.1 and HTTP/2 without TLS (prior knowledge) until `shutdown` is
@@ -121,7 +74,6 @@ pub async fn serve_app(
         // Builds every route now, instead of at each request.
         app: app.with_state(()),
         protocol: build_protocol(&limits),
-        header_timeout: limits.header_timeout,
         write_timeout: limits.write_timeout,
         max_idle: limits.max_idle_connections,
         open: OpenConnections::new(),
@@ -131,15 +83,33 @@ pub async fn serve_app(
         cut: CancellationToken::new(),
     });
     let connections = TaskTracker::new();
-    accept_connections(&listener, &server, &connections).await;
-    drop(listener);
-    connections.close();
+    let overdue = server.open.close_overdue(limits.header_timeout, limits.idle_timeout);
+    let serving = async {
+        accept_connections(&listener, &server, &connections).await;
+        drop(listener);
+        connections.close();
+        drain_connections(&server, &connections, limits.drain_timeout).await;
+    };
+    tokio::select! {
+        () = serving => (),
+        () = overdue => (),
+    }
+}
+
+/// Lets requests finish within the time-out, and closes the rest.
+async fn drain_connections(
+    server: &Server,
+    connections: &TaskTracker,
+    drain_timeout: Duration,
+) {
+    server.open.order_all(Order::Drain);
     tracing::debug!(http.connections = connections.len(), "draining");
-    if timeout(limits.drain_timeout, connections.wait()).await.is_err() {
+    if timeout(drain_timeout, connections.wait()).await.is_err() {
         tracing::warn!(
             http.connections = connections.len(),
             "cutting connections off at the drain deadline"
         );
+        server.open.order_all(Order::Cut);
         server.cut.cancel();
         let _ = timeout(CUT_TIMEOUT, connections.wait()).await;
     }
@@ -148,7 +118,6 @@ pub async fn serve_app(
 struct Server {
     app: Router,
     protocol: auto::Builder<TokioExecutor>,
-    header_timeout: Duration,
     write_timeout: Duration,
     /// The most connections without a request under way.
     max_idle: usize,
@@ -159,7 +128,7 @@ struct Server {
     metrics: Metrics,
     /// Cancelled at shutdown: no further request on any connection.
     shutdown: CancellationToken,
-    /// Cancelled at the drain deadline.
+    /// Cancelled at the drain deadline, for detached connections.
     cut: CancellationToken,
 }
 
@@ -190,12 +159,8 @@ impl Server {
 fn build_protocol(limits: &HttpLimits) -> auto::Builder<TokioExecutor> {
     let mut protocol = auto::Builder::new(TokioExecutor::new());
     let header_bytes = limits.max_header_bytes.max(MIN_HEADER_BYTES);
-    protocol
-        .http1()
-        .timer(TokioTimer::new())
-        // hyper counts from the end of the last response, so this is also the idle time-out.
-        .header_read_timeout(limits.idle_timeout)
-        .max_buf_size(header_bytes);
+    // hyper would allocate and arm a timer for each request; `close_overdue` stands for it.
+    protocol.http1().header_read_timeout(None).max_buf_size(header_bytes);
     protocol
         .http2()
         .timer(TokioTimer::new())
@@ -235,9 +200,14 @@ async fn accept_connections(
                 if server.open.count_idle() >= server.max_idle {
                     server.open.close_idle();
                 }
-                let connection =
-                    serve_connection(Arc::clone(server), connections.clone(), stream, permit);
-                connections.spawn(connection);
+                let (server, open) = (Arc::clone(server), server.open.add());
+                connections.spawn(serve_connection(
+                    server,
+                    connections.clone(),
+                    stream,
+                    permit,
+                    open,
+                ));
             }
             // Only this connection failed.
             (Err(error), _)
@@ -271,22 +241,24 @@ async fn serve_connection(
     connections: TaskTracker,
     stream: TcpStream,
     permit: Option<OwnedSemaphorePermit>,
+    open: OpenConnection,
 ) {
     // Events are small writes, which Nagle's algorithm would delay.
     let _ = stream.set_nodelay(true);
     let present = server.metrics.traffic().count_connection();
-    let asked = Arc::new(AtomicBool::new(false));
-    let open = server.open.add();
     let detached = DetachedConnection::new(stream);
     let service = {
-        let (app, asked, detached) =
-            (server.app.clone(), Arc::clone(&asked), Arc::clone(&detached));
+        let (app, detached) = (server.app.clone(), Arc::clone(&detached));
         let activity = Arc::clone(&open.activity);
         hyper::service::service_fn(move |request: Request<Incoming>| {
-            asked.store(true, Ordering::Relaxed);
-            let guard = activity.begin_request();
+            let guard = activity.begin_request(request.version());
             let detached = DetachedConnection::can_detach(&request).then(|| Arc::clone(&detached));
-            let answer = app.clone().call(request.map(Body::new));
+            // An empty body needs no box.
+            let request = request.map(|body| match body.is_end_stream() {
+                true => Body::empty(),
+                false => Body::new(body),
+            });
+            let answer = app.clone().call(request);
             async move {
                 let mut answer = answer.await?;
                 if let Some(detached) = detached {
@@ -298,49 +270,32 @@ async fn serve_connection(
     };
     let io = TokioIo::new(detached.hyper_io(server.write_timeout));
     let mut connection = pin!(server.protocol.serve_connection_with_upgrades(io, service));
-    // hyper's time-out starts only once it knows the protocol, and must be as long as the idle
-    // time-out.
-    let mut first_request = pin!(sleep(server.header_timeout));
-    let mut waiting = true;
-    let mut draining = false;
-    loop {
-        tokio::select! {
-            biased;
-            ended = detached::run_until_detached(connection.as_mut(), &detached) => {
-                match ended {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => {
-                        tracing::debug!(target: "http", %error, "a connection failed");
-                    }
-                    Err((stream, body)) => {
-                        let (timeout, cut) = (server.write_timeout, server.cut.clone());
-                        let written = detached::write_body(stream, body, timeout, cut);
-                        connections.spawn(async move {
-                            let _present = (permit, present);
-                            written.await;
-                        });
-                    }
-                }
-                return;
-            }
-            () = first_request.as_mut(), if waiting => {
-                waiting = false;
-                if !asked.load(Ordering::Relaxed) {
-                    tracing::debug!(target: "http", "a connection sent no request in time");
-                    return;
-                }
-            }
-            () = open.activity.closing() => {
-                if open.activity.is_idle() {
-                    tracing::debug!(target: "http", "closed an idle connection for another one");
-                    return;
-                }
-            }
-            () = server.shutdown.cancelled(), if !draining => {
-                draining = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = server.cut.cancelled() => return,
+    let ended = poll_fn(|cx| {
+        let orders = open.activity.take_orders(cx.waker());
+        if orders.has(Order::Cut) {
+            return Poll::Ready(None);
+        }
+        if orders.has(Order::CloseIfIdle) && open.activity.is_idle() {
+            tracing::debug!(target: "http", "closed a connection without a request");
+            return Poll::Ready(None);
+        }
+        if orders.has(Order::Drain) {
+            connection.as_mut().graceful_shutdown();
+        }
+        detached.poll_until_detached(connection.as_mut(), cx).map(Some)
+    });
+    match ended.await {
+        None | Some(Ok(Ok(()))) => {}
+        Some(Ok(Err(error))) => {
+            tracing::debug!(target: "http", %error, "a connection failed");
+        }
+        Some(Err((stream, body))) => {
+            let (timeout, cut) = (server.write_timeout, server.cut.clone());
+            let written = detached::write_body(stream, body, timeout, cut);
+            connections.spawn(async move {
+                let _present = (permit, present);
+                written.await;
+            });
         }
     }
 }

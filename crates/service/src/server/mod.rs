@@ -4,6 +4,7 @@ pub mod listen;
 pub mod limits;
 pub mod http;
 pub mod detached;
+pub mod layer;
 pub(crate) mod request_log;
 mod request_rules;
 pub mod admission;

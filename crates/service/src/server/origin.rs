@@ -1,16 +1,17 @@
 //! Checks of the `Origin` header (RFC 6454). A browser lets any page send forms and open WebSockets
 //! to any address, loopback included; other clients send no `Origin`.
 
-use std::net::IpAddr;
-
-use axum::{
-    Router,
-    extract::Request,
-    http::{HeaderMap, HeaderValue, StatusCode, Uri, header, uri::Authority},
-    response::IntoResponse as _,
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
 };
 
-use crate::{problem::Problem, server::gate::gate};
+use axum::{
+    extract::Request,
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header, uri::Authority},
+};
+
+use crate::problem::Problem;
 
 /// Returns true if the request has no `Origin`, or that of its own host.
 #[must_use]
@@ -20,33 +21,42 @@ pub fn is_own(headers: &HeaderMap, uri: &Uri) -> bool {
     origin.is_some_and(|(_, authority)| Some(authority) == requested_host(headers, uri))
 }
 
-/// For services without authentication. Answers 403
+/// The rule of services without authentication. It answers 403
 ///
 /// - to requests that may change state from another origin, unless `allowed` accepts it;
 /// - where only loopback is listened to (`local`), to requests for another host name: with DNS
 ///   rebinding, a name that points at 127.0.0.1 would give a page this origin.
-pub fn refuse_foreign_origins(
-    routes: Router,
+#[derive(Clone)]
+pub struct OriginRule {
     local: bool,
-    allowed: impl Fn(&HeaderValue) -> bool + Clone + Send + Sync + 'static,
-) -> Router {
-    routes.layer(gate(move |request: &mut Request| {
-        let origin = request.headers().get(header::ORIGIN);
+    allowed: Arc<dyn Fn(&HeaderValue) -> bool + Send + Sync>,
+}
+
+impl OriginRule {
+    /// The rule, for a listener that only this machine reaches if `local`.
+    pub fn new(
+        local: bool,
+        allowed: impl Fn(&HeaderValue) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self { local, allowed: Arc::new(allowed) }
+    }
+
+    pub(crate) fn check(&self, request: &Request) -> Result<(), Problem> {
+        let (headers, uri) = (request.headers(), request.uri());
+        let origin = headers.get(header::ORIGIN);
         let fine = request.method().is_safe()
-            || is_own(request.headers(), request.uri())
-            || origin.is_some_and(&allowed);
+            || is_own(headers, uri)
+            || origin.is_some_and(|origin| (self.allowed)(origin));
         if !fine {
-            Some(foreign_origin().into_response())
-        } else if local
-            && !requested_host(request.headers(), request.uri()).is_none_or(is_this_machine)
-        {
+            return Err(foreign_origin());
+        }
+        if self.local && !requested_host(headers, uri).is_none_or(is_this_machine) {
             let message =
                 "Without authentication, only requests to localhost or an IP address are accepted";
-            Some(Problem::new(StatusCode::FORBIDDEN, message).into_response())
-        } else {
-            None
+            return Err(Problem::new(StatusCode::FORBIDDEN, message));
         }
-    }))
+        Ok(())
+    }
 }
 
 /// The `Host`, with its port. HTTP/2 has it in the request line.
@@ -58,6 +68,11 @@ fn requested_host<'r>(headers: &'r HeaderMap, uri: &'r Uri) -> Option<&'r str> {
 /// Returns true if the host is an IP address or a name that always means this machine (RFC 6761,
 /// section 6.3).
 fn is_this_machine(host: &str) -> bool {
+    // What nearly all are. `Authority` allocates.
+    let (name, _) = host.split_once(':').unwrap_or((host, ""));
+    if name == "localhost" || name.parse::<Ipv4Addr>().is_ok() {
+        return true;
+    }
     let Ok(authority) = host.parse::<Authority>() else { return false };
     let name = authority.host().trim_matches(['[', ']']).to_ascii_lowercase();
     name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok()

@@ -2,9 +2,8 @@
 //! keeps its bytes, so each takes permits for them until the last one is with the kernel.
 
 use std::{
-    convert::Infallible,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -12,19 +11,16 @@ use std::{
 use axum::{
     Extension,
     body::Body,
-    extract::{MatchedPath, Request},
     http::{Method, StatusCode},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
 use hyper::body::{Body as _, Frame, SizeHint};
-use tower::{Layer, Service, layer::layer_fn};
 
 use crate::{
-    auth::Caller,
     ops::metrics::Metrics,
     problem::Problem,
-    server::admission::{ALWAYS_ADMITTED, ShedRequest},
+    server::admission::{ALWAYS_ADMITTED, RequestPermit, ShedRequest},
     server::budget::{Budget, BudgetExceeded, BudgetPermit},
 };
 
@@ -36,83 +32,46 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 type ReplyPermit = BudgetPermit<Arc<str>>;
 
-/// Whose share a request's body and response count against, in the request's extensions.
-/// Authentication fills it in.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct ShareOwner(Arc<OnceLock<Option<Arc<str>>>>);
-
-impl ShareOwner {
-    pub(crate) fn set_caller(&self, caller: &Caller) {
-        let _ = self.0.set(caller.subject().map(Arc::from));
-    }
-
-    /// The subject of the caller's token; `None` without one: a service, or authentication is off.
-    /// Requests without a caller, such as those that lack a token, share one share.
-    pub(crate) fn name(&self) -> Option<Arc<str>> {
-        self.0.get().cloned().unwrap_or_else(|| Some(Arc::from("")))
-    }
-}
-
-/// Counts the bytes of responses against a budget of `max_bytes`. Responses of unknown length are
-/// streams, which have limits of their own.
-pub(crate) fn count_replies<S>(
-    max_bytes: usize,
-    metrics: Metrics,
-) -> impl Layer<S, Service = ReplyService<S>> + Clone {
-    let budget = Budget::new(max_bytes);
-    layer_fn(move |inner| ReplyService { inner, budget: budget.clone(), metrics: metrics.clone() })
-}
-
+/// The budget of the bytes of responses. Responses of unknown length are streams, which have limits
+/// of their own.
 #[derive(Debug, Clone)]
-pub(crate) struct ReplyService<S> {
-    inner: S,
-    budget: Budget<Arc<str>>,
+pub(crate) struct ReplyBudget {
+    bytes: Budget<Arc<str>>,
     metrics: Metrics,
 }
 
-impl<S> Service<Request> for ReplyService<S>
-where
-    S: Service<Request, Response = Response, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
+impl ReplyBudget {
+    pub(crate) fn new(max_bytes: usize, metrics: Metrics) -> Self {
+        Self { bytes: Budget::new(max_bytes), metrics }
     }
 
-    fn call(&mut self, mut request: Request) -> Self::Future {
-        let route = request.extensions().get::<MatchedPath>();
-        let is_refusable = request.method() == Method::GET
-            && !route.is_some_and(|route| ALWAYS_ADMITTED.contains(&route.as_str()));
-        let owner = ShareOwner::default();
-        request.extensions_mut().insert(owner.clone());
-        let (budget, metrics) = (self.budget.clone(), self.metrics.clone());
-        let answer = self.inner.call(request);
-        Box::pin(async move {
-            let response = answer.await?;
-            let Some(bytes) = response.body().size_hint().exact() else { return Ok(response) };
-            if bytes == 0 {
-                return Ok(response);
+    /// Counts the bytes of a response until they are written. The response to a `GET` is refused if
+    /// there is no memory for it; a refusal would deny what another method has done already.
+    pub(crate) fn count_reply(
+        &self,
+        response: Response,
+        method: &Method,
+        route: &str,
+        permit: Option<&RequestPermit>,
+    ) -> Response {
+        let bytes = response.body().size_hint().exact().unwrap_or_default();
+        if bytes == 0 {
+            return response;
+        }
+        let amount = usize::try_from(bytes).unwrap_or(usize::MAX).saturating_add(OVERHEAD_BYTES);
+        let owner = permit.map_or_else(|| Some(Arc::from("")), RequestPermit::owner);
+        let permit = if method == Method::GET && !ALWAYS_ADMITTED.contains(&route) {
+            self.bytes.take(owner, amount)
+        } else {
+            Ok(self.bytes.take_anyway(owner, amount))
+        };
+        match permit {
+            Ok(permit) => response.map(|body| Body::new(CountedBody::new(body, permit))),
+            Err(exceeded) => {
+                self.metrics.count_shed("replies");
+                (Extension(ShedRequest), memory_problem(exceeded)).into_response()
             }
-            let amount =
-                usize::try_from(bytes).unwrap_or(usize::MAX).saturating_add(OVERHEAD_BYTES);
-            // A refusal would deny what another method has done already.
-            let permit = if is_refusable {
-                budget.take(owner.name(), amount)
-            } else {
-                Ok(budget.take_anyway(owner.name(), amount))
-            };
-            Ok(match permit {
-                Ok(permit) => response.map(|body| Body::new(CountedBody::new(body, permit))),
-                Err(exceeded) => {
-                    metrics.count_shed("replies");
-                    (Extension(ShedRequest), memory_problem(exceeded)).into_response()
-                }
-            })
-        })
+        }
     }
 }
 

@@ -8,19 +8,16 @@ use axum::{
         header::{CONTENT_ENCODING, CONTENT_TYPE, HOST},
         uri::Authority,
     },
-    response::{IntoResponse as _, Response},
 };
 use hyper::body::Body as _;
 
 use crate::problem::Problem;
 
-/// The response to a request that breaks a rule. For [`gate`](super::gate::gate).
-pub(crate) fn refuse_broken_rules(request: &mut Request) -> Option<Response> {
+/// Checks all of them.
+pub(crate) fn check_rules(request: &Request) -> Result<(), Problem> {
     let headers = request.headers();
-    let checked = check_host(headers, request.version()).and_then(|()| {
-        if request.body().is_end_stream() { Ok(()) } else { check_content(headers) }
-    });
-    checked.err().map(Problem::into_response)
+    check_host(headers, request.version())?;
+    if request.body().is_end_stream() { Ok(()) } else { check_content(headers) }
 }
 
 /// RFC 9112, section 3.2: a request of HTTP/1.1 without `Host` is answered 400, and so is one with
@@ -41,6 +38,15 @@ fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Problem> {
 /// Empty is for URLs without a host (RFC 9110, section 7.2).
 fn is_host(value: &HeaderValue) -> bool {
     let Ok(text) = value.to_str() else { return false };
+    // What nearly all are: a name or an IPv4 address, and a port. `Authority` allocates.
+    let (name, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    if !name.is_empty()
+        && name.bytes().all(is_name_byte)
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        return true;
+    }
     let authority = text.parse::<Authority>();
     let is_host = |authority: &Authority| {
         let port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
@@ -88,7 +94,7 @@ mod tests {
             let name = header::HeaderName::from_bytes(name.as_bytes()).expect("a name");
             request.headers_mut().append(name, value.parse().expect("a value"));
         }
-        refuse_broken_rules(&mut request).map_or(200, |response| response.status().as_u16())
+        check_rules(&request).map_or_else(|problem| problem.status().as_u16(), |()| 200)
     }
 
     #[test]
@@ -98,7 +104,7 @@ mod tests {
         {
             assert_eq!(one(host), 200, "{host:?}");
         }
-        for host in ["a b", "user@localhost", "localhost:x", "http://localhost", "a/b"] {
+        for host in ["a b", "a:1:2", "user@localhost", "localhost:x", "http://localhost", "a/b"] {
             assert_eq!(one(host), 400, "{host:?}");
         }
         assert_eq!(status(Version::HTTP_11, &[]), 400);
@@ -134,7 +140,7 @@ mod tests {
     #[test]
     fn a_request_without_content_may_say_anything_about_it() {
         let request = Request::get("/").header("host", "a").header("content-encoding", "gzip");
-        let mut request = request.body(Body::empty()).expect("a request");
-        assert!(refuse_broken_rules(&mut request).is_none());
+        let request = request.body(Body::empty()).expect("a request");
+        assert!(check_rules(&request).is_ok());
     }
 }

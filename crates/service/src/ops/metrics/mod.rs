@@ -28,6 +28,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub use catalogue::{Catalogue, MetricDescription};
 pub use names::*;
 pub use scrape::Scrape;
+pub(crate) use traffic::RouteTraffic;
 use traffic::Traffic;
 
 /// Bucket bounds of durations, in seconds.

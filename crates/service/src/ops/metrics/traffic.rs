@@ -1,5 +1,5 @@
-//! Requests and connections of one service. On the path of every request, so the handles of each
-//! route, method and status are cached.
+//! Requests and connections of one service. On the path of every request, so a route's handles are
+//! looked up once and then kept by the layer in front of the route.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -16,13 +16,16 @@ pub(crate) struct Traffic {
     /// An open connection holds a clone.
     connections: Arc<()>,
     /// By matched route.
-    routes: RwLock<HashMap<Box<str>, Route>>,
+    routes: RwLock<HashMap<Box<str>, Arc<RouteTraffic>>>,
 }
 
-struct Route {
+/// The requests of one route.
+pub(crate) struct RouteTraffic {
+    service: &'static str,
+    name: Box<str>,
     seconds: Histogram,
-    /// By method label and status.
-    answered: HashMap<(&'static str, StatusCode), Counter>,
+    /// By method label and status, which are few.
+    answered: RwLock<Vec<((&'static str, StatusCode), Counter)>>,
 }
 
 impl Traffic {
@@ -40,39 +43,19 @@ impl Traffic {
         Arc::clone(&self.requests)
     }
 
-    /// Records that a response began `took` after its request.
-    pub(crate) fn record_response(
-        &self,
-        method: &Method,
-        route: &str,
-        status: StatusCode,
-        took: Duration,
-    ) {
-        let key = (method_label(method), status);
-        let known = self.routes.read().get(route).is_some_and(|route| {
-            let Some(answered) = route.answered.get(&key) else { return false };
-            answered.increment(1);
-            route.seconds.record(took);
-            true
-        });
-        if !known {
-            self.register_handles(key, route);
-            self.record_response(method, route, status, took);
+    /// The requests of this route.
+    pub(crate) fn route(&self, name: &str) -> Arc<RouteTraffic> {
+        if let Some(route) = self.routes.read().get(name) {
+            return Arc::clone(route);
         }
-    }
-
-    /// Registers the missing handles.
-    fn register_handles(&self, (method, status): (&'static str, StatusCode), route: &str) {
-        let (service, label) = (self.service, route.to_owned());
+        let service = self.service;
         let mut routes = self.routes.write();
-        let route = routes.entry(route.into()).or_insert_with(|| Route {
-            seconds: histogram!(HTTP_SECONDS, "service" => service, "route" => label.clone()),
-            answered: HashMap::new(),
+        let route = routes.entry(name.into()).or_insert_with(|| {
+            let seconds = histogram!(HTTP_SECONDS, "service" => service, "route" => name.to_owned());
+            let answered = RwLock::default();
+            Arc::new(RouteTraffic { service, name: name.into(), seconds, answered })
         });
-        route.answered.entry((method, status)).or_insert_with(|| {
-            counter!(HTTP_REQUESTS, "service" => service, "method" => method,
-                "route" => label, "status" => status.as_str().to_owned())
-        });
+        Arc::clone(route)
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -81,6 +64,35 @@ impl Traffic {
 
     pub(super) fn open_connections(&self) -> usize {
         Arc::strong_count(&self.connections) - 1
+    }
+}
+
+impl RouteTraffic {
+    /// The pattern, or `-`.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Records that a response began `took` after its request.
+    pub(crate) fn record_response(&self, method: &Method, status: StatusCode, took: Duration) {
+        self.seconds.record(took);
+        let key = (method_label(method), status);
+        let find = |answered: &[((&'static str, StatusCode), Counter)]| {
+            let found = answered.iter().find(|(known, _)| *known == key);
+            found.map(|(_, counter)| counter.increment(1)).is_some()
+        };
+        if find(&self.answered.read()) {
+            return;
+        }
+        let mut answered = self.answered.write();
+        // Another request may have registered it meanwhile.
+        if !find(&answered) {
+            let (method, status) = key;
+            let counter = counter!(HTTP_REQUESTS, "service" => self.service, "method" => method,
+                "route" => self.name.to_string(), "status" => status.as_str().to_owned());
+            counter.increment(1);
+            answered.push((key, counter));
+        }
     }
 }
 
@@ -127,11 +139,12 @@ mod tests {
         let metrics =
             crate::ops::metrics::Metrics::new("test", crate::ops::metrics::describe_service);
         const REQUESTS: u32 = 1_000_000;
+        let route = metrics.traffic().route("/send");
         let begun = Instant::now();
         for _ in 0..REQUESTS {
             let _present = metrics.traffic().count_request();
             let took = Duration::from_millis(1);
-            metrics.traffic().record_response(&Method::POST, "/send", StatusCode::OK, took);
+            route.record_response(&Method::POST, StatusCode::OK, took);
         }
         eprintln!("{:?} a request", begun.elapsed() / REQUESTS);
     }

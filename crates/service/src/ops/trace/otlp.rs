@@ -16,7 +16,7 @@ use opentelemetry::{
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::{
     Resource,
-    trace::{Sampler, SdkTracer, SdkTracerProvider},
+    trace::{Sampler, SdkTracer, SdkTracerProvider, Span as SdkSpan},
 };
 
 use super::{PATH, TraceArgs, TraceParent};
@@ -68,14 +68,28 @@ impl TraceParent {
     }
 }
 
+/// The span of a request that is under way.
+pub(crate) struct RequestSpan(Box<SdkSpan>);
+
+impl RequestSpan {
+    /// Ends the span with the response's status.
+    pub(crate) fn end(mut self, status: u16) {
+        self.0.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
+        if status >= 500 {
+            self.0.set_status(Status::error(""));
+        }
+        self.0.end();
+    }
+}
+
 /// Begins a request's span under `parent`, if traces are recorded. `route` is the matched pattern,
 /// because paths hold ids and queries tokens. Returns the context for work that the request causes,
-/// and a function that ends the span with the response's status.
+/// and the span.
 pub(crate) fn begin_span(
     method: &Method,
     route: &str,
     parent: Option<TraceParent>,
-) -> (Option<TraceParent>, impl FnOnce(u16) + use<>) {
+) -> (Option<TraceParent>, Option<RequestSpan>) {
     let span = TRACER.get().map(|(_, tracer)| {
         let builder = SpanBuilder::from_name(format!("{method} {route}"))
             .with_kind(SpanKind::Server)
@@ -94,15 +108,7 @@ pub(crate) fn begin_span(
             flags: context.trace_flags().to_u8(),
         }
     });
-    let end = |status: u16| {
-        let Some(mut span) = span else { return };
-        span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
-        if status >= 500 {
-            span.set_status(Status::error(""));
-        }
-        span.end();
-    };
-    (context.or(parent), end)
+    (context.or(parent), span.map(|span| RequestSpan(Box::new(span))))
 }
 
 /// Records the span from the send (`sent_at_ms`, since 1970) to the view, in the trace of the
