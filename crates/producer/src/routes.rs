@@ -74,7 +74,6 @@ pub(crate) fn build_router(
         let allowed = origins.clone();
         layer = layer.with_origin_rule(OriginRule::new(local, move |it| allowed.contains(it)));
     }
-    let routes = Router::from(routes);
     // The outermost layer: without CORS headers a browser hides the response from the page, errors
     // included. Without origins the layer would only cost time.
     match origins.cors_layer() {

@@ -67,7 +67,9 @@ impl Auth {
             response
         };
         let check = gate(move |request: &mut Request| auth.check_request(request, token));
-        routes.route_layer(ServiceBuilder::new().map_response(count_refusals).layer(check).layer(inner))
+        routes.route_layer(
+            ServiceBuilder::new().map_response(count_refusals).layer(check).layer(inner),
+        )
     }
 
     /// Adds the caller to the request, or returns the rejection.

@@ -97,11 +97,7 @@ pub async fn serve_app(
 }
 
 /// Lets requests finish within the time-out, and closes the rest.
-async fn drain_connections(
-    server: &Server,
-    connections: &TaskTracker,
-    drain_timeout: Duration,
-) {
+async fn drain_connections(server: &Server, connections: &TaskTracker, drain_timeout: Duration) {
     server.open.order_all(Order::Drain);
     tracing::debug!(http.connections = connections.len(), "draining");
     if timeout(drain_timeout, connections.wait()).await.is_err() {

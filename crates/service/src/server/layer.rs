@@ -139,7 +139,7 @@ where
             request.extensions_mut().insert(trace_parent);
         }
         let (stage, permit) = match state.admit_request(&mut request, name) {
-            Err(problem) => (Stage::Answered(Some(problem)), None),
+            Err(refusal) => (Stage::Answered(Some(*refusal)), None),
             Ok(permit) => {
                 let inner = &mut self.inner;
                 let call = AssertUnwindSafe(|| span.in_scope(|| inner.call(request)));
@@ -157,13 +157,19 @@ where
 
 impl LayerState {
     /// The request's permit, which is then in its extensions; or the response that refuses it.
-    fn admit_request(&self, request: &mut Request, route: &str) -> Result<RequestPermit, Response> {
-        request_rules::check_rules(request).map_err(Problem::into_response)?;
-        let permit = self.admission.try_admit(request.uri(), route).map_err(|problem| {
-            (Extension(ShedRequest), problem).into_response()
-        })?;
+    fn admit_request(
+        &self,
+        request: &mut Request,
+        route: &str,
+    ) -> Result<RequestPermit, Box<Response>> {
+        let refuse = |problem: Problem| Box::new(problem.into_response());
+        request_rules::check_rules(request).map_err(refuse)?;
+        let permit = self
+            .admission
+            .try_admit(request.uri(), route)
+            .map_err(|problem| Box::new((Extension(ShedRequest), problem).into_response()))?;
         if let Some(rule) = &self.origins {
-            rule.check(request).map_err(Problem::into_response)?;
+            rule.check(request).map_err(refuse)?;
         }
         request.extensions_mut().insert(permit.clone());
         if !request.body().is_end_stream() {

@@ -87,7 +87,10 @@ mod tests {
         {
             let _guard = tracing::subscriber::set_default(subscriber);
             for path in ["/inbox/4711?access_token=hunter2", "/away", "/broken", "/nowhere/4711"] {
-                let request = Request::get(path).header("host", "test").body(Body::empty()).expect("a request");
+                let request = Request::get(path)
+                    .header("host", "test")
+                    .body(Body::empty())
+                    .expect("a request");
                 app.clone().oneshot(request).await.expect("infallible");
             }
         }

@@ -51,7 +51,8 @@ impl Traffic {
         let service = self.service;
         let mut routes = self.routes.write();
         let route = routes.entry(name.into()).or_insert_with(|| {
-            let seconds = histogram!(HTTP_SECONDS, "service" => service, "route" => name.to_owned());
+            let seconds =
+                histogram!(HTTP_SECONDS, "service" => service, "route" => name.to_owned());
             let answered = RwLock::default();
             Arc::new(RouteTraffic { service, name: name.into(), seconds, answered })
         });
