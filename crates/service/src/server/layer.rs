@@ -40,7 +40,7 @@ use crate::{
 
 /// The layer of every service. To be the last layer of a router, with all routes.
 ///
-/// - Counts each request and logs it, see [`request_log`](super::request_log). Handlers find a
+/// - Counts each request and logs it under the target `http`. Handlers find a
 ///   [`TraceParent`] in the extensions; with `http=debug`, their events are in a span.
 /// - Handlers find a [`RequestPermit`]. Requests with a body also have a `DefaultBodyLimit` and
 ///   [`BodyBounds`], which apply to extractors: a handler that streams its body must bound it itself.
