@@ -102,7 +102,7 @@ pub(crate) async fn measure(testbed: &mut Testbed) -> Result<Section> {
             let seconds = begun.elapsed().as_secs_f64();
             let mut started = start(testbed, &topic, &group, address)?;
             started.await_ready().await?;
-            // The partitions that move back take their streams' owners along: forwarded streams end.
+            // Partitions move back to it, which ends their streams once more.
             await_all_open(&crowd, count).await?;
             crowd.targets.borrow_mut().push(address);
             consumers.push(started);

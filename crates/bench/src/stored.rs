@@ -69,6 +69,7 @@ pub(crate) async fn measure(testbed: &mut Testbed) -> Result<Section> {
     let cpu: fn(&Start) -> f64 = |start| start.curve.cpu_ns as f64 / 1000.0;
     let (start_us, cpu_us) = (slope(seconds), slope(cpu));
     let (limit_us, limit_cpu_us) = (each(seconds), each(cpu));
+    let cost = cpu_us.as_ref().and_then(|cost| limit_cpu_us.as_ref()?.divided_by(cost));
     let memory = slope(|start| start.memory);
 
     let title = format!(
@@ -108,6 +109,13 @@ pub(crate) async fn measure(testbed: &mut Testbed) -> Result<Section> {
         "×",
         Aim::AtLeast(0.5),
     );
+    section.note(match cost {
+        Some(Spread { median, min, max, .. }) => format!(
+            "By processor time the limit is {median:.2} ({min:.2}–{max:.2}) of the consumer: with one reader that is \
+             the most that the ratio of times can be on idle processors."
+        ),
+        None => "The processor time was not measured.".into(),
+    });
     let beyond = memory.and_then(|bytes| {
         Spread::new(bytes.rounds.iter().map(|bytes| (bytes - ALLOWANCE_BYTES) / VALUE_BYTES as f64))
     });
