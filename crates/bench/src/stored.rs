@@ -53,7 +53,10 @@ pub(crate) async fn measure(testbed: &mut Testbed) -> Result<Section> {
         let memory = settled_memory_bytes(consumer.pid()).await?;
         Ok(Start { curve, memory })
     });
-    let starts = starts.await?;
+    Ok(to_section(sizes, names, &starts.await?))
+}
+
+fn to_section(sizes: [u64; 2], names: [&str; 3], starts: &[Vec<Start>]) -> Section {
     let of =
         |index: usize, figure: fn(&Start) -> f64| Spread::new(starts[index].iter().map(figure));
     // What one more costs.
@@ -135,7 +138,7 @@ pub(crate) async fn measure(testbed: &mut Testbed) -> Result<Section> {
         logarithmic_y: false,
         series: [1, 2].map(|index| median_start(names[index], &starts[index])).into(),
     });
-    Ok(section)
+    section
 }
 
 /// The curve of the round that took the median time.
