@@ -100,7 +100,8 @@ pub(crate) fn write_body<H: Send>(
     held: H,
 ) -> impl Future<Output = ()> + Send {
     let chunk = Bytes::new();
-    let mut writer = BodyWriter { stream, body, chunk, has_ended: false, write_timeout, stalled: None };
+    let mut writer =
+        BodyWriter { stream, body, chunk, has_ended: false, write_timeout, stalled: None };
     // The block borrows what it captured. A local variable would double its place in the task.
     async move {
         let _held = &held;
