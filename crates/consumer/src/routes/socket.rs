@@ -41,8 +41,8 @@ use crate::view::feed::{EndReason, FeedEvent};
 
 /// Bound of a client's message: 1000 ids take about 40 KiB.
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
-/// The library's defaults are 128 KiB.
-const READ_BUFFER_BYTES: usize = 2 << 10;
+/// The library's default is 128 KiB. A receipt of a few ids fits; each socket keeps the buffer.
+const READ_BUFFER_BYTES: usize = 512;
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for the client to read why its connection is closed. Closing at once would reset the
 /// connection while more of the message arrives, and the reset could overtake the reason.

@@ -240,10 +240,12 @@ impl Inbox {
 
     /// Number of entries that are shown and not read.
     pub(super) fn count_unread(&self, oldest_ms: i64) -> usize {
-        if self.earliest_ms >= oldest_ms {
-            return self.unread;
+        let count = || self.shown_after(-1, oldest_ms).filter(|entry| entry.is_unread()).count();
+        if self.earliest_ms < oldest_ms {
+            return count();
         }
-        self.shown_after(-1, oldest_ms).filter(|entry| !entry.state.read).count()
+        debug_assert_eq!(self.unread, count());
+        self.unread
     }
 
     /// The newest entry that was evicted, or is too old to be shown. Times need not grow with the
