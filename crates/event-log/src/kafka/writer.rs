@@ -220,6 +220,10 @@ impl Future for KafkaAck {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match ready!(Pin::new(&mut self.delivery).poll(cx)) {
+            // Of a record that was sent twice, the broker may not know the offset any more.
+            Ok(Ok(delivery)) if delivery.offset < 0 => Err(AppendError::TimedOut(
+                "the broker has the record and does not say where".into(),
+            )),
             Ok(Ok(delivery)) => {
                 let (partition, offset) = (delivery.partition, delivery.offset);
                 Ok(Position { partition, offset, epoch: self.epoch })
