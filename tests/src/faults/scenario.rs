@@ -71,13 +71,14 @@ impl Scenario {
     ];
 
     /// One of each family.
-    pub const SHORT: [Self; 8] = [
+    pub const SHORT: [Self; 9] = [
         Self::Consumer,
         Self::Pause,
         Self::Cut,
         Self::Late,
         Self::Peers,
         Self::Postgres,
+        Self::Recreate,
         Self::Coordinator,
         Self::TwoBrokers,
     ];

@@ -71,14 +71,13 @@ impl PendingAck {
         offset: i64,
         wakeups: &AckWakeups,
     ) -> bool {
-        let now = Instant::now();
         let mut acks = self.topic.lock();
-        let epoch = match acks.add_ack(partition, offset, self.queued_epoch, now) {
+        let epoch = match acks.add_ack(partition, offset, self.queued_epoch, Instant::now) {
             AckEpoch::Known(epoch) => epoch,
             AckEpoch::Awaited => {
                 let position = Position { partition, offset, epoch: None };
                 let waiting = PendingPosition { pending: Arc::clone(self), position };
-                acks.add_waiting(waiting, partition, offset, now);
+                acks.add_waiting(waiting, partition, offset, Instant::now());
                 return false;
             }
         };

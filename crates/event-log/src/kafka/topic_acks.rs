@@ -72,7 +72,7 @@ impl<T> TopicAcks<T> {
         partition: i32,
         offset: i64,
         queued_epoch: Option<u32>,
-        now: Instant,
+        now: impl FnOnce() -> Instant,
     ) -> AckEpoch {
         // librdkafka does not know the offset of a record that the broker already had.
         if self.epoch.is_none() || offset < 0 {
@@ -92,7 +92,7 @@ impl<T> TopicAcks<T> {
             None if queued_epoch != self.epoch => AckEpoch::Known(None),
             earlier => {
                 if earlier.is_some() {
-                    self.doubted_since.get_or_insert(now);
+                    self.doubted_since.get_or_insert_with(now);
                 }
                 let acks = PartitionAcks { highest_offset: offset, is_proven: false };
                 self.partitions.insert(partition, acks);
@@ -202,7 +202,7 @@ mod tests {
 
         fn add_queued(&mut self, partition: i32, offset: i64, queued: Option<u32>) -> AckEpoch {
             self.now += Duration::from_millis(1);
-            let epoch = self.topic.add_ack(partition, offset, queued, self.now);
+            let epoch = self.topic.add_ack(partition, offset, queued, || self.now);
             if epoch == AckEpoch::Awaited {
                 self.topic.add_waiting((partition, offset), partition, offset, self.now);
             }

@@ -27,7 +27,7 @@ use super::{
     epochs::TopicEpochs,
     writer_context::WriterContext,
 };
-use crate::{AppendError, LogUnreachable, NewRecord, dlq::AppendCopy, poison::PoisonRecord};
+use crate::{AppendError, LogUnreachable, dlq::AppendCopy, poison::PoisonRecord};
 
 /// How often the supervisor checks the producer, and how long a broker may take to answer it.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
@@ -77,13 +77,19 @@ impl KafkaWriter {
         Ok(Self(shared))
     }
 
-    pub(crate) fn append(&self, topic: &str, record: &NewRecord) -> Result<KafkaAck, AppendError> {
-        let headers = record.headers.iter().map(|(name, value)| (*name, &**value));
+    pub(crate) fn append<'r>(
+        &self,
+        topic: &'r str,
+        partition: i32,
+        key: &'r [u8],
+        value: &'r [u8],
+        headers: impl ExactSizeIterator<Item = (&'r str, &'r [u8])>,
+    ) -> Result<KafkaAck, AppendError> {
         self.send_message(topic, |pending| {
             BaseRecord::with_opaque_to(topic, pending)
-                .partition(record.partition)
-                .key(&*record.key)
-                .payload(&*record.value)
+                .partition(partition)
+                .key(key)
+                .payload(value)
                 .headers(owned_headers(headers))
         })
     }
