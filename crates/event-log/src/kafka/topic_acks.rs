@@ -30,8 +30,18 @@ pub(super) struct TopicAcks<T> {
 
 struct PartitionAcks {
     highest_offset: i64,
-    /// An acknowledgement of this partition is of the topic with `epoch`, so later ones are too.
-    is_proven: bool,
+    proof: Proof,
+}
+
+/// What is known of the highest acknowledgement of a partition.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    /// It is of the topic with `epoch`, so later ones are too.
+    Proven,
+    /// It waits for the next query.
+    Awaited,
+    /// It is of a topic before the one with `epoch`.
+    Earlier,
 }
 
 struct WaitingAck<T> {
@@ -78,27 +88,35 @@ impl<T> TopicAcks<T> {
         if self.epoch.is_none() || offset < 0 {
             return AckEpoch::Known(None);
         }
+        let is_queued_earlier = queued_epoch != self.epoch;
         match self.partitions.get_mut(&partition) {
             Some(acks) if offset > acks.highest_offset => {
                 acks.highest_offset = offset;
-                match (acks.is_proven, self.doubted_since) {
-                    (true, None) => AckEpoch::Known(self.epoch),
+                match acks.proof {
+                    Proof::Proven if self.doubted_since.is_none() => {
+                        return AckEpoch::Known(self.epoch);
+                    }
                     // Of the old topic, or of the new one if that has grown beyond it.
-                    (true, Some(_)) => AckEpoch::Known(None),
-                    (false, _) => AckEpoch::Awaited,
+                    Proof::Proven => return AckEpoch::Known(None),
+                    Proof::Earlier if is_queued_earlier => return AckEpoch::Known(None),
+                    Proof::Awaited | Proof::Earlier => acks.proof = Proof::Awaited,
                 }
             }
-            // It may be of the topic before `epoch`.
-            None if queued_epoch != self.epoch => AckEpoch::Known(None),
-            earlier => {
-                if earlier.is_some() {
+            Some(acks) => {
+                // The first of a topic whose epoch is known already is no sign of yet another one.
+                if acks.proof != Proof::Earlier {
                     self.doubted_since.get_or_insert_with(now);
                 }
-                let acks = PartitionAcks { highest_offset: offset, is_proven: false };
+                *acks = PartitionAcks { highest_offset: offset, proof: Proof::Awaited };
+            }
+            // It may be of the topic before `epoch`.
+            None if is_queued_earlier => return AckEpoch::Known(None),
+            None => {
+                let acks = PartitionAcks { highest_offset: offset, proof: Proof::Awaited };
                 self.partitions.insert(partition, acks);
-                AckEpoch::Awaited
             }
         }
+        AckEpoch::Awaited
     }
 
     pub(super) fn add_waiting(&mut self, ack: T, partition: i32, offset: i64, now: Instant) {
@@ -138,12 +156,12 @@ impl<T> TopicAcks<T> {
             if waiting.arrived_at <= queried_at
                 && let Some(acks) = self.partitions.get_mut(&waiting.partition)
             {
-                acks.is_proven = true;
+                acks.proof = Proof::Proven;
             }
         }
         let partitions = &self.partitions;
         let is_proven = |waiting: &mut WaitingAck<T>| {
-            partitions.get(&waiting.partition).is_some_and(|acks| acks.is_proven)
+            partitions.get(&waiting.partition).is_some_and(|acks| acks.proof == Proof::Proven)
         };
         self.waiting.extract_if(.., is_proven).map(|waiting| (waiting.ack, epoch)).collect()
     }
@@ -151,13 +169,15 @@ impl<T> TopicAcks<T> {
     fn change_epoch(&mut self, epoch: Option<u32>) -> Vec<Resolved<T>> {
         self.epoch = epoch;
         self.doubted_since = None;
-        self.partitions.clear();
+        for acks in self.partitions.values_mut() {
+            acks.proof = Proof::Earlier;
+        }
         let resolve = |waiting: WaitingAck<T>| {
             // Acknowledged before there was a sign of a new topic: it may be of either.
             if !waiting.is_doubted {
                 return (waiting.ack, None);
             }
-            let acks = PartitionAcks { highest_offset: waiting.offset, is_proven: true };
+            let acks = PartitionAcks { highest_offset: waiting.offset, proof: Proof::Proven };
             // The last one of a partition is its highest.
             self.partitions.insert(waiting.partition, acks);
             (waiting.ack, epoch)
@@ -251,8 +271,21 @@ mod tests {
         assert_eq!(resolved, [(0, 0), (0, 1), (1, 7), (3, 0)].map(|ack| (ack, NEW)));
         assert_eq!(acks.add_queued(0, 2, OLD), AckEpoch::Known(NEW), "behind one of the new topic");
         assert_eq!(acks.add_queued(2, 2, OLD), AckEpoch::Known(None));
-        assert_eq!(acks.add_queued(2, 2, NEW), AckEpoch::Awaited);
-        assert_eq!(acks.fetch(NEW), [((2, 2), NEW)]);
+        assert_eq!(acks.add_queued(2, 3, NEW), AckEpoch::Awaited);
+        assert_eq!(acks.fetch(NEW), [((2, 3), NEW)]);
+    }
+
+    #[test]
+    fn records_that_waited_for_the_new_topic_have_its_epoch_if_their_offsets_go_back() {
+        let mut acks = Acks::with_acks(&[(0, 7), (1, 0)]);
+        acks.topic.add_missing(acks.now);
+        assert_eq!(acks.fetch(NEW), []);
+        assert_eq!(acks.add_queued(0, 0, OLD), AckEpoch::Awaited);
+        assert_eq!(acks.add_queued(0, 1, OLD), AckEpoch::Awaited);
+        assert_eq!(acks.add_queued(1, 1, OLD), AckEpoch::Known(None), "of either topic");
+        assert_eq!(acks.add_queued(2, 0, OLD), AckEpoch::Known(None), "of either topic");
+        assert_eq!(acks.fetch(NEW), [((0, 0), NEW), ((0, 1), NEW)]);
+        assert_eq!(acks.add(0, 2), AckEpoch::Known(NEW));
     }
 
     #[test]
