@@ -71,14 +71,13 @@ impl Scenario {
     ];
 
     /// One of each family.
-    pub const SHORT: [Self; 9] = [
+    pub const SHORT: [Self; 8] = [
         Self::Consumer,
         Self::Pause,
         Self::Cut,
         Self::Late,
         Self::Peers,
         Self::Postgres,
-        Self::Recreate,
         Self::Coordinator,
         Self::TwoBrokers,
     ];
