@@ -16,18 +16,16 @@ use tokio::{
 
 use crate::{
     Result,
-    figures::{Aim, Party, Ratio, Sample},
+    figures::{Sample, spread},
     http::{EventStream, HttpConnection, numbered_message, send_request},
-    kafka::PARTITIONS,
-    kafka::{BareKafka, BenchTopic},
-    load::run_on_thread,
-    loops::{alternate, show_latency},
-    meter::Meter,
-    percentiles::{OpenLoop, Percentiles},
+    kafka::{BareKafka, BenchTopic, PARTITIONS},
+    load::{Meter, Ready, measure_process},
     records::{USERS, encode_notification, migrated_user},
-    report::Section,
+    report::{Aim, Section},
     schedule::Schedule,
+    send::sender_header,
     testbed::Testbed,
+    turns::{show_sample, take_turns},
 };
 
 const SENT: &str = "POST /send → event";
@@ -36,35 +34,31 @@ const BARE: &str = "rdkafka produce → consume";
 /// How long after the last send its event may come.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Rate and length of a round.
-#[derive(clap::Args, Debug, Clone)]
-pub(crate) struct DeliverArgs {
-    /// Notifications a second
-    #[arg(long, default_value_t = 500, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) deliver_rate: u32,
+/// Notifications a second.
+const RATE: u32 = 500;
 
-    /// Seconds that a round of deliveries takes [default: 6; quick: 3]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=300))]
-    pub(crate) deliver_seconds: Option<u32>,
-}
-
-pub(crate) async fn measure(testbed: &mut Testbed, args: &DeliverArgs) -> Result<Section> {
+pub(crate) async fn measure(testbed: &mut Testbed) -> Result<Section> {
     let topic = testbed.create_topic("deliver", PARTITIONS).await?;
     let producer = testbed.start_producer(&topic, &[]).await?;
-    let (consumer, _) = testbed.start_consumer(&topic, 0).await?;
-    let (rate, default_seconds) = (args.deliver_rate, if testbed.options.quick { 3 } else { 6 });
+    let (consumer, _) = testbed.start_consumer(&topic, 0, &[]).await?;
+    let options = &testbed.options;
     let round = DeliveryRound {
         kafka: testbed.kafka.clone(),
         topic,
         producer: producer.address,
         consumer: consumer.address,
-        rate,
-        count: usize::try_from(rate * args.deliver_seconds.unwrap_or(default_seconds))?,
+        header: sender_header(testbed)?,
+        rate: options.rate.unwrap_or(RATE),
+        // Twice as long as other rounds, because the 99th percentile is what counts.
+        round: options.round() * 2,
     };
-    let (rounds, parties) = (testbed.options.rounds(), [SENT, APPENDED, BARE]);
-    let samples = alternate("deliver", rounds, &parties, show_latency, async |party| {
+    let parties = [SENT, APPENDED, BARE];
+    let subject = consumer.pid();
+    let samples = take_turns("deliver", options.rounds(), &parties, show_sample, async |party| {
         let round = round.clone();
-        run_on_thread(async move || {
+        let pid = if party == 2 { std::process::id() } else { subject };
+        measure_process(pid, None, async move |ready: Ready<'_>| {
+            ready.begin()?;
             let measuring = async {
                 match party {
                     0 => round.measure_events(SendVia::Http).await,
@@ -77,40 +71,25 @@ pub(crate) async fn measure(testbed: &mut Testbed, args: &DeliverArgs) -> Result
         .await
     });
     let samples = samples.await?;
-
-    let roles = ["subject", "subject", "limit"];
-    let party = |index: usize| Party::new(parties[index], roles[index], &samples[index]);
-    let figures = |index: usize, figure: fn(&Sample) -> Option<f64>| {
-        Party::from_values(parties[index], "", samples[index].iter().filter_map(figure), 1)
-    };
-    let p50 = |index| figures(index, |one| one.p50_ms);
-    let p99 = |index| figures(index, |one| one.p99_ms);
-    let less_bare = |name| format!("p50 in ms: {name}, less {BARE}");
-    let (at_most_1, at_most_2) = (Some(Aim::AtMost(1.0)), Some(Aim::AtMost(2.0)));
-    let ratios = vec![
-        Ratio::difference(&less_bare(SENT), &p50(0)?, &p50(2)?, at_most_1)?,
-        Ratio::new(&format!("p99: {SENT} / {BARE}"), &p99(0)?, &p99(2)?, at_most_2)?,
-        Ratio::difference(&less_bare(APPENDED), &p50(1)?, &p50(2)?, None)?,
-    ];
-    let percentiles =
-        (0..3).map(|index| Percentiles::new(parties[index], roles[index], &samples[index]));
-    let open_loop = OpenLoop { rate, parties: percentiles.collect::<Result<_>>()? };
-    Ok(Section {
-        name: "deliver",
-        title: format!("from a send to its event, {rate} a second, open loop"),
-        unit: "events/s",
-        parties: (0..3).map(party).collect::<Result<_>>()?,
-        ratios,
-        charts: vec![open_loop.chart("deliver", "From a send to its event")],
-        open_loop: Some(open_loop),
-        notes: vec![
-            "Each send begins when it is due, however long the ones before it take; its latency runs from then \
-             until the event has been read from the stream. The producer knows the \
-             users' names from its cache."
-                .into(),
-        ],
-        ..Section::default()
-    })
+    let title = format!("{} a second", round.rate);
+    let mut section = Section::new("deliver", "from a send to its event on a stream");
+    section.add_samples(&title, &parties, &samples);
+    section.add_latencies(
+        &format!("From a send to its event: latency, {title}"),
+        &parties,
+        &samples,
+    );
+    let p50 = |index: usize| spread(&samples[index], Sample::p50_ms);
+    let p99 = |index: usize| spread(&samples[index], Sample::p99_ms);
+    let later = p50(0).and_then(|one| one.minus(&p50(2)?));
+    section.judge(&format!("{SENT}, p50"), BARE, later, "ms more", Aim::AtMost(0.5));
+    let ratio = p99(0).and_then(|one| one.divided_by(&p99(2)?));
+    section.judge(&format!("{SENT}, p99"), BARE, ratio, "×", Aim::AtMost(1.5));
+    section.note(
+        "Each send begins when it is due; its latency runs from then until the event has been read from the stream. \
+         The processor time is the consumer's, of the last row that of this program.",
+    );
+    Ok(section)
 }
 
 /// How notifications get into the topic.
@@ -127,17 +106,22 @@ struct DeliveryRound {
     topic: BenchTopic,
     producer: SocketAddr,
     consumer: SocketAddr,
+    header: String,
     rate: u32,
-    count: usize,
+    round: Duration,
 }
 
 impl DeliveryRound {
+    fn count(&self) -> usize {
+        (f64::from(self.rate) * self.round.as_secs_f64()) as usize
+    }
+
     /// Sends, and waits for the events on the recipients' streams.
     async fn measure_events(&self, via: SendVia) -> Result<Sample> {
         let mut running = Vec::new();
         for (user, (id, _)) in USERS.into_iter().enumerate() {
             let mut stream = EventStream::open(self.consumer, id).await?;
-            let expected = (self.count + USERS.len() - 1 - user) / USERS.len();
+            let expected = (self.count() + USERS.len() - 1 - user) / USERS.len();
             running.push(spawn_local(async move {
                 let mut received = Vec::with_capacity(expected);
                 while received.len() < expected {
@@ -147,7 +131,7 @@ impl DeliveryRound {
             }));
         }
         let due_times = self.send_all(via).await?;
-        let mut received = Vec::with_capacity(self.count);
+        let mut received = Vec::with_capacity(self.count());
         for task in running {
             let task = timeout(EVENT_TIMEOUT, task).await;
             received.extend(task.map_err(|_| "an event never came")???);
@@ -157,7 +141,7 @@ impl DeliveryRound {
 
     /// Appends and consumes with rdkafka alone.
     async fn measure_bare(&self) -> Result<Sample> {
-        let (consumer, expected) = (self.kafka.consume_from_end(&self.topic)?, self.count);
+        let (consumer, expected) = (self.kafka.consume_from_end(&self.topic)?, self.count());
         let consuming =
             thread::spawn(move || BareKafka::read_numbers(&consumer, expected, EVENT_TIMEOUT));
         let due_times = self.send_all(SendVia::Kafka).await?;
@@ -169,7 +153,7 @@ impl DeliveryRound {
     async fn send_all(&self, via: SendVia) -> Result<Vec<Instant>> {
         let producer = self.kafka.connect_producer(&self.topic)?;
         let idle: Rc<RefCell<Vec<HttpConnection>>> = Rc::default();
-        let schedule = Schedule::start(self.rate, u64::try_from(self.count)?, 1);
+        let schedule = Schedule::start(self.rate, u64::try_from(self.count())?, 1);
         let (mut due_times, mut running) = (Vec::new(), Vec::new());
         while let Some((number, due)) = schedule.next_due().await {
             let number = usize::try_from(number)?;
@@ -177,7 +161,7 @@ impl DeliveryRound {
             due_times.push(due);
             running.push(match via {
                 SendVia::Http => {
-                    let request = send_request(USERS[user].0, &message);
+                    let request = send_request(USERS[user].0, &message, &self.header);
                     spawn_local(send_over_idle(Rc::clone(&idle), self.producer, request))
                 }
                 SendVia::Kafka => {
@@ -200,11 +184,11 @@ impl DeliveryRound {
 fn to_sample(due_times: &[Instant], received: &[(usize, Instant)]) -> Result<Sample> {
     let meter = Meter::start()?;
     for (number, at) in received {
-        meter.record_success(*due_times.get(*number).ok_or("a foreign notification")?, *at);
+        meter.record(*due_times.get(*number).ok_or("a foreign notification")?, Some(*at));
     }
     let mut sample = meter.finish()?;
     let last = received.iter().map(|(_, at)| *at).max().unwrap_or(due_times[0]);
-    sample.value = sample.count as f64 / (last - due_times[0]).as_secs_f64();
+    sample.rate = sample.count as f64 / (last - due_times[0]).as_secs_f64();
     Ok(sample)
 }
 

@@ -72,17 +72,33 @@ fn parse_head(head: &[u8]) -> Option<(u16, usize)> {
 
 /// A GET request for this path.
 pub(crate) fn get_request(path: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n\r\n")
+    get_request_with(path, "")
+}
+
+/// The same with more headers, each of which ends its line.
+pub(crate) fn get_request_with(path: &str, headers: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n{headers}\r\n")
         .into_bytes()
 }
 
-/// POST /send as a form, from user 2.
-pub(crate) fn send_request(to: i64, message: &str) -> Vec<u8> {
+/// POST /send as a form, from user 2, with more headers.
+pub(crate) fn send_request(to: i64, message: &str, headers: &str) -> Vec<u8> {
     let form = format!("from_id=2&to_id={to}&message={message}");
     format!(
         "POST /send HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n\
-         Content-Length: {}\r\n\r\n{form}",
+         {headers}Content-Length: {}\r\n\r\n{form}",
         form.len(),
+    )
+    .into_bytes()
+}
+
+/// Creates or renames a user.
+pub(crate) fn put_user_request(id: i64, name: &str, headers: &str) -> Vec<u8> {
+    let body = format!("{{\"name\":\"{name}\"}}");
+    let length = body.len();
+    format!(
+        "PUT /users/{id} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         {headers}Content-Length: {length}\r\n\r\n{body}"
     )
     .into_bytes()
 }
@@ -92,24 +108,42 @@ pub(crate) fn send_request(to: i64, message: &str) -> Vec<u8> {
 pub(crate) struct EventStream {
     stream: BufReader<TcpStream>,
     line: Vec<u8>,
+    cursor: String,
 }
 
 impl EventStream {
     /// Subscribes to this user's inbox from now on. Returns after the first `state` event.
     pub(crate) async fn open(address: SocketAddr, user: i64) -> io::Result<Self> {
+        Self::request(address, user, "").await
+    }
+
+    /// Subscribes again, from this cursor on.
+    pub(crate) async fn resume(address: SocketAddr, user: i64, cursor: &str) -> io::Result<Self> {
+        Self::request(address, user, &format!("Last-Event-ID: {cursor}\r\n")).await
+    }
+
+    async fn request(address: SocketAddr, user: i64, headers: &str) -> io::Result<Self> {
         let mut stream = connect_tcp(address).await?;
         let request = format!(
-            "GET /notifications/{user}/stream?since=0s HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+            "GET /notifications/{user}/stream?since=0s HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{headers}\r\n"
         );
         stream.write_all(request.as_bytes()).await?;
         let stream = BufReader::with_capacity(EVENT_BUFFER_BYTES, stream);
-        let mut events = Self { stream, line: Vec::new() };
+        let mut events = Self { stream, line: Vec::new(), cursor: String::new() };
         if !events.read_line().await?.starts_with(b"HTTP/1.1 200 ") {
             let status = String::from_utf8_lossy(&events.line).into_owned();
             return Err(io::Error::other(format!("a stream was answered with {status}")));
         }
-        while !events.read_line().await?.starts_with(b"event: state") {}
+        // Missed notifications come before the state.
+        if headers.is_empty() {
+            while !events.read_line().await?.starts_with(b"event: state") {}
+        }
         Ok(events)
+    }
+
+    /// The cursor of the last event.
+    pub(crate) fn cursor(&self) -> &str {
+        &self.cursor
     }
 
     /// Waits for the next notification; returns the number that [`numbered_message`] put into it.
@@ -126,10 +160,13 @@ impl EventStream {
 
     async fn read_line(&mut self) -> io::Result<&[u8]> {
         self.line.clear();
-        match self.stream.read_until(b'\n', &mut self.line).await? {
-            0 => Err(ErrorKind::UnexpectedEof.into()),
-            _ => Ok(&self.line),
+        if self.stream.read_until(b'\n', &mut self.line).await? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
         }
+        if let Some(cursor) = self.line.strip_prefix(b"id: ") {
+            self.cursor = String::from_utf8_lossy(cursor.trim_ascii()).into_owned();
+        }
+        Ok(&self.line)
     }
 }
 

@@ -17,17 +17,18 @@ use rdkafka::{
     config::FromClientConfig as _,
     consumer::{BaseConsumer, Consumer as _},
     error::KafkaError,
-    message::{BorrowedMessage, Header, OwnedHeaders},
+    message::{BorrowedMessage, Header, Headers as _, OwnedHeaders},
     producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _},
     util::Timeout,
 };
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Result,
     figures::Sample,
     http::parse_number,
-    load::{LoadProfile, run_on_thread},
-    meter::{ReadCurve, transfer_timeout},
+    load::{LoadProfile, Ready, measure_process},
 };
 
 use client_settings::{BASE, CONSUMER, PRODUCER};
@@ -38,6 +39,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_TIMEOUT: Duration = Duration::from_millis(10);
 /// Records in flight while a topic is filled: half of librdkafka's queue.
 const FILL_IN_FLIGHT: usize = 50_000;
+
+/// Between two points of a curve: finer than a chart shows.
+const CURVE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A topic of this run.
 #[derive(Debug, Clone)]
@@ -107,22 +111,28 @@ impl BareKafka {
     }
 
     /// The bare loop: appends these records over and over; each worker has one record in flight.
+    /// Measures this process.
     pub(crate) async fn run_append_loop(
         &self,
+        broker: Option<u32>,
         topic: &BenchTopic,
-        records: &[EncodedRecord],
-        profile: &LoadProfile,
+        records: Vec<EncodedRecord>,
+        profile: LoadProfile,
     ) -> Result<Sample> {
         let (kafka, topic) = (self.clone(), topic.clone());
-        let (records, profile) = (records.to_vec(), profile.clone());
-        run_on_thread(async move || {
+        measure_process(std::process::id(), broker, async move |ready: Ready<'_>| {
             let producer = kafka.connect_producer(&topic)?;
-            let append = |record| {
-                let (producer, topic) = (&producer, &topic);
-                async move || Ok(matches!(Self::append(producer, topic, record)?.await, Ok(Ok(_))))
+            let append = |first: usize| {
+                let (producer, topic, records, mut next) = (&producer, &topic, &records, first);
+                async move || {
+                    let record = &records[next % records.len()];
+                    next += profile.connections;
+                    Ok(matches!(Self::append(producer, topic, record)?.await, Ok(Ok(_))))
+                }
             };
-            let workers = records.iter().cycle().take(profile.connections).map(append);
-            let sample = profile.run_workers(workers.collect()).await;
+            let workers = (0..profile.connections).map(append).collect();
+            ready.begin()?;
+            let sample = profile.run_workers(workers).await;
             producer.flush(Timeout::After(REQUEST_TIMEOUT))?;
             sample
         })
@@ -206,27 +216,85 @@ impl BareKafka {
         Ok(numbers)
     }
 
-    /// Reads the whole topic and drops the records. Returns the records over time since the
-    /// assignment, on a client that was connected before. Blocks.
+    /// Reads the whole topic and touches the key, the headers and the value of each record. Returns
+    /// the records over time since the assignment, on a client that was connected before. Blocks.
     pub(crate) fn read_topic(&self, topic: &BenchTopic, records: u64) -> Result<ReadCurve> {
         let (consumer, assignment) = self.consumer(topic, false)?;
-        let mut curve = ReadCurve::since(Instant::now());
+        let mut curve = ReadCurve::start();
         consumer.assign(&assignment)?;
-        let (mut seen, mut bytes) = (0, 0);
+        let (mut seen, mut touched) = (0, 0);
         while seen < records {
             if let Some(message) = poll_message(&consumer)? {
                 seen += 1;
-                bytes += message.payload().map_or(0, <[u8]>::len);
+                let parts = [message.key(), message.payload()].into_iter().flatten();
+                touched += parts.map(touch).sum::<u64>();
+                // librdkafka parses headers only when they are asked for.
+                for header in message.headers().iter().flat_map(|headers| headers.iter()) {
+                    touched += touch(header.key.as_bytes()) + header.value.map_or(0, touch);
+                }
             }
             if curve.add_point(seen) > transfer_timeout(records) {
                 return Err(format!("only {seen} of {records} records came").into());
             }
         }
-        // Keeps the compiler from removing the access to the payload.
-        std::hint::black_box(bytes);
+        // Keeps the compiler from removing the access.
+        std::hint::black_box(touched);
         curve.add_last_point(records);
         Ok(curve)
     }
+}
+
+/// Reads a byte of each cache line.
+fn touch(bytes: &[u8]) -> u64 {
+    bytes.iter().step_by(64).map(|byte| u64::from(*byte)).sum()
+}
+
+/// Records read over time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ReadCurve {
+    #[serde(skip, default = "Instant::now")]
+    started: Instant,
+    /// Seconds and records.
+    pub(crate) points: Vec<(f64, f64)>,
+    /// Processor time of the process, in nanoseconds.
+    pub(crate) cpu_ns: u64,
+}
+
+impl ReadCurve {
+    /// A curve that begins now with no records.
+    pub(crate) fn start() -> Self {
+        Self { started: Instant::now(), points: vec![(0.0, 0.0)], cpu_ns: 0 }
+    }
+
+    /// Adds a point unless the last one is less than [`CURVE_INTERVAL`] old. Returns the time since
+    /// the start.
+    pub(crate) fn add_point(&mut self, records: u64) -> Duration {
+        let now = self.started.elapsed();
+        if self
+            .points
+            .last()
+            .is_none_or(|(last, _)| now.as_secs_f64() >= last + CURVE_INTERVAL.as_secs_f64())
+        {
+            self.points.push((now.as_secs_f64(), records as f64));
+        }
+        now
+    }
+
+    /// Adds the last point in any case.
+    pub(crate) fn add_last_point(&mut self, records: u64) {
+        self.points.push((self.started.elapsed().as_secs_f64(), records as f64));
+    }
+
+    /// Seconds from the start to the last point.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.points.last().map_or(0.0, |(at, _)| *at)
+    }
+}
+
+/// How long writing or reading this many records may take: a minute, and the rest at a tenth of a
+/// slow machine's speed.
+pub(crate) fn transfer_timeout(records: u64) -> Duration {
+    Duration::from_secs(60 + records / 5_000)
 }
 
 /// The next record; `None` if there is none yet.

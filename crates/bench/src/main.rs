@@ -1,44 +1,39 @@
-//! `bench`: measures the services beside a limit in the same run on the same machine, and reports
-//! ratios. It makes no absolute claims, and no test depends on it.
+//! `bench`: measures what the services cost beside limits in the same run on the same machine. It
+//! makes no absolute claims, and no test depends on it.
 //!
 //! The modules in the order in which a run meets them:
-//! - [`cli`], [`options`]: subcommands and flags;
-//! - [`http`], [`process`]: the measured processes, and HTTP connections to them;
+//! - [`cli`]: subcommands and flags;
+//! - [`http`], [`process`], [`cpu`]: the measured processes, HTTP connections to them, and their
+//!   processor time;
 //! - [`records`], [`kafka`]: what is written, and bare rdkafka clients;
-//! - [`testbed`], [`fill`]: Kafka, PostgreSQL, topics and programs of a run;
-//! - [`meter`], [`schedule`], [`load`], [`loops`]: closed and open loops, in turns;
-//! - [`figures`], [`percentiles`], [`chart`], [`axis`], [`plot`], [`report`]: medians, ratios,
-//!   curves, and the report in Markdown, JSON and SVG;
-//! - [`limits`]: HTTP servers that do almost nothing;
+//! - [`testbed`]: Kafka, PostgreSQL, topics and programs of a run;
+//! - [`schedule`], [`load`], [`turns`]: closed and open loops, in turns;
+//! - [`figures`], [`report`], [`plot`]: medians and ratios; the report, and its plots;
+//! - [`limits`]: processes that do only what cannot be avoided;
 //! - the subcommands.
 
 mod cli;
-mod options;
 mod http;
 mod process;
+mod cpu;
 mod records;
 mod kafka;
 mod testbed;
-mod fill;
-mod meter;
 mod schedule;
 mod load;
+mod turns;
 mod figures;
-mod percentiles;
-mod chart;
-mod axis;
-mod plot;
 mod report;
-mod loops;
+mod plot;
 mod limits;
 mod send;
 mod bulk;
 mod read;
 mod deliver;
-mod fanout;
-mod rebuild;
-mod memory;
-mod growth;
+mod streams;
+mod stored;
+mod restart;
+mod syscalls;
 mod sweep;
 
 use std::{
@@ -51,9 +46,7 @@ use std::{
 use clap::Parser as _;
 use service::cli::shutdown;
 
-use cli::{BenchCli, BenchCommand as Command};
-use fill::FilledTopic;
-use options::LoopArgs;
+use cli::{BenchCli, BenchCommand, Measurement, Options};
 use report::{BenchReport, Section};
 use testbed::Testbed;
 
@@ -71,17 +64,22 @@ fn main() -> ExitCode {
 }
 
 fn start_runtime(cli: BenchCli) -> Result<()> {
-    if let Command::Limit(limit) = cli.command {
-        // As many threads as a service has.
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        return runtime.enable_all().build()?.block_on(limit.serve());
-    }
+    let measurements = match cli.command {
+        BenchCommand::Limit(limit) => {
+            // As many threads as a service has.
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            return runtime.enable_all().build()?.block_on(limit.run());
+        }
+        BenchCommand::Plot { folder } => return plot::draw_report(&folder),
+        BenchCommand::One(one) => vec![one],
+        BenchCommand::All => Measurement::ALL.to_vec(),
+    };
     // This thread only starts processes and waits; the load has threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         let interrupted = shutdown::cancel_on_signal();
         tokio::select! {
-            outcome = measure_and_publish(cli) => outcome,
+            outcome = measure_and_publish(&measurements, cli.options) => outcome,
             // Dropping the measurement ends the processes that it started.
             () = interrupted.cancelled() => Err("interrupted".into()),
         }
@@ -91,59 +89,44 @@ fn start_runtime(cli: BenchCli) -> Result<()> {
     outcome
 }
 
-async fn measure_and_publish(cli: BenchCli) -> Result<()> {
-    let mut report = BenchReport::new(cli.options.quick);
+async fn measure_and_publish(measurements: &[Measurement], options: Options) -> Result<()> {
+    let mut report = BenchReport::new(options.quick);
     if !report.release {
         print_status(
             "a debug build: the figures will be worthless. Use cargo run --release -p bench",
         );
     }
-    let mut testbed = Testbed::start(cli.options.clone())?;
-    let outcome = measure(&mut testbed, &cli.command, &mut report.sections).await;
-    // Publish the sections that were finished before an error, too.
+    let mut testbed = Testbed::start(options)?;
+    let mut outcome = Ok(());
+    for measurement in measurements {
+        match measure(&mut testbed, *measurement).await {
+            Ok(section) => report.sections.push(section),
+            // The others are still worth having.
+            Err(error) => {
+                print_status(format_args!("{measurement:?}: {error}"));
+                outcome = Err(error);
+            }
+        }
+    }
     if !report.sections.is_empty() {
-        report.publish(cli.options.out.as_deref())?;
+        report.publish(testbed.options.out.as_deref())?;
     }
     let cleaned_up = testbed.delete_topics().await;
     outcome.and(cleaned_up)
 }
 
-async fn measure(
-    testbed: &mut Testbed,
-    command: &Command,
-    sections: &mut Vec<Section>,
-) -> Result<()> {
-    if let Command::Send(loops) | Command::All { loops, .. } = command {
-        sections.push(send::measure(testbed, loops).await?);
+async fn measure(testbed: &mut Testbed, measurement: Measurement) -> Result<Section> {
+    match measurement {
+        Measurement::Send => send::measure(testbed).await,
+        Measurement::Bulk => bulk::measure(testbed).await,
+        Measurement::Read => read::measure(testbed).await,
+        Measurement::Deliver => deliver::measure(testbed).await,
+        Measurement::Streams => streams::measure(testbed).await,
+        Measurement::Stored => stored::measure(testbed).await,
+        Measurement::Restart => restart::measure(testbed).await,
+        Measurement::Syscalls => syscalls::measure(testbed).await,
+        Measurement::Sweep => sweep::measure(testbed).await,
     }
-    if let Command::Bulk(load) | Command::All { loops: LoopArgs { load, .. }, .. } = command {
-        sections.push(bulk::measure(testbed, load).await?);
-    }
-    if let Command::Read(loops) | Command::All { loops, .. } = command {
-        sections.push(read::measure(testbed, loops).await?);
-    }
-    if let Command::Deliver(deliver) | Command::All { deliver, .. } = command {
-        sections.push(deliver::measure(testbed, deliver).await?);
-    }
-    if let Command::Fanout(fanout) | Command::All { fanout, .. } = command {
-        sections.push(fanout::measure(testbed, fanout).await?);
-    }
-    if let Command::Rebuild(fill) | Command::Memory(fill) | Command::All { fill, .. } = command {
-        let filled = FilledTopic::from_args(testbed, fill).await?;
-        if !matches!(command, Command::Memory(_)) {
-            sections.push(rebuild::measure(testbed, &filled).await?);
-        }
-        if !matches!(command, Command::Rebuild(_)) {
-            sections.push(memory::measure(testbed, &filled).await?);
-        }
-    }
-    if let Command::Growth(growth) = command {
-        growth::measure(testbed, growth, sections).await?;
-    }
-    if let Command::Sweep = command {
-        sections.push(sweep::measure(testbed).await?);
-    }
-    Ok(())
 }
 
 /// Writes a line of progress or an error to standard error. A closed standard error is ignored.

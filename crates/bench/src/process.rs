@@ -1,5 +1,5 @@
-//! Services and limits as processes of a run: start, readiness, processor time and memory. Dropping
-//! a handle kills its process.
+//! Services and limits as processes of a run: start, readiness, memory, system calls. Dropping a
+//! handle kills its process.
 
 use std::{
     fs::File,
@@ -14,8 +14,9 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     Result,
+    cpu::{CpuReading, status_bytes},
     http::{HttpConnection, get_request},
-    meter::{ReadCurve, transfer_timeout},
+    kafka::{ReadCurve, transfer_timeout},
 };
 
 /// How long a process may take until `/readyz` answers 200.
@@ -24,9 +25,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Short enough to time a start; the probes cost little beside a start.
 const PROBE_INTERVAL: Duration = Duration::from_millis(5);
 /// How long a process may take to return freed memory before its memory is read.
-pub(crate) const SETTLE_DELAY: Duration = Duration::from_secs(3);
-/// The unit of processor times in `/proc`: `USER_HZ`, which Linux has fixed at 100 a second.
-const CPU_TICK: Duration = Duration::from_millis(10);
+const SETTLE_DELAY: Duration = Duration::from_secs(3);
 
 /// A service or a limit as a process on a port of its own.
 #[derive(Debug)]
@@ -49,7 +48,17 @@ impl ServerProcess {
         arguments: &[&str],
         env: &[(&str, &str)],
     ) -> Result<Self> {
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        Self::spawn_at(free_address()?, folder, program, arguments, env)
+    }
+
+    /// The same, on this address.
+    pub(crate) fn spawn_at(
+        address: SocketAddr,
+        folder: &Path,
+        program: &Path,
+        arguments: &[&str],
+        env: &[(&str, &str)],
+    ) -> Result<Self> {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let log = folder.join(format!("{name}-{}.log", address.port()));
         let child = Command::new(program)
@@ -60,7 +69,7 @@ impl ServerProcess {
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(File::create(&log)?)
+            .stderr(File::options().create(true).append(true).open(&log)?)
             .spawn()
             .map_err(|error| {
                 let program = program.display();
@@ -80,7 +89,7 @@ impl ServerProcess {
     /// caches its answer for half a second, which is too coarse here; `/readyz` must agree
     /// afterwards.
     pub(crate) async fn await_live(&mut self, records: u64) -> Result<ReadCurve> {
-        let mut curve = ReadCurve::since(self.started);
+        let (mut curve, pid) = (ReadCurve::start(), self.pid());
         let is_live = |status: u16, body: &[u8]| {
             let Ok(PartitionsBody { partitions }) = serde_json::from_slice(body) else {
                 return false;
@@ -93,6 +102,7 @@ impl ServerProcess {
         };
         self.poll_until("/partitions", READY_TIMEOUT + transfer_timeout(records), is_live).await?;
         curve.add_last_point(records);
+        curve.cpu_ns = CpuReading::total_ns(pid)?;
         self.await_ready().await?;
         Ok(curve)
     }
@@ -129,16 +139,31 @@ impl ServerProcess {
         Err(format!("{} was not ready in time: {}", self.name, self.log_tail()).into())
     }
 
-    /// The processor time used so far; `None` if the system has no `/proc`.
-    pub(crate) fn cpu_time(&self) -> Option<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
-        // The name, in brackets, may hold spaces; utime and stime are the 14th and 15th field.
-        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-        let mut next_ticks = || fields.next()?.parse::<u32>().ok();
-        Some(CPU_TICK * (next_ticks()? + next_ticks()?))
+    /// Runs a limit that measures itself, and returns the JSON that it prints.
+    pub(crate) async fn output_of(program: &Path, arguments: &[String]) -> Result<Vec<u8>> {
+        let mut command = tokio::process::Command::new(program);
+        command.args(arguments).env_clear().stdin(Stdio::null()).stderr(Stdio::inherit());
+        let output = command.kill_on_drop(true).output().await?;
+        match output.status.success() {
+            true => Ok(output.stdout),
+            false => Err(format!("{} failed: {}", arguments.join(" "), output.status).into()),
+        }
     }
 
-    /// The id for [`settled_memory_bytes`].
+    /// Ends the process as a deployment does, with SIGTERM, and waits for it.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        Command::new("kill").args(["-TERM", &self.pid().to_string()]).status()?;
+        let deadline = Instant::now() + READY_TIMEOUT;
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                return Err(format!("{} did not end", self.name).into());
+            }
+            sleep(PROBE_INTERVAL).await;
+        }
+        Ok(())
+    }
+
+    /// The id of the process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -157,14 +182,15 @@ impl Drop for ServerProcess {
     }
 }
 
+/// A free port of the loopback interface.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
 /// Waits [`SETTLE_DELAY`], and reads the anonymous resident memory of a process (`RssAnon`).
 pub(crate) async fn settled_memory_bytes(pid: u32) -> Result<f64> {
     sleep(SETTLE_DELAY).await;
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
-        .map_err(|_| "memory is measured through /proc, which only Linux has")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<f64>().ok());
-    Ok(kib.ok_or("/proc has no RssAnon of this process")? * 1024.0)
+    status_bytes(pid, "RssAnon")
 }
 
 #[derive(Deserialize)]

@@ -9,7 +9,7 @@ use model::{
     record::{self, EncodedRecord},
 };
 
-use crate::Result;
+use crate::{Result, http::send_request};
 
 pub(crate) const MESSAGE: &str = "Bruno commented on your photo: “What a view! Where did you take it, and may I come along next time?”";
 /// The users that the migration creates: the recipients.
@@ -30,9 +30,29 @@ pub(crate) fn encode_with_size(to: &User<'_>, bytes: usize) -> Result<EncodedRec
     encode_notification(to, &"x".repeat(bytes.saturating_sub(shortest).max(1)))
 }
 
-/// One notification with [`MESSAGE`] for each of [`USERS`].
-pub(crate) fn encode_for_migrated_users() -> Result<Vec<EncodedRecord>> {
-    (0..USERS.len()).map(|index| encode_notification(&migrated_user(index)?, MESSAGE)).collect()
+/// How many different users receive what is sent, in turns: the migration's four, or a crowd.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Recipients(pub(crate) u64);
+
+impl Recipients {
+    /// Recipient number `index`.
+    pub(crate) fn user(self, index: u64) -> Result<User<'static>> {
+        match self.0 {
+            count if count <= 4 => migrated_user(usize::try_from(index % count)?),
+            count => generated_user(index % count),
+        }
+    }
+
+    /// A notification with [`MESSAGE`] for each.
+    pub(crate) fn encode_records(self) -> Result<Vec<EncodedRecord>> {
+        (0..self.0).map(|index| encode_notification(&self.user(index)?, MESSAGE)).collect()
+    }
+
+    /// A POST /send for each.
+    pub(crate) fn send_requests(self, headers: &str) -> Result<Vec<Vec<u8>>> {
+        let request = |index| Ok(send_request(self.user(index)?.id.get(), MESSAGE, headers));
+        (0..self.0).map(request).collect()
+    }
 }
 
 /// Number `index` of [`USERS`].

@@ -2,20 +2,21 @@
 //! name others), its topics, its programs and its folder. Dropping it ends and removes all of them.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use model::TopicNames;
+use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 use crate::{
     Result,
-    kafka::{BareKafka, BenchTopic},
-    meter::ReadCurve,
-    options::Options,
+    cli::Options,
+    kafka::{BareKafka, BenchTopic, ReadCurve},
     print_status,
-    process::ServerProcess,
+    process::{ServerProcess, free_address},
 };
 
 /// The surroundings of one run.
@@ -24,6 +25,8 @@ pub(crate) struct Testbed {
     pub(crate) options: Options,
     pub(crate) kafka: BareKafka,
     brokers: String,
+    /// The process of the broker that this run started.
+    pub(crate) broker: Option<u32>,
     database_url: Option<String>,
     /// The folder of the services' programs, which is that of this program.
     programs: PathBuf,
@@ -37,14 +40,20 @@ pub(crate) struct Testbed {
 impl Testbed {
     /// Builds the services if cargo runs this program, and starts a broker unless one was named.
     pub(crate) fn start(options: Options) -> Result<Self> {
-        let programs = build_programs()?;
+        let programs = match &options.programs {
+            Some(folder) => folder.clone(),
+            None => build_programs()?,
+        };
         let mut servers = Vec::new();
         let brokers = match &options.kafka_brokers {
             Some(brokers) => brokers.clone(),
             None => start_server(&mut servers, &options.real_script, "kafka")?,
         };
+        let broker =
+            options.kafka_brokers.is_none().then(|| broker_pid(&options.real_script)).flatten();
         Ok(Self {
             kafka: BareKafka::new(&brokers),
+            broker,
             database_url: options.database_url.as_ref().map(|url| url.expose().to_owned()),
             brokers,
             programs,
@@ -72,7 +81,7 @@ impl Testbed {
     }
 
     /// A topic or group name that is new to any broker.
-    fn unique_name(&mut self, label: &str) -> String {
+    pub(crate) fn unique_name(&mut self, label: &str) -> String {
         self.names += 1;
         let now = jiff::Timestamp::now().as_millisecond();
         format!("bench-{label}-{}-{now}-{}", std::process::id(), self.names)
@@ -90,22 +99,18 @@ impl Testbed {
         Ok(topic)
     }
 
-    /// Deletes a topic, and the topics that the services made beside it, before the run ends.
-    pub(crate) async fn delete_topic(&self, topic: &BenchTopic) -> Result<()> {
-        self.kafka.delete_topics(&all_topic_names(topic)).await
-    }
-
     /// Starts a producer for this topic with these extra flags and waits until it is ready.
     pub(crate) async fn start_producer(
         &mut self,
         topic: &BenchTopic,
         flags: &[&str],
     ) -> Result<ServerProcess> {
-        let url = self.database_url()?;
-        let kafka = self.kafka_flags(topic);
+        let (url, kafka) = (self.database_url()?, self.kafka_flags(topic));
         let arguments = kafka.iter().map(String::as_str).chain(["--migrate", "--rate-limit", "0"]);
         let arguments: Vec<_> = arguments.chain(flags.iter().copied()).collect();
-        let mut producer = self.spawn("producer", &arguments, &[("DATABASE_URL", &url)])?;
+        let mut env = self.auth_env(self.options.auth);
+        env.push(("DATABASE_URL", &url));
+        let mut producer = self.spawn("producer", &arguments, &env)?;
         producer.await_ready().await?;
         Ok(producer)
     }
@@ -116,12 +121,45 @@ impl Testbed {
         &mut self,
         topic: &BenchTopic,
         records: u64,
+        flags: &[&str],
     ) -> Result<(ServerProcess, ReadCurve)> {
-        let (group, kafka) = (self.unique_name("group"), self.kafka_flags(topic));
-        let arguments = kafka.iter().map(String::as_str).chain(["--group", &group]);
-        let mut consumer = self.spawn("consumer", &arguments.collect::<Vec<_>>(), &[])?;
+        let group = self.unique_name("group");
+        let mut consumer = self.spawn_consumer(free_address()?, topic, &group, flags, false)?;
         let curve = consumer.await_live(records).await?;
         Ok((consumer, curve))
+    }
+
+    /// Starts a consumer on this address, and does not wait.
+    pub(crate) fn spawn_consumer(
+        &self,
+        address: SocketAddr,
+        topic: &BenchTopic,
+        group: &str,
+        flags: &[&str],
+        auth: bool,
+    ) -> Result<ServerProcess> {
+        let kafka = self.kafka_flags(topic);
+        let arguments = kafka.iter().map(String::as_str).chain(["--group", group]);
+        let arguments: Vec<_> = arguments.chain(flags.iter().copied()).collect();
+        let (folder, program) = (self.folder(), self.programs.join("consumer"));
+        ServerProcess::spawn_at(address, folder, &program, &arguments, &self.auth_env(auth))
+    }
+
+    /// A header with a token for this user, of the secret that guarded services have.
+    pub(crate) fn token_header(&self, user: i64, scopes: &[&str]) -> Result<String> {
+        let mut command = Command::new(self.programs.join("consumer"));
+        command.args(["token", "--sub", &user.to_string()]).env_clear().envs(self.auth_env(true));
+        command.args(scopes.iter().flat_map(|scope| ["--scope", scope])).current_dir(self.folder());
+        let output = command.output()?;
+        let token = String::from_utf8(output.stdout)?;
+        if !output.status.success() {
+            return Err("the consumer printed no token".into());
+        }
+        Ok(format!("Authorization: Bearer {}\r\n", token.trim()))
+    }
+
+    fn auth_env<'a>(&self, auth: bool) -> Vec<(&'a str, &'a str)> {
+        if auth { vec![("AUTH_SECRET", "a secret that only a bench may have")] } else { Vec::new() }
     }
 
     /// Starts a limit, which is this program too, and waits until it is ready.
@@ -130,9 +168,33 @@ impl Testbed {
         arguments: &[&str],
         env: &[(&str, &str)],
     ) -> Result<ServerProcess> {
-        let mut limit = self.spawn("bench", &[&["limit"], arguments].concat(), env)?;
+        let (program, arguments) = (std::env::current_exe()?, [&["limit"], arguments].concat());
+        let mut limit = ServerProcess::spawn(self.folder(), &program, &arguments, env)?;
         limit.await_ready().await?;
         Ok(limit)
+    }
+
+    /// Runs a limit that measures itself, on this topic, and returns its result.
+    pub(crate) async fn run_limit<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        topic: &BenchTopic,
+        flags: &[(&str, u64)],
+    ) -> Result<T> {
+        let mut arguments = vec!["limit".to_owned(), name.to_owned()];
+        let partitions = topic.partitions.to_string();
+        arguments.extend(
+            ["--brokers", &self.brokers, "--topic", &topic.name, "--partitions", &partitions]
+                .map(str::to_owned),
+        );
+        for (flag, value) in flags {
+            arguments.extend([(*flag).to_owned(), value.to_string()]);
+        }
+        if let Some(broker) = self.broker {
+            arguments.extend(["--broker-pid".to_owned(), broker.to_string()]);
+        }
+        let output = ServerProcess::output_of(&std::env::current_exe()?, &arguments).await?;
+        Ok(serde_json::from_slice(&output)?)
     }
 
     fn spawn(
@@ -183,6 +245,13 @@ fn build_programs() -> Result<PathBuf> {
         }
     }
     Ok(folder.to_owned())
+}
+
+/// The process of the broker that this run started.
+fn broker_pid(script: &Path) -> Option<u32> {
+    let instances = script.parent()?.parent()?.join("target/real");
+    let file = instances.join(format!("bench-{}-kafka", std::process::id())).join("pid");
+    std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 /// A Kafka broker or a PostgreSQL server that this run started; dropping it removes the server.

@@ -11,6 +11,7 @@ pub mod cli;
 mod settings;
 pub mod metrics;
 mod subscriptions;
+mod signal;
 pub mod view;
 pub mod snapshot;
 pub mod apply;
@@ -105,12 +106,14 @@ pub async fn run(
     };
     let canary = Canary::new("consumer", settings.canary);
     let mut probe = CanaryProbe::new(Arc::clone(&view), log.writer(), Arc::clone(&app.topic));
-    let subscriptions = ViewSubscriptions::new(view, log, names, ownership);
+    let subscriptions = ViewSubscriptions::new(Arc::clone(&view), log, names, ownership);
     let local = address.ip().to_canonical().is_loopback();
     let router =
         build_router(&settings, &auth, app, &subscriptions, canary.clone(), &metrics, local);
     let mut background = JoinSet::new();
     background.spawn(auth.reread_keys());
+    background.spawn(Arc::clone(&view).deliver_wakeups());
+    background.spawn(streams.clone().run_heartbeats());
     background.spawn(receipt_limits.evict_idle());
     background.spawn(canary.run_probes(async move || probe.probe_next_partition().await));
 

@@ -152,8 +152,8 @@ pub(crate) struct StreamArgs {
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub(crate) max_streams_per_user: usize,
 
-    /// Time without an event after which a live stream sends a heartbeat. Must be shorter than the
-    /// idle timeout of any proxy in between
+    /// Interval of the heartbeats of a live stream. Must be shorter than the idle timeout of any proxy
+    /// in between
     #[arg(long, env = "CONSUMER_HEARTBEAT", default_value = "15s", value_name = "DURATION",
           value_parser = service::cli::settings::parse_positive_duration)]
     pub(crate) heartbeat: Duration,

@@ -66,6 +66,12 @@ impl Cluster {
         self.0.request_errors(RDKafkaApiKey::Produce, &[lost]);
     }
 
+    /// Answers the next append as a repeated one whose offset the broker no longer knows.
+    pub fn forget_offset(&self) {
+        let duplicate = RDKafkaRespErr::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER;
+        self.0.request_errors(RDKafkaApiKey::Produce, &[duplicate]);
+    }
+
     /// Rejects appends, like a broker with too few in-sync replicas, or accepts them again. Other
     /// requests succeed.
     pub fn set_rejecting(&self, rejecting: bool) {

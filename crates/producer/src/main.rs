@@ -7,6 +7,11 @@ use producer::{
     directory::Directory,
 };
 use service::{cli::program, cli::shutdown, server::listen};
+use tikv_jemallocator::Jemalloc;
+
+/// Replaces `malloc` as well, which librdkafka and SQLite call. Measured: docs/performance.md.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     program::run_program("producer", |cli: &ProducerCli| &cli.shared, run)

@@ -317,6 +317,16 @@ async fn a_client_that_failed_for_good_is_replaced_without_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledgement_without_an_offset_is_an_unknown_outcome() {
+    let world = World::mock().await;
+    world.send(1, 2, "before").await;
+    mock_cluster(&world).forget_offset();
+    let response = world.post_form("from_id=1&to_id=2&message=repeated").await;
+    assert_eq!(response.status(), 504);
+    world.send(1, 2, "after").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_topic_with_another_partition_count_is_a_loud_error() {
     let mut world = World::mock().await;
     world.send(1, 2, "hello").await;

@@ -8,10 +8,18 @@ use std::{
 
 /// A random time of this range, evenly distributed.
 pub(super) fn jittered(range: Range<Duration>) -> Duration {
-    // The keys of the standard library's hashes are random, and differ each time.
-    let random = RandomState::new().hash_one(()) >> 32;
-    let part = random as f64 / f64::from(u32::MAX);
+    let part = f64::from(random_number()) / f64::from(u32::MAX);
     range.start + range.end.saturating_sub(range.start).mul_f64(part)
+}
+
+/// A random number below `end`, which must not be 0.
+pub(super) fn random_below(end: usize) -> usize {
+    usize::try_from(random_number()).unwrap_or(0) % end
+}
+
+fn random_number() -> u32 {
+    // The keys of the standard library's hashes are random, and differ each time.
+    u32::try_from(RandomState::new().hash_one(()) >> 32).unwrap_or(0)
 }
 
 #[cfg(test)]

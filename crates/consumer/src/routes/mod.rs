@@ -7,6 +7,7 @@ mod notifications;
 pub(crate) mod streams;
 mod live;
 mod jitter;
+mod heartbeats;
 mod accept;
 mod stream;
 mod event_source;

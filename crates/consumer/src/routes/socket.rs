@@ -1,19 +1,20 @@
 //! `GET /notifications/{id}/ws`: a live stream over a WebSocket, on which the client can also send
 //! receipts.
 
-use std::{sync::Arc, time::Duration};
+use std::{slice, sync::Arc, time::Duration};
 
 use axum::{
     extract::{
         State,
         ws::{
-            CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code,
+            CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code,
             rejection::WebSocketUpgradeRejection,
         },
     },
     http::{HeaderMap, Uri},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use model::{Action, UserId};
 use serde::Deserialize;
@@ -40,8 +41,8 @@ use crate::view::feed::{EndReason, FeedEvent};
 
 /// Bound of a client's message: 1000 ids take about 40 KiB.
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
-/// The library's default is 128 KiB.
-const READ_BUFFER_BYTES: usize = 2 << 10;
+/// The library's default is 128 KiB. A receipt of a few ids fits; each socket keeps the buffer.
+const READ_BUFFER_BYTES: usize = 512;
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for the client to read why its connection is closed. Closing at once would reset the
 /// connection while more of the message arrives, and the reset could overtake the reason.
@@ -112,7 +113,8 @@ async fn serve_socket(app: Arc<App>, user: UserId, mut live: LiveStream, mut soc
             events = live.next_events() => {
                 let Some(events) = events else { return };
                 for event in events {
-                    if !send_event(&mut socket, &event).await {
+                    let json = live.render(slice::from_ref(&event), "ws", write_json);
+                    if !send_event(&mut socket, json, &event).await {
                         return;
                     }
                 }
@@ -151,10 +153,9 @@ async fn serve_socket(app: Arc<App>, user: UserId, mut live: LiveStream, mut soc
 }
 
 /// Sends an event, and after the last one the closing frame. Returns false if the socket is done.
-async fn send_event(socket: &mut WebSocket, event: &FeedEvent) -> bool {
-    let mut json = String::new();
-    write_json(event, &mut json);
-    if !send_message(socket, Message::Text(json.into())).await {
+async fn send_event(socket: &mut WebSocket, json: Bytes, event: &FeedEvent) -> bool {
+    let Ok(json) = Utf8Bytes::try_from(json) else { return false };
+    if !send_message(socket, Message::Text(json)).await {
         return false;
     }
     let FeedEvent::End(reason) = event else { return true };

@@ -2,7 +2,15 @@
 //! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>), or as JSON lines if the client
 //! accepts `application/x-ndjson`.
 
-use std::{convert::Infallible, fmt::Write as _, ops::Range, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    fmt::Write as _,
+    ops::Range,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use axum::{
     Extension,
@@ -15,7 +23,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::Stream;
 use service::{
     auth::Caller,
     extract::{Path, Query},
@@ -74,18 +82,8 @@ pub(super) async fn open_stream(
     let kind = if framing == Framing::Sse { StreamKind::Sse } else { StreamKind::Ndjson };
     let live = LiveStream::open_feed(&app, user, start, &caller, kind).await?;
     // Sent before the first event, so that it applies however the stream ends.
-    let begin = match framing {
-        Framing::Sse => format!("retry: {}\n", jittered(RETRY_DELAYS).as_millis()),
-        Framing::Lines => String::new(),
-    };
-    let chunks = stream::unfold((live, begin), move |(mut live, begin)| async move {
-        let events = live.next_events().await?;
-        let mut text = begin;
-        for event in &events {
-            framing.write_event(event, &mut text);
-        }
-        Some((Ok::<_, Infallible>(Bytes::from(text)), (live, String::new())))
-    });
+    let begin = (framing == Framing::Sse).then(|| jittered(RETRY_DELAYS));
+    let chunks = EventChunks { live, framing, begin };
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(framing.media_type())),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -93,6 +91,30 @@ pub(super) async fn open_stream(
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
     Ok((Extension(StreamingResponse), headers, Body::from_stream(chunks)).into_response())
+}
+
+/// A stream's body.
+struct EventChunks {
+    live: LiveStream,
+    framing: Framing,
+    /// The reconnection delay, before the first events.
+    begin: Option<Duration>,
+}
+
+impl Stream for EventChunks {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(events) = ready!(self.live.poll_events(cx)) else { return Poll::Ready(None) };
+        let framing = self.framing;
+        if let Some(delay) = self.begin.take() {
+            let mut text = format!("retry: {}\n", delay.as_millis());
+            events.iter().for_each(|event| framing.write_event(event, &mut text));
+            return Poll::Ready(Some(Ok(text.into())));
+        }
+        let write = |event: &FeedEvent, text: &mut String| framing.write_event(event, text);
+        Poll::Ready(Some(Ok(self.live.render(&events, framing.media_type(), write))))
+    }
 }
 
 pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {

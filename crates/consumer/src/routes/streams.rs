@@ -13,7 +13,10 @@ use service::problem::Problem;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::jitter::jittered;
+use super::{
+    heartbeats::{HeartbeatWheel, Heartbeats},
+    jitter::jittered,
+};
 use crate::{metrics::DELIVERY_SECONDS, settings::StreamArgs};
 
 /// For `Retry-After`, if a stream limit is reached.
@@ -36,6 +39,7 @@ pub(crate) struct LiveStreams {
     /// Time from a notification's timestamp until it is written to a stream.
     pub(super) pushed: Histogram,
     pub(super) stopping: CancellationToken,
+    heartbeats: HeartbeatWheel,
     /// Tasks of upgraded connections, which the HTTP server does not wait for.
     pub(super) sockets: TaskTracker,
 }
@@ -50,7 +54,17 @@ impl LiveStreams {
         let permits = Arc::new(Semaphore::new(settings.max_streams));
         let pushed = histogram!(DELIVERY_SECONDS, "stage" => "pushed");
         let (open, sockets) = (Arc::default(), TaskTracker::new());
-        Self { settings, max_spread, permits, open, pushed, stopping, sockets }
+        let heartbeats = HeartbeatWheel::new(settings.heartbeat);
+        Self { settings, max_spread, permits, open, pushed, stopping, heartbeats, sockets }
+    }
+
+    /// Wakes each stream for its heartbeats, and all when this instance stops. To be spawned once.
+    pub(crate) async fn run_heartbeats(self) {
+        self.heartbeats.turn(self.settings.heartbeat, self.stopping).await;
+    }
+
+    pub(super) fn join_heartbeats(&self) -> Heartbeats {
+        self.heartbeats.join()
     }
 
     pub(super) fn acquire_permit(&self, kind: StreamKind) -> Result<StreamPermit, Problem> {

@@ -132,6 +132,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Returns true if it is neither dismissed nor read.
+    pub fn is_unread(&self) -> bool {
+        self.json.is_some() && !self.state.read
+    }
+
     /// The entry of this notification, in its initial state. `timestamp_ms` is the record's; 0 or
     /// less means that it has none.
     pub fn new(

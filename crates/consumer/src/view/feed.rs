@@ -5,8 +5,16 @@
 //! first read and the first change. If the inbox has evicted entries that the reader has not had, the
 //! feed sends a gap.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{
+    fmt::Write as _,
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
+use bytes::Bytes;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use model::{Cursor, Receipt, UserId};
 
 use super::{
@@ -40,7 +48,7 @@ pub enum FeedEvent {
     },
     /// Entries may be missing.
     Gap(Gap),
-    /// The stream was idle for some time; the log is read up to here.
+    /// There was no other event; the log is read up to here.
     Heartbeat(Cursor),
     /// The last event.
     End(EndReason),
@@ -72,7 +80,6 @@ pub enum OpenFeedError {
 }
 
 /// A reader's position in an inbox.
-#[derive(Debug)]
 pub struct Feed {
     view: Arc<View>,
     watcher: Watcher,
@@ -95,6 +102,8 @@ pub struct Feed {
     lost_below: i64,
     /// True if the inbox has further entries after the last batch.
     more: bool,
+    /// Set while the view may not answer.
+    lease: Option<BoxFuture<'static, ()>>,
 }
 
 impl Feed {
@@ -153,6 +162,7 @@ impl Feed {
             receipts_sent_through,
             lost_below,
             more: true,
+            lease: None,
         };
         Ok((feed, events))
     }
@@ -164,28 +174,50 @@ impl Feed {
 
     /// Waits for the next events, at least one. Cancel safe.
     pub async fn next_events(&mut self) -> Vec<FeedEvent> {
+        poll_fn(|cx| self.poll_events(cx)).await
+    }
+
+    /// Ready with the next events, at least one.
+    pub(crate) fn poll_events(&mut self, cx: &mut Context<'_>) -> Poll<Vec<FeedEvent>> {
+        let moved = || Poll::Ready(vec![FeedEvent::End(EndReason::Moved)]);
         loop {
-            if !self.more && !self.watcher.wait_for_change().await {
-                return vec![FeedEvent::End(EndReason::Moved)];
+            if !self.more && !ready!(self.watcher.poll_change(cx)) {
+                return moved();
             }
             // Until the lease is renewed or the partition is revoked there is no event: the stream
             // need not end, because the brokers may only be slow.
             if !self.view.holds_lease() {
                 self.more = true;
-                tokio::select! {
-                    () = self.view.await_lease() => {}
-                    watched = self.watcher.wait_for_change() => if !watched {
-                        return vec![FeedEvent::End(EndReason::Moved)];
+                let view = &self.view;
+                let lease = self.lease.get_or_insert_with(|| {
+                    let view = Arc::clone(view);
+                    async move { view.await_lease().await }.boxed()
+                });
+                if lease.poll_unpin(cx).is_pending() {
+                    if !ready!(self.watcher.poll_change(cx)) {
+                        return moved();
                     }
+                    continue;
                 }
-                continue;
             }
+            self.lease = None;
             match self.read_events() {
                 Some(events) if events.is_empty() => {}
-                Some(events) => return events,
-                None => return vec![FeedEvent::End(EndReason::Moved)],
+                Some(events) => return Poll::Ready(events),
+                None => return moved(),
             }
         }
+    }
+
+    /// The bytes that `render` makes of this event in this format, shared with other readers of the
+    /// same user.
+    pub(crate) fn share_rendered(
+        &self,
+        event: &FeedEvent,
+        format: &'static str,
+        render: impl FnOnce() -> Bytes,
+    ) -> Bytes {
+        self.watcher.share_rendered(event, format, render)
     }
 
     /// A heartbeat, or the events that are there after all.
@@ -267,6 +299,24 @@ impl Feed {
 }
 
 impl FeedEvent {
+    /// Returns true if these are known to be the same event of one user's feeds. Compares no texts.
+    pub(super) fn is_same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Notification { item, unread },
+                Self::Notification { item: other, unread: other_unread },
+            ) => {
+                (item.at, item.state, unread) == (other.at, other.state, other_unread)
+                    && Arc::ptr_eq(&item.json, &other.json)
+            }
+            (
+                Self::Receipt { receipt, unread },
+                Self::Receipt { receipt: other, unread: other_unread },
+            ) => unread == other_unread && Arc::ptr_eq(receipt, other),
+            _ => false,
+        }
+    }
+
     /// Its name on every transport.
     pub fn name(&self) -> &'static str {
         match self {

@@ -108,6 +108,8 @@ pub struct Inbox {
     hashes: VecDeque<u32>,
     /// Bytes of the JSON of all entries, as it was before any was dismissed.
     bytes: usize,
+    /// Number of entries that are neither dismissed nor read.
+    unread: usize,
     last_eviction: Option<Eviction>,
     /// No entry was sent before this time. Nearly every read finds by it that no entry is too old.
     earliest_ms: i64,
@@ -125,6 +127,7 @@ impl Default for Inbox {
             entries: VecDeque::new(),
             hashes: VecDeque::new(),
             bytes: 0,
+            unread: 0,
             last_eviction: None,
             earliest_ms: i64::MAX,
             pending: None,
@@ -162,6 +165,7 @@ impl Inbox {
             totals.add_json(json);
         }
         self.bytes += entry.json_bytes as usize;
+        self.unread += usize::from(entry.is_unread());
         // A dismissed entry keeps its place and its bytes, so that what is evicted does not depend
         // on when a receipt was applied.
         while self.entries.len() >= limits.entries.max(1)
@@ -195,7 +199,10 @@ impl Inbox {
                     if let (Action::Dismissed, Some(json)) = (action, &entry.json) {
                         totals.remove_json(json);
                     }
+                    let was_unread = entry.is_unread();
                     entry.apply_action(action);
+                    self.unread += usize::from(entry.is_unread());
+                    self.unread -= usize::from(was_unread);
                 }
                 None => self.add_pending(id, action, offset, limits),
             }
@@ -229,6 +236,16 @@ impl Inbox {
         let first = self.entries.partition_point(|entry| entry.offset <= offset);
         let shown = move |entry: &&Entry| entry.json.is_some() && entry.sent_at_ms >= oldest_ms;
         self.entries.range(first..).filter(shown)
+    }
+
+    /// Number of entries that are shown and not read.
+    pub(super) fn count_unread(&self, oldest_ms: i64) -> usize {
+        let count = || self.shown_after(-1, oldest_ms).filter(|entry| entry.is_unread()).count();
+        if self.earliest_ms < oldest_ms {
+            return count();
+        }
+        debug_assert_eq!(self.unread, count());
+        self.unread
     }
 
     /// The newest entry that was evicted, or is too old to be shown. Times need not grow with the
@@ -278,10 +295,20 @@ impl Inbox {
         shown.for_each(|json| totals.add_json(json));
         let hashes = entries.iter().map(|entry| short_hash(&entry.id)).collect();
         let bytes = entries.iter().map(|entry| entry.json_bytes as usize).sum();
+        let unread = entries.iter().filter(|entry| entry.is_unread()).count();
         let earliest_ms = entries.iter().map(|entry| entry.sent_at_ms).min().unwrap_or(i64::MAX);
         let pending = if pending.is_empty() { None } else { Some(Box::new(pending)) };
         let entries = entries.into();
-        Self { entries, hashes, bytes, last_eviction, earliest_ms, pending, next_receipt_offset }
+        Self {
+            entries,
+            hashes,
+            bytes,
+            unread,
+            last_eviction,
+            earliest_ms,
+            pending,
+            next_receipt_offset,
+        }
     }
 
     /// Removes every trace of the entries before this offset.
@@ -290,6 +317,7 @@ impl Inbox {
             self.hashes.pop_front();
             if let Some(entry) = self.entries.pop_front() {
                 self.bytes -= entry.json_bytes as usize;
+                self.unread -= usize::from(entry.is_unread());
                 entry.json.inspect(|json| totals.remove_json(json));
             }
         }
@@ -308,6 +336,7 @@ impl Inbox {
         self.hashes.pop_front();
         if let Some(entry) = self.entries.pop_front() {
             self.bytes -= entry.json_bytes as usize;
+            self.unread -= usize::from(entry.is_unread());
             // A dismissed entry had left the totals when it was dismissed.
             if let Some(json) = &entry.json {
                 totals.remove_json(json);

@@ -21,11 +21,11 @@ use super::{
     inboxes::Inboxes,
     rebuild::{Rebuild, SourceTopic},
     status::{BehindSince, NotLive, PartitionStatus},
-    watchers::{Watcher, Watchers},
+    watchers::{Wakeups, Watcher, Watchers},
 };
 
 /// One partition of the view.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PartitionView {
     /// `None` if the partition is not assigned to this instance.
     assignment: RwLock<Option<AssignedInboxes>>,
@@ -74,6 +74,15 @@ impl AssignedInboxes {
 }
 
 impl PartitionView {
+    pub(super) fn new(wakeups: Arc<Wakeups>) -> Self {
+        Self {
+            assignment: RwLock::default(),
+            changed: watch::Sender::default(),
+            watchers: Arc::new(Watchers::new(wakeups)),
+            earlier_evictions: Default::default(),
+        }
+    }
+
     /// The state of the partition.
     pub fn status(&self) -> PartitionStatus {
         match &*self.assignment.read() {

@@ -2,7 +2,10 @@
 //! user instead of a partition.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -19,12 +22,14 @@ use super::{
     query::WouldChange,
     rebuild::SourceTopic,
     status::{BehindSince, NotLive, PartitionStatus},
+    watchers::Wakeups,
 };
 
 /// All partitions of the topic. Those that another instance owns are empty here.
 #[derive(Debug)]
 pub struct View {
     partitions: Box<[PartitionView]>,
+    wakeups: Arc<Wakeups>,
     pub(crate) partitioner: Partitioner,
     pub(crate) limits: Limits,
     pub(crate) counters: Counters,
@@ -57,9 +62,13 @@ pub(crate) struct Counters {
 
 impl View {
     /// An empty view of a topic with this many unassigned partitions.
+    /// Its readers are woken while [`deliver_wakeups`](Self::deliver_wakeups) runs.
     pub fn new(partitions: u32, partitioner: Partitioner, limits: Limits) -> Self {
+        let wakeups = Arc::<Wakeups>::default();
+        let partition = |_| PartitionView::new(Arc::clone(&wakeups));
         Self {
-            partitions: (0..partitions.max(1)).map(|_| PartitionView::default()).collect(),
+            partitions: (0..partitions.max(1)).map(partition).collect(),
+            wakeups,
             partitioner,
             limits,
             counters: Counters::default(),
@@ -68,6 +77,11 @@ impl View {
             lease_began: watch::Sender::new(()),
             has_misplaced: AtomicBool::new(false),
         }
+    }
+
+    /// Wakes the readers of inboxes that changed, for ever. To be spawned once.
+    pub async fn deliver_wakeups(self: Arc<Self>) {
+        self.wakeups.deliver().await;
     }
 
     /// The partition with this user's inbox.

@@ -180,7 +180,7 @@ impl Inboxes {
             items.extend(self.page_item(partition, entry));
         }
         let more = wanted.next().is_some();
-        let unread = inbox.shown_after(-1, oldest_ms).filter(|entry| !entry.state.read).count();
+        let unread = inbox.count_unread(oldest_ms);
         let eviction = inbox.last_eviction(oldest_ms).filter(|eviction| eviction.through > after);
         FeedBatch { items, unread, more, eviction }
     }

@@ -69,6 +69,9 @@ impl Bench {
         snapshots: Option<Arc<SnapshotManager>>,
     ) -> Self {
         let view = Arc::new(View::new(partitions, Partitioner::default(), limits));
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(Arc::clone(&view).deliver_wakeups());
+        }
         let receipts = ReceiptApplier::new(
             Arc::clone(&view),
             "receipts".into(),

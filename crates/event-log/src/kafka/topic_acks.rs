@@ -84,8 +84,7 @@ impl<T> TopicAcks<T> {
         queued_epoch: Option<u32>,
         now: impl FnOnce() -> Instant,
     ) -> AckEpoch {
-        // librdkafka does not know the offset of a record that the broker already had.
-        if self.epoch.is_none() || offset < 0 {
+        if self.epoch.is_none() {
             return AckEpoch::Known(None);
         }
         let is_queued_earlier = queued_epoch != self.epoch;

@@ -46,6 +46,11 @@ impl ProducerContext for WriterContext {
     /// Only the client's own thread calls it, so reports of one partition arrive in order.
     fn delivery(&self, result: &DeliveryResult<'_>, pending: Arc<PendingAck>) {
         match result {
+            // Of a record that was sent twice, the broker may not know the offset any more.
+            Ok(message) if message.offset() < 0 => {
+                let unknown = "the broker has the record and does not say where".into();
+                pending.fail(AppendError::TimedOut(unknown), false, &self.wakeups);
+            }
             Ok(message) => {
                 let (partition, offset) = (message.partition(), message.offset());
                 if !pending.acknowledge(partition, offset, &self.wakeups) {

@@ -183,6 +183,11 @@ impl TokenValidity {
         }
     }
 
+    /// Returns true if there is a token, whose key can be withdrawn.
+    pub fn has_key(&self) -> bool {
+        self.key_withdrawn.is_some()
+    }
+
     /// Resolves once the token's key is withdrawn.
     pub async fn until_withdrawn(&self) {
         match &self.key_withdrawn {

@@ -8,13 +8,13 @@
 
 use std::{
     future::Future,
-    io::{self, IoSlice},
+    io::{self, IoSlice, Write as _},
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -22,14 +22,14 @@ use axum::{
     body::Body,
     http::{Method, Request, Response, Version},
 };
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes};
 use futures_util::stream;
-use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
 use parking_lot::Mutex;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep, timeout},
+    time::{Sleep, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -91,76 +91,120 @@ impl DetachedConnection {
 }
 
 /// Writes the body until it ends, the client closes or reads nothing for `write_timeout`, or `cut` is
-/// cancelled.
-pub(crate) async fn write_body(
-    mut stream: TcpStream,
+/// cancelled. Keeps `held` until then.
+pub(crate) fn write_body<H: Send>(
+    stream: TcpStream,
     body: Body,
     write_timeout: Duration,
     cut: CancellationToken,
-) {
-    let written = tokio::select! {
-        written = write_chunks(&mut stream, body, write_timeout) => written,
-        () = cut.cancelled() => return,
-    };
-    if let Err(error) = written {
-        tracing::debug!(target: "http", %error, "a stream failed");
-    }
-}
-
-async fn write_chunks(
-    stream: &mut TcpStream,
-    mut body: Body,
-    write_timeout: Duration,
-) -> io::Result<()> {
-    loop {
-        let frame = tokio::select! {
+    held: H,
+) -> impl Future<Output = ()> + Send {
+    let chunk = Bytes::new();
+    let mut writer =
+        BodyWriter { stream, body, chunk, has_ended: false, write_timeout, stalled: None };
+    // The block borrows what it captured. A local variable would double its place in the task.
+    async move {
+        let _held = &held;
+        tokio::select! {
             biased;
-            frame = body.frame() => frame,
-            () = await_close(stream) => return Ok(()),
-        };
-        let Some(frame) = frame else { break };
-        if let Ok(data) = frame.map_err(io::Error::other)?.into_data()
-            && !data.is_empty()
-        {
-            let mut chunk = BytesMut::with_capacity(data.len() + 16);
-            chunk.put_slice(format!("{:x}\r\n", data.len()).as_bytes());
-            chunk.put(data);
-            chunk.put_slice(b"\r\n");
-            write_all(stream, chunk.freeze(), write_timeout).await?;
+            written = &mut writer => if let Err(error) = written {
+                tracing::debug!(target: "http", %error, "a stream failed");
+            },
+            () = cut.cancelled() => {}
         }
     }
-    write_all(stream, Bytes::from_static(b"0\r\n\r\n"), write_timeout).await?;
-    stream.shutdown().await
 }
 
-async fn write_all(
-    stream: &mut TcpStream,
-    mut bytes: Bytes,
+/// Writes a body in chunks.
+///
+/// It polls the socket directly, because a socket keeps the last waker of each direction that polled
+/// it: as long as hyper's were there, the finished task of hyper's connection would stay in memory.
+struct BodyWriter {
+    stream: TcpStream,
+    body: Body,
+    /// Bytes that are not written yet.
+    chunk: Bytes,
+    has_ended: bool,
     write_timeout: Duration,
-) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let written = timeout(write_timeout, stream.write_buf(&mut bytes)).await;
-        written.map_err(|_| not_reading())??;
+    /// Set while the kernel takes no byte.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Future for BodyWriter {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> IoPoll<()> {
+        let this = &mut *self;
+        loop {
+            while !this.chunk.is_empty() {
+                let written = Pin::new(&mut this.stream).poll_write(cx, &this.chunk);
+                let written = watch_progress(&mut this.stalled, this.write_timeout, written, cx);
+                match ready!(written)? {
+                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    count => this.chunk.advance(count),
+                }
+            }
+            this.chunk = Bytes::new();
+            if this.has_ended {
+                return Pin::new(&mut this.stream).poll_shutdown(cx);
+            }
+            match Pin::new(&mut this.body).poll_frame(cx) {
+                Poll::Ready(Some(frame)) => {
+                    let data = frame.map_err(io::Error::other)?.into_data();
+                    this.chunk = data.map(encode_chunk).unwrap_or_default();
+                }
+                Poll::Ready(None) => {
+                    this.has_ended = true;
+                    this.chunk = Bytes::from_static(b"0\r\n\r\n");
+                }
+                Poll::Pending => return poll_close(&mut this.stream, cx).map(Ok),
+            }
+        }
     }
-    Ok(())
+}
+
+/// A chunk of RFC 9112; empty without data, because an empty chunk would be the last one.
+fn encode_chunk(data: Bytes) -> Bytes {
+    if data.is_empty() {
+        return data;
+    }
+    let mut chunk = Vec::with_capacity(data.len() + 20);
+    // Writing to a vector cannot fail.
+    let _ = write!(chunk, "{:x}\r\n", data.len());
+    chunk.extend_from_slice(&data);
+    chunk.extend_from_slice(b"\r\n");
+    chunk.into()
+}
+
+/// Resolves when the client closes its side. Discards anything it sends.
+fn poll_close(stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<()> {
+    loop {
+        let mut bytes = [0; 64];
+        let mut sent = ReadBuf::new(&mut bytes);
+        match ready!(Pin::new(&mut *stream).poll_read(cx, &mut sent)) {
+            Ok(()) if !sent.filled().is_empty() => {}
+            Ok(()) | Err(_) => return Poll::Ready(()),
+        }
+    }
+}
+
+/// Fails once writes have made no progress for `write_timeout`.
+fn watch_progress<T>(
+    stalled: &mut Option<Pin<Box<Sleep>>>,
+    write_timeout: Duration,
+    written: IoPoll<T>,
+    cx: &mut Context<'_>,
+) -> IoPoll<T> {
+    if written.is_ready() {
+        *stalled = None;
+        return written;
+    }
+    let stalled = stalled.get_or_insert_with(|| Box::pin(sleep(write_timeout)));
+    stalled.as_mut().poll(cx).map(|()| Err(not_reading()))
 }
 
 fn not_reading() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the client does not read")
-}
-
-/// Resolves when the client closes its side. Discards anything it sends.
-async fn await_close(stream: &TcpStream) {
-    loop {
-        if stream.readable().await.is_err() {
-            return;
-        }
-        match stream.try_read(&mut [0; 64]) {
-            Ok(1..) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Ok(0) | Err(_) => return,
-        }
-    }
 }
 
 type IoPoll<T> = Poll<io::Result<T>>;
@@ -174,15 +218,8 @@ impl HyperIo {
         }
     }
 
-    /// Fails once writes have made no progress for the time-out.
     fn watch_progress<T>(&mut self, written: IoPoll<T>, cx: &mut Context<'_>) -> IoPoll<T> {
-        if written.is_ready() {
-            self.stalled = None;
-            return written;
-        }
-        let write_timeout = self.write_timeout;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(write_timeout)));
-        stalled.as_mut().poll(cx).map(|()| Err(not_reading()))
+        watch_progress(&mut self.stalled, self.write_timeout, written, cx)
     }
 }
 

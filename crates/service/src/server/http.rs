@@ -314,11 +314,8 @@ async fn serve_connection(
                     }
                     Err((stream, body)) => {
                         let (timeout, cut) = (server.write_timeout, server.cut.clone());
-                        let written = detached::write_body(stream, body, timeout, cut);
-                        connections.spawn(async move {
-                            let _present = (permit, present);
-                            written.await;
-                        });
+                        let held = (permit, present);
+                        connections.spawn(detached::write_body(stream, body, timeout, cut, held));
                     }
                 }
                 return;
