@@ -116,7 +116,7 @@ impl<H: PartitionHandler> AssignedPartitions<H> {
         self.confirmed_through = self.confirmed_through.max(assignment);
         let epoch = epoch.or(known);
         self.topic_epoch = epoch;
-        if known.is_some() && epoch != known {
+        if known.is_some() && epoch != known && !self.partitions.is_empty() {
             return self.numbers();
         }
         if is_first || epoch != known {
