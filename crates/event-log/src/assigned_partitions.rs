@@ -107,24 +107,30 @@ impl<H: PartitionHandler> AssignedPartitions<H> {
     }
 
     /// The topic has this epoch, asked after the assignment of this number. `None` if the log
-    /// returns none; an epoch that is known already then stays. Returns the partitions that the
-    /// caller must reset, because the topic is another one now.
+    /// returns none; an epoch that is known already then stays. If the topic is another one now,
+    /// returns the partitions that the caller must reset, before it calls
+    /// [`report_topic_epoch`](Self::report_topic_epoch): what was read so far is not of this epoch.
     pub(crate) fn confirm_topic_epoch(&mut self, assignment: u64, epoch: Option<u32>) -> Vec<i32> {
         let known = self.topic_epoch;
         let is_first = self.confirmed_through == 0;
         self.confirmed_through = self.confirmed_through.max(assignment);
         let epoch = epoch.or(known);
-        if is_first || epoch != known {
-            self.topic_epoch = epoch;
-            self.handler.on_topic_epoch(epoch);
-        }
-        if known.is_some() && epoch != known {
+        self.topic_epoch = epoch;
+        if known.is_some() && epoch != known && !self.partitions.is_empty() {
             return self.numbers();
+        }
+        if is_first || epoch != known {
+            self.report_topic_epoch();
         }
         for partition in std::mem::take(&mut self.unconfirmed) {
             self.become_live(partition);
         }
         Vec::new()
+    }
+
+    /// Tells the handler the topic's epoch.
+    pub(crate) fn report_topic_epoch(&mut self) {
+        self.handler.on_topic_epoch(self.topic_epoch);
     }
 
     /// Calls `on_live`, or has [`confirm_topic_epoch`](Self::confirm_topic_epoch) call it.

@@ -25,8 +25,8 @@ pub struct Position {
     pub partition: i32,
     /// From 0, counted by partition.
     pub offset: i64,
-    /// The epoch that the topic had when the record was queued, `None` if it was not known. If the
-    /// topic was recreated meanwhile, this is the earlier epoch.
+    /// The topic's epoch; `None` if it is not known, or not certain to be that of the topic which has
+    /// the record, because the topic was created again at about that time.
     pub epoch: Option<u32>,
 }
 

@@ -30,9 +30,37 @@ impl Writer {
     pub fn append(&self, topic: &str, record: NewRecord) -> Result<Ack, AppendError> {
         match self {
             #[cfg(feature = "kafka")]
-            Self::Kafka(writer) => writer.append(topic, &record).map(Ack::Kafka),
+            Self::Kafka(writer) => {
+                let NewRecord { partition, key, value, headers } = &record;
+                let headers = headers.iter().map(|(name, value)| (*name, &**value));
+                writer.append(topic, *partition, key, value, headers).map(Ack::Kafka)
+            }
             #[cfg(feature = "embedded")]
             Self::Embedded(writer) => writer.append(topic, record).map(Ack::Embedded),
+        }
+    }
+
+    /// The same with the parts of a record that the caller lends: key, value and headers as in
+    /// [`NewRecord`].
+    pub fn append_borrowed(
+        &self,
+        topic: &str,
+        partition: i32,
+        key: &[u8],
+        value: &[u8],
+        headers: &[(&'static str, &[u8])],
+    ) -> Result<Ack, AppendError> {
+        match self {
+            #[cfg(feature = "kafka")]
+            Self::Kafka(writer) => {
+                let headers = headers.iter().copied();
+                writer.append(topic, partition, key, value, headers).map(Ack::Kafka)
+            }
+            #[cfg(feature = "embedded")]
+            Self::Embedded(writer) => {
+                let (key, value) = (key.to_vec(), Some(value.to_vec()));
+                writer.append_parts(topic, partition, key, value, headers).map(Ack::Embedded)
+            }
         }
     }
 

@@ -2,9 +2,15 @@
 //! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md>),
 //! plus W3C `traceparent`.
 
-use std::{borrow::Cow, fmt, num::NonZeroU64, str::FromStr};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+    num::NonZeroU64,
+    str::FromStr,
+};
 
 use jiff::{Timestamp, fmt::temporal::DateTimePrinter};
+use smallvec::SmallVec;
 use uuid::Uuid;
 
 use crate::cursor::Cursor;
@@ -171,24 +177,48 @@ impl Headers {
     /// Encodes the headers of a record with this `ce_type`.
     #[must_use]
     pub fn encode(&self, ce_type: &'static str) -> Vec<(&'static str, Cow<'static, [u8]>)> {
-        let fixed = |value: &'static str| Cow::Borrowed(value.as_bytes());
-        let own = |value: String| Cow::Owned(value.into_bytes());
-        let mut time = String::with_capacity("2026-01-31T12:00:00.000Z".len());
-        write_time(&mut time, self.sent_at);
-        let mut headers = Vec::with_capacity(NAMES.len());
-        headers.extend([
-            (SPEC_VERSION, fixed("1.0")),
-            (CE_ID, own(self.id.to_string())),
-            (CE_SOURCE, fixed("/notifications")),
-            (CE_TYPE, fixed(ce_type)),
-            (CE_TIME, own(time)),
-            (CONTENT_TYPE, fixed("application/json")),
-        ]);
-        if let Some(traceparent) = &self.traceparent {
-            headers.push((TRACEPARENT, own(traceparent.clone())));
+        let mut text = String::new();
+        let headers = self.write(ce_type, &mut text);
+        headers.iter().map(|&(name, value)| (name, Cow::Owned(value.to_vec()))).collect()
+    }
+
+    /// The same with values in `text`, which is emptied first.
+    pub(crate) fn write<'t>(
+        &self,
+        ce_type: &'static str,
+        text: &'t mut String,
+    ) -> SmallVec<[(&'static str, &'t [u8]); NAMES.len()]> {
+        text.clear();
+        match &self.id {
+            NotificationId::Uuid(uuid) => {
+                text.push_str(uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+            }
+            // Writing to a String does not fail.
+            other => _ = write!(text, "{other}"),
         }
+        let id_end = text.len();
+        write_time(text, self.sent_at);
+        let time_end = text.len();
+        text.push_str(self.traceparent.as_deref().unwrap_or_default());
+        let trace_end = text.len();
         if let Some(fingerprint) = self.fingerprint {
-            headers.push((FINGERPRINT, own(fingerprint.to_string())));
+            _ = write!(text, "{fingerprint}");
+        }
+        let text: &'t [u8] = text.as_bytes();
+        let mut headers = SmallVec::new();
+        headers.extend([
+            (SPEC_VERSION, &b"1.0"[..]),
+            (CE_ID, &text[..id_end]),
+            (CE_SOURCE, b"/notifications"),
+            (CE_TYPE, ce_type.as_bytes()),
+            (CE_TIME, &text[id_end..time_end]),
+            (CONTENT_TYPE, b"application/json"),
+        ]);
+        if self.traceparent.is_some() {
+            headers.push((TRACEPARENT, &text[time_end..trace_end]));
+        }
+        if self.fingerprint.is_some() {
+            headers.push((FINGERPRINT, &text[trace_end..]));
         }
         headers
     }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
+use smallvec::SmallVec;
 
 use crate::{
     content::{Data, InvalidData, Link},
@@ -51,14 +52,52 @@ pub fn encode_notification(
     notification: &Notification<'_>,
     headers: &Headers,
 ) -> Result<EncodedRecord, serde_json::Error> {
-    // 192 bytes are typical of the JSON around the message; more cost a reallocation.
-    let mut value = Vec::with_capacity(notification.message.len() + 192);
-    serde_json::to_writer(&mut value, notification)?;
+    let mut encoder = RecordEncoder::default();
+    let record = encoder.encode_notification(notification, headers)?;
+    let owned = |&(name, value): &(_, &[u8])| (name, Cow::Owned(value.to_vec()));
     Ok(EncodedRecord {
-        key: notification.to.id.record_key().into_bytes(),
-        value,
-        headers: headers.encode(headers::NOTIFICATION_TYPE),
+        key: record.key.into(),
+        value: record.value.into(),
+        headers: record.headers.iter().map(owned).collect(),
     })
+}
+
+/// Encodes one record after the other into the same memory.
+#[derive(Default)]
+pub struct RecordEncoder {
+    key: itoa::Buffer,
+    value: Vec<u8>,
+    header_text: String,
+}
+
+/// A record in the memory of its [`RecordEncoder`]; see [`EncodedRecord`].
+#[derive(Debug)]
+pub struct BorrowedRecord<'e> {
+    /// The recipient's id in decimal ASCII.
+    pub key: &'e [u8],
+    /// JSON.
+    pub value: &'e [u8],
+    /// CloudEvents headers.
+    pub headers: SmallVec<[(&'static str, &'e [u8]); 8]>,
+}
+
+impl RecordEncoder {
+    /// Encodes a notification's record.
+    pub fn encode_notification(
+        &mut self,
+        notification: &Notification<'_>,
+        headers: &Headers,
+    ) -> Result<BorrowedRecord<'_>, serde_json::Error> {
+        self.value.clear();
+        // 192 bytes are typical of the JSON around the message; more cost a reallocation.
+        self.value.reserve(notification.message.len() + 192);
+        serde_json::to_writer(&mut self.value, notification)?;
+        Ok(BorrowedRecord {
+            key: self.key.format(notification.to.id.get()).as_bytes(),
+            value: &self.value,
+            headers: headers.write(headers::NOTIFICATION_TYPE, &mut self.header_text),
+        })
+    }
 }
 
 /// The key of a canary probe's record. No user has this key.

@@ -12,7 +12,7 @@ use event_log::{Ack, AppendError, Log, NewRecord, Topic, TopicError, Writer};
 use jiff::Timestamp;
 use model::{
     Headers, Notification, Partitioner,
-    record::{self, EncodedRecord},
+    record::{self, BorrowedRecord, EncodedRecord, RecordEncoder},
 };
 use serde_json::Value;
 use service::ops::canary::ProbeOutcome;
@@ -73,11 +73,16 @@ impl Publisher {
         &self,
         notification: &Notification<'_>,
         headers: &Headers,
+        encoder: &mut RecordEncoder,
     ) -> Result<Ack, AppendError> {
-        let record = record::encode_notification(notification, headers)
+        let PublisherState { writer, topic, partitioner, .. } = &*self.0;
+        self.check_topic_ready()?;
+        let record = encoder
+            .encode_notification(notification, headers)
             .map_err(|error| AppendError::Refused(error.to_string()))?;
-        let partition = self.0.partitioner.partition_for(&record.key, self.0.topic.partitions);
-        self.append_record(partition, record)
+        let partition = partitioner.partition_for(record.key, topic.partitions);
+        let BorrowedRecord { key, value, headers } = record;
+        writer.append_borrowed(&topic.name, partition, key, value, &headers)
     }
 
     /// Writes a canary probe to partition `number` modulo the partition count, and waits for its
@@ -87,8 +92,9 @@ impl Publisher {
             return ProbeOutcome::Skipped;
         }
         let partition = i32::try_from(number % self.0.topic.partitions.max(1)).unwrap_or_default();
-        let record = record::encode_canary(Timestamp::now());
-        match async { self.append_record(partition, record)?.await }.await {
+        let EncodedRecord { key, value, headers } = record::encode_canary(Timestamp::now());
+        let record = NewRecord { partition, key, value, headers };
+        match async { self.0.writer.append(&self.0.topic.name, record)?.await }.await {
             Ok(_) => ProbeOutcome::Arrived,
             Err(error) => ProbeOutcome::Failed(format!(
                 "a record to partition {partition} was not acknowledged: {error}"
@@ -96,12 +102,11 @@ impl Publisher {
         }
     }
 
-    fn append_record(&self, partition: i32, record: EncodedRecord) -> Result<Ack, AppendError> {
-        if !self.0.topic_ready.load(Ordering::Acquire) {
-            return Err(AppendError::Unreachable("its topic is not ready yet".into()));
+    fn check_topic_ready(&self) -> Result<(), AppendError> {
+        if self.0.topic_ready.load(Ordering::Acquire) {
+            return Ok(());
         }
-        let EncodedRecord { key, value, headers } = record;
-        self.0.writer.append(&self.0.topic.name, NewRecord { partition, key, value, headers })
+        Err(AppendError::Unreachable("its topic is not ready yet".into()))
     }
 
     /// Waits until all queued records are acknowledged, for at most `timeout`.

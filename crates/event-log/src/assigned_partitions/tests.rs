@@ -101,7 +101,8 @@ fn another_epoch_resets_every_partition_and_asks_again_before_one_is_live() {
         partitions.transition(number, None, |state| state.on_seek(None));
         reach_end(&mut partitions, number);
     }
-    let reset = ["epoch Some(8)", "revoked 0", "assigned 0", "revoked 1", "assigned 1"];
+    partitions.report_topic_epoch();
+    let reset = ["revoked 0", "assigned 0", "revoked 1", "assigned 1", "epoch Some(8)"];
     assert_eq!(recorder.take(), reset);
     assert_eq!(partitions.confirm_topic_epoch(4, Some(8)), [0_i32; 0]);
     assert_eq!(recorder.take(), ["live 0", "live 1"]);

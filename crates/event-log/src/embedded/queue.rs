@@ -118,7 +118,7 @@ impl EmbeddedWriter {
         self.append_parts(topic, partition, key, Some(value), &headers)
     }
 
-    fn append_parts(
+    pub(crate) fn append_parts(
         &self,
         topic: &str,
         partition: i32,

@@ -288,10 +288,15 @@ impl<H: PartitionHandler> PartitionDriver<H> {
     }
 
     fn confirm_topic_epoch(&mut self, assignment: u64, epoch: Option<u32>) {
-        for partition in self.partitions.confirm_topic_epoch(assignment, epoch) {
-            self.is_client_stale = true;
+        let earlier = self.partitions.confirm_topic_epoch(assignment, epoch);
+        if earlier.is_empty() {
+            return;
+        }
+        self.is_client_stale = true;
+        for partition in earlier {
             self.transition(partition, None, |state| state.reset(ResetReason::TopicRecreated));
         }
+        self.partitions.report_topic_epoch();
     }
 
     /// Has the client seek in those partitions that were reset. A seek fails while the client has

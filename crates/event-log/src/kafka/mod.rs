@@ -6,10 +6,13 @@ mod config;
 mod context;
 mod statistics;
 mod topic_id;
+mod topic_acks;
+mod acks;
 mod epochs;
 mod epoch_checks;
 mod topic_config;
 mod topics;
+mod writer_context;
 mod writer;
 mod metadata;
 mod end_offsets;
@@ -24,8 +27,9 @@ mod follower;
 
 use std::{sync::Arc, time::Duration};
 
+pub use acks::KafkaAck;
 pub use config::KafkaSettings;
-pub use writer::{KafkaAck, KafkaWriter};
+pub use writer::KafkaWriter;
 
 use crate::{
     Follower, Group, LogUnreachable, PartitionHandler, Reader, Topic, TopicError, dlq::DlqWriter,
@@ -48,7 +52,7 @@ impl Kafka {
     pub fn new(settings: KafkaSettings) -> Result<Self, LogUnreachable> {
         settings.check_build()?;
         let admin = AdminHandle::new(settings.admin_config())?;
-        let epochs = TopicEpochs::new(admin.clone());
+        let epochs = TopicEpochs::new(admin.clone())?;
         let writer = KafkaWriter::new(&settings, admin.clone(), epochs.clone())?;
         Ok(Self { settings: Arc::new(settings), admin, writer, epochs })
     }

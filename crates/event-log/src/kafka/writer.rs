@@ -2,14 +2,11 @@
 //! producer after a fatal error.
 
 use std::{
-    future::Future,
-    pin::Pin,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::RwLock;
@@ -18,27 +15,29 @@ use rdkafka::{
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::KafkaError,
     message::{Header, OwnedHeaders},
-    producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _},
+    producer::{BaseRecord, Producer as _, ThreadedProducer},
     types::RDKafkaErrorCode,
 };
 
 use super::{
     KafkaSettings,
+    acks::{AckWakeups, KafkaAck, PendingAck},
     admin::AdminHandle,
     context::{BrokerRefusal, ClientLog, LOST_BROKERS},
     epochs::TopicEpochs,
+    writer_context::WriterContext,
 };
-use crate::{
-    AppendError, LogUnreachable, NewRecord, Position, dlq::AppendCopy, poison::PoisonRecord,
-};
+use crate::{AppendError, LogUnreachable, dlq::AppendCopy, poison::PoisonRecord};
 
 /// How often the supervisor checks the producer, and how long a broker may take to answer it.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a replaced producer may take for the records in its queue.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a flush looks if the queue is empty.
+const FLUSH_CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-type ProducerClient = FutureProducer<ClientLog>;
+type ProducerClient = Arc<ThreadedProducer<WriterContext>>;
 
 /// Appends to Kafka. A cheap handle, to be cloned; all clones share one client.
 #[derive(Clone)]
@@ -48,8 +47,7 @@ struct WriterShared {
     config: ClientConfig,
     /// Replaced after a fatal error. The lock is held while a record is queued, which never blocks.
     client: RwLock<ProducerClient>,
-    log: ClientLog,
-    epochs: TopicEpochs,
+    context: WriterContext,
     /// A broker answered one of the last two checks. While none does, appends fail at once: a record
     /// that waits in the queue might be written after its sender gave up.
     reachable: AtomicBool,
@@ -65,14 +63,10 @@ impl KafkaWriter {
         // librdkafka logs a closed connection (a TLS listener's answer to plaintext) at INFO only.
         config.set_log_level(RDKafkaLogLevel::Info);
         let log = ClientLog::new("writer");
-        let client = new_producer(&config, &log)?;
-        let shared = Arc::new(WriterShared {
-            config,
-            client: RwLock::new(client),
-            log,
-            epochs,
-            reachable: AtomicBool::new(true),
-        });
+        let context = WriterContext { log, epochs, wakeups: AckWakeups::start() };
+        let client = RwLock::new(new_producer(&config, &context)?);
+        let shared =
+            Arc::new(WriterShared { config, client, context, reachable: AtomicBool::new(true) });
         let weak = Arc::downgrade(&shared);
         std::thread::Builder::new()
             .name("kafka-writer".into())
@@ -83,29 +77,40 @@ impl KafkaWriter {
         Ok(Self(shared))
     }
 
-    pub(crate) fn append(&self, topic: &str, record: &NewRecord) -> Result<KafkaAck, AppendError> {
-        let headers = record.headers.iter().map(|(name, value)| (*name, &**value));
-        self.send_message(
-            FutureRecord::to(topic)
-                .partition(record.partition)
-                .key(&*record.key)
-                .payload(&*record.value)
-                .headers(owned_headers(headers)),
-        )
+    pub(crate) fn append<'r>(
+        &self,
+        topic: &'r str,
+        partition: i32,
+        key: &'r [u8],
+        value: &'r [u8],
+        headers: impl ExactSizeIterator<Item = (&'r str, &'r [u8])>,
+    ) -> Result<KafkaAck, AppendError> {
+        self.send_message(topic, |pending| {
+            BaseRecord::with_opaque_to(topic, pending)
+                .partition(partition)
+                .key(key)
+                .payload(value)
+                .headers(owned_headers(headers))
+        })
     }
 
-    fn send_message(&self, message: FutureRecord<'_, [u8], [u8]>) -> Result<KafkaAck, AppendError> {
+    fn send_message<'r>(
+        &self,
+        topic: &str,
+        record: impl FnOnce(Arc<PendingAck>) -> BaseRecord<'r, [u8], [u8], Arc<PendingAck>>,
+    ) -> Result<KafkaAck, AppendError> {
+        let WriterContext { log, epochs, .. } = &self.0.context;
         if !self.0.reachable.load(Ordering::Acquire) {
             return Err(AppendError::Unreachable("no broker answers".into()));
         }
-        // Before the record is queued: an epoch that the topic gets later is not the record's.
-        let epoch = self.0.epochs.known(message.topic);
-        match self.0.client.read().send_result(message) {
-            Ok(delivery) => Ok(KafkaAck { delivery, epoch, log: self.0.log.clone() }),
+        let pending = PendingAck::new(epochs.topic(topic));
+        let sent = self.0.client.read().send(record(Arc::clone(&pending)));
+        match sent {
+            Ok(()) => Ok(KafkaAck::new(pending)),
             Err((error, _)) => {
                 let error = queue_error(&error);
                 if error != AppendError::Full {
-                    self.0.log.set_suspect();
+                    log.set_suspect();
                 }
                 Err(error)
             }
@@ -114,14 +119,19 @@ impl KafkaWriter {
 
     /// Why the brokers refuse the client, if they do.
     pub(super) fn last_refusal(&self) -> Option<BrokerRefusal> {
-        self.0.log.last_refusal()
+        self.0.context.log.last_refusal()
     }
 
     pub(crate) async fn flush(&self, deadline: Duration) -> bool {
         let client = self.0.client.read().clone();
-        // librdkafka's flush blocks.
-        let flushed = tokio::task::spawn_blocking(move || client.flush(deadline).is_ok());
-        flushed.await.unwrap_or(false)
+        let until = Instant::now() + deadline;
+        while client.in_flight_count() > 0 {
+            if Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(FLUSH_CHECK_INTERVAL).await;
+        }
+        true
     }
 }
 
@@ -130,13 +140,14 @@ impl AppendCopy for KafkaWriter {
 
     fn append_copy(&self, topic: &str, poison: &PoisonRecord) -> Result<KafkaAck, AppendError> {
         let headers = poison.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
-        self.send_message(FutureRecord {
+        self.send_message(topic, |pending| BaseRecord {
             topic,
             partition: Some(poison.partition),
             payload: poison.value.as_deref(),
             key: Some(poison.key.as_bytes()),
             timestamp: None,
             headers: Some(owned_headers(headers)),
+            delivery_opaque: pending,
         })
     }
 }
@@ -146,8 +157,12 @@ fn owned_headers<'h>(headers: impl ExactSizeIterator<Item = (&'h str, &'h [u8])>
     headers.fold(owned, |owned, (key, value)| owned.insert(Header { key, value: Some(value) }))
 }
 
-fn new_producer(config: &ClientConfig, log: &ClientLog) -> Result<ProducerClient, LogUnreachable> {
-    FutureProducer::from_config_and_context(config, log.clone())
+fn new_producer(
+    config: &ClientConfig,
+    context: &WriterContext,
+) -> Result<ProducerClient, LogUnreachable> {
+    ThreadedProducer::from_config_and_context(config, context.clone())
+        .map(Arc::new)
         .map_err(|error| LogUnreachable(format!("Kafka producer: {error}")))
 }
 
@@ -158,24 +173,28 @@ fn supervise_writer(shared: &Weak<WriterShared>, admin: &AdminHandle) {
     loop {
         std::thread::sleep(CHECK_INTERVAL);
         let Some(shared) = shared.upgrade() else { return };
+        let log = &shared.context.log;
         let was_reachable = shared.reachable.load(Ordering::Acquire);
-        if !shared.log.take_suspect() && was_reachable {
+        if !log.take_suspect() && was_reachable {
             continue;
         }
         let client = shared.client.read().clone();
         let fatal = client.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}"));
-        let lost = shared.log.take_lost_brokers().then(|| LOST_BROKERS.to_owned());
+        let lost = log.take_lost_brokers().then(|| LOST_BROKERS.to_owned());
         if let Some(reason) = fatal.or(lost) {
             tracing::error!(reason, "fatal error of the Kafka producer; replacing it");
-            match new_producer(&shared.config, &shared.log) {
+            match new_producer(&shared.config, &shared.context) {
                 Ok(new) => {
                     let old = std::mem::replace(&mut *shared.client.write(), new);
                     // Each record in its queue fails, which answers its sender.
-                    let _ = old.flush(FLUSH_TIMEOUT);
+                    let until = Instant::now() + FLUSH_TIMEOUT;
+                    while old.in_flight_count() > 0 && Instant::now() < until {
+                        std::thread::sleep(FLUSH_CHECK_INTERVAL);
+                    }
                 }
                 Err(error) => tracing::error!(%error, "cannot replace the Kafka producer"),
             }
-            shared.log.set_suspect();
+            log.set_suspect();
             continue;
         }
         // Over the admin client's own connections: on the producer's, the answer would wait behind
@@ -184,10 +203,10 @@ fn supervise_writer(shared: &Weak<WriterShared>, admin: &AdminHandle) {
             .query(|client| client.fetch_metadata(Some("__consumer_offsets"), PING_TIMEOUT))
             .is_ok();
         if answers {
-            shared.log.record_answer();
-        } else if !std::mem::replace(&mut has_failed, true) && !shared.log.has_no_broker() {
+            log.record_answer();
+        } else if !std::mem::replace(&mut has_failed, true) && !log.has_no_broker() {
             // librdkafka may have asked a broker that is going down. It asks another one next.
-            shared.log.set_suspect();
+            log.set_suspect();
             continue;
         }
         has_failed = !answers;
@@ -199,41 +218,6 @@ fn supervise_writer(shared: &Weak<WriterShared>, admin: &AdminHandle) {
                 tracing::warn!("Kafka is unreachable; rejecting records");
             }
         }
-    }
-}
-
-/// Resolves when all in-sync replicas have the record.
-pub struct KafkaAck {
-    delivery: DeliveryFuture,
-    epoch: Option<u32>,
-    log: ClientLog,
-}
-
-impl std::fmt::Debug for KafkaAck {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("KafkaAck")
-    }
-}
-
-impl Future for KafkaAck {
-    type Output = Result<Position, AppendError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(match ready!(Pin::new(&mut self.delivery).poll(cx)) {
-            // Of a record that was sent twice, the broker may not know the offset any more.
-            Ok(Ok(delivery)) if delivery.offset < 0 => Err(AppendError::TimedOut(
-                "the broker has the record and does not say where".into(),
-            )),
-            Ok(Ok(delivery)) => {
-                let (partition, offset) = (delivery.partition, delivery.offset);
-                Ok(Position { partition, offset, epoch: self.epoch })
-            }
-            Ok(Err((error, _))) => {
-                self.log.set_suspect();
-                Err(delivery_error(&error))
-            }
-            Err(_) => Err(AppendError::TimedOut("the Kafka client was closed".into())),
-        })
     }
 }
 
@@ -251,29 +235,5 @@ fn queue_error(error: &KafkaError) -> AppendError {
             | RDKafkaErrorCode::UnknownTopicOrPartition),
         ) => AppendError::Unreachable(code.to_string()),
         _ => AppendError::Refused(error.to_string()),
-    }
-}
-
-/// The error of a queued record that was not acknowledged.
-fn delivery_error(error: &KafkaError) -> AppendError {
-    match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
-            AppendError::TooLarge
-        }
-        Some(
-            code @ (RDKafkaErrorCode::PurgeQueue
-            | RDKafkaErrorCode::UnknownTopic
-            | RDKafkaErrorCode::UnknownPartition
-            | RDKafkaErrorCode::UnknownTopicOrPartition
-            | RDKafkaErrorCode::NotEnoughReplicas),
-        ) => AppendError::Unreachable(code.to_string()),
-        Some(
-            code @ (RDKafkaErrorCode::TopicAuthorizationFailed
-            | RDKafkaErrorCode::ClusterAuthorizationFailed
-            | RDKafkaErrorCode::InvalidRecord
-            | RDKafkaErrorCode::PolicyViolation),
-        ) => AppendError::Refused(code.to_string()),
-        // After any other error, a time-out above all, a broker may have the record.
-        _ => AppendError::TimedOut(error.to_string()),
     }
 }

@@ -217,7 +217,7 @@ async fn make_again(world: &World) {
         metadata.is_ok_and(|found| found.topics().iter().all(|topic| topic.error().is_some()))
     })
     .await;
-    let again = [topic(&world.topic, 1)];
+    let again = [topic(&world.topic, world.partitions.unsigned_abs())];
     let until = Instant::now() + Duration::from_secs(30);
     while connect(&world.brokers).ensure_topics(&again).await.is_err() {
         assert!(Instant::now() < until, "the topic is not made again");
@@ -286,4 +286,35 @@ async fn a_created_topic_begins_a_segment_each_day() {
     let value = |name: &str| config.get(name).and_then(|entry| entry.value.clone());
     assert_eq!(value("segment.ms"), Some(day.as_millis().to_string()));
     assert_eq!(value("retention.ms"), Some((30 * day).as_millis().to_string()));
+}
+
+#[tokio::test]
+#[ignore = "needs a real broker"]
+async fn an_acknowledgement_from_a_topic_that_was_made_again_has_its_epoch() {
+    let world = World::real(2).await;
+    let topics = [topic(&world.topic, 2)];
+    world.log.ensure_topics(&topics).await.expect("the topic is there");
+    let send = async |log: &event_log::Log, partition| {
+        let (key, value) = (b"7".to_vec(), b"v".to_vec());
+        let record = NewRecord { partition, key, value, headers: Vec::new() };
+        log.writer().append(&world.topic, record).expect("queued").await
+    };
+    for _ in 0..3 {
+        send(&world.log, 0).await.expect("acknowledged");
+    }
+    let old = send(&world.log, 0).await.expect("acknowledged").epoch.expect("an epoch");
+    make_again(&world).await;
+    let mut acknowledged = Vec::new();
+    // A partition with earlier acknowledgements, and one without.
+    for partition in [0, 0, 1, 0, 1] {
+        acknowledged.extend(send(&world.log, partition).await);
+    }
+    let fresh = connect(&world.brokers);
+    fresh.ensure_topics(&topics).await.expect("the topic is there");
+    let new = send(&fresh, 0).await.expect("acknowledged").epoch.expect("an epoch");
+    assert_ne!(new, old);
+    assert!(!acknowledged.is_empty());
+    for position in acknowledged {
+        assert_eq!(position.epoch, Some(new), "{position:?}");
+    }
 }

@@ -19,6 +19,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
+use model::record::RecordEncoder;
 use service::{
     auth::Caller, ops::trace::TraceParent, problem::Problem, server::budget::BudgetPermit,
 };
@@ -80,6 +81,7 @@ pub(crate) async fn send_bulk(
         lines: LineSplitter::default(),
         results,
         byte_permits: Arc::new(Semaphore::new(MAX_PENDING_BYTES as usize)),
+        encoder: RecordEncoder::default(),
     };
     tokio::spawn(bulk.send_until_closed());
     ([(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE))], body).into_response()
@@ -129,6 +131,7 @@ struct BulkReader {
     results: mpsc::Sender<LineResult>,
     /// One permit for each byte of pending records.
     byte_permits: Arc<Semaphore>,
+    encoder: RecordEncoder,
 }
 
 struct ParsedLine {
@@ -237,9 +240,14 @@ impl BulkReader {
         let mut permits = Some(permits.map_err(|_| ClientGone)?);
         let slots = self.results.reserve_many(batch.len()).await.map_err(|_| ClientGone)?;
         let last = batch.last().map(|line| line.number);
+        let mut next_users = users.split();
         for (line, slot) in batch.into_iter().zip(slots) {
             let outcome = match line.send {
-                Ok((send, key)) => self.request.queue_line(&send, key.as_ref(), &users).await,
+                Ok((send, key)) => {
+                    let users = next_users(send.users().count());
+                    let encoder = &mut self.encoder;
+                    self.request.queue_line(&send, key.as_ref(), &users, encoder).await
+                }
                 Err(problem) => LineOutcome::Refused(problem),
             };
             // The result of the batch's last line releases the permits.
@@ -258,11 +266,13 @@ impl BulkRequest {
         send: &SendRequest,
         key: Option<&IdempotencyKey>,
         users: &UserNames,
+        encoder: &mut RecordEncoder,
     ) -> LineOutcome {
         let sender = &self.sender;
-        let deadline = Instant::now() + sender.timeout;
         let (count, bytes) = (send.to.len(), send.record_bytes());
+        let mut deadline = None;
         while let Err(limited) = sender.limits.take_tokens(send.from, count, bytes) {
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + sender.timeout);
             match limited.retry_after {
                 Some(wait) if Instant::now() + wait < deadline => sleep(wait).await,
                 _ => return LineOutcome::Refused(limited.into()),
@@ -272,7 +282,7 @@ impl BulkRequest {
             Ok(delivery) => delivery,
             Err(problem) => return LineOutcome::Refused(problem),
         };
-        while !sender.queue_records(&mut delivery, send, users) {
+        while !sender.queue_records(&mut delivery, send, users, encoder) {
             if Instant::now() >= delivery.deadline {
                 delivery.fail_next(&sender.metrics);
             } else {

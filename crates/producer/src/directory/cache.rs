@@ -12,6 +12,7 @@ use std::{
 
 use model::UserId;
 use parking_lot::Mutex;
+use quick_cache::sync::Cache;
 
 /// Number of change counters; ids share them by their remainder. A change of one id keeps the results
 /// of concurrent look-ups of the others out of the cache, which costs them another look-up.
@@ -19,7 +20,7 @@ const BUCKETS: usize = 256;
 
 pub(super) struct NameCache {
     /// Each name with the generation in which it was inserted; names of earlier generations are stale.
-    names: moka::sync::Cache<UserId, (u64, Arc<str>)>,
+    names: Cache<UserId, (u64, Arc<str>)>,
     generation: AtomicU64,
     /// Number of changes in each bucket of ids. The lock is held while names are inserted or
     /// invalidated, so that an invalidation always wins.
@@ -39,7 +40,7 @@ impl NameCache {
     /// An empty cache for at most `entries` names, not trusted yet.
     pub(super) fn new(entries: u64) -> Self {
         Self {
-            names: moka::sync::Cache::new(entries),
+            names: Cache::new(usize::try_from(entries).unwrap_or(usize::MAX)),
             generation: AtomicU64::new(0),
             changes: Mutex::new([0; BUCKETS]),
             trusted_until_ms: AtomicU64::new(0),
@@ -62,9 +63,7 @@ impl NameCache {
     }
 
     pub(super) fn len(&self) -> u64 {
-        // moka counts insertions and invalidations only after its pending tasks ran.
-        self.names.run_pending_tasks();
-        self.names.entry_count()
+        self.names.len() as u64
     }
 
     /// Call before a look-up whose result goes to [`insert_found`](Self::insert_found).
@@ -95,14 +94,14 @@ impl NameCache {
     pub(super) fn invalidate_user(&self, id: UserId) {
         let mut changes = self.changes.lock();
         changes[bucket_index(id)] += 1;
-        self.names.invalidate(&id);
+        self.names.remove(&id);
     }
 
     /// Removes all users, because any may have changed.
     pub(super) fn invalidate_all(&self) {
         let _held = self.changes.lock();
         self.generation.fetch_add(1, Ordering::AcqRel);
-        self.names.invalidate_all();
+        self.names.clear();
     }
 
     /// Trusts the cache until then. The caller guarantees that until then every change reaches
@@ -197,7 +196,6 @@ mod tests {
         let cache = trusted();
         let names: Vec<(UserId, Arc<str>)> = (1..=5000).map(|n| (id(n), "x".into())).collect();
         cache.insert_found(&cache.change_counts(), names.iter().map(|(id, name)| (*id, name)));
-        cache.names.run_pending_tasks();
-        assert!(cache.names.entry_count() <= 100, "{}", cache.names.entry_count());
+        assert!(cache.len() <= 100, "{}", cache.len());
     }
 }

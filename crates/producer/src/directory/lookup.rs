@@ -10,6 +10,7 @@ use std::{
 use model::{User, UserId};
 use parking_lot::Mutex;
 use service::ops::metrics::Scrape;
+use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 #[cfg(feature = "postgres")]
@@ -43,10 +44,11 @@ struct PendingLookups {
 
 type QueryResult = Result<Arc<HashMap<UserId, Arc<str>>>, LookupFailed>;
 
-/// The names of the users that were looked up.
+/// The names of the users that were looked up, in the order in which they were asked for.
 #[derive(Debug, Default)]
 pub struct UserNames {
-    names: HashMap<UserId, Arc<str>>,
+    /// `None` if no such user was found.
+    names: SmallVec<[(UserId, Option<Arc<str>>); 2]>,
     /// The reason why names of existing users may be missing.
     failed: Option<LookupFailed>,
 }
@@ -54,11 +56,23 @@ pub struct UserNames {
 impl UserNames {
     /// Returns the user with this id, or `None` if there is no such user.
     pub fn get(&self, id: UserId) -> Result<Option<User<'_>>, LookupFailed> {
-        match (self.names.get(&id), self.failed) {
-            (Some(name), _) => Ok(Some(User { id, name: Cow::Borrowed(name) })),
-            (None, None) => Ok(None),
-            (None, Some(failed)) => Err(failed),
+        let found = self.names.iter().position(|(known, _)| *known == id);
+        self.get_at(found.unwrap_or(self.names.len()))
+    }
+
+    /// Returns the user who was asked for at this place.
+    pub(crate) fn get_at(&self, index: usize) -> Result<Option<User<'_>>, LookupFailed> {
+        match (self.names.get(index), self.failed) {
+            (Some((id, Some(name))), _) => Ok(Some(User { id: *id, name: Cow::Borrowed(name) })),
+            (_, None) => Ok(None),
+            (_, Some(failed)) => Err(failed),
         }
+    }
+
+    /// Splits them into the names of the first `count` users, of the next, and so on.
+    pub(crate) fn split(self) -> impl FnMut(usize) -> UserNames {
+        let (mut names, failed) = (self.names.into_iter(), self.failed);
+        move |count| UserNames { names: names.by_ref().take(count).collect(), failed }
     }
 }
 
@@ -105,27 +119,24 @@ impl UserLookup {
         let mut found = UserNames::default();
         let mut missing = Vec::new();
         for id in ids {
-            if found.names.contains_key(&id) {
-                continue;
+            let name = self.cached_name(id);
+            if name.is_none() {
+                missing.push(id);
             }
-            match self.cached_name(id) {
-                Some(name) => {
-                    found.names.insert(id, name);
-                }
-                None => missing.push(id),
-            }
+            found.names.push((id, name));
         }
         let counters = &self.0.counters;
-        counters.hit.increment(found.names.len() as u64);
+        counters.hit.increment((found.names.len() - missing.len()) as u64);
         if missing.is_empty() {
             return found;
         }
         let queried = missing.len() as u64;
-        match self.query_names(missing.clone()).await {
+        match self.query_names(missing).await {
             Ok(names) => {
                 counters.miss.increment(queried);
-                let names = missing.iter().filter_map(|id| Some((*id, Arc::clone(names.get(id)?))));
-                found.names.extend(names);
+                for (id, name) in found.names.iter_mut().filter(|(_, name)| name.is_none()) {
+                    *name = names.get(id).cloned();
+                }
             }
             Err(failed) => {
                 counters.failed.increment(queried);

@@ -43,8 +43,8 @@ pub(crate) struct Delivery {
     pub(crate) fingerprint: Option<Fingerprint>,
     /// The trace of the request, which the records continue.
     pub(crate) trace: Option<TraceParent>,
-    /// When the first record was appended.
-    pub(crate) queued_at: Option<Instant>,
+    /// When its records were about to be appended.
+    pub(crate) queued_at: Instant,
     /// When to stop waiting for acknowledgements.
     pub(crate) deadline: Instant,
 }
@@ -71,8 +71,7 @@ impl Delivery {
         let finish = |record: &mut DeliveryRecord, outcome: Result<Position, AppendError>| {
             record.state = match outcome {
                 Ok(position) => {
-                    let took = queued_at.map_or_else(Default::default, |at| at.elapsed());
-                    metrics.count_acknowledged(took);
+                    metrics.count_acknowledged(queued_at.elapsed());
                     if keyed {
                         keys.record_position(&record.id, position);
                     }

@@ -13,7 +13,10 @@ use std::{borrow::Cow, time::Duration};
 use axum::http::StatusCode;
 use event_log::AppendError;
 use jiff::Timestamp;
-use model::{Category, Data, Headers, Link, Notification, NotificationId, headers::to_millisecond};
+use model::{
+    Category, Data, Headers, Link, Notification, NotificationId, headers::to_millisecond,
+    record::RecordEncoder,
+};
 use serde::Serialize;
 use service::{ops::trace::TraceParent, problem::Problem};
 use tokio::time::Instant;
@@ -69,9 +72,11 @@ impl Sender {
         let mut delivery = self.prepare_delivery(send, key, trace, &users)?;
         // Queues all records before it waits for any, so that one sender's notifications keep the
         // order of their requests.
-        while !self.queue_records(&mut delivery, send, &users) {
+        let mut encoder = RecordEncoder::default();
+        while !self.queue_records(&mut delivery, send, &users, &mut encoder) {
             delivery.fail_next(&self.metrics);
         }
+        drop(encoder);
         delivery.await_acks(&self.keys, &self.metrics).await;
         let result = delivery.to_result();
         if result.is_err()
@@ -82,7 +87,7 @@ impl Sender {
         Ok(SendResponse { message: "Notification sent successfully!", sent: result? })
     }
 
-    /// Makes the delivery of a send. Records that an earlier request with the same key wrote are
+    /// Makes the delivery of a send whose [`users`](SendRequest::users) these are. Records that an earlier request with the same key wrote are
     /// [`RecordState::Sent`] already, all others are not queued yet.
     pub(crate) fn prepare_delivery(
         &self,
@@ -92,14 +97,15 @@ impl Sender {
         users: &UserNames,
     ) -> Result<Delivery, Problem> {
         let mut unknown = Vec::new();
-        for id in send.users() {
-            if users.get(id).map_err(|_| directory_unavailable())?.is_none() {
+        for (index, id) in send.users().enumerate() {
+            if users.get_at(index).map_err(|_| directory_unavailable())?.is_none() {
                 unknown.push(id);
             }
         }
         if !unknown.is_empty() {
             return Err(user_not_found().with("unknown", unknown));
         }
+        let now = Instant::now();
         let id = |to| match key {
             Some(key) => key.notification_id(send.from, to),
             None => NotificationId::generate(),
@@ -109,8 +115,8 @@ impl Sender {
             records: send.to.iter().map(unsent).collect(),
             fingerprint: key.map(|_| send.fingerprint()),
             trace,
-            queued_at: None,
-            deadline: Instant::now() + self.timeout,
+            queued_at: now,
+            deadline: now + self.timeout,
         };
         if let Some(fingerprint) = delivery.fingerprint {
             let ids = delivery.records.iter().map(|record| &record.id);
@@ -137,19 +143,20 @@ impl Sender {
         delivery: &mut Delivery,
         send: &SendRequest,
         users: &UserNames,
+        encoder: &mut RecordEncoder,
     ) -> bool {
-        let Ok(Some(from)) = users.get(send.from) else { return true };
-        delivery.queued_at.get_or_insert_with(Instant::now);
+        let Ok(Some(from)) = users.get_at(0) else { return true };
         let sent_at = to_millisecond(Timestamp::now());
-        for record in &mut delivery.records {
+        let traceparent = delivery.trace.map(|trace| trace.to_string());
+        for (index, record) in (1..).zip(&mut delivery.records) {
             if !matches!(record.state, RecordState::Unsent) {
                 continue;
             }
-            let Ok(Some(to)) = users.get(record.to) else { continue };
+            let Ok(Some(to)) = users.get_at(index) else { continue };
             let headers = Headers {
                 id: record.id.clone(),
                 sent_at,
-                traceparent: delivery.trace.map(|trace| trace.to_string()),
+                traceparent: traceparent.clone(),
                 fingerprint: delivery.fingerprint,
             };
             let notification = Notification {
@@ -160,7 +167,7 @@ impl Sender {
                 link: send.link.as_ref().map(Link::as_str).map(Cow::Borrowed),
                 data: send.data.as_ref().map(Data::as_json),
             };
-            record.state = match self.publisher.publish(&notification, &headers) {
+            record.state = match self.publisher.publish(&notification, &headers, encoder) {
                 Ok(ack) => RecordState::Waiting(ack),
                 Err(AppendError::Full) => return false,
                 Err(error) => {
