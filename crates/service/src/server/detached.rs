@@ -27,9 +27,9 @@ use futures_util::stream;
 use hyper::body::Body as _;
 use parking_lot::Mutex;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep},
+    time::{Sleep, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -94,6 +94,13 @@ impl DetachedConnection {
         }
     }
 
+    /// The connection that hyper has left, if the client may still send. `None` if it has closed its
+    /// side, or the connection was upgraded.
+    pub(crate) fn into_open_stream(self: Arc<Self>) -> Option<TcpStream> {
+        let stream = Arc::into_inner(self)?.stream.into_inner()?;
+        (!matches!(stream.try_read(&mut [0; 1]), Ok(0))).then_some(stream)
+    }
+
     /// The connection and its body, once hyper has flushed the head. hyper's side must then be
     /// dropped.
     fn take_parts(&self) -> Option<(TcpStream, Body)> {
@@ -102,6 +109,29 @@ impl DetachedConnection {
         }
         Some((self.stream.lock().take()?, self.body.lock().take()?))
     }
+}
+
+/// Time and bytes that a client may still send after the last response.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_LINGER_BYTES: usize = 16 << 20;
+
+/// Reads what the client still sends after the last response, such as the rest of a body that was
+/// refused, until it closes its side. Closing a socket with unread bytes would reset the connection,
+/// and the client might never see the response (RFC 9112, section 9.6). Keeps `held` until then.
+pub(crate) async fn linger<H: Send>(mut stream: TcpStream, held: H) {
+    let discard = async {
+        let mut bytes = vec![0; 16 << 10];
+        let mut left = MAX_LINGER_BYTES;
+        while let Ok(count @ 1..) = stream.read(&mut bytes).await {
+            left = left.saturating_sub(count);
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // If it takes longer, the connection is reset.
+    let _ = timeout(LINGER_TIMEOUT, discard).await;
+    drop(held);
 }
 
 /// Writes the body until it ends, the client closes or reads nothing for `write_timeout`, or `cut` is

@@ -264,24 +264,33 @@ async fn serve_connection(
             }
         })
     };
-    let io = TokioIo::new(detached.hyper_io(server.write_timeout));
-    let mut connection = pin!(server.protocol.serve_connection_with_upgrades(io, service));
-    let ended = poll_fn(|cx| {
-        let orders = open.activity.take_orders(cx.waker());
-        if orders.has(Order::Cut) {
-            return Poll::Ready(None);
+    let ended = {
+        let io = TokioIo::new(detached.hyper_io(server.write_timeout));
+        let mut connection = pin!(server.protocol.serve_connection_with_upgrades(io, service));
+        poll_fn(|cx| {
+            let orders = open.activity.take_orders(cx.waker());
+            if orders.has(Order::Cut) {
+                return Poll::Ready(None);
+            }
+            if orders.has(Order::CloseIfIdle) && open.activity.is_idle() {
+                tracing::debug!(target: "http", "closed a connection without a request");
+                return Poll::Ready(None);
+            }
+            if orders.has(Order::Drain) {
+                connection.as_mut().graceful_shutdown();
+            }
+            detached.poll_until_detached(connection.as_mut(), cx).map(Some)
+        })
+        .await
+    };
+    match ended {
+        None => {}
+        Some(Ok(Ok(()))) => {
+            let is_draining = server.shutdown.is_cancelled();
+            if let Some(stream) = detached.into_open_stream().filter(|_| !is_draining) {
+                connections.spawn(detached::linger(stream, (permit, present)));
+            }
         }
-        if orders.has(Order::CloseIfIdle) && open.activity.is_idle() {
-            tracing::debug!(target: "http", "closed a connection without a request");
-            return Poll::Ready(None);
-        }
-        if orders.has(Order::Drain) {
-            connection.as_mut().graceful_shutdown();
-        }
-        detached.poll_until_detached(connection.as_mut(), cx).map(Some)
-    });
-    match ended.await {
-        None | Some(Ok(Ok(()))) => {}
         Some(Ok(Err(error))) => {
             tracing::debug!(target: "http", %error, "a connection failed");
         }
