@@ -32,7 +32,7 @@ use crate::{
 const CONSUMERS: usize = 3;
 /// Streams that are opened at a time in the beginning.
 const OPENING: usize = 64;
-/// What the page and every EventSource wait for before they come back, unless told otherwise.
+/// Delay before the page and an EventSource come back, unless the service tells another one.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 const RESUME_TIMEOUT: Duration = Duration::from_secs(60);
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
@@ -41,10 +41,10 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 /// A container's memory in the manifests.
 const MEMORY_LIMIT_MIB: f64 = 512.0;
 
-/// What the streams have in common, on their thread.
+/// State that all streams share, on their thread.
 #[derive(Default)]
 struct Crowd {
-    /// Where the load balancer sends a new stream.
+    /// The consumer to which the load balancer sends a new stream.
     targets: RefCell<Vec<SocketAddr>>,
     next_target: Cell<usize>,
     open: Cell<usize>,

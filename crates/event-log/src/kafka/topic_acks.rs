@@ -33,7 +33,7 @@ struct PartitionAcks {
     proof: Proof,
 }
 
-/// What is known of the highest acknowledgement of a partition.
+/// If the highest acknowledgement of a partition is of the topic with the known epoch.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Proof {
     /// It is of the topic with `epoch`, so later ones are too.
@@ -52,7 +52,7 @@ struct WaitingAck<T> {
     is_doubted: bool,
 }
 
-/// What an acknowledgement gets.
+/// The epoch of an acknowledgement, or that it has to wait for it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum AckEpoch {
     Known(Option<u32>),
