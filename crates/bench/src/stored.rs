@@ -59,7 +59,7 @@ pub(crate) async fn measure(testbed: &mut Testbed) -> Result<Section> {
 fn to_section(sizes: [u64; 2], names: [&str; 3], starts: &[Vec<Start>]) -> Section {
     let of =
         |index: usize, figure: fn(&Start) -> f64| Spread::new(starts[index].iter().map(figure));
-    // The memory that one more notification takes.
+    // A slope is the growth for each notification that the larger size has more.
     let more = (sizes[1] - sizes[0]) as f64;
     let slope = |figure: fn(&Start) -> f64| {
         let grown = of(1, figure)?.minus(&of(0, figure)?)?;
